@@ -1,0 +1,148 @@
+"""Loss terms and their weighted sum.
+
+A method of the paper is a sum of terms: :class:`LossSum` holds a dict of them, and one file of ``conf/method``
+names the terms and weights of one equation. A new term is a subclass of :class:`Term`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saliency_entropy import functional
+from saliency_entropy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a term may look at, for one batch of B images on a CAM grid of ``h x w``.
+
+    Attributes:
+        logits: ``(B, 2)``, class 0 = real, class 1 = synthetic.
+        labels: ``(B,)`` int64.
+        maps: ``(B, h, w)`` the model's CAM, min-max scaled to [0, 1].
+        human_maps: ``(B, h, w)`` in [0, 1]; zeros where an image has none.
+        has_map: ``(B,)`` bool, which images have a human map.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    maps: Tensor
+    human_maps: Tensor
+    has_map: Tensor
+
+
+class Term(nn.Module):
+    """One summand of the loss; ``forward(prediction)`` returns its unweighted scalar.
+
+    Args:
+        weight: the factor in front of the term in the total.
+    """
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = float(weight)
+
+    @property
+    def needs_human_maps(self) -> bool:
+        """Whether the term means nothing on data without human maps."""
+        return False
+
+    def forward(self, prediction: Prediction) -> Tensor:
+        raise TypeError(f"{type(self).__name__} must define forward(prediction)")
+
+
+class CrossEntropy(Term):
+    """The classification term: ``-mean_B log p(label)``."""
+
+    def forward(self, prediction: Prediction) -> Tensor:
+        # float32 at least: under autocast the logits are half precision.
+        return F.cross_entropy(prediction.logits.to(prediction.maps.dtype), prediction.labels)
+
+
+class HumanSaliency(Term):
+    """CYBORG, Eq. 1: :func:`~saliency_entropy.functional.human_saliency_loss`."""
+
+    @property
+    def needs_human_maps(self) -> bool:
+        return True
+
+    def forward(self, prediction: Prediction) -> Tensor:
+        return functional.human_saliency_loss(prediction.maps, prediction.human_maps, prediction.has_map)
+
+
+class Entropy(Term):
+    """FMMMSE, Eq. 6: :func:`~saliency_entropy.functional.entropy_loss`."""
+
+    def forward(self, prediction: Prediction) -> Tensor:
+        return functional.entropy_loss(prediction.maps)
+
+
+class LogEntropy(Term):
+    """DROID, Eq. 7: :func:`~saliency_entropy.functional.log_entropy_loss`."""
+
+    def __init__(self, weight: float, offset: float = 0.0) -> None:
+        super().__init__(weight)
+        self.offset = float(offset)
+
+    def forward(self, prediction: Prediction) -> Tensor:
+        return functional.log_entropy_loss(prediction.maps, self.offset)
+
+
+class EntropyMatch(Term):
+    """HSEB, Eq. 5: :func:`~saliency_entropy.functional.entropy_match_loss`."""
+
+    def __init__(self, weight: float, target: str | float = "batch") -> None:
+        super().__init__(weight)
+        if isinstance(target, str) and target not in ("batch", "per_sample"):
+            raise UserError(
+                f"the target of an entropy_match term is {target!r}; use batch, per_sample or a number of nats"
+            )
+        self.target = target
+
+    @property
+    def needs_human_maps(self) -> bool:
+        return isinstance(self.target, str)
+
+    def forward(self, prediction: Prediction) -> Tensor:
+        return functional.entropy_match_loss(
+            prediction.maps, prediction.human_maps, self.target, prediction.has_map
+        )
+
+
+class LossSum(nn.Module):
+    """``sum_t weight_t * term_t``.
+
+    Args:
+        terms: name -> term.
+
+    Raises:
+        UserError: there is no term, or one of the values is not a term.
+    """
+
+    def __init__(self, terms: Mapping[str, Term]) -> None:
+        super().__init__()
+        if not terms:
+            raise UserError("loss.terms is empty; choose a method, or add a term with +term@loss.terms=NAME")
+        for name, term in terms.items():
+            if not isinstance(term, Term):
+                raise UserError(
+                    f"loss.terms.{name} is {_describe(term)}, not a loss term; add one whole with "
+                    f"+term@loss.terms=NAME, or give it a _target_ that is a subclass of saliency_entropy.losses.Term"
+                )
+        self.terms = nn.ModuleDict(terms)
+
+    @property
+    def terms_needing_human_maps(self) -> list[str]:
+        return [name for name, term in self.terms.items() if term.needs_human_maps]
+
+    def forward(self, prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total, and every term unweighted by its name."""
+        values = {name: term(prediction) for name, term in self.terms.items()}
+        total = sum(self.terms[name].weight * value for name, value in values.items())
+        return total, values
+
+
+def _describe(value: object) -> str:
+    return f"{value!r}" if isinstance(value, dict | list | str | int | float) else f"a {type(value).__name__}"
