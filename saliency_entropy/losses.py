@@ -106,9 +106,7 @@ class EntropyMatch(Term):
         return isinstance(self.target, str)
 
     def forward(self, prediction: Prediction) -> Tensor:
-        return functional.entropy_match_loss(
-            prediction.maps, prediction.human_maps, self.target, prediction.has_map
-        )
+        return functional.entropy_match_loss(prediction.maps, prediction.human_maps, self.target, prediction.has_map)
 
 
 class LossSum(nn.Module):

@@ -1,11 +1,16 @@
-"""Metrics on logits."""
+"""Metrics on logits and maps."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
+from torchmetrics import Metric, SumMetric
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
+
+from saliency_entropy.functional import spatial_entropy
+from saliency_entropy.losses import Prediction
 
 
 def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
@@ -44,3 +49,51 @@ class AUROC(Metric):
     def compute(self) -> Tensor:
         scores, labels = dim_zero_cat(self.scores), dim_zero_cat(self.labels)
         return torch.tensor(auroc(scores, labels), device=scores.device)
+
+
+class SplitMetrics(nn.Module):
+    """The figures of one split over one epoch: every loss term and what the CAMs look like.
+
+    Args:
+        terms: names of the loss terms.
+        human_terms: those of them that are averaged over images with a human map only.
+    """
+
+    def __init__(self, terms: Sequence[str], human_terms: Sequence[str]) -> None:
+        super().__init__()
+        self.human_names = {*human_terms, "human_entropy"}
+        names = ["loss", *terms, "accuracy", "cam_entropy", "human_entropy", "human_map_share"]
+        # Sums and counts rather than MeanMetric: that one looks for NaN in every step, which makes a GPU wait, and
+        # with nan_strategy="disable" it ignores the weights.
+        self.sums = nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
+        self.images = SumMetric(nan_strategy="disable")
+        self.images_with_map = SumMetric(nan_strategy="disable")
+        self.auroc = AUROC()
+
+    @torch.no_grad()
+    def update(self, total: Tensor, terms: Mapping[str, Tensor], prediction: Prediction) -> None:
+        has_map = prediction.has_map
+        images, with_map = len(has_map), has_map.sum()
+        values = {
+            **terms,
+            "loss": total,
+            "accuracy": (prediction.logits.argmax(dim=1) == prediction.labels).float().mean(),
+            "cam_entropy": spatial_entropy(prediction.maps).mean(),
+            "human_entropy": (spatial_entropy(prediction.human_maps) * has_map).sum() / with_map.clamp(min=1),
+            "human_map_share": has_map.float().mean(),
+        }
+        for name, value in values.items():
+            self.sums[name].update(value.float() * (with_map if name in self.human_names else images))
+        self.images.update(images)
+        self.images_with_map.update(with_map)
+        self.auroc.update(prediction.logits[:, 1], prediction.labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The epoch's figures by name; NaN where no image counted."""
+        counts = {name: self.images_with_map if name in self.human_names else self.images for name in self.sums}
+        means = {name: total.compute() / counts[name].compute() for name, total in self.sums.items()}
+        return means | {"auroc": self.auroc.compute()}
+
+    def reset(self) -> None:
+        for metric in (*self.sums.values(), self.images, self.images_with_map, self.auroc):
+            metric.reset()

@@ -1,0 +1,32 @@
+"""Train a detector, or a whole study of them.
+
+    python experiments/train.py
+    python experiments/train.py method=droid_cyborg seed=3 data=faces data.root=DIR
+    python experiments/train.py experiment=paper data=und_cyborg data.root=DIR
+    python experiments/train.py experiment=paper data=und_cyborg data.root=DIR seed=0,1 hydra/launcher=joblib
+    python experiments/train.py debug=overfit
+
+A run leaves runs/<study>/<method>/seed<seed>/. The same command again skips what is done, goes on with what was
+begun and starts what is missing.
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from saliency_entropy.commands import command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@command
+def main(cfg: DictConfig) -> None:
+    # Imported here so that --help and tab completion do not wait for PyTorch.
+    from saliency_entropy.training import train
+
+    train(cfg, Path(HydraConfig.get().runtime.output_dir))
+
+
+if __name__ == "__main__":
+    main()

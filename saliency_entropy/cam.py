@@ -1,0 +1,42 @@
+"""Whose class activation map is taken."""
+
+import torch
+from torch import Tensor
+
+from saliency_entropy.backbone import BackboneOutput
+from saliency_entropy.errors import UserError
+from saliency_entropy.functional import class_activation_map
+
+CAM_CLASSES = ("predicted", "true", "synthetic", "difference")
+
+
+def detector_cam(output: BackboneOutput, class_index: str, labels: Tensor | None = None) -> Tensor:
+    """The CAM of one class for each image.
+
+    Args:
+        output: logits ``(B, 2)``, feature maps ``(B, C, h, w)`` and classifier weight ``(2, C)``.
+        class_index: ``predicted``: the class with the larger logit (the CYBORG code); ``true``: the label;
+            ``synthetic``: class 1 always; ``difference``: the map of ``logit_synthetic - logit_real``.
+        labels: ``(B,)``, needed for ``true`` alone.
+
+    Returns:
+        ``(B, h, w)``, not normalised.
+
+    Raises:
+        UserError: ``class_index`` is another word, or ``true`` without labels.
+    """
+    logits, features, weight = output
+    if class_index == "predicted":
+        chosen = logits.argmax(dim=1)
+    elif class_index == "true" and labels is not None:
+        chosen = labels
+    elif class_index == "synthetic":
+        chosen = torch.ones(len(logits), dtype=torch.long, device=logits.device)
+    elif class_index == "difference":
+        weight = weight[1:] - weight[:1]
+        chosen = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    elif class_index == "true":
+        raise UserError("the CAM of the true class needs labels; choose predicted, synthetic or difference")
+    else:
+        raise UserError(f"protocol.class_index is {class_index!r}; choose one of {', '.join(CAM_CLASSES)}")
+    return class_activation_map(features, weight, chosen)

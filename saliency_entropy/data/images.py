@@ -1,0 +1,181 @@
+"""Decoding one image or one human map, safely and exactly as the paper does.
+
+The paper's transform is a bilinear resize to a square, without crop and without augmentation. Pillow's bilinear
+filter averages over the source pixels when it shrinks (what torchvision's ``Resize`` does with a PIL image); a
+filter that only interpolates would leave aliases, which a detector of synthetic images can learn.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from saliency_entropy.errors import UserError
+
+# Named to Image.open so that a file reaches no other of Pillow's decoders, whatever its name.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+EXTENSIONS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP",
+}  # fmt: skip
+# Far above any face image (1024 x 1024 is one megapixel), far below what exhausts memory: 64 MP is 192 MB of RGB.
+LARGEST_PIXELS = 64_000_000
+# Samples of more than 8 bits: conversion to 8 bits would clip or scale them, and which is not ours to guess.
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
+def load_image(path: Path, size: int, interpolation: str = "bilinear") -> np.ndarray:
+    """One image, as an annotator saw it, on a square of ``size`` pixels.
+
+    The EXIF orientation is applied. Grey, palette and CMYK images become RGB; an alpha channel is dropped, not
+    composited: no background is invented, and the colours are those that the file stores.
+
+    Args:
+        path: a JPEG, PNG, WebP or BMP file.
+        size: S, in pixels.
+        interpolation: one of :data:`INTERPOLATIONS`; the paper's is ``bilinear``.
+
+    Returns:
+        ``(S, S, 3)`` uint8, RGB.
+
+    Raises:
+        UserError: the file cannot be read whole, or is not an 8-bit still image; says which and what to do.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise UserError(f"interpolation is {interpolation!r}; use one of {', '.join(INTERPOLATIONS)}")
+    image = _decode(path, "RGB")
+    return np.array(image.resize((size, size), Image.Resampling[interpolation.upper()]))
+
+
+def load_human_map(path: Path, grid: tuple[int, int]) -> np.ndarray:
+    """One human saliency map on the CAM grid: see :func:`on_grid`.
+
+    Args:
+        path: an image file; colours become grey (ITU-R 601 luma).
+        grid: ``(h, w)``, in cells.
+
+    Returns:
+        ``(h, w)`` float32, its least cell 0 and its greatest 1.
+
+    Raises:
+        UserError: as :func:`load_image`, or the map is constant.
+    """
+    image = _decode_map(path)
+    cells = on_grid(image, grid)
+    if cells is None:
+        low, high = image.getextrema()
+        raise UserError(
+            f"{path} is a constant map on the CAM grid of {grid[0]} x {grid[1]} cells, although its pixels run from "
+            f"{low} to {high}; remove it from column human_map, or use a backbone with a finer grid"
+        )
+    return cells
+
+
+def on_grid(image: Image.Image, grid: tuple[int, int]) -> np.ndarray | None:
+    """A grey image resized to the CAM grid, bilinear and in uint8, then min-max scaled: the CYBORG authors' order.
+
+    Args:
+        image: mode ``L``.
+        grid: ``(h, w)``, in cells.
+
+    Returns:
+        ``(h, w)`` float32 in [0, 1]; None if every cell is the same.
+    """
+    height, width = grid
+    cells = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+    low, high = cells.min(), cells.max()
+    return None if low == high else (cells - low) / (high - low)
+
+
+def check_header(path: Path) -> None:
+    """Everything that can be said of an image file without decoding its pixels.
+
+    Raises:
+        UserError: the file is not a still 8-bit image of an allowed format, size and name.
+    """
+    with _opened(path):
+        pass
+
+
+def check_pixels(path: Path, human_map: bool = False) -> None:
+    """:func:`check_header`, every pixel can be decoded, and a human map is not constant.
+
+    Raises:
+        UserError: one of these is not so.
+    """
+    if human_map:
+        _decode_map(path)
+    else:
+        _decode(path, "RGB")
+
+
+def _decode(path: Path, mode: str) -> Image.Image:
+    with _opened(path) as image:
+        return ImageOps.exif_transpose(image).convert(mode)
+
+
+def _decode_map(path: Path) -> Image.Image:
+    image = _decode(path, "L")
+    low, high = image.getextrema()
+    if low == high:
+        raise UserError(f"{path} is a constant map (every pixel is {low}); remove it from column human_map")
+    return image
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, its header checked; whatever Pillow raises meanwhile becomes a UserError."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise UserError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES was switched on, which pads truncated images with grey; switch it off"
+        )
+    try:
+        with path.open("rb") as file:
+            start = file.read(25)
+            if not start:
+                raise UserError(f"{path} is empty (0 bytes); copy it again, or remove its row")
+            file.seek(0)
+            with Image.open(file, formats=FORMATS) as image:
+                _check_header(path, image, start)
+                yield image
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; copy it again, or remove its row") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read (permission denied); give yourself read access") from None
+    except Image.UnidentifiedImageError:
+        raise UserError(
+            f"{path} is not an image in a known format ({', '.join(FORMATS)}); convert it, or remove its row"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(_too_large(path)) from None
+    # A damaged file makes Pillow's decoders raise almost anything.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is truncated or damaged ({reason}); copy it again, or remove its row") from None
+
+
+def _check_header(path: Path, image: Image.Image, start: bytes) -> None:
+    # A JPEG that carries further pictures (a preview, a depth map) is MPO to Pillow; its first is the photograph.
+    kind = "JPEG" if image.format == "MPO" else image.format
+    named = EXTENSIONS.get(path.suffix.lower())
+    if named != kind:
+        raise UserError(
+            f"{path} holds a {kind} image under the extension {path.suffix!r}; rename it to what it is, so that an "
+            "audit of the file formats can be trusted"
+        )
+    if image.width * image.height > LARGEST_PIXELS:
+        raise UserError(_too_large(path, image.size))
+    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
+        raise UserError(f"{path} is animated ({image.n_frames} frames); save the frame that you mean as a still image")
+    # Pillow opens a PNG of 16-bit colours as 8-bit RGB and cuts the low bits; byte 24 is the header's bit depth.
+    if image.mode in DEEP_MODES or (kind == "PNG" and start[24] == 16):
+        raise UserError(f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+
+
+def _too_large(path: Path, size: tuple[int, int] | None = None) -> str:
+    what = f"{size[0]} x {size[1]} pixels" if size else "too many pixels"
+    return f"{path} has {what}, more than {LARGEST_PIXELS // 1_000_000} megapixels; scale it down, or remove its row"

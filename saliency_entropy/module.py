@@ -1,0 +1,108 @@
+"""The LightningModule: one forward of the backbone, its CAM, the sum of the loss terms."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.cam import detector_cam
+from saliency_entropy.data import FaceBatch
+from saliency_entropy.functional import min_max, spatial_entropy
+from saliency_entropy.losses import LossSum, Prediction
+from saliency_entropy.metrics import SplitMetrics
+
+
+class DetectorModule(pl.LightningModule):
+    """A detector of synthetic faces whose class activation map takes part in its loss.
+
+    Args:
+        backbone: images -> logits, feature maps, classifier weight.
+        loss: the weighted sum of terms.
+        optimizer: parameters -> optimizer.
+        scheduler: optimizer -> learning rate schedule, stepped once an epoch; none for a constant rate.
+        class_index: whose CAM is taken, see :func:`~saliency_entropy.cam.detector_cam`.
+        detector_config: plain values kept in every checkpoint, from which
+            :class:`~saliency_entropy.detector.Detector` rebuilds the network.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        loss: LossSum,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        class_index: str = "predicted",
+        detector_config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.loss = loss
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.class_index = class_index
+        self.detector_config = detector_config
+        terms, human_terms = list(loss.terms), loss.terms_needing_human_maps
+        self.train_metrics = SplitMetrics(terms, human_terms)
+        self.val_metrics = SplitMetrics(terms, human_terms)
+
+    def forward(self, batch: FaceBatch) -> Prediction:
+        output = self.backbone(batch.image)
+        return Prediction(
+            logits=output.logits,
+            labels=batch.label,
+            maps=min_max(detector_cam(output, self.class_index, batch.label)),
+            human_maps=batch.human_map,
+            has_map=batch.has_map,
+        )
+
+    def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
+        prediction = self(batch)
+        total, terms = self.loss(prediction)
+        self.train_metrics.update(total, terms, prediction)
+        return total
+
+    def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
+        prediction = self(batch)
+        self.val_metrics.update(*self.loss(prediction), prediction)
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train", self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val", self.val_metrics)
+
+    def _log_epoch(self, split: str, metrics: SplitMetrics) -> None:
+        shown = ("loss", "accuracy", "cam_entropy")
+        for name, value in metrics.compute().items():
+            self.log(f"{split}/{name}", value, prog_bar=name in shown)
+        metrics.reset()
+
+    def predict_step(self, batch: FaceBatch, batch_index: int) -> dict[str, Tensor]:
+        """One row an image for the score table: both logits, the CAM's entropy, its likeness to the human map."""
+        prediction = self(batch)
+        maps, human_maps = prediction.maps.flatten(1), prediction.human_maps.flatten(1)
+        centred = maps - maps.mean(dim=1, keepdim=True)
+        human_centred = human_maps - human_maps.mean(dim=1, keepdim=True)
+        missing = torch.where(prediction.has_map, 0.0, torch.nan)
+        return {
+            "row": batch.row,
+            "logit_real": prediction.logits[:, 0].float(),
+            "logit_synthetic": prediction.logits[:, 1].float(),
+            "cam_entropy": spatial_entropy(prediction.maps),
+            "cam_human_mse": (maps - human_maps).square().mean(dim=1) + missing,
+            "cam_human_correlation": nn.functional.cosine_similarity(centred, human_centred) + missing,
+        }
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.optimizer(self.backbone.parameters())
+        if self.scheduler is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduler(optimizer)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["detector"] = self.detector_config

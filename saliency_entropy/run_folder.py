@@ -1,0 +1,133 @@
+"""The folder of a run: its name, whose it is, and whether the run is done."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from saliency_entropy.errors import UserError
+
+# What may change between two launches of the same run without changing its result.
+NOT_HASHED = ("runs_dir", "study", "threads", "logger", "data.num_workers", "data.in_memory", "data.check")
+NOT_HASHED_TRAINER = ("trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar")
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
+
+
+def study_folder(runs_dir: str, study: str) -> str:
+    """``runs_dir/study``; a study may name a sub-folder (``weights/0.3``), never a folder above.
+
+    Raises:
+        UserError: the name has other characters than letters, digits and ``. _ = , + @ -``.
+    """
+    for segment in str(study).split("/"):
+        if not _SEGMENT.fullmatch(segment):
+            raise UserError(
+                f"study={study!r} cannot name a folder: use letters, digits and . _ = , + @ -, "
+                "beginning with a letter or digit, with / for a sub-folder"
+            )
+    return str(Path(str(runs_dir)) / str(study))
+
+
+def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
+    """``runs_dir/study/method/seed<seed>``.
+
+    Raises:
+        UserError: the study or the method cannot name a folder, or the seed is not a whole number from 0 on.
+    """
+    folder = study_folder(runs_dir, study)
+    if not _SEGMENT.fullmatch(str(method)):
+        raise UserError(f"method.name={method!r} cannot name a folder: use letters, digits and . _ = , + @ -")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed!r} is not a whole number from 0 to 4294967295")
+    return str(Path(folder) / method / f"seed{seed}")
+
+
+def register_resolvers() -> None:
+    """Let the configuration write ``${study_folder:...}`` and ``${run_folder:...}``, so that Hydra makes no folder
+    for a name that is refused."""
+    for resolver in (study_folder, run_folder):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def scientific_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides a run's result, as ``a.b.c`` -> value."""
+    flat = _flatten(config)
+    left_out = (*NOT_HASHED, *NOT_HASHED_TRAINER)
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == name or key.startswith(name + ".") for name in left_out)
+    }
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """16 hex digits that two runs share when their :func:`scientific_config` is the same."""
+    text = json.dumps(scientific_config(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def finished_result(folder: Path) -> dict[str, Any] | None:
+    """The ``result.json`` of a finished run, or None."""
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{folder / 'result.json'} is not JSON ({error}); delete it to score the run again") from None
+
+
+def check_same_run(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a folder that holds a run, finished or begun, of another configuration.
+
+    Raises:
+        UserError: names the folder, and the keys that differ with both values.
+    """
+    kept = folder / "config.yaml"
+    begun = (folder / "result.json").exists() or (folder / "checkpoints" / "resume.ckpt").exists()
+    if not kept.exists() or not begun:
+        return
+    theirs = scientific_config(OmegaConf.to_container(OmegaConf.load(kept)))
+    ours = scientific_config(config)
+    differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    if differing:
+        shown = "; ".join(f"{key} is {theirs.get(key)} there and {ours.get(key)} here" for key in differing[:4])
+        more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
+        raise UserError(
+            f"{folder} holds a run of another configuration ({shown}{more}): "
+            "give this one a study= of its own, or delete that folder"
+        )
+
+
+def save_config(folder: Path, config: DictConfig) -> None:
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a reader, or a run that comes after a kill, never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(config, dict):
+        return {prefix: config}
+    flat = {}
+    for key, value in config.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

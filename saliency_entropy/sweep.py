@@ -1,0 +1,111 @@
+"""Where a sweep stands: run 7 of 18, its method and seed, the time left, what failed."""
+
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from saliency_entropy.run_folder import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class SweepProgress(Callback):
+    """A Hydra callback that says before and after every run of a sweep where the sweep stands.
+
+    The runs of a sweep may be in processes of their own, so each leaves a small file in ``<study>/.sweep``.
+    """
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.total = count_runs(config)
+        self.workers = config.hydra.launcher.get("n_jobs") or 1
+        if self.workers < 0:
+            self.workers = os.cpu_count() or 1
+        self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if self.total is None:
+            return
+        self.started = time.time()
+        ended = self._ended()
+        trained = [run["seconds"] for run in ended if run["state"] == "trained"]
+        left = ""
+        if trained:
+            # Runs that will be skipped are not known before their turn, so this is at most.
+            seconds = sum(trained) / len(trained) * (self.total - config.hydra.job.num) / self.workers
+            left = f", at most {_duration(seconds)} left"
+        log.info(
+            "run %d of %d: %s, seed %s%s%s",
+            config.hydra.job.num + 1, self.total, config.method.name, config.seed, left, _failures(ended),
+        )  # fmt: skip
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if self.total is None:
+            return
+        number = config.hydra.job.num + 1
+        result = Path(config.hydra.runtime.output_dir) / "result.json"
+        if job_return.status == JobStatus.FAILED:
+            state = "failed"
+            log.error("run %d of %d failed, the others go on: %s", number, self.total, job_return._return_value)
+        elif result.exists() and result.stat().st_mtime < self.started:
+            state = "skipped"
+        else:
+            state = "trained"
+        entry = {
+            "state": state,
+            "seconds": time.time() - self.started,
+            "folder": config.hydra.runtime.output_dir,
+        }
+        write_atomically(self.folder / f"{number}.json", json.dumps(entry))
+        ended = self._ended()
+        if len(ended) == self.total:
+            counts = {state: sum(run["state"] == state for run in ended) for state in ("trained", "skipped")}
+            log.info(
+                "sweep ended: %d runs, %d trained, %d done before%s",
+                self.total, counts["trained"], counts["skipped"], _failures(ended),
+            )  # fmt: skip
+
+    def _ended(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.json"))]
+
+
+def count_runs(config: DictConfig) -> int | None:
+    """How many runs Hydra's own sweeper will launch; None for another sweeper, which decides as it goes."""
+    sweeper = config.hydra.sweeper
+    if not sweeper.get("_target_", "").endswith("BasicSweeper"):
+        return None
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    # As the sweeper does it: a key given again on the command line replaces the experiment's.
+    choices = {
+        override.get_key_element(): (
+            sum(1 for _ in override.sweep_string_iterator()) if override.is_sweep_override() else 1
+        )
+        for override in overrides
+    }
+    return math.prod(choices.values())
+
+
+def _failures(ended: list[dict[str, Any]]) -> str:
+    failed = [Path(run["folder"]) for run in ended if run["state"] == "failed"]
+    if not failed:
+        return ""
+    return f", {len(failed)} failed ({', '.join(f'{folder.parent.name}/{folder.name}' for folder in failed)})"
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "a minute"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

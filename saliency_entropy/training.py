@@ -1,0 +1,256 @@
+"""One run, from its configuration to its ``result.json``."""
+
+import datetime
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from saliency_entropy import callbacks, run_folder
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.cam import CAM_CLASSES
+from saliency_entropy.data import FaceDataModule
+from saliency_entropy.errors import UserError
+from saliency_entropy.losses import LossSum
+from saliency_entropy.metrics import auroc
+from saliency_entropy.module import DetectorModule
+
+log = logging.getLogger(__name__)
+
+SCORED_SPLITS = ("val", "test")
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
+    """Train one detector, take its best epoch, score the validation and test images.
+
+    A finished run of the same configuration is left as it is; an unfinished one goes on after its last whole epoch.
+
+    Args:
+        cfg: the composed ``conf/train.yaml``.
+        folder: where the run leaves everything.
+
+    Raises:
+        UserError: something the user gave cannot be used; nothing has been trained then.
+    """
+    started = time.monotonic()
+    config = OmegaConf.to_container(cfg, resolve=True)
+    run_folder.check_same_run(folder, config)
+    if run_folder.finished_result(folder) is not None:
+        log.info("%s is done: nothing to do", folder)
+        return
+
+    torch.set_num_threads(cfg.threads or len(os.sched_getaffinity(0)))
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    module, data = build(cfg, config)
+    run_folder.save_config(folder, cfg)
+
+    wandb_run = instantiate(cfg.logger, folder=folder, config=config) if "_target_" in cfg.logger else None
+    try:
+        trainer = build_trainer(cfg, folder, wandb_run)
+        fit(trainer, module, data, folder)
+        if cfg.checkpoints:
+            load_best(module, folder)
+            scores = score(trainer, module, data)
+            for split, table in scores.items():
+                save_scores(folder / "scores" / f"{split}.parquet", table)
+            result = summarise(config, folder, data, scores) | {
+                "wall_seconds": round(time.monotonic() - started, 1),
+                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            }
+            if wandb_run is not None:
+                wandb_run.log_result(result, scores["test"])
+            run_folder.write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    except BaseException:
+        if wandb_run is not None:
+            wandb_run.finish(exit_code=1)
+        raise
+    if wandb_run is not None:
+        wandb_run.finish(exit_code=0)
+    if cfg.checkpoints:
+        log.info("%s", headline(result))
+    log.info("results: %s", folder)
+
+
+def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, FaceDataModule]:
+    """The module and its data, checked against each other."""
+    for name, term in config["loss"]["terms"].items():
+        if not isinstance(term, dict) or "_target_" not in term:
+            raise UserError(
+                f"loss.terms.{name} is {term}, not a loss term: method {config['method']['name']} has no term of that "
+                f"name; add one whole with +term@loss.terms={name} loss.terms.{name}.weight=..."
+            )
+    if config["protocol"]["class_index"] not in CAM_CLASSES:
+        raise UserError(
+            f"protocol.class_index is {config['protocol']['class_index']!r}; choose one of {', '.join(CAM_CLASSES)}"
+        )
+    loss = LossSum(instantiate(cfg.loss.terms, _convert_="all"))
+    backbone = Backbone(**config["backbone"])
+    data = instantiate(cfg.data, map_size=backbone.cam_size, _convert_="all")
+    data.setup()
+    for name in loss.terms_needing_human_maps:
+        data.require_human_maps(f"method {config['method']['name']} (term {name})")
+    module = DetectorModule(
+        backbone,
+        loss,
+        optimizer=instantiate(cfg.protocol.optimizer),
+        scheduler=instantiate(cfg.protocol.scheduler),
+        class_index=cfg.protocol.class_index,
+        detector_config={"backbone": config["backbone"], "class_index": config["protocol"]["class_index"]},
+    )
+    return module, data
+
+
+def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any) -> pl.Trainer:
+    """The Trainer with the loggers and callbacks that every run has."""
+    if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
+        log.info(
+            "%s epochs (the %s protocol has %s)",
+            cfg.trainer.max_epochs,
+            cfg.protocol.name,
+            cfg.protocol.max_epochs,
+        )
+    loggers = [callbacks.MetricsTable(folder / "metrics.csv")]
+    bars = callbacks.progress_bars()
+    if not bars:
+        loggers.append(callbacks.EpochLines(cfg.trainer.max_epochs))
+    watchers = [*bars]
+    if cfg.checkpoints:
+        checkpoints = folder / "checkpoints"
+        watchers += [callbacks.BestCheckpoint(checkpoints), callbacks.resume_checkpoint(checkpoints)]
+    if wandb_run is not None:
+        loggers.append(wandb_run.logger)
+        watchers += wandb_run.callbacks
+    return pl.Trainer(
+        **OmegaConf.to_container(cfg.trainer, resolve=True),
+        logger=loggers,
+        callbacks=watchers,
+        default_root_dir=folder,
+        enable_progress_bar=bool(bars),
+        enable_checkpointing=cfg.checkpoints,
+        enable_model_summary=False,
+    )
+
+
+def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path) -> None:
+    """Train, from the last whole epoch if there is one."""
+    resume = folder / "checkpoints" / "resume.ckpt"
+    if resume.exists():
+        log.info("going on from %s", resume)
+    trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
+
+
+def load_best(module: DetectorModule, folder: Path) -> None:
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+
+
+def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:
+    """The score table of each scored split: the manifest's columns and what the detector says of each image."""
+    scores = {}
+    for split in SCORED_SPLITS:
+        batches = trainer.predict(module, data.eval_dataloader(split))
+        columns = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
+        rows = columns.pop("row")
+        scores[split] = data.manifest.table.loc[rows].reset_index(drop=True).assign(**columns)
+    return scores
+
+
+def save_scores(path: Path, table: pd.DataFrame) -> None:
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    table.to_parquet(temporary, index=False)
+    temporary.replace(path)
+
+
+def summarise(
+    config: dict[str, Any], folder: Path, data: FaceDataModule, scores: dict[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """The content of ``result.json``, but for the time."""
+    epochs = pd.read_csv(folder / "metrics.csv")
+    # The last of equals, as BestCheckpoint has it.
+    best = epochs[epochs["val/accuracy"] == epochs["val/accuracy"].max()].iloc[-1]
+    human_entropy = epochs["train/human_entropy"].iloc[-1]
+    return {
+        "method": config["method"]["name"],
+        "title": config["method"]["title"],
+        "seed": config["seed"],
+        "study": config["study"],
+        "backbone": config["backbone"]["name"],
+        "data": config["data"]["name"],
+        "best_epoch": int(best["epoch"]),
+        "epochs": len(epochs),
+        "train_generators": data.train_generators,
+        "cam_cells": int(np.prod(data.map_size)),
+        "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
+        **{split: split_figures(table, data.train_generators) for split, table in scores.items()},
+        "config_hash": run_folder.config_hash(config),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def split_figures(table: pd.DataFrame, train_generators: list[str]) -> dict[str, float | None]:
+    """Final figures of one score table. ``auroc_unseen``: the synthetic images of generators that are not in
+    training, against all real ones."""
+    synthetic = table["label"] == "synthetic"
+    unseen = synthetic & ~table["generator"].isin(train_generators)
+    figures = {
+        "auroc": auroc(table["logit_synthetic"].to_numpy(), synthetic.to_numpy()),
+        "accuracy": float(((table["logit_synthetic"] > table["logit_real"]) == synthetic).mean()),
+        "cam_entropy": float(table["cam_entropy"].mean()),
+        "images": len(table),
+    }
+    if unseen.any():
+        kept = table[~synthetic | unseen]
+        figures["auroc_unseen"] = auroc(kept["logit_synthetic"].to_numpy(), (kept["label"] == "synthetic").to_numpy())
+    else:
+        figures["auroc_unseen"] = None
+    return figures
+
+
+def headline(result: dict[str, Any]) -> str:
+    unseen = result["test"]["auroc_unseen"]
+    return (
+        f"{result['title']}, seed {result['seed']}: test AUROC {result['test']['auroc']:.4f}"
+        + (f", unseen generators {unseen:.4f}" if unseen is not None else "")
+        + f", mean CAM entropy {result['test']['cam_entropy']:.2f} nats (epoch {result['best_epoch'] + 1} of "
+        f"{result['epochs']}, {result['wall_seconds']:.0f} s)"
+    )
+
+
+def versions() -> dict[str, str]:
+    names = (
+        "saliency-entropy",
+        "torch",
+        "timm",
+        "pytorch-lightning",
+        "torchmetrics",
+        "hydra-core",
+        "pillow",
+        "numpy",
+    )
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package is run from, with ``+`` if it was changed; None elsewhere."""
+    here = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

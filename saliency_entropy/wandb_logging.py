@@ -1,0 +1,118 @@
+"""Weights & Biases: one W&B run for each run, grouped so that methods can be compared."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+import wandb
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+from torch.utils.data import default_collate
+from torchmetrics.functional.classification import binary_roc
+
+from saliency_entropy.overlay import cam_overlay
+
+log = logging.getLogger(__name__)
+
+OVERLAYS_OF_EACH_LABEL = 4
+ROC_POINTS = 200
+
+
+class WandbRun:
+    """The logger, callbacks and summary of one run.
+
+    Args:
+        folder: the run's folder; the W&B files lie in it.
+        config: the resolved configuration: group = study, job type = method.
+        mode: ``online``, or ``offline`` (no account needed; ``wandb sync`` sends it later). Online without an API
+            key goes offline and says so.
+        project: W&B project.
+        entity: W&B user or team; the account's default, if not given.
+        overlay_every: epochs between two sets of CAM overlays.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        mode: str = "online",
+        project: str = "saliency_entropy",
+        entity: str | None = None,
+        overlay_every: int = 5,
+        name: str = "wandb",
+    ) -> None:
+        if mode == "online" and not wandb.api.api_key:
+            log.warning("no W&B key (wandb login, or WANDB_API_KEY): logging offline; wandb sync sends it later")
+            mode = "offline"
+        method, seed = config["method"]["name"], config["seed"]
+        self.logger = WandbLogger(
+            name=f"{method}-seed{seed}",
+            project=project,
+            entity=entity,
+            save_dir=folder,
+            offline=mode == "offline",
+            group=config["study"],
+            job_type=method,
+            tags=[config["data"]["name"], config["backbone"]["name"], config["protocol"]["name"]],
+            config=config,
+        )
+        self.callbacks: list[Callback] = [CamOverlays(self.logger, overlay_every)]
+
+    def log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
+        """The final figures as the run's summary, and the ROC of the test split."""
+        run = self.logger.experiment
+        for key in ("best_epoch", "wall_seconds", "human_entropy"):
+            run.summary[key] = result[key]
+        for split in ("val", "test"):
+            for name, value in result[split].items():
+                # Not split/name: that is the key of the epoch's figure, whose last value the summary keeps.
+                run.summary[f"best/{split}_{name}"] = value
+        run.log({"test/roc": roc_plot(test_scores)})
+
+    def finish(self, exit_code: int) -> None:
+        """End the W&B run, after a failure too: the next run of the process would otherwise go on in it."""
+        wandb.finish(exit_code=exit_code)
+
+
+class CamOverlays(Callback):
+    """The CAMs of the same few validation images, every few epochs and after the last."""
+
+    def __init__(self, logger: WandbLogger, every: int) -> None:
+        self.logger = logger
+        self.every = every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch
+        if (epoch + 1) % self.every and epoch + 1 != trainer.max_epochs:
+            return
+        dataset = trainer.datamodule.eval_dataloader("val").dataset
+        labels = (trainer.datamodule.split_table("val")["label"] == "synthetic").to_numpy()
+        rows = [row for label in (False, True) for row in np.flatnonzero(labels == label)[:OVERLAYS_OF_EACH_LABEL]]
+        batch = type(dataset[0])(*default_collate([dataset[int(row)] for row in rows]))
+        module.eval()
+        with torch.no_grad():
+            prediction = module(module.transfer_batch_to_device(batch, module.device, 0))
+        module.train()
+        pictures, captions = [], []
+        for image, cam, label, logits in zip(
+            batch.image, prediction.maps.cpu(), batch.label, prediction.logits.cpu(), strict=True
+        ):
+            pictures.append(cam_overlay(image.permute(1, 2, 0).numpy(), cam.numpy()))
+            truth = "synthetic" if label else "real"
+            captions.append(f"{truth}, p(synthetic) = {logits.float().softmax(0)[1]:.2f}")
+        self.logger.log_image("val/cam", pictures, caption=captions)
+
+
+def roc_plot(scores: pd.DataFrame) -> Any:
+    """The ROC of a score table as a W&B line plot of at most :data:`ROC_POINTS` points."""
+    ranks = torch.as_tensor(scores["logit_synthetic"].rank(method="dense", pct=True).to_numpy())
+    labels = torch.as_tensor((scores["label"] == "synthetic").to_numpy()).long()
+    false_positive, true_positive, _ = binary_roc(ranks, labels)
+    kept = np.unique(np.linspace(0, len(false_positive) - 1, ROC_POINTS).astype(int))
+    rows = list(zip(false_positive[kept].tolist(), true_positive[kept].tolist(), strict=True))
+    table = wandb.Table(data=rows, columns=["false positive rate", "true positive rate"])
+    return wandb.plot.line(table, "false positive rate", "true positive rate", title="ROC of the test images")

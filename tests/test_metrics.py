@@ -1,0 +1,77 @@
+"""AUROC against the rank-sum statistic, and the figures of an epoch against one pass over all images."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+
+from saliency_entropy.functional import spatial_entropy
+from saliency_entropy.losses import Prediction
+from saliency_entropy.metrics import AUROC, SplitMetrics, auroc
+
+
+def rank_sum_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    positive, negative = scores[labels == 1], scores[labels == 0]
+    return mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative))
+
+
+def test_auroc_by_hand():
+    # Of 2 x 3 pairs, the synthetic one scores higher in 4 and equal in 1.
+    scores = np.array([0.1, 0.5, 0.9, 0.5, 1.2])
+    labels = np.array([0, 0, 0, 1, 1])
+    assert auroc(scores, labels) == pytest.approx((1 + 0.5 + 3) / 6)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1e4])
+def test_auroc_is_the_rank_sum_statistic_for_logits_of_any_size(spread):
+    """With a spread of 30 a float32 sigmoid saturates into ties at both ends."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 2000)
+    scores = ((random.normal(size=2000) + labels) * spread).astype(np.float32)
+    scores[:200] = np.round(scores[:200])
+    assert auroc(scores, labels) == pytest.approx(rank_sum_auroc(scores, labels), abs=1e-6)
+    metric = AUROC()
+    for part in np.array_split(np.arange(2000), 7):
+        metric.update(torch.from_numpy(scores[part]), torch.from_numpy(labels[part]))
+    assert metric.compute().item() == pytest.approx(rank_sum_auroc(scores, labels), abs=1e-6)
+
+
+def test_one_class_has_no_auroc():
+    assert math.isnan(auroc(np.array([0.1, 0.2]), np.array([1, 1])))
+
+
+def test_figures_of_an_epoch_do_not_depend_on_how_it_is_cut_into_batches():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(10, 2, generator=generator)
+    labels = torch.tensor([0, 1] * 5)
+    maps, human_maps = torch.rand(2, 10, 7, 7, generator=generator)
+    has_map = torch.tensor([True, False, True, True, False, False, False, True, False, False])
+    human_maps[~has_map] = 0
+    values = torch.arange(10.0)
+
+    metrics = SplitMetrics(["term", "human"], ["human"])
+    for part in (slice(0, 4), slice(4, 7), slice(7, 10)):
+        kept = has_map[part]
+        human = values[part][kept].mean() if kept.any() else torch.tensor(0.0)
+        metrics.update(
+            values[part].mean(),
+            {"term": values[part].mean(), "human": human},
+            Prediction(logits[part], labels[part], maps[part], human_maps[part], kept),
+        )
+    figures = {name: value.item() for name, value in metrics.compute().items()}
+    assert figures == pytest.approx(
+        {
+            "loss": 4.5,
+            "term": 4.5,
+            "human": (0 + 2 + 3 + 7) / 4,
+            "accuracy": (logits.argmax(1) == labels).float().mean().item(),
+            "auroc": rank_sum_auroc(logits[:, 1].numpy(), labels.numpy()),
+            "cam_entropy": spatial_entropy(maps).mean().item(),
+            "human_entropy": spatial_entropy(human_maps[has_map]).mean().item(),
+            "human_map_share": 0.4,
+        }
+    )
+    metrics.reset()
+    assert metrics.auroc.scores == []
