@@ -158,8 +158,8 @@ def load_best(module: DetectorModule, folder: Path) -> None:
 def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:
     """The score table of each scored split: the manifest's columns and what the detector says of each image."""
     scores = {}
-    for split in SCORED_SPLITS:
-        batches = trainer.predict(module, data.eval_dataloader(split))
+    for split, loader in zip(SCORED_SPLITS, data.predict_dataloader(), strict=True):
+        batches = trainer.predict(module, loader)
         columns = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
         rows = columns.pop("row")
         scores[split] = data.manifest.table.loc[rows].reset_index(drop=True).assign(**columns)

@@ -89,7 +89,7 @@ class CamOverlays(Callback):
         epoch = trainer.current_epoch
         if (epoch + 1) % self.every and epoch + 1 != trainer.max_epochs:
             return
-        dataset = trainer.datamodule.eval_dataloader("val").dataset
+        dataset = trainer.datamodule.val_dataloader().dataset
         labels = (trainer.datamodule.split_table("val")["label"] == "synthetic").to_numpy()
         rows = [row for label in (False, True) for row in np.flatnonzero(labels == label)[:OVERLAYS_OF_EACH_LABEL]]
         batch = type(dataset[0])(*default_collate([dataset[int(row)] for row in rows]))

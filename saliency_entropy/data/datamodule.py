@@ -135,7 +135,7 @@ class FaceDataset(Dataset[FaceBatch]):
         if not name:
             human_map = np.zeros(self.map_size, dtype=np.float32)
         elif self.template_maps:
-            human_map = on_grid(template_map(self.paths[index]), self.map_size)
+            human_map = on_grid(template_map(self.paths[index]), self.map_size, TEMPLATE)
         else:
             human_map = load_human_map(self.manifest.root / name, self.map_size)
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(human_map)

@@ -62,31 +62,32 @@ def load_human_map(path: Path, grid: tuple[int, int]) -> np.ndarray:
     Raises:
         UserError: as :func:`load_image`, or the map is constant.
     """
-    image = _decode_map(path)
-    cells = on_grid(image, grid)
-    if cells is None:
-        low, high = image.getextrema()
-        raise UserError(
-            f"{path} is a constant map on the CAM grid of {grid[0]} x {grid[1]} cells, although its pixels run from "
-            f"{low} to {high}; remove it from column human_map, or use a backbone with a finer grid"
-        )
-    return cells
+    return on_grid(_decode_map(path), grid, str(path))
 
 
-def on_grid(image: Image.Image, grid: tuple[int, int]) -> np.ndarray | None:
+def on_grid(image: Image.Image, grid: tuple[int, int], name: str) -> np.ndarray:
     """A grey image resized to the CAM grid, bilinear and in uint8, then min-max scaled: the CYBORG authors' order.
 
     Args:
         image: mode ``L``.
         grid: ``(h, w)``, in cells.
+        name: the map's, for the message.
 
     Returns:
-        ``(h, w)`` float32 in [0, 1]; None if every cell is the same.
+        ``(h, w)`` float32 in [0, 1].
+
+    Raises:
+        UserError: every cell is the same.
     """
     height, width = grid
     cells = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
     low, high = cells.min(), cells.max()
-    return None if low == high else (cells - low) / (high - low)
+    if low == high:
+        raise UserError(
+            f"{name} is a constant map on the CAM grid of {height} x {width} cells (every cell is {low:.0f}); remove it "
+            "from column human_map, or use a backbone with a finer grid"
+        )
+    return (cells - low) / (high - low)
 
 
 def check_header(path: Path) -> None:

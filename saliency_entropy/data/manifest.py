@@ -105,7 +105,9 @@ def complete(manifest: Manifest) -> Manifest:
     text = {name: _text(table[name]) if name in table else _text(pd.Series("", table.index))
             for name in REQUIRED + OPTIONAL}  # fmt: skip
     further = table.drop(columns=list(text), errors="ignore")
-    manifest = Manifest(pd.concat([pd.DataFrame(text), further], axis=1), manifest.root, manifest.origin, manifest.parts)
+    manifest = Manifest(
+        pd.concat([pd.DataFrame(text), further], axis=1), manifest.root, manifest.origin, manifest.parts
+    )
     _check_table(manifest)
     return manifest
 
@@ -299,7 +301,9 @@ def _check_table(manifest: Manifest) -> None:
     key = key.where(~odd, key[odd].map(posixpath.normpath))
     again = key.duplicated(keep=False)
     both = again & (table["label"].groupby(key).transform("nunique") > 1) if again.any() else again
-    refuse_rows(manifest, "path", both, "must not be listed both as real and as synthetic", "keep the row that is right")
+    refuse_rows(
+        manifest, "path", both, "must not be listed both as real and as synthetic", "keep the row that is right"
+    )
     refuse_rows(manifest, "path", again, "must be listed once", "remove the repeated rows")
 
 
@@ -312,9 +316,7 @@ def refuse_rows(manifest: Manifest, column: str, wrong: pd.Series, rule: str, re
         raise UserError(f"{manifest.origin}: column {column} {rule}: {found}; {remedy}")
 
 
-def _refuse_failed(
-    manifest: Manifest, column: str, reasons: Iterable[str | None], rule: str, remedy: str
-) -> None:
+def _refuse_failed(manifest: Manifest, column: str, reasons: Iterable[str | None], rule: str, remedy: str) -> None:
     """Raises UserError if there is a reason; the reasons are those of the rows whose column is filled."""
     names = manifest.table[column]
     names = names[names != ""]

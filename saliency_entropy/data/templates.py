@@ -25,7 +25,7 @@ JITTER = 0.02  # of each stroke's position, either way, in fractions of the imag
 WIDTH = (0.05, 0.09)  # of a stroke, in fractions of the image
 STRENGTH = (0.5, 1.0)  # of a stroke, in fractions of white
 # Chosen so that the mean entropy on a 7 x 7 grid is 3.0 nats, the mean that the paper gives for human maps.
-BLUR = 0.071
+BLUR = 0.0745
 
 
 def template_map(path: str) -> Image.Image:
@@ -47,8 +47,9 @@ def template_map(path: str) -> Image.Image:
         radius = jitter.uniform(*WIDTH) / 2
         grey = round(255 * jitter.uniform(*STRENGTH))
         stroke = Image.new("L", image.size)
-        box = (start[0] + dx - radius, min(start[1], end[1]) + dy - radius,
-               end[0] + dx + radius, max(start[1], end[1]) + dy + radius)  # fmt: skip
-        ImageDraw.Draw(stroke).rounded_rectangle([SIZE * value for value in box], SIZE * radius, fill=grey)
+        left, top = start[0] + dx - radius, min(start[1], end[1]) + dy - radius
+        right, bottom = end[0] + dx + radius, max(start[1], end[1]) + dy + radius
+        box = [SIZE * side for side in (left, top, right, bottom)]
+        ImageDraw.Draw(stroke).rounded_rectangle(box, SIZE * radius, fill=grey)
         image = ImageChops.lighter(image, stroke)
     return image.filter(ImageFilter.GaussianBlur(SIZE * BLUR))

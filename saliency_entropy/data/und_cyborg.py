@@ -1,13 +1,14 @@
 """The data set of the paper, read from the CSVs that its owners (University of Notre Dame) hand out with it.
 
 ``csvs/original.csv`` lists the training set and, under the word "test", the validation set; each file of
-``csvs/gan_test_sets`` lists the test images of one source. None has a header; all have the columns ``split,Class,path``,
-with paths that begin with "/" but are relative to the data root.
+``csvs/gan_test_sets`` lists the test images of one source. None has a header; all have the columns
+``split,Class,path``, with paths that begin with "/" but are relative to the data root.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from saliency_entropy.data.manifest import LABELS, Manifest, check_root, complete, listing, read_fields, refuse_rows
@@ -46,18 +47,16 @@ def und_cyborg(root: str | Path, maps: str | None = None) -> Manifest:
             f"{missing} does not exist; data.root must be the folder of the UND CYBORG data set that holds "
             "csvs/original.csv and csvs/gan_test_sets/*.csv"
         )
-    tables = [_read(original, root, {"train": "train", "test": "val"})]
-    real, generator = tables[0]["label"] == "real", tables[0]["path"].map(_training_generator)
-    tables[0] = tables[0].assign(generator=generator.mask(real, ""), source=real.map({True: TRAINING_SOURCE, False: ""}))
-    for file in sorted(tests.glob("*.csv")):
-        table = _read(file, root, {"test": "test"})
+    files = [original, *sorted(tests.glob("*.csv"))]
+    tables = []
+    for file in files:
+        table = _read(file, root, {"train": "train", "test": "val"} if file == original else {"test": "test"})
+        generator = table["path"].map(_training_generator) if file == original else file.stem
+        source = TRAINING_SOURCE if file == original else file.stem
         real = table["label"] == "real"
-        tables.append(table.assign(generator=real.map({True: "", False: file.stem}),
-                                   source=real.map({True: file.stem, False: ""})))  # fmt: skip
-    table = pd.concat(tables, ignore_index=True)
-    names = [str(file.relative_to(root)) for file in [original, *sorted(tests.glob("*.csv"))]]
-    parts = tuple(zip(names, map(len, tables), strict=True))
-    manifest = complete(Manifest(table, root, str(root / "csvs"), parts))
+        tables.append(table.assign(generator=np.where(real, "", generator), source=np.where(real, source, "")))
+    parts = tuple((str(file.relative_to(root)), len(table)) for file, table in zip(files, tables, strict=True))
+    manifest = complete(Manifest(pd.concat(tables, ignore_index=True), root, str(root / "csvs"), parts))
     return manifest if maps is None else _with_maps(manifest, maps)
 
 
@@ -99,8 +98,9 @@ def _with_maps(manifest: Manifest, maps: str) -> Manifest:
         shared = names[stem.duplicated(keep=False).to_numpy() & stem.isin(of_file).to_numpy()]
         if len(shared):
             found = listing(f"{name!r}" for name in shared)
-            raise UserError(f"{folder}: {what} share a base name, so a map's image is unclear: {found}; rename one of each")
+            raise UserError(f"{folder}: {what} share a base name, so a map's image is unclear: {found}; rename one")
     found = dict(zip(of_file, wanted, strict=True))
     table = manifest.table.copy()
-    table.loc[train.index, "human_map"] = [f"{maps.strip('/')}/{found[stem]}" if stem in found else "" for stem in stems]
+    folder_name = maps.strip("/")
+    table.loc[train.index, "human_map"] = [f"{folder_name}/{found[stem]}" if stem in found else "" for stem in stems]
     return complete(replace(manifest, table=table))

@@ -1,0 +1,25 @@
+"""Judge an image, a folder of images, or the images of a manifest.
+
+    python experiments/predict.py checkpoint=runs/builtin/droid_cyborg/seed0/checkpoints/best.ckpt images=PATH
+    python experiments/predict.py checkpoint=FILE images=PATH output=DIR overlays=false
+
+Writes output/predictions.csv (path, verdict, softmax score, both logits, CAM entropy in nats, focus area in cells)
+and output/overlays/.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from saliency_entropy.commands import command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
+@command
+def main(cfg: DictConfig) -> None:
+    from saliency_entropy.prediction import predict
+
+    predict(cfg)
+
+
+if __name__ == "__main__":
+    main()

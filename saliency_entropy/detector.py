@@ -1,0 +1,147 @@
+"""A trained detector, for use without Hydra or a Trainer."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.cam import CAM_CLASSES, detector_cam
+from saliency_entropy.data.images import load_image
+from saliency_entropy.errors import UserError
+from saliency_entropy.functional import min_max, spatial_entropy
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a detector says of one image.
+
+    Attributes:
+        logit_real, logit_synthetic: the two logits; AUROC ranks by the second.
+        probability_synthetic: their softmax, 0 to 1.
+        cam: ``(h, w)`` float32, the class activation map in [0, 1].
+        cam_entropy: its entropy in nats.
+    """
+
+    logit_real: float
+    logit_synthetic: float
+    probability_synthetic: float
+    cam: np.ndarray
+    cam_entropy: float
+
+    @property
+    def focus_area(self) -> float:
+        """``exp(H)``, in cells of the CAM grid."""
+        return float(np.exp(self.cam_entropy))
+
+
+class Detector:
+    """A backbone with its trained weights, in evaluation mode.
+
+    Args:
+        backbone: the network, its weights loaded.
+        class_index: whose CAM is shown, see :func:`~saliency_entropy.cam.detector_cam`.
+        device: where it runs.
+    """
+
+    def __init__(self, backbone: Backbone, class_index: str = "predicted", device: str | torch.device = "cpu") -> None:
+        self.backbone = backbone.eval().requires_grad_(False).to(device)
+        self.class_index = class_index
+        self.device = torch.device(device)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Detector":
+        """The detector that a run left in ``checkpoints/best.ckpt``.
+
+        Nothing that the file names is imported or executed: it is read with ``weights_only=True``, and the network
+        is rebuilt from plain values that are checked one by one.
+
+        Raises:
+            UserError: the file is missing, damaged, holds code, or is no checkpoint of this package.
+        """
+        path = Path(path)
+        checkpoint = _read(path)
+        described = checkpoint.get("detector")
+        weights = checkpoint.get("state_dict")
+        if not isinstance(described, dict) or not isinstance(weights, dict):
+            raise UserError(f"{path} is not a detector of this package: give the best.ckpt of a run")
+        config, class_index = described.get("backbone"), described.get("class_index")
+        if not isinstance(config, dict) or class_index not in CAM_CLASSES:
+            raise UserError(f"{path} does not describe its network: give the best.ckpt of a run")
+        try:
+            # Its own weights come from this file; nothing else is fetched or opened.
+            backbone = Backbone(**config | {"pretrained": False, "weights_package": None, "checkpoint": None})
+        except TypeError as error:
+            raise UserError(f"{path} does not describe a network of this package ({error})") from None
+        own = {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
+        try:
+            backbone.load_state_dict(own)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the weights in {path} do not fit the network it describes ({reason})") from None
+        # The true class is not known of an image that is to be judged.
+        return cls(backbone, "predicted" if class_index == "true" else class_index, device)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> list[Detection]:
+        """Judge images.
+
+        Args:
+            images: ``(B, 3, S, S)`` uint8 RGB, or float in [0, 1], S the backbone's image size.
+
+        Returns:
+            One :class:`Detection` an image.
+        """
+        output = self.backbone(images.to(self.device))
+        maps = min_max(detector_cam(output, self.class_index))
+        probabilities = output.logits.float().softmax(dim=1)[:, 1]
+        columns = (output.logits.float(), probabilities, maps, spatial_entropy(maps))
+        return [
+            Detection(logits[0].item(), logits[1].item(), probability.item(), cam.numpy(), entropy.item())
+            for logits, probability, cam, entropy in zip(*(column.cpu() for column in columns), strict=True)
+        ]
+
+    def judge(
+        self, paths: Iterable[Path], batch_size: int = 32
+    ) -> Iterator[tuple[Path, np.ndarray | None, Detection | str]]:
+        """Judge image files, a batch at a time.
+
+        Yields:
+            ``(path, pixels, detection)`` in the order of the paths, with the pixels ``(S, S, 3)`` uint8 that the
+            network saw; of a file that cannot be read, ``(path, None, why)``.
+        """
+        batch: list[tuple[Path, np.ndarray | str]] = []
+        for path in paths:
+            try:
+                batch.append((path, load_image(path, self.backbone.image_size, self.backbone.interpolation)))
+            except UserError as error:
+                batch.append((path, str(error)))
+            if len(batch) == batch_size:
+                yield from self._judged(batch)
+                batch = []
+        yield from self._judged(batch)
+
+    def _judged(
+        self, batch: list[tuple[Path, np.ndarray | str]]
+    ) -> Iterator[tuple[Path, np.ndarray | None, Detection | str]]:
+        pixels = [image for _, image in batch if not isinstance(image, str)]
+        detections = iter(self(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)) if pixels else [])
+        for path, image in batch:
+            yield (path, None, image) if isinstance(image, str) else (path, image, next(detections))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint={path} does not exist; give the best.ckpt of a run") from None
+    except Exception as error:  # a damaged or malicious file makes the unpickler raise almost anything
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} cannot be loaded as plain weights ({reason}); nothing in it was executed") from None
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path} is not a detector of this package: give the best.ckpt of a run")
+    return checkpoint
