@@ -1,5 +1,6 @@
 """What watches a run: its checkpoints, its table of epochs, its lines on the screen."""
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from saliency_entropy.run_folder import write_atomically
+
+log = logging.getLogger(__name__)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -108,11 +111,10 @@ class EpochLines(EpochLogger):
         if self._first_epoch is None:
             self._first_epoch = row["epoch"]
         seconds = (time.monotonic() - self._started) / (row["epoch"] - self._first_epoch + 1)
-        print(
+        log.info(
             f"epoch {row['epoch'] + 1}/{self.epochs}: loss {row['train/loss']:.4f}, "
             f"CAM entropy {row['train/cam_entropy']:.2f}, val accuracy {row['val/accuracy']:.4f}, "
-            f"val AUROC {row['val/auroc']:.4f}, val CAM entropy {row['val/cam_entropy']:.2f}, {seconds:.1f} s an epoch",
-            flush=True,
+            f"val AUROC {row['val/auroc']:.4f}, val CAM entropy {row['val/cam_entropy']:.2f}, {seconds:.1f} s an epoch"
         )
 
 

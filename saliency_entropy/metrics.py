@@ -23,7 +23,8 @@ def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
     Returns:
         In [0, 1]; NaN if there is only one class.
     """
-    scores, labels = torch.as_tensor(scores), torch.as_tensor(labels)
+    # Copies: a column of a table is read-only memory, which tensors cannot share.
+    scores, labels = (torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for x in (scores, labels))
     if labels.min() == labels.max():
         return float("nan")
     # torchmetrics squashes scores outside [0, 1] with a sigmoid, whose float32 values saturate into ties.

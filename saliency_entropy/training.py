@@ -27,6 +27,9 @@ from saliency_entropy.metrics import auroc
 from saliency_entropy.module import DetectorModule
 
 log = logging.getLogger(__name__)
+# Their messages about hardware and stopping say nothing that is not said here.
+for library in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 SCORED_SPLITS = ("val", "test")
 
@@ -84,17 +87,11 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
 def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, FaceDataModule]:
     """The module and its data, checked against each other."""
-    for name, term in config["loss"]["terms"].items():
-        if not isinstance(term, dict) or "_target_" not in term:
-            raise UserError(
-                f"loss.terms.{name} is {term}, not a loss term: method {config['method']['name']} has no term of that "
-                f"name; add one whole with +term@loss.terms={name} loss.terms.{name}.weight=..."
-            )
     if config["protocol"]["class_index"] not in CAM_CLASSES:
         raise UserError(
             f"protocol.class_index is {config['protocol']['class_index']!r}; choose one of {', '.join(CAM_CLASSES)}"
         )
-    loss = LossSum(instantiate(cfg.loss.terms, _convert_="all"))
+    loss = build_loss(cfg)
     backbone = Backbone(**config["backbone"])
     data = instantiate(cfg.data, map_size=backbone.cam_size, _convert_="all")
     data.setup()
@@ -109,6 +106,18 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
         detector_config={"backbone": config["backbone"], "class_index": config["protocol"]["class_index"]},
     )
     return module, data
+
+
+def build_loss(cfg: DictConfig) -> LossSum:
+    """The sum of the terms in ``cfg.loss.terms``."""
+    for name, term in cfg.loss.terms.items():
+        # +loss.terms.x.weight=0.3 makes such a thing without a word where the method has no term x.
+        if not isinstance(term, DictConfig) or "_target_" not in term:
+            raise UserError(
+                f"loss.terms.{name} is {term}, not a loss term: method {cfg.method.name} has no term of that name; "
+                f"add it whole with +term@loss.terms={name} loss.terms.{name}.weight=..."
+            )
+    return LossSum(instantiate(cfg.loss.terms, _convert_="all"))
 
 
 def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any) -> pl.Trainer:

@@ -84,7 +84,7 @@ def on_grid(image: Image.Image, grid: tuple[int, int], name: str) -> np.ndarray:
     low, high = cells.min(), cells.max()
     if low == high:
         raise UserError(
-            f"{name} is a constant map on the CAM grid of {height} x {width} cells (every cell is {low:.0f}); remove it "
+            f"{name} is a constant map on the CAM grid of {height} x {width} cells (each is {low:.0f}); remove it "
             "from column human_map, or use a backbone with a finer grid"
         )
     return (cells - low) / (high - low)

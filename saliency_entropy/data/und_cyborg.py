@@ -83,9 +83,12 @@ def _training_generator(path: str) -> str:
 
 
 def _with_maps(manifest: Manifest, maps: str) -> Manifest:
+    maps = maps.strip("/")
     folder = manifest.root / maps
     if not folder.is_dir():
-        raise UserError(f"data.maps={maps} is no folder in {manifest.root}; name the folder of the human maps, or null")
+        raise UserError(
+            f"data.source.maps={maps} is no folder in {manifest.root}; name the folder of the human maps, or null"
+        )
     train = manifest.split("train")
     files = pd.Series(sorted(file.name for file in folder.iterdir() if file.is_file()), dtype="str")
     stems = train["path"].map(lambda path: Path(path).stem)
@@ -101,6 +104,5 @@ def _with_maps(manifest: Manifest, maps: str) -> Manifest:
             raise UserError(f"{folder}: {what} share a base name, so a map's image is unclear: {found}; rename one")
     found = dict(zip(of_file, wanted, strict=True))
     table = manifest.table.copy()
-    folder_name = maps.strip("/")
-    table.loc[train.index, "human_map"] = [f"{folder_name}/{found[stem]}" if stem in found else "" for stem in stems]
+    table.loc[train.index, "human_map"] = [f"{maps}/{found[stem]}" if stem in found else "" for stem in stems]
     return complete(replace(manifest, table=table))

@@ -1,0 +1,339 @@
+"""Batches: every image with its own label and map, the same whatever decodes them."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from saliency_entropy.data import FaceBatch, FaceDataModule, read_manifest
+from saliency_entropy.errors import UserError
+
+SIZE, GRID = 8, (2, 2)
+CONF = Path(__file__).parents[2] / "conf" / "data"
+FACES = Path(__file__).parents[3] / "shared" / "data" / "faces"
+
+
+def grey(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data set whose image number i is of grey i; every second training image has a map that is 1 in cell i mod 4
+    and 0 elsewhere. The base names are all alike, and rows and files are in no order."""
+    rows = []
+    for number in range(40):
+        split = "train" if number < 22 else "val" if number < 31 else "test"
+        label = ("real", "synthetic")[number % 3 == 0]
+        path, human_map = f"{split}/{number}/face.png", ""
+        grey(tmp_path / path, np.full((SIZE, SIZE, 3), number))
+        if split == "train" and number % 2 == 0:
+            human_map = f"maps/{(number * 7) % 40}/face.png"
+            cells = np.zeros(4)
+            cells[number % 4] = 200
+            grey(tmp_path / human_map, np.kron(cells.reshape(2, 2), np.ones((8, 8))))
+        generator = {0: "gan", 6: "gan+vae", 33: "new"}.get(number, "") if label == "synthetic" else ""
+        rows.append(f"{path},{label},{split},{generator},{human_map},{number}")
+    np.random.default_rng(3).shuffle(rows)
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,label,split,generator,human_map,number", *rows]))
+    return tmp_path
+
+
+def module(root: Path, **options: object) -> FaceDataModule:
+    defaults = {
+        "name": "made-up", "source": partial(read_manifest, root / "manifest.csv"), "image_size": SIZE,
+        "map_size": GRID, "interpolation": "bilinear", "batch_size": 5, "seed": 1,
+    }  # fmt: skip
+    return FaceDataModule(**{**defaults, **options})
+
+
+def ready(root: Path, stage: str | None = None, **options: object) -> FaceDataModule:
+    data = module(root, **options)
+    data.setup(stage)
+    return data
+
+
+def edit(root: Path, change: Callable[[str], str | None]) -> None:
+    """Each row of the manifest as ``change`` gives it; None: left out."""
+    lines = (root / "manifest.csv").read_text().splitlines()
+    kept = [line for line in map(change, lines[1:]) if line is not None]
+    (root / "manifest.csv").write_text("\n".join([lines[0], *kept]))
+
+
+def equal(one: list[FaceBatch], other: list[FaceBatch]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for batch, twin in zip(one, other, strict=True) for a, b in zip(batch, twin, strict=True)
+    )
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_each_image_has_its_own_label_and_map(root: Path, in_memory: bool) -> None:
+    data = ready(root, in_memory=in_memory)
+    seen = []
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for batch in loader:
+            assert isinstance(batch, FaceBatch)
+            dtypes = [part.dtype for part in batch]
+            assert dtypes == [torch.uint8, torch.int64, torch.float32, torch.bool, torch.int64]
+            for image, label, human_map, has_map, row in zip(*batch, strict=True):
+                number = int(data.manifest.table["number"][int(row)])
+                expected = torch.zeros(4)
+                if number < 22 and number % 2 == 0:
+                    expected[number % 4] = 1
+                assert torch.equal(image, torch.full((3, SIZE, SIZE), number, dtype=torch.uint8))
+                assert label == (number % 3 == 0)
+                # Bilinear: each cell is blurred a little into its neighbours, the least and the greatest stay.
+                assert torch.equal(human_map.flatten() == 1, expected == 1)
+                assert bool(has_map) == bool(expected.any())
+                if not has_map:
+                    assert torch.equal(human_map, torch.zeros(GRID))
+                seen.append(number)
+    assert sorted(seen) == list(range(40))
+
+
+def test_channels_are_rgb(root: Path) -> None:
+    grey(root / "train/0/face.png", np.broadcast_to([10, 20, 30], (SIZE, SIZE, 3)))
+    data = ready(root)
+    row = data.split_table("train").index[data.split_table("train")["number"] == "0"].item()
+    images = {
+        int(r): image for batch in data.train_dataloader() for r, image in zip(batch.row, batch.image, strict=True)
+    }
+    assert images[row][:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_workers_and_memory_do_not_change_the_batches(root: Path) -> None:
+    def batches(**options: object) -> list[FaceBatch]:
+        data = ready(root, **options)
+        train = data.train_dataloader()
+        epochs = []
+        for epoch in range(2):
+            train.sampler.set_epoch(epoch)
+            epochs += list(train)
+        return epochs + list(data.val_dataloader()) + list(data.test_dataloader())
+
+    reference = batches()
+    assert equal(batches(in_memory=False), reference)
+    assert equal(batches(in_memory=False, num_workers=2), reference)
+    assert equal(batches(num_workers=1), reference)
+
+
+def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:
+    data = ready(root)
+    state = torch.get_rng_state()
+    for batch in data.train_dataloader():
+        assert len(batch.row)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def order(data: FaceDataModule, epoch: int) -> list[int]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return torch.cat([batch.row for batch in loader]).tolist()
+
+
+def test_order_is_a_function_of_seed_and_epoch(root: Path) -> None:
+    data, twin, other = ready(root), ready(root), ready(root, seed=2)
+    assert order(data, 0) == order(twin, 0)
+    assert order(data, 1) == order(data, 1) != order(data, 0)
+    rows = data.split_table("train").index.tolist()
+    assert order(data, 0) != rows
+    assert sorted(order(data, 0)) == rows
+    # Neighbouring seeds share no epoch.
+    assert not {tuple(order(data, e)) for e in range(4)} & {tuple(order(other, e)) for e in range(4)}
+
+
+def test_evaluation_is_in_the_order_of_the_table(root: Path) -> None:
+    data = ready(root, eval_batch_size=4)
+    for split, loader in zip(("val", "test"), data.predict_dataloader(), strict=True):
+        batches = [batch.row for batch in loader]
+        assert torch.cat(batches).tolist() == data.split_table(split).index.tolist()
+        assert max(map(len, batches)) == 4
+
+
+@pytest.mark.parametrize(("batch_size", "skip", "sizes"), [
+    (7, False, [7, 7, 7, 1]), (7, True, [7, 7, 7]), (5, True, [5, 5, 5, 5, 2]), (1, True, [1] * 22),
+])  # fmt: skip
+def test_last_batch_of_one(root: Path, batch_size: int, skip: bool, sizes: list[int]) -> None:
+    data = ready(root, batch_size=batch_size, skip_last_batch_of_one=skip)
+    assert [len(batch.row) for batch in data.train_dataloader()] == sizes
+    assert sum(len(batch.row) for batch in data.val_dataloader()) == 9
+
+
+def test_train_generators(root: Path) -> None:
+    assert module(root).train_generators == ["gan", "vae"]
+
+
+def test_stages_prepare_what_they_need_once(root: Path) -> None:
+    reads = []
+    data = module(root, source=lambda: reads.append(1) or read_manifest(root / "manifest.csv"))
+    data.setup("test")
+    assert len(list(data.test_dataloader())) == 2
+    (root / "val/22/face.png").write_text("broken")
+    with pytest.raises(UserError, match=r"val/22/face\.png is not an image"):
+        data.setup("fit")
+    assert len(reads) == 1
+
+
+# What cannot be trained on.
+
+
+def test_empty_split(root: Path) -> None:
+    edit(root, lambda line: None if ",test," in line else line)
+    with pytest.raises(UserError, match=r"manifest\.csv: split test has no image; a study needs train, val and test"):
+        module(root).setup()
+
+
+@pytest.mark.parametrize(("split", "label"), [("train", "synthetic"), ("val", "real")])
+def test_one_class_only(root: Path, split: str, label: str) -> None:
+    edit(root, lambda line: None if f",{label},{split}," in line else line)
+    with pytest.raises(UserError, match=f"split {split} has no {label} image"):
+        module(root).setup()
+
+
+def test_one_class_suffices_in_test(root: Path) -> None:
+    edit(root, lambda line: None if ",real,test," in line else line)
+    module(root).setup()
+
+
+def test_a_missing_file(root: Path) -> None:
+    (root / "test/35/face.png").unlink()
+    with pytest.raises(UserError, match=r"'test/35/face\.png', does not exist"):
+        module(root).setup("fit")
+
+
+@pytest.mark.parametrize("options", [{}, {"check": "headers"}, {"in_memory": False}])
+def test_all_broken_images_before_training(root: Path, options: dict[str, object]) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
+    for path in ("train/3/face.png", "val/25/face.png"):
+        grey(root / path, large)
+        (root / path).write_bytes((root / path).read_bytes()[:6000])
+    (root / "test/36/face.png").write_text("no")
+    grey(root / f"maps/{4 * 7}/face.png", np.zeros((8, 8)))
+    with pytest.raises(UserError, match="4 files cannot be used") as caught:
+        module(root, **options).setup("fit")
+    lines = (root / "manifest.csv").read_text().splitlines()
+    for number, path in ((3, "train/3"), (25, "val/25"), (36, "test/36"), (4, "maps/28")):
+        row = next(row for row, line in enumerate(lines, start=1) if line.endswith(f",{number}"))
+        assert f"row {row}: {root}/{path}/face.png is " in str(caught.value)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_breaks_later(root: Path, num_workers: int) -> None:
+    data = ready(root, in_memory=False, num_workers=num_workers)
+    (root / "test/33/face.png").write_bytes(b"")
+    lines = (root / "manifest.csv").read_text().splitlines()
+    row = next(row for row, line in enumerate(lines, start=1) if line.endswith(",33"))
+    with pytest.raises(UserError, match=rf"manifest\.csv: row {row}: \S+/test/33/face\.png is empty \(0 bytes\)"):
+        list(data.test_dataloader())
+
+
+def test_an_unknown_check(root: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.check is 'none'; it must be 'decode' or 'headers'"):
+        module(root, check="none")
+
+
+# Human maps and templates.
+
+
+def without_maps(line: str) -> str:
+    *columns, _, number = line.split(",")
+    return ",".join([*columns, "", number])
+
+
+def test_methods_that_need_maps(root: Path) -> None:
+    module(root).require_human_maps("method cyborg (term human_saliency)")
+    edit(root, without_maps)
+    with pytest.raises(UserError) as caught:
+        module(root).require_human_maps("method cyborg (term human_saliency)")
+    assert str(caught.value) == (
+        f"method cyborg (term human_saliency) needs human maps, but no training image of data made-up "
+        f"({root / 'manifest.csv'}) has one: add a column human_map, set data.template_maps=true for template maps of "
+        "aligned faces, or choose a method without human maps"
+    )
+    module(root, template_maps=True).require_human_maps("method cyborg (term human_saliency)")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_templates_are_called_so(root: Path, in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
+    edit(root, without_maps)
+    with caplog.at_level(logging.INFO):
+        data = ready(root, template_maps=True, in_memory=in_memory, map_size=(7, 7))
+    assert "data made-up, train: 14 real, 8 synthetic; 22 template maps (not human maps)" in caplog.text
+    assert "test: 6 real, 3 synthetic; 0 template maps" in caplog.text
+    assert data.split_table("val")["human_map"].unique().tolist() == ["template"]
+    assert data.split_table("test")["human_map"].unique().tolist() == [""]
+    val = next(iter(data.val_dataloader()))
+    assert val.has_map.all()
+    assert {(float(low), float(high)) for low, high in zip(*extremes(val.human_map), strict=True)} == {(0.0, 1.0)}
+    assert len({tuple(cells.flatten().tolist()) for cells in val.human_map}) == 5
+    assert not next(iter(data.test_dataloader())).has_map.any()
+
+
+def extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
+    return maps.amin(dim=(1, 2)), maps.amax(dim=(1, 2))
+
+
+def test_templates_do_not_replace_human_maps(root: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.template_maps is true, but .*manifest\.csv names 11 human maps"):
+        module(root, template_maps=True).setup()
+
+
+def test_counts_of_human_maps_are_logged(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        module(root).setup("fit")
+    assert "data made-up, train: 14 real, 8 synthetic; 11 human maps" in caplog.text
+
+
+# The configs.
+
+
+def composed(name: str, root: Path) -> FaceDataModule:
+    cfg = OmegaConf.create(
+        {
+            "backbone": {"image_size": SIZE, "interpolation": "bicubic"},
+            "protocol": {"batch_size": 20, "skip_last_batch_of_one": True},
+            "seed": 3,
+            "data": OmegaConf.load(CONF / f"{name}.yaml"),
+        }
+    )
+    cfg.data.root = str(root)
+    return instantiate(cfg.data, map_size=GRID, _convert_="all")
+
+
+def test_config_faces(root: Path) -> None:
+    data = composed("faces", root)
+    data.setup()
+    assert (data.name, data.root, data.batch_size, data.seed, data.interpolation) == (
+        "faces",
+        str(root),
+        20,
+        3,
+        "bicubic",
+    )
+    assert len(data.split_table("train")) == 22
+    with pytest.raises(UserError, match=r"data\.root=/none does not exist"):
+        composed("faces", Path("/none")).setup()
+
+
+def test_config_und_cyborg(root: Path) -> None:
+    with pytest.raises(UserError, match=r"original\.csv does not exist; data\.root must be the folder of the UND"):
+        composed("und_cyborg", root).setup()
+
+
+@pytest.mark.skipif(not FACES.is_dir(), reason="needs the faces data set, in shared/data beside the checkout")
+def test_the_faces_data_set_is_in_order(caplog: pytest.LogCaptureFixture) -> None:
+    data = composed("faces", FACES)
+    with caplog.at_level(logging.INFO):
+        data.setup("test")
+    assert "data faces, test: 365 real, 663 synthetic; 0 human maps" in caplog.text
+    assert [len(data.split_table(split)) for split in ("train", "val", "test")] == [1260, 280, 1028]
+    assert data.train_generators == ["stargan", "stylegan2"]

@@ -1,0 +1,261 @@
+"""Decoding: the numbers of the transforms, and a clear refusal of everything that is not an image to train on."""
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from torchvision.transforms import InterpolationMode, Resize
+
+from saliency_entropy.data.images import check_header, check_pixels, load_human_map, load_image
+from saliency_entropy.errors import UserError
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return pixels[..., 0] if channels == 1 else pixels
+
+
+def saved(path: Path, pixels: np.ndarray | Image.Image, **options: object) -> Path:
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(97, 64), (20, 31), (48, 48)])
+def test_resize_equals_torchvision_bit_for_bit(tmp_path: Path, height: int, width: int, name: str) -> None:
+    pixels = noise(height, width)
+    expected = Resize((48, 48), InterpolationMode(name))(Image.fromarray(pixels))
+    loaded = load_image(saved(tmp_path / "a.png", pixels), 48, name)
+    assert loaded.dtype == np.uint8
+    np.testing.assert_array_equal(loaded, np.asarray(expected))
+
+
+def test_halving_is_the_triangle_filter_worked_out_by_hand(tmp_path: Path) -> None:
+    # Scale 2: a triangle of support 2 about each target centre; the weights of columns 0, 1, 2 are 3/4, 3/4, 1/4 of
+    # a pixel for target 0, normalised to 3/7, 3/7, 1/7; rows are alike. 70 * (3, 3, 1) / 7 below.
+    row = [70, 0, 0, 0]
+    path = saved(tmp_path / "a.png", np.array([row] * 4, dtype=np.uint8))
+    np.testing.assert_array_equal(load_image(path, 2)[..., 0], [[30, 0], [30, 0]])
+    row = [0, 0, 70, 0]
+    path = saved(tmp_path / "b.png", np.array([row] * 4, dtype=np.uint8))
+    np.testing.assert_array_equal(load_image(path, 2)[..., 0], [[10, 30], [10, 30]])
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate 90 degrees clockwise to view"
+    pixels = noise(8, 8)
+    path = saved(tmp_path / "a.png", pixels, exif=exif)
+    np.testing.assert_array_equal(load_image(path, 8), np.rot90(pixels, -1))
+
+
+def test_other_modes_become_rgb(tmp_path: Path) -> None:
+    grey = noise(8, 8, 1)
+    np.testing.assert_array_equal(load_image(saved(tmp_path / "grey.png", grey), 8), np.stack([grey] * 3, axis=-1))
+    palette = Image.fromarray(noise(8, 8)).quantize(16)
+    path = saved(tmp_path / "palette.png", palette)
+    np.testing.assert_array_equal(load_image(path, 8), np.asarray(palette.convert("RGB")))
+    cmyk = Image.merge("CMYK", [Image.fromarray(grey)] * 4)
+    assert load_image(saved(tmp_path / "cmyk.jpg", cmyk), 8).shape == (8, 8, 3)
+
+
+def test_alpha_is_dropped_not_composited(tmp_path: Path) -> None:
+    pixels = noise(8, 8, 4)
+    pixels[..., 3] = 0
+    np.testing.assert_array_equal(load_image(saved(tmp_path / "a.png", pixels), 8), pixels[..., :3])
+
+
+def test_a_jpeg_with_further_pictures_is_its_photograph(tmp_path: Path) -> None:
+    first, second = Image.fromarray(noise(16, 16)), Image.fromarray(noise(16, 16, seed=1))
+    path = saved(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
+    alone = saved(tmp_path / "b.jpg", first)
+    with Image.open(path) as image:
+        assert image.format == "MPO"
+    np.testing.assert_array_equal(load_image(path, 16), load_image(alone, 16))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp", "bmp"])
+def test_every_allowed_format(tmp_path: Path, suffix: str) -> None:
+    path = saved(tmp_path / f"a.{suffix}", np.full((8, 8, 3), 100, dtype=np.uint8))
+    assert abs(load_image(path, 4).astype(int) - 100).max() <= 2
+
+
+def test_an_unknown_interpolation(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="interpolation is 'cubic'; use one of nearest, box, bilinear"):
+        load_image(saved(tmp_path / "a.png", noise(4, 4)), 4, "cubic")
+
+
+# Human maps.
+
+
+def test_map_is_resized_in_uint8_then_scaled_by_hand(tmp_path: Path) -> None:
+    # Columns 0, 100, 201, 255 to two cells, weights 3/7, 3/7, 1/7: 300/7 + 201/7 = 71.57 -> 72 and
+    # (100 + 603 + 765)/7 = 209.71 -> 210; on rows 1 to 4 constant. So min 72 and max 210, rounded before the scaling.
+    rows = np.array([[0, 100, 201, 255]] * 2 + [[255] * 4] * 2, dtype=np.uint8)
+    # Rows: target 0 takes 6/7 of the upper pair and 1/7 of the lower: 72 and 210 -> (6*72 + 255)/7 = 98.14,
+    # (6*210 + 255)/7 = 216.43; target 1: (72 + 6*255)/7 = 228.86, (210 + 6*255)/7 = 248.57.
+    loaded = load_human_map(saved(tmp_path / "m.png", rows), (2, 2))
+    cells = np.array([[98, 216], [229, 249]], dtype=np.float32)
+    assert loaded.dtype == np.float32
+    np.testing.assert_allclose(loaded, (cells - 98) / (249 - 98), rtol=1e-6)
+
+
+def test_map_grid_is_rows_by_columns(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.png", np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6))
+    loaded = load_human_map(path, (2, 3))
+    assert loaded.shape == (2, 3)
+    assert (loaded.min(), loaded.max()) == (0.0, 1.0)
+    assert loaded[0, 0] == 0
+    assert loaded[1, 2] == 1
+
+
+def test_a_coloured_map_goes_through_grey(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
+    pixels[0, 1], pixels[1, 0], pixels[1, 1] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    # ITU-R 601: 0.299, 0.587, 0.114 of 255 are 76, 150, 29.
+    expected = np.array([[0, 76], [150, 29]], dtype=np.float32) / 150
+    np.testing.assert_allclose(load_human_map(saved(tmp_path / "m.png", pixels), (2, 2)), expected, rtol=1e-6)
+
+
+def test_a_constant_map(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.png", np.full((8, 8), 7, dtype=np.uint8))
+    with pytest.raises(UserError, match=r"m\.png is a constant map \(every pixel is 7\); remove it from column"):
+        load_human_map(path, (2, 2))
+    with pytest.raises(UserError, match="constant map"):
+        check_pixels(path, human_map=True)
+    check_pixels(path)  # as an image it is one
+
+
+def test_a_map_that_is_constant_on_the_grid(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64), dtype=np.uint8)
+    pixels[5, 5] = 1
+    with pytest.raises(UserError, match=r"constant map on the CAM grid of 2 x 3 cells \(each is 0\)"):
+        load_human_map(saved(tmp_path / "m.png", pixels), (2, 3))
+
+
+# What must be refused. `decoded` says that the header alone does not show it.
+
+
+def png(tmp_path: Path, size: int = 64) -> bytes:
+    return saved(tmp_path / "whole.png", noise(size, size)).read_bytes()
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of_header(width: int, height: int, *chunks: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"".join([b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *chunks, chunk(b"IDAT", b""), chunk(b"IEND", b"")])
+
+
+def refused(path: Path, message: str, decoded: bool = False) -> None:
+    if decoded:
+        check_header(path)
+    else:
+        with pytest.raises(UserError, match=message):
+            check_header(path)
+    with pytest.raises(UserError, match=message) as caught:
+        load_image(path, 8)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    refused(tmp_path / "a.png", r"a\.png is empty \(0 bytes\); copy it again, or remove its row")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_truncated_image_is_never_padded(tmp_path: Path, suffix: str, share: float) -> None:
+    path = saved(tmp_path / f"a.{suffix}", noise(64, 64))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(UserError, match=r"is truncated or damaged|is not an image in a known format"):
+        load_image(path, 8)
+
+
+def test_padding_switched_on_by_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.jpg", noise(64, 64))
+    path.write_bytes(path.read_bytes()[:-200])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(UserError, match="LOAD_TRUNCATED_IMAGES was switched on"):
+        load_image(path, 8)
+
+
+def test_a_damaged_png(tmp_path: Path) -> None:
+    content = bytearray(png(tmp_path))
+    content[len(content) // 2] ^= 255
+    (tmp_path / "a.png").write_bytes(content)
+    refused(tmp_path / "a.png", "is truncated or damaged", decoded=True)
+
+
+def test_text_under_an_image_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("<html>404</html>")
+    refused(tmp_path / "a.jpg", "is not an image in a known format")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PPM", "ICO", "EPS"])
+def test_other_formats_under_an_image_name(tmp_path: Path, kind: str) -> None:
+    saved(tmp_path / "a.jpg", noise(16, 16), format=kind)
+    refused(tmp_path / "a.jpg", "is not an image in a known format")
+
+
+def test_a_png_under_a_jpg_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(png(tmp_path))
+    refused(tmp_path / "a.jpg", r"holds a PNG image under the extension '\.jpg'; rename it")
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_an_animated_image(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.fromarray(noise(16, 16, seed=seed)) for seed in range(3)]
+    saved(tmp_path / f"a.{suffix}", frames[0], save_all=True, append_images=frames[1:])
+    refused(tmp_path / f"a.{suffix}", r"is animated \(3 frames\)")
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    saved(tmp_path / "grey.png", Image.fromarray(noise(8, 8, 1).astype(np.uint16) * 256))
+    refused(tmp_path / "grey.png", r"more than 8 bits per channel \(mode I;16\); convert it to 8 bits")
+    # Pillow cannot write 16-bit colours, but reads them, and says that they are 8-bit RGB.
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(range(24)) for _ in range(4)))
+    content = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    (tmp_path / "rgb.png").write_bytes(b"".join(content))
+    with Image.open(tmp_path / "rgb.png") as image:
+        assert image.mode == "RGB"
+    refused(tmp_path / "rgb.png", "more than 8 bits per channel")
+
+
+@pytest.mark.parametrize(("width", "height"), [(8001, 8000), (30_000, 30_000)])
+def test_a_pixel_bomb_is_refused_before_it_is_decoded(tmp_path: Path, width: int, height: int) -> None:
+    (tmp_path / "a.png").write_bytes(png_of_header(width, height))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refused(tmp_path / "a.png", "more than 64 megapixels; scale it down")
+
+
+def test_a_png_text_bomb(tmp_path: Path) -> None:
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 100_000_000, 9))
+    (tmp_path / "a.png").write_bytes(png_of_header(8, 8, text))
+    refused(tmp_path / "a.png", "is truncated or damaged .*too large")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    refused(tmp_path / "a.png", "does not exist; copy it again")
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.png", noise(8, 8))
+
+    def no(*_: object) -> io.BytesIO:  # chmod does not bind root, who may run the tests
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", no)
+    refused(path, r"may not be read \(permission denied\)")

@@ -1,0 +1,145 @@
+"""The configuration as the command line composes it."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.losses import LossSum
+from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.training import build_loss
+
+CONF = Path(__file__).parents[1] / "conf"
+
+# METHODS: the weights of the paper, section 6.2.
+PAPER_WEIGHTS = {
+    "cross_entropy": {"CrossEntropy": 1.0},
+    "cyborg": {"CrossEntropy": 0.5, "HumanSaliency": 0.5},
+    "hseb": {"CrossEntropy": 0.5, "EntropyMatch": 0.5},
+    "fmmmse": {"CrossEntropy": 0.5, "Entropy": 0.5},
+    "droid": {"CrossEntropy": 0.5, "LogEntropy": 0.5},
+    "droid_cyborg": {"CrossEntropy": 0.5, "HumanSaliency": 0.5, "LogEntropy": 0.3},
+}
+
+
+@pytest.fixture(autouse=True)
+def _hydra():
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize("method", PAPER_WEIGHTS)
+def test_the_methods_are_those_of_the_paper(method):
+    cfg = compose("train", [f"method={method}"])
+    assert cfg.method.name == method
+    terms = build_loss(cfg).terms
+    assert {type(term).__name__: term.weight for term in terms.values()} == PAPER_WEIGHTS[method]
+
+
+def test_every_method_file_is_one_of_the_six():
+    assert {path.stem for path in (CONF / "method").glob("*.yaml")} == set(PAPER_WEIGHTS)
+
+
+def test_a_weight_is_changed_on_the_command_line():
+    cfg = compose("train", ["method=droid_cyborg", "loss.terms.log_entropy.weight=0.1"])
+    assert build_loss(cfg).terms["log_entropy"].weight == 0.1
+
+
+def test_a_term_is_taken_away_and_another_added_on_the_command_line():
+    cfg = compose(
+        "train", ["method=droid", "~loss.terms.log_entropy", "+term@loss.terms=entropy", "loss.terms.entropy.weight=0.2"]
+    )
+    assert {name: term.weight for name, term in build_loss(cfg).terms.items()} == {"cross_entropy": 0.5, "entropy": 0.2}
+
+
+def test_hseb_from_a_known_entropy_needs_no_maps():
+    assert build_loss(compose("train", ["method=hseb"])).terms_needing_human_maps == ["entropy_match"]
+    loss = build_loss(compose("train", ["method=hseb", "loss.terms.entropy_match.target=3.0"]))
+    assert loss.terms["entropy_match"].target == 3.0
+    assert loss.terms_needing_human_maps == []
+
+
+def test_a_weight_for_a_term_that_the_method_lacks_is_refused():
+    cfg = compose("train", ["method=droid", "+loss.terms.human_saliency.weight=0.3"])
+    with pytest.raises(UserError, match=r"loss\.terms\.human_saliency .* method droid has no term of that name"):
+        build_loss(cfg)
+
+
+def test_a_term_without_a_weight_is_refused():
+    cfg = compose("train", ["method=droid", "+term@loss.terms=entropy"])
+    with pytest.raises(MissingMandatoryValue, match="weight"):
+        build_loss(cfg)
+
+
+def test_a_target_that_is_no_term_is_refused():
+    cfg = compose("train", ["method=droid", "loss.terms.log_entropy._target_=torch.nn.Identity"])
+    with pytest.raises(UserError, match=r"loss\.terms\.log_entropy is .* not a loss term"):
+        build_loss(cfg)
+
+
+def test_a_seventh_method_is_one_file(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "droid_hseb.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n"
+        "  - /term@loss.terms: [cross_entropy, log_entropy, entropy_match]\n"
+        "  - _self_\n"
+        "method: {name: droid_hseb, title: DROID + HSEB}\n"
+        "loss:\n"
+        "  terms:\n"
+        "    cross_entropy: {weight: 0.4}\n"
+        "    log_entropy: {weight: 0.3}\n"
+        "    entropy_match: {weight: 0.3, target: 2.5}\n"
+    )
+    cfg = compose("train", [f"hydra.searchpath=[file://{tmp_path}]", "method=droid_hseb"])
+    loss = build_loss(cfg)
+    assert isinstance(loss, LossSum)
+    assert {name: term.weight for name, term in loss.terms.items()} == {
+        "cross_entropy": 0.4,
+        "log_entropy": 0.3,
+        "entropy_match": 0.3,
+    }
+
+
+def test_the_protocol_of_the_paper():
+    protocol = compose("train", ["protocol=paper"]).protocol
+    assert (protocol.max_epochs, protocol.batch_size, protocol.scheduler) == (150, 20, None)
+    optimizer = OmegaConf.to_container(protocol.optimizer)
+    assert optimizer == {
+        "_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.002, "momentum": 0.9, "weight_decay": 1e-6,
+    }  # fmt: skip
+    assert (protocol.class_index, protocol.features, protocol.double_forward) == ("predicted", "pooled", False)
+    assert protocol.skip_last_batch_of_one is False
+
+
+def test_the_protocol_of_the_author():
+    cfg = compose("train", ["protocol=author", "method=droid", "backbone=densenet121"])
+    assert build_loss(cfg).terms["log_entropy"].offset == 1.0
+    assert (cfg.backbone.features, cfg.backbone.double_forward) == ("pre_activation", True)
+    assert cfg.protocol.skip_last_batch_of_one is True
+    assert (cfg.protocol.scheduler.step_size, cfg.protocol.scheduler.gamma) == (12, 0.1)
+
+
+def test_droid_of_the_paper_has_no_offset():
+    assert build_loss(compose("train", ["method=droid"])).terms["log_entropy"].offset == 0.0
+
+
+def test_the_study_of_the_paper():
+    cfg = compose("train", ["experiment=paper"], return_hydra_config=True)
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    assert (cfg.backbone.name, cfg.trainer.max_epochs, cfg.study) == ("densenet121", 150, "paper")
+    assert cfg.hydra.sweeper.params == {"seed": "range(0,10)", "method": ",".join(PAPER_WEIGHTS)}
+
+
+def test_the_optimizer_is_instantiated_with_the_parameters_it_is_given():
+    import torch
+
+    cfg = compose("train")
+    optimizer = instantiate(cfg.protocol.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["lr"] == 0.002

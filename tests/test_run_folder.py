@@ -1,0 +1,110 @@
+"""Names of folders, whose a folder is, and files that are whole or not there."""
+
+import json
+import os
+
+import pytest
+from omegaconf import OmegaConf
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import (
+    check_same_run,
+    config_hash,
+    finished_result,
+    run_folder,
+    save_config,
+    study_folder,
+    write_atomically,
+)
+
+
+def config(**changes):
+    return OmegaConf.merge(
+        {
+            "study": "demo",
+            "runs_dir": "runs",
+            "seed": 0,
+            "threads": None,
+            "logger": {"name": "csv"},
+            "backbone": {"name": "tiny"},
+            "data": {"root": "faces", "num_workers": 0},
+            "trainer": {"max_epochs": 3, "accelerator": "cpu"},
+        },
+        changes,
+    )
+
+
+def plain(cfg):
+    return OmegaConf.to_container(cfg)
+
+
+def test_the_folder_of_a_run():
+    assert run_folder("runs", "demo", "droid_cyborg", 3) == os.path.join("runs", "demo", "droid_cyborg", "seed3")
+    assert study_folder("/data/runs", "weights/log_entropy=0.3") == "/data/runs/weights/log_entropy=0.3"
+
+
+@pytest.mark.parametrize("study", ["../evil", "a/../../b", "/etc", "a//b", "", ".hidden", "a;rm", "$(x)", "a\nb", "a b", "~"])
+def test_a_study_cannot_leave_its_folder_or_speak_to_a_shell(study):
+    with pytest.raises(UserError, match="cannot name a folder"):
+        study_folder("runs", study)
+
+
+@pytest.mark.parametrize("method", ["a/b", "..", "", "x;y"])
+def test_nor_can_a_method(method):
+    with pytest.raises(UserError, match="cannot name a folder"):
+        run_folder("runs", "demo", method, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", 2**32])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(UserError, match="is not a whole number"):
+        run_folder("runs", "demo", "droid", seed)
+
+
+def test_the_hash_is_of_what_decides_the_result():
+    same = [config(threads=4), config(runs_dir="elsewhere"), config(data={"num_workers": 8}), config(logger={"name": "wandb"})]
+    other = [config(seed=1), config(data={"root": "others"}), config(trainer={"max_epochs": 4}), config(backbone={"name": "vit"})]
+    own = config_hash(plain(config()))
+    assert all(config_hash(plain(cfg)) == own for cfg in same)
+    assert len({config_hash(plain(cfg)) for cfg in other} | {own}) == len(other) + 1
+
+
+def test_a_done_run_of_another_configuration_is_named_with_what_differs(tmp_path):
+    save_config(tmp_path, config())
+    write_atomically(tmp_path / "result.json", "{}")
+    check_same_run(tmp_path, plain(config(threads=7)))
+    with pytest.raises(UserError, match=r"backbone\.name is tiny there and vit here; seed is 0 there and 2 here") as error:
+        check_same_run(tmp_path, plain(config(seed=2, backbone={"name": "vit"})))
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_run_that_left_nothing_can_be_begun_anew(tmp_path):
+    save_config(tmp_path, config())
+    check_same_run(tmp_path, plain(config(seed=2)))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resume.ckpt").touch()
+    with pytest.raises(UserError, match="another configuration"):
+        check_same_run(tmp_path, plain(config(seed=2)))
+
+
+def test_the_result_of_a_run(tmp_path):
+    assert finished_result(tmp_path) is None
+    write_atomically(tmp_path / "result.json", json.dumps({"seed": 1}))
+    assert finished_result(tmp_path) == {"seed": 1}
+    (tmp_path / "result.json").write_text('{"seed"')
+    with pytest.raises(UserError, match=r"result\.json is not JSON"):
+        finished_result(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_atomically(path, "first")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
