@@ -1,0 +1,1 @@
+"""From the run folders of a study to its tables, figures and report."""

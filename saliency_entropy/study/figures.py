@@ -1,0 +1,244 @@
+"""The figures of the paper from the runs of a study. Each function returns a Figure, which a notebook shows as it is.
+
+A method has the same colour and marker in every figure (Okabe and Ito's colours, which colour-blind readers can tell
+apart), whichever methods a study holds.
+"""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from saliency_entropy.study.runs import METHODS, Study
+from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    # Text as text: it can be searched, and a journal's check of fonts passes.
+    "pdf.fonttype": 42,
+}
+DPI = 200
+# The six methods, then any others; yellow last, the hardest to see on white.
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+# With fewer runs the quartiles are single runs, and the notch, an interval of the median, is wider than the box.
+MIN_BOX = 5
+HEIGHT = 3.6
+WIDTH = 7.0
+
+
+class MethodStyle(NamedTuple):
+    colour: str
+    marker: str
+
+
+def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
+    """Method -> colour and marker."""
+    order = [*METHODS, *(method for method in methods if method not in METHODS)]
+    return {
+        method: MethodStyle(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
+        for i, method in enumerate(order)
+        if method in methods
+    }
+
+
+@rc_context(STYLE)
+def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
+    """Figure 3: mean CAM entropy of the ``train`` or ``val`` images after each epoch, in nats.
+
+    The mean over the seeds, in a band of one standard deviation; lines for the maximum, ln of the number of CAM
+    cells, and for the entropy of the human maps where there are any.
+    """
+    figure, axes = _figure()
+    for method, style in method_styles(study.methods).items():
+        over_seeds = _entropy_over_seeds(study, method, split)
+        epochs, mean, std = over_seeds.index.to_numpy(), over_seeds["mean"].to_numpy(), over_seeds["std"].to_numpy()
+        every = max(1, len(epochs) // 8)
+        axes.plot(
+            epochs,
+            mean,
+            color=style.colour,
+            marker=style.marker,
+            markevery=every,
+            label=_plain(study.titles[method]),
+            zorder=3,
+        )
+        # One seed has no band.
+        axes.fill_between(epochs, mean - std, mean + std, color=style.colour, alpha=0.15, linewidth=0)
+    cells = study.runs[0].result["cam_cells"]
+    axes.axhline(np.log(cells), color="#555555", linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
+    human = human_entropy(study)
+    if human is not None:
+        kind = "Template maps" if template_maps(study) else "Human maps"
+        axes.axhline(human, color="#555555", linestyle=":", linewidth=1.5, label=f"{kind}, {human:.2f}")
+    axes.set_xlabel("Epoch")
+    axes.set_ylabel(f"Mean CAM entropy,\n{'training' if split == 'train' else 'validation'} images (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend_outside(axes)
+    return figure
+
+
+@rc_context(STYLE)
+def auroc_against_cam_entropy(study: Study, measures: Measures) -> Figure:
+    """Figure 5: test AUROC against mean CAM entropy of the test images (nats), one point a run."""
+    figure, axes = _figure()
+    for method, style in method_styles(study.methods).items():
+        own = measures.runs[measures.runs["method"] == method]
+        axes.scatter(
+            own["cam_entropy"],
+            own[measures.measure],
+            s=34,
+            color=style.colour,
+            marker=style.marker,
+            alpha=0.85,
+            linewidths=0.4,
+            edgecolors="white",
+            label=_plain(study.titles[method]),
+        )
+    axes.set_xlabel("Mean CAM entropy, test images (nats)")
+    axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
+    _legend_outside(axes)
+    return figure
+
+
+@rc_context(STYLE)
+def auroc_by_method(study: Study, measures: Measures) -> Figure:
+    """Figure 6: notched box plots of the test AUROC over the seeds of each method.
+
+    Bar: median; box: quartiles; notch: 95 % interval of the median; whiskers: the furthest runs within 1.5
+    inter-quartile ranges of the box; circles: runs beyond. A method of fewer than 5 runs is drawn as its runs instead.
+    """
+    methods = study.methods
+    figure, axes = _figure(width=max(WIDTH, 1.0 + len(methods)))
+    for position, (method, style) in enumerate(method_styles(methods).items(), start=1):
+        values = measures.runs.loc[measures.runs["method"] == method, measures.measure].dropna().to_numpy()
+        if len(values) < MIN_BOX:
+            # Side by side, so that equal runs are not one point.
+            offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * 0.12
+            axes.plot(position + offsets, values, color=style.colour, marker=style.marker, linestyle="none")
+            continue
+        axes.boxplot(
+            values,
+            positions=[position],
+            widths=0.5,
+            notch=True,
+            whis=1.5,
+            patch_artist=True,
+            manage_ticks=False,
+            boxprops={"facecolor": _tint(style.colour), "edgecolor": style.colour},
+            medianprops={"color": style.colour, "linewidth": 2.5},
+            whiskerprops={"color": style.colour},
+            capprops={"color": style.colour},
+            flierprops={"marker": "o", "markeredgecolor": style.colour, "markerfacecolor": "none"},
+        )
+    axes.set_xticks(range(1, len(methods) + 1), [textwrap.fill(_plain(study.titles[method]), 14) for method in methods])
+    axes.set_xlim(0.4, len(methods) + 0.6)
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
+    return figure
+
+
+@rc_context(STYLE)
+def mean_roc(study: Study, measures: Measures) -> Figure:
+    """Figure 7: the mean ROC curve of each method over its seeds, in a band of the standard error of the TPR."""
+    figure, axes = _figure(height=4.4)
+    for method, style in method_styles(study.methods).items():
+        curves = measures.roc[method]
+        mean, runs = curves.mean(axis=0), len(curves)
+        axes.plot(
+            FALSE_POSITIVE_RATES,
+            mean,
+            color=style.colour,
+            marker=style.marker,
+            markevery=25,
+            label=_plain(study.titles[method]),
+        )
+        if runs > 1:
+            error = curves.std(axis=0, ddof=1) / np.sqrt(runs)
+            axes.fill_between(
+                FALSE_POSITIVE_RATES, mean - error, mean + error, color=style.colour, alpha=0.2, linewidth=0
+            )
+    axes.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1, label="Chance")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.005)
+    axes.set_box_aspect(1)
+    axes.set_xlabel("False positive rate (real called synthetic)")
+    axes.set_ylabel("True positive rate,\n" + MEASURES[measures.measure].removeprefix("AUROC, "))
+    _legend_outside(axes)
+    return figure
+
+
+def human_entropy(study: Study) -> float | None:
+    """Mean entropy of the training images' human (or template) maps, in nats; None where no run had any."""
+    found = [run.result.get("human_entropy") for run in study.runs]
+    found = [value for value in found if value is not None]
+    return float(np.mean(found)) if found else None
+
+
+def template_maps(study: Study) -> bool:
+    """Whether the maps are templates rather than made by people."""
+    return any((run.config.get("data") or {}).get("template_maps") for run in study.runs)
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write ``stem.png`` and the vector ``stem.pdf``."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".png").write_bytes(png(figure))
+    with rc_context(STYLE):
+        # Without the date the same study gives the same file.
+        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+
+
+def _entropy_over_seeds(study: Study, method: str, split: str) -> pd.DataFrame:
+    """``mean`` and ``std`` over the seeds, by epoch from 1 on; an epoch's mean is over the runs that came to it."""
+    tables = [run.epochs.set_index("epoch")[f"{split}/cam_entropy"] for run in study.of_method(method)]
+    by_epoch = pd.concat(tables).groupby(level=0).agg(["mean", "std"])
+    return by_epoch.set_index(by_epoch.index + 1)
+
+
+def _figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    # Not pyplot: no window system, nothing to close.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _legend_outside(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, [textwrap.fill(label, 22) for label in labels], loc="outside right center")
+
+
+def _plain(title: str) -> str:
+    # matplotlib sets what stands between two $ as mathematics.
+    return title.replace("$", r"\$")
+
+
+def _tint(colour: str) -> tuple[float, float, float, float]:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue, 0.25

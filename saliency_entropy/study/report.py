@@ -1,0 +1,333 @@
+"""The report of a study: files with its tables and figures, and one page that holds them all."""
+
+import base64
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import write_atomically
+from saliency_entropy.study import figures, tables
+from saliency_entropy.study.runs import BASELINE, Study, read_study
+from saliency_entropy.study.tables import MEASURES, Measures
+
+log = logging.getLogger(__name__)
+# It tells which glyphs of a font it puts into a PDF.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
+
+# Below it a difference counts as shown, after Holm's correction.
+SIGNIFICANCE = 0.05
+# The columns of the terminal's table, those that a line holds.
+PRINTED = ("Method", "Seeds", "AUROC", "AUROC unseen", "Difference", "95 % interval", "p (Holm)", "CAM entropy / nats")
+
+
+@dataclass(frozen=True, eq=False)
+class ShownTable:
+    """A table of the report.
+
+    Attributes:
+        name: of its files and its anchor in the page.
+        heading: above it.
+        numbers: what its CSV holds.
+        cells: what readers see, text only.
+        notes: sentences below it.
+    """
+
+    name: str
+    heading: str
+    numbers: pd.DataFrame
+    cells: pd.DataFrame
+    notes: list[str]
+
+    @property
+    def word_columns(self) -> list[bool]:
+        return [tables.is_words(self.cells[name]) for name in self.cells]
+
+
+@dataclass(frozen=True, eq=False)
+class ShownFigure:
+    """A figure of the report: its name (of its files and its anchor in the page), what it shows, and a caption."""
+
+    name: str
+    heading: str
+    figure: Figure
+    caption: str
+
+    @property
+    def data_uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(figures.png(self.figure)).decode()
+
+
+def report(cfg: DictConfig) -> None:
+    """Write the report of ``cfg.study`` below ``cfg.output`` (its folder ``report``, if None) and print its table.
+
+    Raises:
+        UserError: see :func:`~saliency_entropy.study.runs.read_study`; or the output cannot be written.
+    """
+    study = read_study(Path(str(cfg.study)))
+    log.info("%d finished runs of %d methods in %s", len(study.runs), len(study.methods), study.folder)
+    output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
+    try:
+        (output / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be made a folder ({error.strerror}); give another output=") from None
+    measures = tables.measure(study)
+    methods = tables.method_table(measures)
+    shown = shown_tables(study, measures, methods)
+    pictures = shown_figures(study, measures)
+
+    write_atomically(output / "runs.csv", tables.neutralised(measures.runs).to_csv(index=False))
+    for table in shown:
+        write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
+        write_atomically(output / f"{table.name}.md", tables.markdown(table.cells))
+        write_atomically(output / f"{table.name}.tex", tables.latex(table.cells))
+    for picture in pictures:
+        figures.save(picture.figure, output / "figures" / picture.name)
+    warnings = all_warnings(study, measures)
+    sentence = headline(methods, measures.measure)
+    page = render(
+        study=study,
+        headline=sentence,
+        warnings=warnings,
+        tables=shown,
+        figures=pictures,
+        made=how_it_was_made(study),
+    )
+    write_atomically(output / "index.html", page)
+
+    log.info("%s", printed(shown[0].cells.filter(PRINTED)))
+    log.info("%s", _printable(sentence))
+    for warning in warnings:
+        log.warning("warning: %s", _printable(warning))
+    for run in study.left_out:
+        log.warning("left out: %s (%s)", _printable(run.name), run.reason)
+    log.info("report: %s", output / "index.html")
+
+
+def shown_tables(study: Study, measures: Measures, methods: pd.DataFrame) -> list[ShownTable]:
+    generators = tables.generator_table(measures)
+    shown = [
+        ShownTable(
+            "methods",
+            "Methods",
+            methods,
+            tables.shown_methods(methods, measures),
+            tables.notes(methods, measures),
+        )
+    ]
+    if len(generators):
+        shown.append(
+            ShownTable(
+                "generators",
+                "AUROC by generator",
+                generators,
+                tables.shown_generators(generators, study.titles),
+                tables.generator_notes(generators),
+            )
+        )
+    return shown
+
+
+def shown_figures(study: Study, measures: Measures) -> list[ShownFigure]:
+    what = MEASURES[measures.measure]
+    counts = measures.runs.groupby("method")["seed"].size()
+    few = counts.min() < figures.MIN_BOX
+    boxes = (
+        "Bar: median; box: quartiles; notch: 95 % interval of the median (it folds back where it is wider than the "
+        "box); whiskers: the furthest runs within 1.5 inter-quartile ranges; circles: runs beyond."
+    )
+    points = f"One point a run: with fewer than {figures.MIN_BOX} seeds, quartiles and notches would mean nothing."
+    if few and counts.max() >= figures.MIN_BOX:
+        distribution = f"{boxes} Methods of fewer than {figures.MIN_BOX} seeds are drawn as one point a run."
+    else:
+        distribution = points if few else boxes
+    human = "" if figures.human_entropy(study) is None else (
+        " Dotted: the mean entropy of the "
+        + ("template maps, which are not human maps." if figures.template_maps(study) else "human maps.")
+    )  # fmt: skip
+    return [
+        ShownFigure(
+            "cam_entropy_by_epoch",
+            "CAM entropy by epoch",
+            figures.cam_entropy_by_epoch(study),
+            "Mean CAM entropy of the training images in each epoch: mean over the seeds, in a band of ± 1 standard "
+            f"deviation. Dashed: the maximum, a CAM that is equal everywhere.{human}",
+        ),
+        ShownFigure(
+            "auroc_against_cam_entropy",
+            "AUROC against CAM entropy",
+            figures.auroc_against_cam_entropy(study, measures),
+            f"{what}, against the mean CAM entropy of the test images: one point a run.",
+        ),
+        ShownFigure(
+            "auroc_by_method",
+            "AUROC by method",
+            figures.auroc_by_method(study, measures),
+            f"{what}, over the seeds. {distribution}",
+        ),
+        ShownFigure(
+            "roc",
+            "ROC curves",
+            figures.mean_roc(study, measures),
+            f"ROC of the test images ({what.removeprefix('AUROC, ')}): mean true positive rate over the seeds at each "
+            "false positive rate, in a band of ± 1 standard error. The images are ranked by the logit of “synthetic”.",
+        ),
+    ]
+
+
+def headline(methods: pd.DataFrame, measure: str) -> str:
+    """One sentence or two on the method of the highest mean AUROC, and whether it is shown to beat cross-entropy."""
+    what = "AUROC on unseen generators" if measure == "auroc_unseen" else "AUROC (all generators)"
+    known = methods.dropna(subset=[f"{measure}_mean"])
+    if known.empty:
+        return "The test images are all real or all synthetic, so there is no AUROC."
+    best = known.loc[known[f"{measure}_mean"].idxmax()]
+    value = f"{best[f'{measure}_mean']:.3f}"
+    if len(known) == 1:
+        seeds = f"{best['seeds']} seed{'s' if best['seeds'] > 1 else ''}"
+        return f"{best['title']} reaches a mean {what} of {value} over {seeds}; there is no other method beside it."
+    if methods["seeds"].max() == 1:
+        return (
+            f"With one seed a method, nothing can be said about which method is better. The highest {what} is "
+            f"{value}, {best['title']}."
+        )
+    first = f"{best['title']} has the highest mean {what}, {value}"
+    if best["method"] == BASELINE:
+        return f"{first}: no other method is above cross-entropy."
+    if pd.isna(best["difference"]):
+        return f"{first}. Whether it is better than cross-entropy is not shown: there is no pair of runs to compare."
+    if pd.isna(best["p_holm"]):
+        return (
+            f"{first}, {best['difference']:+.3f} from cross-entropy. That it is better is not shown: the seeds that "
+            "both have allow no interval."
+        ).replace("-0", "−0")
+    interval = f"95 % interval {best['difference_low']:+.3f} to {best['difference_high']:+.3f}".replace("-", "−")
+    difference = f"{best['difference']:+.3f}".replace("-", "−")
+    p = "p < 0.001" if best["p_holm"] < 0.001 else f"p = {best['p_holm']:.3f}"
+    compared = f"{first}, {difference} from cross-entropy ({interval}, {p} after Holm’s correction)"
+    if best["difference_low"] > 0 and best["p_holm"] < SIGNIFICANCE:
+        return f"{compared}: the interval excludes 0."
+    if best["difference_low"] > 0:
+        return f"{compared}. The interval excludes 0, but not after the correction: that it is better is not shown."
+    return f"{compared}. The interval includes 0: that it is better than cross-entropy is not shown."
+
+
+def all_warnings(study: Study, measures: Measures) -> list[str]:
+    """What a reader must know before any number, the gravest first."""
+    names = {_at(run.config, "data.name") for run in study.runs}
+    warnings = []
+    if "builtin" in names:
+        warnings.append(
+            "The faces are drawn by a program (data: builtin). These figures show that everything works; they say "
+            "nothing about real faces."
+        )
+    if figures.template_maps(study):
+        warnings.append("Where maps were needed these are template maps, not human maps.")
+    return [*warnings, *study.warnings, *measures.warnings]
+
+
+def how_it_was_made(study: Study) -> dict[str, str]:
+    """Heading -> text; what differs between runs is listed."""
+    seconds = [run.result.get("wall_seconds") for run in study.runs]
+    seeds = {method: [run.seed for run in study.of_method(method)] for method in study.methods}
+    seed_sets = {tuple(value) for value in seeds.values()}
+    versions = _distinct(f"{name} {version}" for run in study.runs for name, version in run.result["versions"].items())
+    commits = _distinct(
+        commit.replace("+", " (with uncommitted changes)") if (commit := run.result["git_commit"]) else "not known"
+        for run in study.runs
+    )
+    if len(seed_sets) == 1:
+        seed_text = _ranges(next(iter(seed_sets)))
+    else:
+        seed_text = "; ".join(f"{study.titles[method]}: {_ranges(value)}" for method, value in seeds.items())
+    return {
+        "Study": study.folder.resolve().name,
+        "Finished runs": str(len(study.runs)),
+        "Seeds": seed_text,
+        "Data": _config_values(study, "data.name"),
+        "Trained on": ", ".join(study.train_generators) or "generators not named",
+        "Backbone": _config_values(study, "backbone.name"),
+        "Image size": _config_values(study, "data.image_size") + " pixels",
+        "CAM": _distinct(f"{run.result['cam_cells']} cells" for run in study.runs),
+        "Protocol": _config_values(study, "protocol.name"),
+        "Epochs": _config_values(study, "trainer.max_epochs")
+        + "; the one of the highest validation accuracy is scored",
+        "Time of the runs": _duration(sum(value for value in seconds if value is not None)),
+        "Finished": max(str(run.result.get("finished", "")) for run in study.runs) or "not known",
+        "Versions": versions,
+        "Git commit": commits,
+    }
+
+
+def render(**content: Any) -> str:
+    """The page. Every string is escaped by the template engine; nothing is marked safe."""
+    environment = Environment(
+        loader=PackageLoader("saliency_entropy.study", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(content)
+
+
+def printed(cells: pd.DataFrame) -> str:
+    """A table of text cells for a terminal."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in cells:
+        table.add_column(name, justify="left" if tables.is_words(cells[name]) else "right")
+    for row in cells.itertuples(index=False):
+        # Text, not str: a title in [brackets] would be read as a style.
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def _config_values(study: Study, key: str) -> str:
+    return _distinct(str(_at(run.config, key)) for run in study.runs)
+
+
+def _at(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part, "not known") if isinstance(value, dict) else "not known"
+    return value
+
+
+def _distinct(values: Any) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _ranges(seeds: tuple[int, ...] | list[int]) -> str:
+    """``0–9, 12`` for these seeds, which are sorted."""
+    parts: list[list[int]] = []
+    for seed in seeds:
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _printable(text: str) -> str:
+    # A name from somebody's result.json must not move the cursor or change colours.
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

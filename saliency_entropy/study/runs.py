@@ -1,0 +1,307 @@
+"""What a study left on disk: its finished runs, and the folders that cannot be averaged."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import finished_result, scientific_config
+
+# The paper's order; whatever else a study holds comes after.
+METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
+BASELINE = "cross_entropy"
+# What a report takes from a result; without one of these it was not written by a run.
+RESULT_KEYS = ("method", "title", "seed", "train_generators", "cam_cells", "test", "git_commit", "versions")
+SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_entropy")
+OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
+EPOCH_COLUMNS = ("epoch", "train/cam_entropy", "val/cam_entropy")
+# What may differ between two runs of one study; data.seed is the seed once more.
+VARIED = ("method", "loss", "seed", "data.seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: ``<study>/<method>/seed<seed>``.
+        result: its ``result.json``.
+        config: its ``config.yaml``.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        return self.result["method"]
+
+    @property
+    def seed(self) -> int:
+        return self.result["seed"]
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}/seed{self.seed}"
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """``metrics.csv``: one row an epoch. Raises UserError if it cannot be read."""
+        path = self.folder / "metrics.csv"
+        with _reading(path, f"delete {self.folder} and train the run again"):
+            table = pd.read_csv(path)
+            _require(EPOCH_COLUMNS, table.columns, "column")
+            return table
+
+    def test_scores(self, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
+        """``scores/test.parquet``: one row an image. Read anew at each call: 60 runs of the paper's study would not
+        fit into memory together.
+
+        Args:
+            columns: to be read; ``source`` and ``compare_with`` come with them where the file has them.
+
+        Raises:
+            UserError: the file cannot be read or lacks a column.
+        """
+        path = self.folder / "scores" / "test.parquet"
+        with _reading(path, f"delete {self.folder / 'result.json'} and train again, which then only scores the run"):
+            names = pq.read_schema(path).names
+            _require(columns, names, "column")
+            optional = [name for name in OPTIONAL_SCORE_COLUMNS if name in names]
+            table = pd.read_parquet(path, columns=[*columns, *optional])
+            if table.empty:
+                raise ValueError("it holds no image")
+            return table.fillna({"generator": ""})
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run folder that is not averaged, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """The runs of a study, all scored on the same test images.
+
+    Attributes:
+        folder: where it lies.
+        runs: the finished ones, by method in the paper's order, then by seed.
+        left_out: the others.
+        warnings: sentences on what makes the runs less comparable than they should be.
+    """
+
+    folder: Path
+    runs: list[Run]
+    left_out: list[LeftOut]
+    warnings: list[str]
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """The names of the methods that have a finished run, in order."""
+        return list(dict.fromkeys(run.method for run in self.runs))
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Method -> how it is called in tables and figures; methods of the same title get their names added."""
+        titles = {run.method: str(run.result["title"]) for run in reversed(self.runs)}
+        counts = Counter(titles.values())
+        return {
+            method: titles[method] if counts[titles[method]] == 1 else f"{titles[method]} ({method})"
+            for method in self.methods
+        }
+
+    @property
+    def train_generators(self) -> list[str]:
+        return self.runs[0].result["train_generators"]
+
+    def of_method(self, method: str) -> list[Run]:
+        return [run for run in self.runs if run.method == method]
+
+
+def read_study(folder: Path) -> Study:
+    """Read ``<folder>/<method>/seed<seed>/`` of every run.
+
+    Raises:
+        UserError: there is no finished run; a file of a finished run is damaged; two runs were scored on different
+            test images or trained with different generators.
+    """
+    folders = _run_folders(folder)
+    runs, left_out = [], []
+    for run_folder in folders:
+        result = finished_result(run_folder)
+        if result is None:
+            left_out.append(LeftOut(f"{run_folder.parent.name}/{run_folder.name}", _progress(run_folder)))
+        else:
+            runs.append(_read_run(run_folder, result))
+    if not runs:
+        raise UserError(
+            f"none of the {len(folders)} runs in {folder} is finished; give the command that trains them again, it "
+            "goes on where they stopped"
+        )
+    runs.sort(key=lambda run: (*_method_order(run.method), run.seed))
+    runs, diverged = _check_test_images(runs)
+    return Study(folder, runs, left_out + diverged, _differing_configs(runs))
+
+
+def _run_folders(study: Path) -> list[Path]:
+    if not study.is_dir():
+        raise UserError(f"study={study} is not a folder; give the folder of a study, such as study=runs/demo")
+    found = _seed_folders(study)
+    if found:
+        return found
+    if (study / "config.yaml").exists():
+        raise UserError(f"study={study} is a single run; give the folder of its study, study={study.parent.parent}")
+    parts = [child for child in _visible_folders(study) if _seed_folders(child)]
+    if parts:
+        raise UserError(
+            f"study={study} holds no run but further studies: give one of them, "
+            + " or ".join(f"study={part}" for part in parts[:5])
+        )
+    raise UserError(
+        f"study={study} holds no run; train some first: python experiments/train.py study={study.name} method=..."
+    )
+
+
+def _seed_folders(study: Path) -> list[Path]:
+    return [
+        run
+        for method in _visible_folders(study)
+        for run in _visible_folders(method)
+        if re.fullmatch(r"seed\d+", run.name)
+    ]
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _progress(run_folder: Path) -> str:
+    """How far an unfinished run came. Its files may be in the making, so nothing here is an error."""
+    try:
+        done = len(pd.read_csv(run_folder / "metrics.csv"))
+    except (OSError, ValueError):
+        return "no result, no epoch done"
+    try:
+        total = OmegaConf.load(run_folder / "config.yaml").trainer.max_epochs
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return f"no result, {done} epochs done"
+    return f"no result, {done} of {total} epochs done"
+
+
+def _read_run(folder: Path, result: Any) -> Run:
+    with _reading(folder / "result.json", "delete it and train again, which then only scores the run"):
+        if not isinstance(result, dict):
+            raise ValueError("it is not a table of names and values")
+        _require(RESULT_KEYS, result, "key")
+        _require(("auroc",), result["test"], "key test.")
+    if f"{result['method']}/seed{result['seed']}" != f"{folder.parent.name}/{folder.name}":
+        raise UserError(
+            f"{folder} holds the result of {result['method']}, seed {result['seed']}, so it is a copy or was renamed; "
+            "move it out of the study"
+        )
+    path = folder / "config.yaml"
+    with _reading(path, f"delete {folder} and train the run again"):
+        # The file is resolved; whatever else it holds is not interpolated here.
+        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if not isinstance(config, dict):
+            raise ValueError("it is not a configuration")
+    return Run(folder, result, config)
+
+
+def _check_test_images(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
+    """The runs with finite scores, and those without."""
+    usable, diverged = [], []
+    reference: tuple[Run, str, int] | None = None
+    for run in runs:
+        scores = run.test_scores(("path", *SCORE_COLUMNS))
+        fingerprint, count = _fingerprint(scores), len(scores)
+        if reference is None:
+            reference = run, fingerprint, count
+        if fingerprint != reference[1]:
+            raise UserError(
+                f"{reference[0].folder} and {run.folder} were scored on different test images ({reference[2]} and "
+                f"{count}, compared by path, label and generator), so that they cannot be compared; "
+                "give one of them a study= of its own"
+            )
+        if run.result["train_generators"] != reference[0].result["train_generators"]:
+            raise UserError(
+                f"{reference[0].folder} and {run.folder} were trained with different generators, so that other test "
+                "images are unseen; give one of them a study= of its own"
+            )
+        broken = ~np.isfinite(scores[["logit_real", "logit_synthetic", "cam_entropy"]]).all(axis=1)
+        if broken.any():
+            diverged.append(LeftOut(run.name, f"diverged: {broken.sum()} of {count} test scores are not finite"))
+        else:
+            usable.append(run)
+    if not usable:
+        raise UserError(
+            f"every finished run in {runs[0].folder.parent.parent} diverged (its test scores are not finite); train "
+            "with a lower learning rate, protocol.optimizer.lr"
+        )
+    return usable, diverged
+
+
+def _fingerprint(scores: pd.DataFrame) -> str:
+    """The same for the same images in any order."""
+    rows = pd.util.hash_pandas_object(scores[["path", "label", "generator"]].astype("str"), index=False).to_numpy()
+    return hashlib.sha256(np.sort(rows).tobytes()).hexdigest()
+
+
+def _differing_configs(runs: list[Run]) -> list[str]:
+    """A sentence for each key of the configuration that should be the same in all runs and is not.
+
+    The values are left out: a report is passed on, and they may be paths or worse.
+    """
+    configs = [scientific_config(run.config) for run in runs]
+    warnings = []
+    for key in sorted({key for config in configs for key in config}):
+        if any(key == name or key.startswith(name + ".") for name in VARIED):
+            continue
+        values = [repr(config.get(key)) for config in configs]
+        usual, count = Counter(values).most_common(1)[0]
+        if count < len(runs):
+            others = [run.name for run, value in zip(runs, values, strict=True) if value != usual]
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            warnings.append(
+                f"The runs differ in {key}: {', '.join(others[:3])}{more} from the other {count}; a difference "
+                "between methods may come from that."
+            )
+    return warnings
+
+
+def _method_order(method: str) -> tuple[int, str]:
+    return (METHODS.index(method), "") if method in METHODS else (len(METHODS), method)
+
+
+@contextmanager
+def _reading(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist, though the run is finished; {remedy}") from None
+    # The errors of pandas and pyarrow are ValueErrors or OSErrors.
+    except (ValueError, OSError, YAMLError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from None
+
+
+def _require(names: Sequence[str], present: Any, kind: str) -> None:
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ValueError(f"it has no {kind} {' and '.join(missing)}")

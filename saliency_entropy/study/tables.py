@@ -1,0 +1,379 @@
+"""The tables of a study: what each run reaches, what each method reaches, and how they are written down."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from saliency_entropy.metrics import auroc
+from saliency_entropy.study.runs import BASELINE, Run, Study
+from saliency_entropy.study.statistics import holm, paired_difference, true_positive_rates
+
+# With fewer images the AUROC of one generator says more about these images than about the generator.
+MIN_IMAGES = 30
+FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
+NONE = "–"
+MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
+# Signs that pdfLaTeX's usual fonts lack or print as others, and "[", which after a line break would be its argument.
+LATEX = {"[": "{[}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$"}
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """What the test scores of a study say.
+
+    Attributes:
+        runs: a row a run: ``method, title, seed``; ``auroc`` of all synthetic images against all real ones,
+            ``auroc_unseen`` of those by generators not in training, ``auroc_unseen_macro`` (the mean of these
+            generators' own AUROCs), ``auroc_softmax`` (as ``auroc``, ranked by the softmax score instead of the logit
+            of "synthetic"), ``accuracy``, all in [0, 1]; ``cam_entropy``, the mean over the test images, in nats.
+        generators: a row a run, generator and set of real images: ``method, seed, generator, seen`` (in training:
+            yes, no or not known), ``against`` (the sources of the real images, "" for all), ``synthetic`` and
+            ``real`` (numbers of images), ``auroc`` (NaN with fewer than 30 of either).
+        roc: method -> ``(runs, G)``, the true positive rates at :data:`FALSE_POSITIVE_RATES`, of :attr:`measure`.
+        measure: which AUROC methods are compared by: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
+        warnings: sentences on scores that do not fit together.
+    """
+
+    runs: pd.DataFrame
+    generators: pd.DataFrame
+    roc: dict[str, np.ndarray]
+    measure: str
+    warnings: list[str]
+
+
+def measure(study: Study) -> Measures:
+    """Read the test scores of every run, one after the other."""
+    rows, by_generator, warnings = [], [], []
+    roc: dict[str, list[np.ndarray]] = {method: [] for method in study.methods}
+    chosen = ""
+    for run in study.runs:
+        scores = run.test_scores()
+        synthetic = (scores["label"] == "synthetic").to_numpy()
+        unseen = unseen_images(scores, study.train_generators)
+        chosen = "auroc_unseen" if unseen.any() else "auroc"
+        generators = _generator_rows(scores, study.train_generators)
+        rows.append(_run_row(run, study.titles[run.method], scores, unseen, generators))
+        by_generator += [{"method": run.method, "seed": run.seed} | row for row in generators]
+        kept = ~synthetic | unseen if chosen == "auroc_unseen" else np.ones(len(scores), dtype=bool)
+        roc[run.method].append(
+            true_positive_rates(scores["logit_synthetic"].to_numpy()[kept], synthetic[kept], FALSE_POSITIVE_RATES)
+        )
+        noted = run.result["test"]["auroc"]
+        if noted is not None and abs(rows[-1]["auroc"] - noted) > 1e-3:
+            warnings.append(
+                f"{run.name}: scores/test.parquet gives AUROC {rows[-1]['auroc']:.4f}, result.json says {noted:.4f}; "
+                "the tables follow the scores."
+            )
+    unknown = _unknown_sources(scores)
+    if unknown:
+        warnings.append(f"Column compare_with names {', '.join(unknown)}, but no real test image has such a source.")
+    return Measures(
+        pd.DataFrame(rows),
+        pd.DataFrame(by_generator),
+        {method: np.stack(curves) for method, curves in roc.items()},
+        chosen,
+        warnings,
+    )
+
+
+def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarray:
+    """``(N,)`` bool: synthetic images of which it is known that their generator is not in training."""
+    seen = {name: seen_in_training(name, train_generators) for name in scores["generator"].unique()}
+    return ((scores["label"] == "synthetic") & (scores["generator"].map(seen) == "no")).to_numpy()
+
+
+def seen_in_training(generator: str, train_generators: list[str]) -> str:
+    """``yes``, ``no``, or ``not known``: for an image that names no generator, or of ``a+b`` (one of a or b) with
+    only one of them in training."""
+    parts = [part for part in generator.split("+") if part]
+    seen = [part in train_generators for part in parts]
+    if not parts or any(seen) != all(seen):
+        return "not known"
+    return "yes" if all(seen) else "no"
+
+
+def _run_row(
+    run: Run, title: str, scores: pd.DataFrame, unseen: np.ndarray, generators: list[dict[str, object]]
+) -> dict[str, object]:
+    synthetic = (scores["label"] == "synthetic").to_numpy()
+    logit_real, logit_synthetic = (scores[name].to_numpy() for name in ("logit_real", "logit_synthetic"))
+    own = [row["auroc"] for row in generators if row["seen"] == "no" and not row["against"]]
+    own = [value for value in own if not np.isnan(value)]
+    kept = ~synthetic | unseen
+    return {
+        "method": run.method,
+        "title": title,
+        "seed": run.seed,
+        "auroc": auroc(logit_synthetic, synthetic),
+        "auroc_unseen": auroc(logit_synthetic[kept], synthetic[kept]) if unseen.any() else float("nan"),
+        "auroc_unseen_macro": float(np.mean(own)) if own else float("nan"),
+        # The softmax score is a rising function of this difference, which does not saturate.
+        "auroc_softmax": auroc(logit_synthetic.astype(np.float64) - logit_real, synthetic),
+        "accuracy": float(((logit_synthetic > logit_real) == synthetic).mean()),
+        "cam_entropy": float(scores["cam_entropy"].mean()),
+    }
+
+
+def _generator_rows(scores: pd.DataFrame, train_generators: list[str]) -> list[dict[str, object]]:
+    synthetic = scores["label"] == "synthetic"
+    rows = []
+    for generator, images in scores[synthetic].groupby("generator", sort=True):
+        suited = "+".join(_compared_sources(images))
+        for against in ("", suited) if suited else ("",):
+            real = scores[~synthetic]
+            if against:
+                real = real[real["source"].isin(against.split("+"))]
+            few = min(len(images), len(real)) < MIN_IMAGES
+            rows.append(
+                {
+                    "generator": generator,
+                    "seen": seen_in_training(generator, train_generators),
+                    "against": against,
+                    "synthetic": len(images),
+                    "real": len(real),
+                    "auroc": float("nan") if few else _auroc_of(images, real),
+                }
+            )
+    return rows
+
+
+def _compared_sources(images: pd.DataFrame) -> list[str]:
+    """The sources of real images that column compare_with of these images names, as ``a`` or ``a+b``."""
+    if "compare_with" not in images or "source" not in images:
+        return []
+    cells = images["compare_with"].dropna().astype("str").unique()
+    return sorted({name for cell in cells for name in cell.split("+") if name})
+
+
+def _unknown_sources(scores: pd.DataFrame) -> list[str]:
+    named = _compared_sources(scores[scores["label"] == "synthetic"])
+    return sorted(set(named) - set(scores["source"][scores["label"] == "real"])) if named else []
+
+
+def _auroc_of(synthetic: pd.DataFrame, real: pd.DataFrame) -> float:
+    scores = np.concatenate([synthetic["logit_synthetic"], real["logit_synthetic"]])
+    return auroc(scores, np.arange(len(scores)) < len(synthetic))
+
+
+def method_table(measures: Measures) -> pd.DataFrame:
+    """A row a method, numbers only: the ``_mean`` and ``_std`` (of a sample, over the seeds; NaN with one) of each
+    column of :attr:`Measures.runs`, and its difference from cross-entropy.
+
+    Returns:
+        ``method, title, seeds``, means and standard deviations, ``focus_area`` (exp of the mean CAM entropy, in CAM
+        cells), and ``difference, difference_low, difference_high`` (95 % interval), ``p`` (paired t-test), ``p_holm``
+        (corrected for the number of methods compared), ``pairs`` (seeds in common with cross-entropy), all of
+        :attr:`Measures.measure`. NaN where there is nothing to say.
+    """
+    runs = measures.runs
+    baseline = runs[runs["method"] == BASELINE].set_index("seed")[measures.measure]
+    rows = []
+    for method, own in runs.groupby("method", sort=False):
+        row: dict[str, object] = {"method": method, "title": own["title"].iloc[0], "seeds": len(own)}
+        for column in ("auroc", "auroc_unseen", "auroc_unseen_macro", "auroc_softmax", "accuracy", "cam_entropy"):
+            row |= {f"{column}_mean": own[column].mean(), f"{column}_std": own[column].std(ddof=1)}
+        row["focus_area"] = float(np.exp(row["cam_entropy_mean"]))
+        values = own.set_index("seed")[measures.measure]
+        shared = values.index.intersection(baseline.index) if method != BASELINE else values.index[:0]
+        difference = paired_difference(values[shared].to_numpy(), baseline[shared].to_numpy())
+        row |= {
+            "pairs": difference.pairs,
+            "difference": difference.mean,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+            "p": difference.p,
+        }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"].to_numpy())
+    return table
+
+
+def generator_table(measures: Measures) -> pd.DataFrame:
+    """A row a generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
+    keys = ["generator", "seen", "against", "synthetic", "real", "method"]
+    return (
+        measures.generators.groupby(keys, sort=False)["auroc"]
+        .agg(seeds="size", auroc_mean="mean", auroc_std="std")
+        .reset_index()
+    )
+
+
+def shown_methods(table: pd.DataFrame, measures: Measures) -> pd.DataFrame:
+    """:func:`method_table` as a reader sees it: text only, its columns named in words."""
+    unseen = measures.measure == "auroc_unseen"
+    columns: dict[str, list[str]] = {
+        "Method": list(table["title"]),
+        "Seeds": [str(seeds) for seeds in table["seeds"]],
+        "AUROC": _spread_column(table, "auroc", 3),
+    }
+    if unseen:
+        columns["AUROC unseen"] = _spread_column(table, "auroc_unseen", 3)
+        columns["Unseen, mean of generators"] = _spread_column(table, "auroc_unseen_macro", 3)
+    columns |= {
+        "Difference": [_difference(row) for row in table.to_dict("records")],
+        "95 % interval": [_interval(row) for row in table.to_dict("records")],
+        "p (Holm)": [_p(value) for value in table["p_holm"]],
+        "AUROC softmax": _spread_column(table, "auroc_softmax", 3),
+        "Accuracy": _spread_column(table, "accuracy", 3),
+        "CAM entropy / nats": _spread_column(table, "cam_entropy", 2),
+        "Focus area / cells": [_number(value, 1) for value in table["focus_area"]],
+    }
+    return pd.DataFrame(columns)
+
+
+def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """:func:`generator_table` as a reader sees it: a row a generator and set of real images, a column a method."""
+    rows = []
+    for (generator, seen, against, synthetic, real), own in table.groupby(
+        ["generator", "seen", "against", "synthetic", "real"], sort=False
+    ):
+        values = dict(zip(own["method"], own.to_dict("records"), strict=True))
+        rows.append(
+            {
+                "Generator": generator or "(not named)",
+                "In training": seen,
+                "Against real": against.replace("+", " + ") or "all",
+                "Images": f"{synthetic:,} + {real:,}",
+            }
+            | {
+                title: _spread(values[method]["auroc_mean"], values[method]["auroc_std"], 3)
+                for method, title in titles.items()
+            }
+        )
+    return pd.DataFrame(rows, columns=None if rows else ["Generator", "In training", "Against real", "Images"])
+
+
+def notes(table: pd.DataFrame, measures: Measures) -> list[str]:
+    """What a reader of the method table must know."""
+    what = MEASURES[measures.measure]
+    sentences = [
+        "AUROC ranks the test images by the logit of “synthetic”; AUROC softmax ranks the same images by the "
+        "softmax score. ± is the standard deviation over the seeds (n − 1).",
+    ]
+    if measures.measure == "auroc_unseen":
+        sentences.append(
+            "Unseen: synthetic images of generators that are not in training, against all real test images."
+        )
+    else:
+        sentences.append("The test set holds no image of which it is known that its generator is not in training.")
+    if BASELINE not in set(table["method"]):
+        sentences.append("Differences need cross-entropy runs, and this study has none: “–”.")
+    elif table["p"].notna().any():
+        sentences.append(
+            f"Differences are from cross-entropy with the same seed ({what}): their mean, its 95 % interval by "
+            "Student’s t, and p of the paired t-test after Holm’s correction for the methods compared. Whether other "
+            "methods differ from each other is not tested."
+        )
+    others = table[(table["method"] != BASELINE) & (BASELINE in set(table["method"]))]
+    for pairs, why in (
+        (0, "no seed in common with cross-entropy, so no difference"),
+        (1, "one seed in common with cross-entropy, so no interval and no p"),
+    ):
+        named = list(others["title"][others["pairs"] == pairs])
+        if named:
+            sentences.append(f"“–” for {', '.join(named)}: {why}.")
+    constant = others[(others["pairs"] > 1) & others["p"].isna() & others["difference"].notna()]
+    if len(constant):
+        sentences.append(
+            f"“–” for {', '.join(constant['title'])}: every seed differs by the same, which allows no t-test."
+        )
+    partial = others[(others["pairs"] > 1) & (others["pairs"] < others["seeds"])]
+    for row in partial.to_dict("records"):
+        sentences.append(f"{row['title']}: the difference is over {row['pairs']} of its {row['seeds']} seeds.")
+    return sentences
+
+
+def generator_notes(table: pd.DataFrame) -> list[str]:
+    """What a reader of the table by generator must know."""
+    sentences = [
+        "AUROC of each generator’s test images against all real test images"
+        + (
+            ", and where the data say which real images suit a generator (column compare_with), against those alone."
+            if (table["against"] != "").any()
+            else "."
+        )
+    ]
+    few = table[(table["synthetic"] < MIN_IMAGES) | (table["real"] < MIN_IMAGES)]
+    if len(few):
+        named = list(dict.fromkeys(few["generator"].replace("", "(not named)")))
+        sentences.append(f"“–” for {', '.join(named)}: fewer than {MIN_IMAGES} synthetic or real test images.")
+    if table["generator"].str.contains("+", regex=False).any():
+        sentences.append("a+b: one of a or b, it is not known which.")
+    return sentences
+
+
+def neutralised(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy whose text no spreadsheet takes for a formula: cells that begin with ``= + - @``, a tab or a carriage
+    return get a ``'`` before it. Numbers stay numbers."""
+    return table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_as_text))
+
+
+def markdown(shown: pd.DataFrame) -> str:
+    """A pipe table of text cells."""
+
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |"
+
+    rule = "|" + "|".join(":--" if is_words(shown[name]) else "--:" for name in shown) + "|"
+    rows = [line(row) for row in shown.itertuples(index=False)]
+    return "\n".join([line(shown), rule, *rows]) + "\n"
+
+
+def latex(shown: pd.DataFrame) -> str:
+    """A ``tabular`` for a document that loads booktabs."""
+    styler = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    columns = "".join("l" if is_words(shown[name]) else "r" for name in shown)
+    text = styler.to_latex(column_format=columns, hrules=True)
+    for sign, command in LATEX.items():
+        text = text.replace(sign, command)
+    return text
+
+
+def is_words(column: pd.Series) -> bool:
+    """Whether a column of text is read as words (set flush left) rather than as numbers."""
+    return column.map(lambda cell: cell[:1].isalpha() or cell[:1] == "(").any()
+
+
+def _markdown_cell(text: str) -> str:
+    # Whatever Markdown or the HTML in it would take for markup.
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
+
+
+def _as_text(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+
+
+def _spread_column(table: pd.DataFrame, column: str, digits: int) -> list[str]:
+    pairs = zip(table[f"{column}_mean"], table[f"{column}_std"], strict=True)
+    return [_spread(mean, std, digits) for mean, std in pairs]
+
+
+def _spread(mean: float, std: float, digits: int) -> str:
+    if np.isnan(mean):
+        return NONE
+    return f"{mean:.{digits}f}" if np.isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
+def _number(value: float, digits: int, sign: str = "") -> str:
+    return NONE if np.isnan(value) else f"{value:{sign}.{digits}f}".replace("-", "−")
+
+
+def _difference(row: dict[str, float]) -> str:
+    return _number(row["difference"], 3, sign="+")
+
+
+def _interval(row: dict[str, float]) -> str:
+    if np.isnan(row["difference_low"]):
+        return NONE
+    return f"{_number(row['difference_low'], 3, '+')} to {_number(row['difference_high'], 3, '+')}"
+
+
+def _p(value: float) -> str:
+    if np.isnan(value):
+        return NONE
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,113 @@
+"""A study of random scores, written as runs leave it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+TITLES = {
+    "cross_entropy": "Cross-entropy",
+    "cyborg": "CYBORG",
+    "hseb": "HSEB",
+    "fmmmse": "FMMMSE",
+    "droid": "DROID",
+    "droid_cyborg": "DROID + CYBORG",
+}
+# How far synthetic images score above real ones, and the final CAM entropy in nats.
+STRENGTH = {"cross_entropy": 0.2, "cyborg": 0.5, "hseb": 0.8, "fmmmse": 1.0, "droid": 0.9, "droid_cyborg": 1.1}
+ENTROPY = {"cross_entropy": 3.65, "cyborg": 3.3, "hseb": 3.0, "fmmmse": 1.4, "droid": 2.2, "droid_cyborg": 2.1}
+TRAIN_GENERATORS = ["srefi", "stylegan2"]
+
+
+def scored_images(per_generator: int = 60, real: int = 80) -> pd.DataFrame:
+    """Three generators, of which StyleGAN2 is in training, and real images of two sources."""
+    generators = ["progan", "stylegan2", "stylegan3"]
+    rows = [
+        {"path": f"{name}/{i}.png", "label": "synthetic", "generator": name, "source": ""}
+        for name in generators
+        for i in range(per_generator)
+    ]
+    rows += [
+        {"path": f"{name}/{i}.png", "label": "real", "generator": "", "source": name}
+        for name in ("celeba-hq", "ffhq")
+        for i in range(real // 2)
+    ]
+    return pd.DataFrame(rows).assign(split="test", human_map="")
+
+
+def write_run(
+    study: Path,
+    method: str,
+    seed: int,
+    images: pd.DataFrame | None = None,
+    title: str | None = None,
+    epochs: int = 4,
+    strength: float | None = None,
+    config: dict | None = None,
+    result: dict | None = None,
+) -> Path:
+    """A finished run; ``config`` and ``result`` are laid over what it would have."""
+    folder = study / method / f"seed{seed}"
+    (folder / "scores").mkdir(parents=True)
+    known = sorted(TITLES).index(method) if method in TITLES else 99
+    random = np.random.default_rng([known, seed])
+    images = scored_images() if images is None else images
+    synthetic = (images["label"] == "synthetic").to_numpy()
+    strength = STRENGTH.get(method, 0.6) if strength is None else strength
+    shift = strength + 0.12 * random.normal()
+    entropy = ENTROPY.get(method, 2.6) + 0.15 * random.normal()
+    scores = images.assign(
+        logit_real=random.normal(size=len(images)).astype(np.float32),
+        logit_synthetic=(random.normal(size=len(images)) + shift * synthetic).astype(np.float32),
+        cam_entropy=(entropy + 0.1 * random.normal(size=len(images))).astype(np.float32),
+    )
+    scores.to_parquet(folder / "scores" / "test.parquet", index=False)
+    decay = np.exp(-np.arange(epochs) / (epochs / 5))
+    curve = entropy + (3.8 - entropy) * decay + 0.03 * random.normal(size=epochs)
+    pd.DataFrame(
+        {
+            "epoch": range(epochs),
+            "train/loss": 0.7 * decay,
+            "train/cam_entropy": curve,
+            "val/cam_entropy": curve + 0.05,
+            "val/accuracy": 0.9,
+        }
+    ).to_csv(folder / "metrics.csv", index=False)
+    made = {
+        "seed": seed,
+        "method": {"name": method, "title": title or TITLES.get(method, method)},
+        "backbone": {"name": "tiny"},
+        "data": {"name": "faces", "root": "faces", "image_size": 112, "seed": seed, "template_maps": False},
+        "protocol": {"name": "paper"},
+        "trainer": {"max_epochs": epochs},
+        "loss": {"terms": {method: {"weight": 0.5}}},
+    }
+    OmegaConf.save(OmegaConf.merge(made, config or {}), folder / "config.yaml")
+    pairs = scores["logit_synthetic"].to_numpy()
+    above = (pairs[synthetic][:, None] > pairs[~synthetic]).mean()
+    content = {
+        "method": method,
+        "title": title or TITLES.get(method, method),
+        "seed": seed,
+        "study": study.name,
+        "train_generators": TRAIN_GENERATORS,
+        "cam_cells": 49,
+        "human_entropy": 3.0,
+        "test": {"auroc": float(above)},
+        "versions": {"torch": "2.14.1", "timm": "1.0.31"},
+        "git_commit": "0123456789abcdef0123456789abcdef01234567",
+        "wall_seconds": 61.5,
+        "finished": "2026-11-24T06:00:00+00:00",
+    } | (result or {})
+    (folder / "result.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_study(study: Path, methods: dict[str, int] | None = None, **options) -> Path:
+    """``methods``: name -> number of seeds; the six with three each, if not given."""
+    for method, seeds in (methods or dict.fromkeys(TITLES, 3)).items():
+        for seed in range(seeds):
+            write_run(study, method, seed, **options)
+    return study
