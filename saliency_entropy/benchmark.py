@@ -28,7 +28,9 @@ def benchmark_steps(cfg: DictConfig) -> None:
     maps and a loop over the images.
     """
     torch.set_num_threads(cfg.threads or len(os.sched_getaffinity(0)))
-    device = torch.device("cuda" if cfg.device == "auto" and torch.cuda.is_available() else cfg.device.replace("auto", "cpu"))
+    device = torch.device(
+        "cuda" if cfg.device == "auto" and torch.cuda.is_available() else cfg.device.replace("auto", "cpu")
+    )
     torch.manual_seed(0)
     backbone = Backbone(**OmegaConf.to_container(cfg.backbone, resolve=True))
     loss = LossSum(

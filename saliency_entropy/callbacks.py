@@ -99,10 +99,16 @@ class MetricsTable(EpochLogger):
 
 
 class EpochLines(EpochLogger):
-    """One plain line an epoch, where the output is not a terminal."""
+    """One plain line an epoch, where the output is not a terminal.
 
-    def __init__(self, epochs: int) -> None:
+    Args:
+        run: what each line begins with; runs in parallel processes write to the same output.
+        epochs: how many the run will have.
+    """
+
+    def __init__(self, run: str, epochs: int) -> None:
         super().__init__()
+        self.run = run
         self.epochs = epochs
         self._first_epoch: int | None = None
         self._started = time.monotonic()
@@ -112,7 +118,7 @@ class EpochLines(EpochLogger):
             self._first_epoch = row["epoch"]
         seconds = (time.monotonic() - self._started) / (row["epoch"] - self._first_epoch + 1)
         log.info(
-            f"epoch {row['epoch'] + 1}/{self.epochs}: loss {row['train/loss']:.4f}, "
+            f"{self.run}, epoch {row['epoch'] + 1}/{self.epochs}: loss {row['train/loss']:.4f}, "
             f"CAM entropy {row['train/cam_entropy']:.2f}, val accuracy {row['val/accuracy']:.4f}, "
             f"val AUROC {row['val/auroc']:.4f}, val CAM entropy {row['val/cam_entropy']:.2f}, {seconds:.1f} s an epoch"
         )

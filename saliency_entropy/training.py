@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from saliency_entropy.metrics import auroc
 from saliency_entropy.module import DetectorModule
 
 log = logging.getLogger(__name__)
-# Their messages about hardware and stopping say nothing that is not said here.
-for library in ("pytorch_lightning", "lightning_fabric"):
+# Their messages about hardware, weights and stopping say nothing that is not said here.
+for library in ("pytorch_lightning", "lightning_fabric", "timm", "matplotlib"):
     logging.getLogger(library).setLevel(logging.WARNING)
+# Lightning's own use of PyTorch, not the user's.
+warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
 
 SCORED_SPLITS = ("val", "test")
 
@@ -132,7 +135,7 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any) -> pl.Trainer:
     loggers = [callbacks.MetricsTable(folder / "metrics.csv")]
     bars = callbacks.progress_bars()
     if not bars:
-        loggers.append(callbacks.EpochLines(cfg.trainer.max_epochs))
+        loggers.append(callbacks.EpochLines(f"{cfg.method.name} seed {cfg.seed}", cfg.trainer.max_epochs))
     watchers = [*bars]
     if cfg.checkpoints:
         checkpoints = folder / "checkpoints"
