@@ -7,7 +7,6 @@ apart), whichever methods a study holds.
 import io
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from saliency_entropy.study.runs import METHODS, Study
-from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures
+from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, printable
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere
@@ -33,6 +32,8 @@ STYLE = {
     "lines.markersize": 5,
     "legend.frameon": False,
     "figure.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
     "savefig.facecolor": "white",
     # Text as text: it can be searched, and a journal's check of fonts passes.
     "pdf.fonttype": 42,
@@ -85,8 +86,8 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
         )
         # One seed has no band.
         axes.fill_between(epochs, mean - std, mean + std, color=style.colour, alpha=0.15, linewidth=0)
-    cells = study.runs[0].result["cam_cells"]
-    axes.axhline(np.log(cells), color="#555555", linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
+    for cells in sorted({run.result["cam_cells"] for run in study.runs}):
+        axes.axhline(np.log(cells), color="#555555", linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
     human = human_entropy(study)
     if human is not None:
         kind = "Template maps" if template_maps(study) else "Human maps"
@@ -107,7 +108,7 @@ def auroc_against_cam_entropy(study: Study, measures: Measures) -> Figure:
         axes.scatter(
             own["cam_entropy"],
             own[measures.measure],
-            s=34,
+            s=40,
             color=style.colour,
             marker=style.marker,
             alpha=0.85,
@@ -161,7 +162,7 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
 @rc_context(STYLE)
 def mean_roc(study: Study, measures: Measures) -> Figure:
     """Figure 7: the mean ROC curve of each method over its seeds, in a band of the standard error of the TPR."""
-    figure, axes = _figure(height=4.4)
+    figure, axes = _figure(width=6.4, height=4.4)
     for method, style in method_styles(study.methods).items():
         curves = measures.roc[method]
         mean, runs = curves.mean(axis=0), len(curves)
@@ -170,7 +171,7 @@ def mean_roc(study: Study, measures: Measures) -> Figure:
             mean,
             color=style.colour,
             marker=style.marker,
-            markevery=25,
+            markevery=(12, 25),
             label=_plain(study.titles[method]),
         )
         if runs > 1:
@@ -181,9 +182,8 @@ def mean_roc(study: Study, measures: Measures) -> Figure:
     axes.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1, label="Chance")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.005)
-    axes.set_box_aspect(1)
     axes.set_xlabel("False positive rate (real called synthetic)")
-    axes.set_ylabel("True positive rate,\n" + MEASURES[measures.measure].removeprefix("AUROC, "))
+    axes.set_ylabel("True positive rate, " + MEASURES[measures.measure].removeprefix("AUROC, "))
     _legend_outside(axes)
     return figure
 
@@ -201,19 +201,20 @@ def template_maps(study: Study) -> bool:
 
 
 def png(figure: Figure) -> bytes:
+    """Pixels at 200 dpi, for screens."""
     buffer = io.BytesIO()
     with rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write ``stem.png`` and the vector ``stem.pdf``."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".png").write_bytes(png(figure))
+def pdf(figure: Figure) -> bytes:
+    """Vector graphics, for print."""
+    buffer = io.BytesIO()
     with rc_context(STYLE):
         # Without the date the same study gives the same file.
-        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
 
 
 def _entropy_over_seeds(study: Study, method: str, split: str) -> pd.DataFrame:
@@ -236,7 +237,7 @@ def _legend_outside(axes: Axes) -> None:
 
 def _plain(title: str) -> str:
     # matplotlib sets what stands between two $ as mathematics.
-    return title.replace("$", r"\$")
+    return printable(title).replace("$", r"\$")
 
 
 def _tint(colour: str) -> tuple[float, float, float, float]:

@@ -3,6 +3,7 @@
 import base64
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,13 @@ class ShownFigure:
     figure: Figure
     caption: str
 
+    @cached_property
+    def png(self) -> bytes:
+        return figures.png(self.figure)
+
     @property
     def data_uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(figures.png(self.figure)).decode()
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
 def report(cfg: DictConfig) -> None:
@@ -77,22 +82,10 @@ def report(cfg: DictConfig) -> None:
     study = read_study(Path(str(cfg.study)))
     log.info("%d finished runs of %d methods in %s", len(study.runs), len(study.methods), study.folder)
     output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
-    try:
-        (output / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={output} cannot be made a folder ({error.strerror}); give another output=") from None
     measures = tables.measure(study)
     methods = tables.method_table(measures)
     shown = shown_tables(study, measures, methods)
     pictures = shown_figures(study, measures)
-
-    write_atomically(output / "runs.csv", tables.neutralised(measures.runs).to_csv(index=False))
-    for table in shown:
-        write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
-        write_atomically(output / f"{table.name}.md", tables.markdown(table.cells))
-        write_atomically(output / f"{table.name}.tex", tables.latex(table.cells))
-    for picture in pictures:
-        figures.save(picture.figure, output / "figures" / picture.name)
     warnings = all_warnings(study, measures)
     sentence = headline(methods, measures.measure)
     page = render(
@@ -103,15 +96,32 @@ def report(cfg: DictConfig) -> None:
         figures=pictures,
         made=how_it_was_made(study),
     )
-    write_atomically(output / "index.html", page)
+    try:
+        write(output, page, measures.runs, shown, pictures)
+    except OSError as error:
+        raise UserError(f"output={output} cannot be written ({error}); give another folder with output=") from None
 
     log.info("%s", printed(shown[0].cells.filter(PRINTED)))
-    log.info("%s", _printable(sentence))
+    log.info("%s", tables.printable(sentence))
     for warning in warnings:
-        log.warning("warning: %s", _printable(warning))
+        log.warning("warning: %s", tables.printable(warning))
     for run in study.left_out:
-        log.warning("left out: %s (%s)", _printable(run.name), run.reason)
+        log.warning("left out: %s (%s)", tables.printable(run.name), run.reason)
     log.info("report: %s", output / "index.html")
+
+
+def write(output: Path, page: str, runs: pd.DataFrame, shown: list[ShownTable], pictures: list[ShownFigure]) -> None:
+    """Leave everything in ``output``, the page last: where it is, what it names is there too."""
+    (output / "figures").mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        (output / "figures" / f"{picture.name}.png").write_bytes(picture.png)
+        (output / "figures" / f"{picture.name}.pdf").write_bytes(figures.pdf(picture.figure))
+    write_atomically(output / "runs.csv", tables.neutralised(runs).to_csv(index=False))
+    for table in shown:
+        write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
+        write_atomically(output / f"{table.name}.md", tables.markdown(table.cells))
+        write_atomically(output / f"{table.name}.tex", tables.latex(table.cells))
+    write_atomically(output / "index.html", page)
 
 
 def shown_tables(study: Study, measures: Measures, methods: pd.DataFrame) -> list[ShownTable]:
@@ -206,17 +216,14 @@ def headline(methods: pd.DataFrame, measure: str) -> str:
         return f"{first}: no other method is above cross-entropy."
     if pd.isna(best["difference"]):
         return f"{first}. Whether it is better than cross-entropy is not shown: there is no pair of runs to compare."
+    above = f"{_signed(best['difference'])} from cross-entropy"
     if pd.isna(best["p_holm"]):
-        return (
-            f"{first}, {best['difference']:+.3f} from cross-entropy. That it is better is not shown: the seeds that "
-            "both have allow no interval."
-        ).replace("-0", "−0")
-    interval = f"95 % interval {best['difference_low']:+.3f} to {best['difference_high']:+.3f}".replace("-", "−")
-    difference = f"{best['difference']:+.3f}".replace("-", "−")
+        return f"{first}: {above}. That it is better is not shown: the seeds that both have allow no interval."
+    interval = f"95 % interval {_signed(best['difference_low'])} to {_signed(best['difference_high'])}"
     p = "p < 0.001" if best["p_holm"] < 0.001 else f"p = {best['p_holm']:.3f}"
-    compared = f"{first}, {difference} from cross-entropy ({interval}, {p} after Holm’s correction)"
+    compared = f"{first}: {above} ({interval}; {p} after Holm’s correction)"
     if best["difference_low"] > 0 and best["p_holm"] < SIGNIFICANCE:
-        return f"{compared}: the interval excludes 0."
+        return f"{compared}. The interval excludes 0."
     if best["difference_low"] > 0:
         return f"{compared}. The interval excludes 0, but not after the correction: that it is better is not shown."
     return f"{compared}. The interval includes 0: that it is better than cross-entropy is not shown."
@@ -288,11 +295,15 @@ def printed(cells: pd.DataFrame) -> str:
         table.add_column(name, justify="left" if tables.is_words(cells[name]) else "right")
     for row in cells.itertuples(index=False):
         # Text, not str: a title in [brackets] would be read as a style.
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        table.add_row(*(Text(tables.printable(cell)) for cell in row))
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def _config_values(study: Study, key: str) -> str:
@@ -326,8 +337,3 @@ def _duration(seconds: float) -> str:
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _printable(text: str) -> str:
-    # A name from somebody's result.json must not move the cursor or change colours.
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -84,6 +84,8 @@ def true_positive_rates(scores: np.ndarray, labels: np.ndarray, false_positive_r
         return np.full(false_positive_rates.shape, np.nan)
     # Ranks in [0, 1]: torchmetrics squashes anything else with a sigmoid, see saliency_entropy.metrics.auroc.
     ranks = np.unique(scores, return_inverse=True)[1] / max(len(scores) - 1, 1)
-    rates = binary_roc(torch.from_numpy(ranks), torch.from_numpy(labels.astype(np.int64)))
-    # Where the curve rises straight up, np.interp takes the upper end.
-    return np.interp(false_positive_rates, rates[0].numpy(), rates[1].numpy())
+    false, true, _ = binary_roc(torch.from_numpy(ranks), torch.from_numpy(labels.astype(np.int64)))
+    # Where the curve rises straight up, np.interp takes the upper end; torchmetrics' float32 may lie beside that place.
+    real, synthetic = (labels == 0).sum(), (labels == 1).sum()
+    false, true = np.round(false.numpy() * real) / real, np.round(true.numpy() * synthetic) / synthetic
+    return np.interp(false_positive_rates, false, true)

@@ -17,7 +17,7 @@ FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 NONE = "–"
 MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
 # Signs that pdfLaTeX's usual fonts lack or print as others, and "[", which after a line break would be its argument.
-LATEX = {"[": "{[}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$"}
+LATEX = {"[": "{[}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$"}
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -342,6 +342,11 @@ def is_words(column: pd.Series) -> bool:
 def _markdown_cell(text: str) -> str:
     # Whatever Markdown or the HTML in it would take for markup.
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """``?`` for control characters: a name from somebody's files must not move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _as_text(cell: object) -> object:

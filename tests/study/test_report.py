@@ -1,0 +1,232 @@
+"""The headline, the page and the files of a report."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import scored_images, write_run, write_study
+from omegaconf import OmegaConf
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.study.report import _ranges, headline, printed, report
+
+FILES = [
+    "generators.csv",
+    "generators.md",
+    "generators.tex",
+    "index.html",
+    "methods.csv",
+    "methods.md",
+    "methods.tex",
+    "runs.csv",
+]
+FIGURES = ["auroc_against_cam_entropy", "auroc_by_method", "cam_entropy_by_epoch", "roc"]
+NAN = float("nan")
+
+
+def write_report(study, output=None):
+    report(OmegaConf.create({"study": str(study), "output": None if output is None else str(output)}))
+    return Path(output or study / "report")
+
+
+def methods(*rows):
+    names = [
+        "method",
+        "title",
+        "seeds",
+        "auroc_unseen_mean",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "p_holm",
+    ]
+    return pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
+
+
+BASELINE = ("cross_entropy", "Cross-entropy", 3, 0.5, NAN, NAN, NAN, NAN)
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, 0.1, 0.3, 0.01)),
+            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy (95 % interval "
+            "+0.100 to +0.300; p = 0.010 after Holm’s correction). The interval excludes 0.",
+        ),
+        (
+            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, -0.1, 0.5, 0.2)),
+            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy (95 % interval "
+            "−0.100 to +0.500; p = 0.200 after Holm’s correction). The interval includes 0: that it is better than "
+            "cross-entropy is not shown.",
+        ),
+        (
+            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, 0.1, 0.3, 0.06)),
+            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy (95 % interval "
+            "+0.100 to +0.300; p = 0.060 after Holm’s correction). The interval excludes 0, but not after the "
+            "correction: that it is better is not shown.",
+        ),
+        (
+            methods(BASELINE, ("droid", "DROID", 3, 0.4, -0.1, -0.2, -0.05, 0.01)),
+            "Cross-entropy has the highest mean AUROC on unseen generators, 0.500: no other method is above "
+            "cross-entropy.",
+        ),
+        (
+            methods(BASELINE, ("droid", "DROID", 3, 0.7, NAN, NAN, NAN, NAN)),
+            "DROID has the highest mean AUROC on unseen generators, 0.700. Whether it is better than cross-entropy is "
+            "not shown: there is no pair of runs to compare.",
+        ),
+        (
+            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, NAN, NAN, NAN)),
+            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy. That it is "
+            "better is not shown: the seeds that both have allow no interval.",
+        ),
+        (
+            methods(
+                ("cross_entropy", "Cross-entropy", 1, 0.5, *[NAN] * 4), ("droid", "DROID", 1, 0.7, 0.2, *[NAN] * 3)
+            ),
+            "With one seed a method, nothing can be said about which method is better. The highest AUROC on unseen "
+            "generators is 0.700, DROID.",
+        ),
+        (
+            methods(("droid", "DROID", 1, 0.7, *[NAN] * 4)),
+            "DROID reaches a mean AUROC on unseen generators of 0.700 over 1 seed; there is no other method beside it.",
+        ),
+        (
+            methods(("droid", "DROID", 1, NAN, *[NAN] * 4)),
+            "The test images are all real or all synthetic, so there is no AUROC.",
+        ),
+    ],
+)
+def test_the_headline_claims_what_is_shown(table, sentence):
+    assert headline(table, "auroc_unseen") == sentence
+
+
+def test_seeds_in_words():
+    assert _ranges([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A reported study with an unfinished run."""
+    study = write_study(tmp_path_factory.mktemp("runs") / "demo", {"cross_entropy": 3, "droid": 2})
+    (study / "hseb" / "seed0").mkdir(parents=True)
+    return write_report(study)
+
+
+@pytest.fixture(scope="module")
+def page(demo):
+    return (demo / "index.html").read_text()
+
+
+def test_everything_is_written(demo, page):
+    assert sorted(path.name for path in demo.iterdir() if path.is_file()) == FILES
+    assert sorted(path.name for path in (demo / "figures").iterdir()) == sorted(
+        f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")
+    )
+    for name in FIGURES:
+        assert (demo / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (demo / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    runs = pd.read_csv(demo / "runs.csv")
+    table = pd.read_csv(demo / "methods.csv").set_index("method")
+    own = runs.loc[runs["method"] == "droid", "auroc"]
+    assert table.loc["droid", "auroc_mean"] == pytest.approx(own.mean())
+    assert table.loc["droid", "auroc_std"] == pytest.approx(np.std(own, ddof=1))
+    mean = f"{own.mean():.3f} ± {own.std():.3f}"
+    assert mean in page
+    assert mean in (demo / "methods.md").read_text()
+    assert mean.replace("±", r"$\pm$") in (demo / "methods.tex").read_text()
+    assert "hseb/seed0: no result, no epoch done" in page
+
+
+def test_the_page_is_self_contained(page):
+    assert "<script" not in page
+    assert not re.search(r"https?://|url\(|@import|<link", page)
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page))
+    assert "prefers-color-scheme: dark" in page
+    assert "default-src 'none'" in page
+
+
+def test_how_it_was_made(page):
+    made = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert made == {
+        "Study": "demo",
+        "Finished runs": "5",
+        "Seeds": "Cross-entropy: 0–2; DROID: 0–1",
+        "Data": "faces",
+        "Trained on": "srefi, stylegan2",
+        "Backbone": "tiny",
+        "Image size": "112 pixels",
+        "CAM": "49 cells",
+        "Protocol": "paper",
+        "Epochs": "4; the one of the highest validation accuracy is scored",
+        "Time of the runs": "5 min",
+        "Finished": "2026-11-24T06:00:00+00:00",
+        "Versions": "torch 2.14.1, timm 1.0.31",
+        "Git commit": "0123456789abcdef0123456789abcdef01234567",
+    }
+
+
+def test_drawn_faces_template_maps_and_differing_runs_are_said_at_the_top(tmp_path, page, caplog):
+    assert 'class="warnings"' not in page
+    assert "emplate maps" not in page
+    data = {"data": {"name": "builtin", "template_maps": True}}
+    write_study(tmp_path, {"cross_entropy": 2}, config=data)
+    write_run(tmp_path, "droid", 0, config=data | {"backbone": {"name": "densenet121"}})
+    top = (write_report(tmp_path) / "index.html").read_text().partition("</header>")[0]
+    for words in (
+        "The faces are drawn by a program",
+        "template maps, not human maps",
+        "The runs differ in backbone.name",
+    ):
+        assert words in top
+        assert words in caplog.text
+
+
+def test_words_from_data_are_text(tmp_path, caplog):
+    """In the page, for a spreadsheet, and on the terminal."""
+    caplog.set_level("INFO")
+    evil = "<img src=x onerror=alert(1)>"
+    images = scored_images()
+    images["generator"] = images["generator"].replace({"progan": evil, "stylegan3": '=HYPERLINK("x")'})
+    write_run(tmp_path, "cross_entropy", 0, images=images)
+    write_run(
+        tmp_path, "droid", 0, images=images, title="@SUM(1) \x1b[2J[red]",
+        result={"versions": {evil: "1"}, "git_commit": evil, "finished": evil},
+    )  # fmt: skip
+    output = write_report(tmp_path, tmp_path / "elsewhere" / "deep")
+    page = (output / "index.html").read_text()
+    assert "<img src=x" not in page
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 4
+    assert "'@SUM(1)" in (output / "methods.csv").read_text()
+    assert "'=HYPERLINK" in (output / "generators.csv").read_text()
+    assert "\x1b" not in caplog.text
+    assert "@SUM(1) ?[2J[red]" in caplog.text
+
+
+def test_the_terminals_table_takes_no_markup():
+    assert "[bold]x[/bold]" in printed(pd.DataFrame({"Method": ["[bold]x[/bold]"]}))
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+    study = write_study(tmp_path / "demo", {"droid": 1})
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"output=.*file cannot be written .*; give another folder with output="):
+        write_report(study, tmp_path / "file")
+
+
+def test_the_command(tmp_path):
+    root = Path(__file__).parents[2]
+    study = write_study(tmp_path / "demo", {"cross_entropy": 1, "droid": 1})
+    (study / "hseb" / "seed0").mkdir(parents=True)
+    command = [sys.executable, str(root / "experiments" / "report.py"), "study=demo"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "With one seed a method, nothing can be said" in done.stdout
+    assert "left out: hseb/seed0 (no result, no epoch done)" in done.stdout
+    assert "report: demo/report/index.html" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]

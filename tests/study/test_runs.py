@@ -1,0 +1,187 @@
+"""Which folders are runs, which of them are averaged, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import TITLES, scored_images, write_run, write_study
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.study.runs import read_study
+
+
+def change_result(folder, **changes):
+    path = folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_runs_by_method_in_the_papers_order_then_by_seed(tmp_path):
+    write_study(tmp_path, {"zebra": 1, "droid": 2, "another": 1, "cross_entropy": 1, "hseb": 1})
+    write_run(tmp_path, "droid", 10)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == [
+        "cross_entropy/seed0",
+        "hseb/seed0",
+        "droid/seed0",
+        "droid/seed1",
+        "droid/seed10",
+        "another/seed0",
+        "zebra/seed0",
+    ]
+    assert study.warnings == []
+    assert study.left_out == []
+
+
+def test_a_title_that_two_methods_share_gets_their_names(tmp_path):
+    write_run(tmp_path, "droid", 0)
+    write_run(tmp_path, "droid_strong", 0, title="DROID")
+    write_run(tmp_path, "cyborg", 0)
+    assert read_study(tmp_path).titles == {
+        "cyborg": "CYBORG",
+        "droid": "DROID (droid)",
+        "droid_strong": "DROID (droid_strong)",
+    }
+
+
+def test_unfinished_runs_are_named_with_how_far_they_came(tmp_path):
+    write_study(tmp_path, {"droid": 3})
+    for seed in (1, 2):
+        (tmp_path / "droid" / f"seed{seed}" / "result.json").unlink()
+    (tmp_path / "droid" / "seed2" / "metrics.csv").write_text("")
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed0"]
+    assert [(run.name, run.reason) for run in study.left_out] == [
+        ("droid/seed1", "no result, 4 of 4 epochs done"),
+        ("droid/seed2", "no result, no epoch done"),
+    ]
+
+
+def test_a_diverged_run_is_left_out(tmp_path):
+    write_study(tmp_path, {"droid": 2})
+    path = tmp_path / "droid" / "seed1" / "scores" / "test.parquet"
+    scores = pd.read_parquet(path)
+    scores.loc[:4, "logit_real"] = np.nan
+    scores.to_parquet(path)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed0"]
+    assert study.left_out[0].reason == "diverged: 5 of 260 test scores are not finite"
+
+
+def test_other_folders_do_not_confuse_it(tmp_path):
+    write_study(tmp_path, {"droid": 1})
+    write_study(tmp_path / "further", {"cyborg": 1})
+    write_study(tmp_path / ".builtin_faces", {"hseb": 1})
+    (tmp_path / ".sweep" / "seed0").mkdir(parents=True)
+    (tmp_path / "report" / "figures").mkdir(parents=True)
+    (tmp_path / "droid" / "seed0-copy").mkdir()
+    (tmp_path / "seed3").touch()
+    assert [run.name for run in read_study(tmp_path).runs] == ["droid/seed0"]
+    assert [run.name for run in read_study(tmp_path / "further").runs] == ["cyborg/seed0"]
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nowhere is not a folder; give the folder of a study"):
+        read_study(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds no run; train some first: python experiments/train\.py study="):
+        read_study(tmp_path)
+    run = write_run(tmp_path / "weights" / "0.3", "droid", 0)
+    with pytest.raises(UserError, match=r"holds no run but further studies: give one of them, study=.*weights/0\.3"):
+        read_study(tmp_path / "weights")
+    with pytest.raises(UserError, match=r"is a single run; give the folder of its study, study=.*weights/0\.3$"):
+        read_study(run)
+    (run / "result.json").unlink()
+    with pytest.raises(
+        UserError, match=r"none of the 1 runs in .* is finished; give the command that trains them again"
+    ):
+        read_study(tmp_path / "weights" / "0.3")
+
+
+def test_runs_on_different_test_images_are_refused(tmp_path):
+    first = write_run(tmp_path, "cross_entropy", 0)
+    shuffled = scored_images().sample(frac=1, random_state=0)
+    write_run(tmp_path, "cyborg", 0, images=shuffled)
+    read_study(tmp_path)
+    other = write_run(tmp_path, "droid", 0, images=scored_images().iloc[1:])
+    with pytest.raises(UserError, match=r"different test images \(260 and 259") as error:
+        read_study(tmp_path)
+    assert str(first) in str(error.value)
+    assert str(other) in str(error.value)
+
+
+def test_the_same_files_under_other_labels_are_different_test_images(tmp_path):
+    write_run(tmp_path, "cross_entropy", 0)
+    images = scored_images()
+    images.loc[0, "label"] = "real"
+    write_run(tmp_path, "droid", 0, images=images)
+    with pytest.raises(UserError, match="different test images"):
+        read_study(tmp_path)
+
+
+def test_other_training_generators_are_refused(tmp_path):
+    write_run(tmp_path, "cross_entropy", 0)
+    write_run(tmp_path, "droid", 0, result={"train_generators": ["progan"]})
+    with pytest.raises(UserError, match="trained with different generators"):
+        read_study(tmp_path)
+
+
+def test_a_differing_configuration_is_a_warning_that_names_the_key_but_no_value(tmp_path):
+    write_study(tmp_path, {"cross_entropy": 2, "droid": 2})
+    write_run(
+        tmp_path, "hseb", 0, config={"trainer": {"max_epochs": 9}, "data": {"root": "/home/me", "num_workers": 3}}
+    )
+    warnings = read_study(tmp_path).warnings
+    assert warnings == [
+        f"The runs differ in {key}: hseb/seed0 from the other 4; a difference between methods may come from that."
+        for key in ("data.root", "trainer.max_epochs")
+    ]
+
+
+def test_a_copied_run_is_refused(tmp_path):
+    folder = write_run(tmp_path, "droid", 0)
+    folder.rename(tmp_path / "droid" / "seed5")
+    with pytest.raises(UserError, match="seed5 holds the result of droid, seed 0, so it is a copy or was renamed"):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("result.json", '{"seed": 0', r"result\.json is not JSON .*; delete it"),
+        ("result.json", "[1]", r"result\.json is damaged \(it is not a table of names and values\); delete it"),
+        ("result.json", "{}", r"result\.json is damaged \(it has no key method and title .*\); delete it"),
+        ("config.yaml", "a: [", r"config\.yaml is damaged .*; delete .*seed0 and train the run again"),
+        ("config.yaml", "- 1", r"config\.yaml is damaged \(it is not a configuration\); delete"),
+        ("config.yaml", None, r"config\.yaml does not exist, though the run is finished; delete"),
+        ("scores/test.parquet", "PAR1", r"test\.parquet is damaged .*; delete .*result\.json and train again"),
+        ("scores/test.parquet", None, r"test\.parquet does not exist, though the run is finished; delete"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, file, content, message):
+    path = write_run(tmp_path, "droid", 0) / file
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_study(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "No columns to parse"), ("epoch\n0\n", "it has no column train/cam_entropy and val/cam_entropy")],
+)
+def test_a_damaged_table_of_epochs_is_named_too(tmp_path, content, message):
+    (write_run(tmp_path, "droid", 0) / "metrics.csv").write_text(content)
+    with pytest.raises(UserError, match=rf"metrics\.csv is damaged \({message}.*\); delete .* and train the run again"):
+        _ = read_study(tmp_path).runs[0].epochs
+
+
+def test_scores_without_a_column_are_refused(tmp_path):
+    path = write_run(tmp_path, "droid", 0) / "scores" / "test.parquet"
+    pd.read_parquet(path).drop(columns="logit_real").to_parquet(path)
+    with pytest.raises(UserError, match=r"test\.parquet is damaged \(it has no column logit_real\)"):
+        read_study(tmp_path)
+
+
+def test_the_made_up_study_is_whole(tmp_path):
+    assert len(read_study(write_study(tmp_path)).runs) == 3 * len(TITLES)

@@ -1,0 +1,267 @@
+"""The figures of the tables against NumPy, SciPy and scikit-learn, and how they are written down."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import scored_images, write_run, write_study
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from saliency_entropy.study import tables
+from saliency_entropy.study.runs import read_study
+
+SEEDS = 3
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    images = scored_images()
+    images["compare_with"] = images["generator"].map({"progan": "ffhq", "stylegan3": "ffhq+celeba-hq"}).fillna("")
+    rare = images.iloc[:29].assign(generator="rare", path=[f"rare/{i}.png" for i in range(29)], compare_with="")
+    return read_study(
+        write_study(tmp_path_factory.mktemp("study"), images=pd.concat([images, rare], ignore_index=True))
+    )
+
+
+@pytest.fixture(scope="module")
+def measures(study):
+    return tables.measure(study)
+
+
+def scores_of(study, method, seed):
+    return pd.read_parquet(study.folder / method / f"seed{seed}" / "scores" / "test.parquet")
+
+
+def sklearn_auroc(scores, generators=None, sources=None, score=None):
+    real = scores["label"] == "real"
+    kept = (real & (scores["source"].isin(sources) if sources else True)) | (
+        ~real & (scores["generator"].isin(generators) if generators else True)
+    )
+    score = scores["logit_synthetic"] if score is None else score
+    return roc_auc_score(scores["label"][kept] == "synthetic", score[kept])
+
+
+def test_the_figures_of_each_run(study, measures):
+    assert measures.measure == "auroc_unseen"
+    assert len(measures.runs) == 18
+    for row in measures.runs.to_dict("records"):
+        scores = scores_of(study, row["method"], row["seed"])
+        softmax = 1 / (1 + np.exp(scores["logit_real"].astype(float) - scores["logit_synthetic"].astype(float)))
+        judged = np.where(softmax > 0.5, "synthetic", "real")
+        assert row["auroc"] == pytest.approx(sklearn_auroc(scores), abs=1e-6)
+        assert row["auroc_unseen"] == pytest.approx(sklearn_auroc(scores, ["progan", "stylegan3", "rare"]), abs=1e-6)
+        # The generator with 29 images has no AUROC of its own.
+        own = [sklearn_auroc(scores, [generator]) for generator in ("progan", "stylegan3")]
+        assert row["auroc_unseen_macro"] == pytest.approx(np.mean(own), abs=1e-6)
+        assert row["auroc_softmax"] == pytest.approx(sklearn_auroc(scores, score=softmax), abs=1e-6)
+        assert row["accuracy"] == pytest.approx((judged == scores["label"]).mean())
+        assert row["cam_entropy"] == pytest.approx(scores["cam_entropy"].astype(float).mean(), abs=1e-5)
+
+
+def test_the_softmax_score_ranks_differently(measures):
+    assert (measures.runs["auroc"] - measures.runs["auroc_softmax"]).abs().max() > 0.01
+
+
+def test_the_table_of_methods(study, measures):
+    table = tables.method_table(measures).set_index("method")
+    assert list(table.index) == ["cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg"]
+    unseen = {
+        method: np.array(
+            [sklearn_auroc(scores_of(study, method, seed), ["progan", "stylegan3", "rare"]) for seed in range(SEEDS)]
+        )
+        for method in table.index
+    }
+    p = {}
+    for method, values in unseen.items():
+        row = table.loc[method]
+        assert row["seeds"] == SEEDS
+        assert row["auroc_unseen_mean"] == pytest.approx(values.mean(), abs=1e-6)
+        assert row["auroc_unseen_std"] == pytest.approx(values.std(ddof=1), abs=1e-6)
+        assert row["focus_area"] == pytest.approx(np.exp(row["cam_entropy_mean"]))
+        if method == "cross_entropy":
+            continue
+        differences = values - unseen["cross_entropy"]
+        half = stats.t.ppf(0.975, SEEDS - 1) * differences.std(ddof=1) / np.sqrt(SEEDS)
+        assert row["difference"] == pytest.approx(differences.mean(), abs=1e-6)
+        assert row["difference_low"] == pytest.approx(differences.mean() - half, abs=1e-5)
+        assert row["difference_high"] == pytest.approx(differences.mean() + half, abs=1e-5)
+        p[method] = stats.ttest_rel(values, unseen["cross_entropy"]).pvalue
+        assert row["p"] == pytest.approx(p[method], rel=1e-3)
+    smallest = min(p, key=p.get)
+    assert table.loc[smallest, "p_holm"] == pytest.approx(5 * p[smallest], rel=1e-3)
+    assert table.loc["cross_entropy", ["difference", "p", "p_holm"]].isna().all()
+
+
+def test_the_table_of_generators(study, measures):
+    table = tables.generator_table(measures)
+    rows = table[["generator", "seen", "against", "synthetic", "real"]].itertuples(index=False, name=None)
+    assert set(rows) == {
+        ("progan", "no", "", 60, 80),
+        ("progan", "no", "ffhq", 60, 40),
+        ("rare", "no", "", 29, 80),
+        ("stylegan2", "yes", "", 60, 80),
+        ("stylegan3", "no", "", 60, 80),
+        ("stylegan3", "no", "celeba-hq+ffhq", 60, 80),
+    }
+    for against, sources in (("", None), ("ffhq", ["ffhq"])):
+        values = [sklearn_auroc(scores_of(study, "droid", seed), ["progan"], sources) for seed in range(SEEDS)]
+        keys = ["generator", "against", "method"]
+        row = table.set_index(keys).loc[("progan", against, "droid")]
+        assert row["auroc_mean"] == pytest.approx(np.mean(values), abs=1e-6)
+        assert row["auroc_std"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+    assert table[table["generator"] == "rare"]["auroc_mean"].isna().all()
+    shown = tables.shown_generators(table, study.titles)
+    assert list(shown.loc[shown["Generator"] == "rare", "DROID"]) == ["–"]
+    assert "“–” for rare: fewer than 30 synthetic or real test images." in tables.generator_notes(table)
+
+
+def test_with_equal_counts_the_pooled_auroc_is_the_mean_over_generators(tmp_path):
+    measures = tables.measure(read_study(write_study(tmp_path, {"droid": 1})))
+    own = measures.generators["auroc"]
+    assert len(own) == 3
+    assert measures.runs["auroc"].iloc[0] == pytest.approx(own.mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("generator", "seen"),
+    [("srefi", "yes"), ("progan", "no"), ("srefi+stylegan2", "yes"), ("srefi+progan", "not known"),
+     ("progan+stargan", "no"), ("", "not known"), ("stylegan", "no")],
+)  # fmt: skip
+def test_whether_a_generator_was_in_training(generator, seen):
+    assert tables.seen_in_training(generator, ["srefi", "stylegan2"]) == seen
+
+
+def test_without_unseen_generators_all_are_compared(tmp_path):
+    write_study(tmp_path, {"cross_entropy": 2, "droid": 2})
+    trained = ["progan", "stylegan2", "stylegan3"]
+    for method in ("cross_entropy", "droid"):
+        for seed in (7, 8):
+            write_run(tmp_path / "all", method, seed, result={"train_generators": trained})
+    measures = tables.measure(read_study(tmp_path / "all"))
+    table = tables.method_table(measures)
+    assert measures.measure == "auroc"
+    assert table["auroc_unseen_mean"].isna().all()
+    assert not table["p"].isna().all()
+    assert "AUROC unseen" not in tables.shown_methods(table, measures)
+    assert any("no image of which it is known" in note for note in tables.notes(table, measures))
+
+
+def test_one_seed_has_no_spread_and_no_interval(tmp_path):
+    measures = tables.measure(read_study(write_study(tmp_path, {"cross_entropy": 1, "droid": 1})))
+    table = tables.method_table(measures)
+    assert table[["auroc_std", "p", "p_holm", "difference_low"]].isna().all(axis=None)
+    shown = tables.shown_methods(table, measures).set_index("Method")
+    assert shown.loc["DROID", "95 % interval"] == shown.loc["DROID", "p (Holm)"] == "–"
+    assert "±" not in shown.loc["DROID", "AUROC"]
+    assert shown.loc["DROID", "Difference"].startswith("+0.")
+    assert "“–” for DROID: one seed in common with cross-entropy, so no interval and no p." in tables.notes(
+        table, measures
+    )
+
+
+def test_differences_are_over_the_seeds_in_common(tmp_path):
+    write_study(tmp_path, {"cross_entropy": 2, "droid": 4})
+    write_run(tmp_path, "hseb", 9)
+    measures = tables.measure(read_study(tmp_path))
+    table = tables.method_table(measures).set_index("method")
+    runs = measures.runs.set_index(["method", "seed"])["auroc_unseen"]
+    expected = np.mean([runs["droid", seed] - runs["cross_entropy", seed] for seed in (0, 1)])
+    assert table.loc["droid", "difference"] == pytest.approx(expected)
+    assert list(table["pairs"]) == [0, 0, 2]
+    notes = tables.notes(table.reset_index(), measures)
+    assert "DROID: the difference is over 2 of its 4 seeds." in notes
+    assert "“–” for HSEB: no seed in common with cross-entropy, so no difference." in notes
+
+
+def test_without_cross_entropy_there_is_no_difference(tmp_path):
+    measures = tables.measure(read_study(write_study(tmp_path, {"droid": 2, "hseb": 2})))
+    table = tables.method_table(measures)
+    assert table["difference"].isna().all()
+    assert "Differences need cross-entropy runs, and this study has none: “–”." in tables.notes(table, measures)
+
+
+def test_a_constant_score_is_worth_one_half(tmp_path):
+    write_study(tmp_path, {"cross_entropy": 2, "droid": 2})
+    for method in ("cross_entropy", "droid"):
+        for seed in (0, 1):
+            path = tmp_path / method / f"seed{seed}" / "scores" / "test.parquet"
+            pd.read_parquet(path).assign(logit_real=1.0, logit_synthetic=1.0).to_parquet(path)
+    measures = tables.measure(read_study(tmp_path))
+    table = tables.method_table(measures)
+    assert (table["auroc_mean"] == 0.5).all()
+    assert measures.roc["droid"] == pytest.approx(np.tile(tables.FALSE_POSITIVE_RATES, (2, 1)), abs=1e-6)
+    assert "“–” for DROID: every seed differs by the same, which allows no t-test." in tables.notes(table, measures)
+    # The results were written from other scores.
+    assert len(measures.warnings) == 4
+    assert measures.warnings[0].startswith(
+        "cross_entropy/seed0: scores/test.parquet gives AUROC 0.5000, result.json says"
+    )
+
+
+def test_sources_that_no_real_image_has_are_named(tmp_path):
+    write_run(tmp_path, "droid", 0, images=scored_images().assign(compare_with="celeba"))
+    assert tables.measure(read_study(tmp_path)).warnings == [
+        "Column compare_with names celeba, but no real test image has such a source."
+    ]
+
+
+def test_a_test_set_of_one_class_has_no_auroc(tmp_path):
+    images = scored_images()
+    write_study(tmp_path, {"cross_entropy": 2, "droid": 2}, images=images[images["label"] == "real"])
+    measures = tables.measure(read_study(tmp_path))
+    shown = tables.shown_methods(tables.method_table(measures), measures)
+    assert (shown["AUROC"] == "–").all()
+
+
+SHOWN = pd.DataFrame(
+    {
+        "Method": ["a|b & <c>_1 `x`", "[50 %] \\of $ #1 {~^}", "=2+3"],
+        "p (Holm)": ["< 0.001", "–", "0.500"],
+        "AUROC / %": ["0.5 ± 0.1", "−0.2", "1"],
+    }
+)
+
+
+def test_markdown():
+    lines = tables.markdown(SHOWN).splitlines()
+    assert lines[0] == "| Method | p (Holm) | AUROC / % |"
+    assert lines[1] == "|:--|--:|--:|"
+    assert lines[2] == r"| a\|b \& \<c\>\_1 \`x\` | \< 0.001 | 0.5 ± 0.1 |"
+    assert len(lines) == 5
+
+
+def test_latex():
+    text = tables.latex(SHOWN)
+    assert text.splitlines()[:4] == [
+        r"\begin{tabular}{lrr}",
+        r"\toprule",
+        r"Method & p (Holm) & AUROC / \% \\",
+        r"\midrule",
+    ]
+    assert r"a$|$b \& $<$c$>$\_1 `x` & $<$ 0.001 & 0.5 $\pm$ 0.1 \\" in text
+    # An opening bracket at the start of a row would be the argument of the line break before it.
+    assert r"{[}50 \%] \textbackslash of \$ \#1 \{\textasciitilde \textasciicircum \} & -- & $-$0.2 \\" in text
+    assert text.splitlines()[-2:] == [r"\bottomrule", r"\end{tabular}"]
+
+
+def test_text_that_a_spreadsheet_would_run_is_neutralised():
+    table = pd.DataFrame(
+        {
+            "text": ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a=b", ""],
+            "number": [-1.5, 2, 3, 4, 5, 6, 7, np.nan],
+            "count": range(-1, 7),
+            "mixed": [-1, "-1", None, "x", 1.5, "=x", "'", True],
+        }
+    )
+    before = table.copy()
+    found = tables.neutralised(table)
+    assert list(found["text"]) == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "'\rx", "a=b", ""]
+    pd.testing.assert_frame_equal(found[["number", "count"]], table[["number", "count"]])
+    assert list(found["mixed"].drop(2)) == [-1, "'-1", "x", 1.5, "'=x", "'", True]
+    assert found.to_csv(index=False).splitlines()[1] == "'=1+1,-1.5,-1,-1"
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_an_empty_table_can_be_neutralised():
+    assert tables.neutralised(pd.DataFrame({"path": []})).columns.tolist() == ["path"]
+    assert tables.neutralised(pd.DataFrame()).empty
