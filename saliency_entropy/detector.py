@@ -11,7 +11,6 @@ from torch import Tensor
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES, detector_cam
-from saliency_entropy.data.images import load_image
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import min_max, spatial_entropy
 
@@ -46,12 +45,21 @@ class Detector:
         backbone: the network, its weights loaded.
         class_index: whose CAM is shown, see :func:`~saliency_entropy.cam.detector_cam`.
         device: where it runs.
+
+    Raises:
+        UserError: there is no such device.
     """
 
     def __init__(self, backbone: Backbone, class_index: str = "predicted", device: str | torch.device = "cpu") -> None:
-        self.backbone = backbone.eval().requires_grad_(False).to(device)
+        try:
+            self.device = torch.device(device)
+            self.backbone = backbone.eval().requires_grad_(False).to(self.device)
+        except (RuntimeError, AssertionError, TypeError) as error:  # PyTorch raises each of them for some device
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"device={device} cannot be used ({reason}); use cpu, or cuda on a machine with a GPU"
+            ) from None
         self.class_index = class_index
-        self.device = torch.device(device)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Detector":
@@ -75,11 +83,13 @@ class Detector:
         try:
             # Its own weights come from this file; nothing else is fetched or opened.
             backbone = Backbone(**config | {"pretrained": False, "weights_package": None, "checkpoint": None})
-        except TypeError as error:
-            raise UserError(f"{path} does not describe a network of this package ({error})") from None
-        own = {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
+        except Exception as error:  # timm and PyTorch fail in their own ways on values that describe no network
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} does not describe a network of this package ({reason})") from None
         try:
-            backbone.load_state_dict(own)
+            backbone.load_state_dict(
+                {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
+            )
         except (RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"the weights in {path} do not fit the network it describes ({reason})") from None
@@ -114,6 +124,9 @@ class Detector:
             ``(path, pixels, detection)`` in the order of the paths, with the pixels ``(S, S, 3)`` uint8 that the
             network saw; of a file that cannot be read, ``(path, None, why)``.
         """
+        # Imported here: its package imports the LightningDataModule, which the detector itself does without.
+        from saliency_entropy.data.images import load_image
+
         batch: list[tuple[Path, np.ndarray | str]] = []
         for path in paths:
             try:
