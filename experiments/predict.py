@@ -3,8 +3,8 @@
     python experiments/predict.py checkpoint=runs/builtin/droid_cyborg/seed0/checkpoints/best.ckpt images=PATH
     python experiments/predict.py checkpoint=FILE images=PATH output=DIR overlays=false
 
-Writes output/predictions.csv (path, verdict, softmax score, both logits, CAM entropy in nats, focus area in cells)
-and output/overlays/.
+Writes output/predictions.csv (path, verdict, softmax score, both logits, CAM entropy in nats, focus area in cells,
+and the further columns of a manifest) and output/overlays/.
 """
 
 import hydra
