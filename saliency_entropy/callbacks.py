@@ -1,5 +1,6 @@
 """What watches a run: its checkpoints, its table of epochs, its lines on the screen."""
 
+import io
 import logging
 import sys
 import time
@@ -8,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities import rank_zero_only
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from saliency_entropy.run_folder import write_atomically
@@ -18,21 +19,28 @@ from saliency_entropy.run_folder import write_atomically
 log = logging.getLogger(__name__)
 
 
-class BestCheckpoint(ModelCheckpoint):
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of one name, in a folder that may be moved between two launches of a run."""
+
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        super().__init__(dirpath=folder, filename=name, enable_version_counter=False, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the best score when the folder is another, and the next epoch would pass for the best.
+        path = str(Path(self.dirpath) / f"{self.filename}.ckpt")
+        here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
+        scores = dict.fromkeys([path] if self.monitor else [], state_dict["best_model_score"])
+        super().load_state_dict(state_dict | here | {"best_k_models": scores})
+
+
+class BestCheckpoint(RunCheckpoint):
     """``best.ckpt``: the epoch of the highest validation accuracy, the last of equals.
 
     Lightning's own ModelCheckpoint keeps the first of equals; the CYBORG authors' code keeps the last.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename="best",
-            monitor="val/accuracy",
-            mode="max",
-            save_top_k=1,
-            enable_version_counter=False,
-        )
+        super().__init__(folder, "best", monitor="val/accuracy", mode="max", save_top_k=1)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
@@ -41,64 +49,66 @@ class BestCheckpoint(ModelCheckpoint):
 
 def resume_checkpoint(folder: Path) -> ModelCheckpoint:
     """``resume.ckpt``: the state after the last whole epoch, its validation included."""
-    return ModelCheckpoint(
-        dirpath=folder, filename="resume", save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    return RunCheckpoint(folder, "resume", save_on_train_epoch_end=True)
 
 
-class EpochLogger(Logger):
-    """A logger that gets one row an epoch.
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there.
 
-    Lightning hands over the validation figures first and the training figures after them; they are joined here.
+    Lightning writes it into the system's temporary folder first. Where that is another file system, as it often is,
+    moving is copying, and a kill in the middle leaves half a checkpoint in the place of a whole one.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._row: dict[str, Any] = {}
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        data = io.BytesIO()
+        torch.save(checkpoint, data)
+        write_atomically(Path(path), data.getbuffer())
 
-    @property
-    def name(self) -> str:
-        return type(self).__name__
 
-    @property
-    def version(self) -> str:
-        return ""
+class EpochSeed(Callback):
+    """Begins every epoch with random numbers of its own, so that a resumed run draws what an uninterrupted one
+    draws, in dropout for instance."""
 
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The run's configuration is in its config.yaml."""
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if metrics["epoch"] != self._row.get("epoch"):
-            self._row = {}
-        self._row |= {"epoch": int(metrics["epoch"])} | metrics
-        if "train/loss" in self._row and "val/loss" in self._row:
-            self.log_epoch(self._row)
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # The factor keeps the seeds apart: else epoch 1 of seed 0 would draw what epoch 0 of seed 1 draws.
+        torch.manual_seed(1_000_000 * self.seed + trainer.current_epoch)
+
+
+class EpochCallback(Checkpoint):
+    """Gets one row an epoch, before its resume.ckpt is written: an epoch that is not done again has its row.
+
+    Lightning calls a Checkpoint after the module has logged the epoch, and in the order of the callbacks given.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        figures = {name: value.item() for name, value in trainer.callback_metrics.items() if "/" in name}
+        if trainer.is_global_zero:
+            self.log_epoch({"epoch": trainer.current_epoch} | figures)
 
     def log_epoch(self, row: dict[str, float]) -> None:
         """Take the figures of one epoch, by ``split/name``."""
         raise TypeError(f"{type(self).__name__} must define log_epoch(row)")
 
 
-class MetricsTable(EpochLogger):
+class MetricsTable(EpochCallback):
     """``metrics.csv``: one row an epoch. A resumed run writes on where it stopped; an epoch done again replaces
     its row."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self.path = path
 
     def log_epoch(self, row: dict[str, float]) -> None:
         table = pd.DataFrame([row])
-        table["epoch"] = table["epoch"].astype(int)
         if row["epoch"] > 0 and self.path.exists():
             earlier = pd.read_csv(self.path)
             table = pd.concat([earlier[earlier["epoch"] < row["epoch"]], table])
         write_atomically(self.path, table.to_csv(index=False))
 
 
-class EpochLines(EpochLogger):
+class EpochLines(EpochCallback):
     """One plain line an epoch, where the output is not a terminal.
 
     Args:
@@ -107,7 +117,6 @@ class EpochLines(EpochLogger):
     """
 
     def __init__(self, run: str, epochs: int) -> None:
-        super().__init__()
         self.run = run
         self.epochs = epochs
         self._first_epoch: int | None = None

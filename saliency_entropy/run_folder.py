@@ -57,7 +57,7 @@ def register_resolvers() -> None:
 
 def scientific_config(config: dict[str, Any]) -> dict[str, Any]:
     """What decides a run's result, as ``a.b.c`` -> value."""
-    flat = _flatten(config)
+    flat = flatten(config)
     left_out = (*NOT_HASHED, *NOT_HASHED_TRAINER)
     return {
         key: value
@@ -108,13 +108,13 @@ def save_config(folder: Path, config: DictConfig) -> None:
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     """Write a file whole or not at all: a reader, or a run that comes after a kill, never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
@@ -124,10 +124,11 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as ``a.b.c`` -> value."""
     if not isinstance(config, dict):
         return {prefix: config}
     flat = {}
     for key, value in config.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

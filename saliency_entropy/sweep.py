@@ -1,10 +1,13 @@
-"""Where a sweep stands: run 7 of 18, its method and seed, the time left, what failed."""
+"""Around the runs: can their folder be made, and where does a sweep stand (run 7 of 18, time left, what failed)."""
 
 import json
 import logging
 import math
 import os
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,35 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from saliency_entropy.run_folder import write_atomically
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import run_folder, study_folder, write_atomically
 
 log = logging.getLogger(__name__)
+
+
+class CheckFolder(Callback):
+    """A Hydra callback that says in one sentence why the folder of a run or sweep cannot be made.
+
+    Hydra makes it before the command begins, and would show a traceback of its own.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._check(config.runs_dir, lambda: run_folder(config.runs_dir, config.study, config.method.name, config.seed))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._check(config.runs_dir, lambda: study_folder(config.runs_dir, config.study))
+
+    def _check(self, runs_dir: str, name: Callable[[], str]) -> None:
+        # Hydra turns what a callback raises into a warning, but lets it leave.
+        try:
+            folder = Path(name())
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except UserError as error:
+            sys.exit(str(error))
+        except OSError as error:
+            sys.exit(f"runs_dir={runs_dir}: {folder} cannot be written to ({error.strerror}); give another runs_dir=")
 
 
 class SweepProgress(Callback):

@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from saliency_entropy import callbacks, run_folder
 from saliency_entropy.backbone import Backbone
@@ -50,7 +51,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         UserError: something the user gave cannot be used; nothing has been trained then.
     """
     started = time.monotonic()
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config = checked(cfg)
     run_folder.check_same_run(folder, config)
     if run_folder.finished_result(folder) is not None:
         log.info("%s is done: nothing to do", folder)
@@ -88,12 +89,34 @@ def train(cfg: DictConfig, folder: Path) -> None:
     log.info("results: %s", folder)
 
 
+def checked(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values.
+
+    Raises:
+        UserError: a value is missing, or is not one that a run can be trained with.
+    """
+    # Not OmegaConf.missing_keys, which fails on a value that refers to a missing one.
+    values = run_folder.flatten(OmegaConf.to_container(cfg))
+    missing = [key for key, value in values.items() if value == "???"]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given: {missing[0]}=...")
+    config = OmegaConf.to_container(cfg, resolve=True)
+    # Of a single run Hydra's output folder has been checked like this before, of a run in a sweep it has not.
+    run_folder.run_folder(cfg.runs_dir, cfg.study, cfg.method.name, cfg.seed)
+    for group, key in (("trainer", "max_epochs"), ("protocol", "batch_size")):
+        value = config[group][key]
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{group}.{key} is {value!r}; give a whole number from 1 on")
+    return config
+
+
 def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, FaceDataModule]:
     """The module and its data, checked against each other."""
-    if config["protocol"]["class_index"] not in CAM_CLASSES:
-        raise UserError(
-            f"protocol.class_index is {config['protocol']['class_index']!r}; choose one of {', '.join(CAM_CLASSES)}"
-        )
+    class_index = config["protocol"]["class_index"]
+    if class_index is True:  # what YAML makes of protocol.class_index=true
+        class_index = "true"
+    if class_index not in CAM_CLASSES:
+        raise UserError(f"protocol.class_index is {class_index!r}; choose one of {', '.join(CAM_CLASSES)}")
     loss = build_loss(cfg)
     backbone = Backbone(**config["backbone"])
     data = instantiate(cfg.data, map_size=backbone.cam_size, _convert_="all")
@@ -105,9 +128,13 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
         loss,
         optimizer=instantiate(cfg.protocol.optimizer),
         scheduler=instantiate(cfg.protocol.scheduler),
-        class_index=cfg.protocol.class_index,
-        detector_config={"backbone": config["backbone"], "class_index": config["protocol"]["class_index"]},
+        class_index=class_index,
+        detector_config={"backbone": config["backbone"], "class_index": class_index},
     )
+    try:
+        module.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"protocol.optimizer or protocol.scheduler cannot be used ({error}); correct it") from error
     return module, data
 
 
@@ -127,31 +154,34 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
         log.info(
-            "%s epochs (the %s protocol has %s)",
+            "%d %s (the %s protocol has %s)",
             cfg.trainer.max_epochs,
+            "epoch" if cfg.trainer.max_epochs == 1 else "epochs",
             cfg.protocol.name,
             cfg.protocol.max_epochs,
         )
-    loggers = [callbacks.MetricsTable(folder / "metrics.csv")]
     bars = callbacks.progress_bars()
+    # In this order: the epoch's row is written before the state that an interrupted run goes on from.
+    watchers = [*bars, callbacks.EpochSeed(cfg.seed), callbacks.MetricsTable(folder / "metrics.csv")]
     if not bars:
-        loggers.append(callbacks.EpochLines(f"{cfg.method.name} seed {cfg.seed}", cfg.trainer.max_epochs))
-    watchers = [*bars]
+        watchers.append(callbacks.EpochLines(f"{cfg.method.name} seed {cfg.seed}", cfg.trainer.max_epochs))
     if cfg.checkpoints:
         checkpoints = folder / "checkpoints"
         watchers += [callbacks.BestCheckpoint(checkpoints), callbacks.resume_checkpoint(checkpoints)]
     if wandb_run is not None:
-        loggers.append(wandb_run.logger)
         watchers += wandb_run.callbacks
-    return pl.Trainer(
-        **OmegaConf.to_container(cfg.trainer, resolve=True),
-        logger=loggers,
-        callbacks=watchers,
-        default_root_dir=folder,
-        enable_progress_bar=bool(bars),
-        enable_checkpointing=cfg.checkpoints,
-        enable_model_summary=False,
-    )
+    try:
+        return pl.Trainer(
+            **OmegaConf.to_container(cfg.trainer, resolve=True),
+            logger=False if wandb_run is None else wandb_run.logger,
+            callbacks=watchers,
+            plugins=[callbacks.WholeFiles()],
+            default_root_dir=folder,
+            enable_progress_bar=bool(bars),
+            enable_model_summary=False,
+        )
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path) -> None:
@@ -179,10 +209,7 @@ def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> 
 
 
 def save_scores(path: Path, table: pd.DataFrame) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    table.to_parquet(temporary, index=False)
-    temporary.replace(path)
+    run_folder.write_atomically(path, table.to_parquet(index=False))
 
 
 def summarise(
