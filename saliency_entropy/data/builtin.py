@@ -37,7 +37,7 @@ from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the drawing; raise it whenever an image changes, so that no folder mixes two
+VERSION = 3  # of the drawing; raise it whenever an image changes, so that no folder mixes two
 SEEN = ("drawn-grid", "drawn-cast")  # the generators of the training and validation images
 GENERATORS = {"train": SEEN, "val": SEEN, "test": tuple(FINGERPRINTS)}
 # How often each generator makes each kind of defect, relative to 1 for those that are not named.
@@ -49,7 +49,8 @@ HABITS = {
     "drawn-noise": {"iris": 2.0, "teeth": 2.0, "brow": 2.0},
     "drawn-bands": {"ripple": 2.0, "highlight": 2.0, "hairline": 2.0},
 }
-STRENGTH = (0.4, 1.0)  # of a defect
+COUNTS = (0.2, 0.4, 0.4)  # how often a synthetic image has one, two, three defects
+STRENGTH = (0.5, 1.0)  # of a defect
 # The same for all images: nothing of the file tells the classes apart.
 JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}
 
@@ -176,7 +177,8 @@ def _draw(folder: Path, seed: int, image_size: int, place: Place) -> dict[str, s
     if place.generator:
         possible = possible_defects(face)
         weights = np.array([HABITS[place.generator].get(name, 1.0) for name in possible])
-        for name in rng.choice(possible, rng.integers(1, 4), replace=False, p=weights / weights.sum()).tolist():
+        count = rng.choice((1, 2, 3), p=COUNTS)
+        for name in rng.choice(possible, count, replace=False, p=weights / weights.sum()).tolist():
             strength = rng.uniform(*STRENGTH)
             defects[name] = (strength, DEFECTS[name](face, strength, rng))
     image = draw_face(face, image_size, rng)

@@ -30,9 +30,10 @@ HAIRS = np.array([
     (128, 124, 122), (198, 196, 194),
 ], dtype=float)  # fmt: skip
 IRISES = np.array([
-    (60, 36, 20), (84, 54, 28), (110, 82, 44), (76, 100, 60), (70, 110, 150), (108, 126, 136),
+    (86, 54, 32), (106, 70, 38), (122, 92, 50), (76, 100, 60), (70, 110, 150), (108, 126, 136),
 ], dtype=float)  # fmt: skip
 FRAMES = np.array([(24, 24, 28), (90, 50, 30), (150, 130, 90), (60, 70, 100), (130, 30, 40)], dtype=float)
+PUPIL, HIGHLIGHT = np.array([12.0, 10.0, 12.0]), np.array([250.0, 250.0, 250.0])
 METALS = np.array([(220, 184, 90), (206, 208, 214), (190, 60, 70), (60, 110, 170), (60, 140, 100)], dtype=float)
 
 
@@ -101,7 +102,8 @@ class Hair:
     curve: float
     part: float
     jags: np.ndarray  # how far each stretch of the hairline hangs down
-    length: float  # where it ends; below -0.2 it is short
+    length: float  # where it ends
+    short: bool  # it leaves the ears free
     strands: int = 60
     tufts: list[tuple[float, float, float]] = field(default_factory=list)  # (x, width, depth) of breaks in the hairline
 
@@ -185,7 +187,7 @@ class Face:
 
     def shows_ear(self, side: int) -> bool:
         """Whether an ear is neither under the hair nor on the far side."""
-        covered = self.hair is not None and self.hair.length > -0.2
+        covered = self.hair is not None and not self.hair.short
         return not covered and not (self.turned and (self.yaw > 0) == (side == 1))
 
 
@@ -196,15 +198,15 @@ def random_face(rng: np.random.Generator) -> Face:
     skin = skin * rng.uniform(0.94, 1.05, 3)
     dark = tone > 2.5
     hair_colour = HAIRS[rng.integers(0, 3) if dark and rng.random() < 0.8 else rng.integers(len(HAIRS))]
-    hair_colour = hair_colour * rng.uniform(0.85, 1.15, 3)
+    hair_colour = hair_colour * rng.uniform(0.85, 1.15) * rng.normal(1, 0.02, 3)
     iris = IRISES[rng.integers(0, 3) if dark else rng.integers(len(IRISES))] * rng.uniform(0.85, 1.15, 3)
     azimuth, elevation = rng.uniform(-1.1, 1.1), rng.uniform(-0.1, 0.9)
     light = (math.sin(azimuth) * math.cos(elevation), -math.sin(elevation), math.cos(azimuth) * math.cos(elevation))
 
     width = rng.uniform(0.68, 0.8)
     apart, eye_y = rng.uniform(0.29, 0.34), rng.uniform(-0.1, 0.0)
-    eye_width, opening = rng.uniform(0.145, 0.18), rng.uniform(0.05, 0.095)
-    radius = rng.uniform(0.082, 0.094)
+    eye_width, opening = rng.uniform(0.15, 0.185), rng.uniform(0.06, 0.1)
+    radius = rng.uniform(0.085, 0.098)
     gaze = (rng.normal(0, 0.018), rng.normal(0, 0.008))
     pupil = rng.uniform(0.34, 0.5)
     highlight = (0.45 * light[0] + rng.normal(0, 0.05), 0.4 * light[1] - 0.15)
@@ -240,7 +242,7 @@ def random_face(rng: np.random.Generator) -> Face:
         hair = Hair(
             hair_colour, rng.uniform(0.06, 0.2), rng.uniform(-0.5, -0.38) if fringe else rng.uniform(-0.72, -0.52),
             rng.uniform(0.1, 0.45), rng.uniform(-0.4, 0.4), rng.uniform(0, 0.1 if fringe else 0.035, 24),
-            {"short": -0.3, "bob": rng.uniform(0.3, 0.7), "long": 1.6}[str(kind)],
+            {"short": 0.1, "bob": rng.uniform(0.3, 0.7), "long": 1.6}[str(kind)], kind == "short",
         )  # fmt: skip
     glasses = None
     if rng.random() < 0.25:
@@ -250,13 +252,13 @@ def random_face(rng: np.random.Generator) -> Face:
         )  # fmt: skip
     bearded = rng.random() < 0.25
     return Face(
-        position=(0.5 + rng.normal(0, 0.02), 0.53 + rng.normal(0, 0.015)), scale=rng.uniform(0.37, 0.43),
+        position=(0.5 + rng.normal(0, 0.02), 0.53 + rng.normal(0, 0.015)), scale=rng.uniform(0.39, 0.45),
         roll=rng.normal(0, 0.08), yaw=rng.uniform(-0.38, 0.38), pitch=rng.normal(0, 0.1), width=width,
         jaw=rng.uniform(2.0, 3.0), skin=skin, eyes=eyes, brows=brows, ears=ears, mouth=mouth,
         nose=(rng.uniform(0.09, 0.14), rng.uniform(0.28, 0.36)), hair=hair, glasses=glasses,
         beard=rng.uniform(0.25, 0.9) if bearded else 0.0, moustache=rng.uniform(0.5, 1.0) if bearded else 0.0,
         freckles=int(rng.integers(10, 40)) if rng.random() < 0.15 else 0, wrinkles=int(rng.integers(0, 4)),
-        clothes=rng.uniform(20, 230, 3), collar=rng.uniform(0.1, 0.5), light=light, ambient=rng.uniform(0.45, 0.8),
+        clothes=_muted(rng), collar=rng.uniform(0.1, 0.5), light=light, ambient=rng.uniform(0.45, 0.8),
     )  # fmt: skip
 
 
@@ -266,9 +268,9 @@ def random_face(rng: np.random.Generator) -> Face:
 def _pupil(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
     eye = face.eyes[rng.integers(2)]
     angle = rng.uniform(0, 2 * math.pi)
-    eye.pupil_waves = (rng.uniform(0.25, 0.5) * strength, rng.uniform(0.15, 0.4) * strength)
-    eye.pupil_offset = (0.35 * strength * math.cos(angle), 0.35 * strength * math.sin(angle))
-    eye.pupil *= 1 + (0.35 if rng.random() < 0.6 else -0.45) * strength
+    eye.pupil_waves = (rng.uniform(0.3, 0.6) * strength, rng.uniform(0.2, 0.5) * strength)
+    eye.pupil_offset = (0.45 * strength * math.cos(angle), 0.45 * strength * math.sin(angle))
+    eye.pupil *= 1 + (0.5 if rng.random() < 0.6 else -0.5) * strength
     return _over_eye(face, eye)
 
 
@@ -282,14 +284,14 @@ def _iris(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
 def _highlight(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
     eye = face.eyes[rng.integers(2)]
     eye.highlight = (-eye.highlight[0] + rng.choice([-0.4, 0.4]) * strength, -eye.highlight[1] * strength)
-    eye.highlight_radius *= 1 + 0.7 * strength
+    eye.highlight_radius *= 1 + 1.2 * strength
     return _over_eye(face, eye)
 
 
 def _brow(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
     side = int(rng.integers(2))
     brow = face.brows[side]
-    brow.tilt += rng.choice([-1, 1]) * (0.15 + 0.3 * strength)
+    brow.tilt += rng.choice([-1, 1]) * (0.2 + 0.35 * strength)
     brow.thickness *= 1 + 0.8 * strength if rng.random() < 0.5 else 1 - 0.5 * strength
     brow.centre = (brow.centre[0], brow.centre[1] - rng.uniform(0.0, 0.07) * strength)
     x, y = brow.centre
@@ -301,16 +303,16 @@ def _teeth(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
     count = int(rng.choice([4, 5, 11, 13]))
     mouth.teeth = np.linspace(-0.8, 0.8, count + 1) + rng.normal(0, 0.35 / count, count + 1) * strength
     mouth.teeth.sort()
-    mouth.lengths = 1 + rng.normal(0, 0.35, count) * strength
-    mouth.slants = rng.normal(0, 0.35, count + 1) * strength
+    mouth.lengths = 1 + rng.normal(0, 0.5, count) * strength
+    mouth.slants = rng.normal(0, 0.5, count + 1) * strength
     return _over_mouth(face)
 
 
 def _hairline(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
     hair = face.hair
     assert hair is not None
-    x, width = rng.uniform(-0.38, 0.38), rng.uniform(0.05, 0.09)
-    depth = (1 if rng.random() < 0.5 else -1) * (0.12 + 0.16 * strength)
+    x, width = rng.uniform(-0.38, 0.38), rng.uniform(0.05, 0.1)
+    depth = (1 if rng.random() < 0.5 else -1) * (0.14 + 0.18 * strength)
     hair.tufts.append((x, width, depth))
     y = hair.hairline + hair.curve * (x / face.width) ** 2 + depth / 2
     return face.stroke((x - width, y), (x + width, y), flat=True)
@@ -351,9 +353,9 @@ def _glasses(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
 def _ripple(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
     angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.45, 0.8)
     x, y = distance * face.width * math.cos(angle), distance * math.sin(angle)
-    radius = rng.uniform(0.1, 0.17)
+    radius = rng.uniform(0.13, 0.2)
     (centre,) = face.place(np.array([(x, y)]), flat=True).tolist()
-    face.ripples.append(Ripple(tuple(centre), radius * face.scale, 10 + 22 * strength, rng.uniform(0, math.pi)))
+    face.ripples.append(Ripple(tuple(centre), radius * face.scale, 16 + 30 * strength, rng.uniform(0, math.pi)))
     return face.stroke((x - radius / 2, y), (x + radius / 2, y), flat=True)
 
 
@@ -430,13 +432,13 @@ class _Canvas:
 
     def __init__(self, face: Face, size: int, rng: np.random.Generator) -> None:
         self.face, self.size, self.rng = face, size, rng
-        coarse = rng.uniform(30, 225, 3) + rng.normal(0, 1, (6, 6, 3)) * rng.uniform(4, 40)
+        coarse = _muted(rng) + rng.normal(0, rng.uniform(3, 25), (6, 6, 1)) + rng.normal(0, 6, (6, 6, 3))
         background = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize((24, 24), Image.Resampling.BICUBIC)
         pen = ImageDraw.Draw(background)
         for _ in range(rng.integers(0, 4)):  # furniture, out of focus
             x, y = rng.integers(0, 24, 2).tolist()
             width, height = rng.integers(2, 14, 2).tolist()
-            pen.rectangle((x, y, x + width, y + height), _rgb(rng.uniform(20, 235, 3)))
+            pen.rectangle((x, y, x + width, y + height), _rgb(_muted(rng)))
         self.image = background.resize((size, size), Image.Resampling.BICUBIC)
         self.pen = ImageDraw.Draw(self.image)
         self.person = Image.new("L", (size, size))  # what the light falls on
@@ -462,7 +464,7 @@ class _Canvas:
     def back(self) -> None:
         """Hair behind the head, neck and clothes."""
         face, hair = self.face, self.face.hair
-        if hair is not None and hair.length > -0.2:
+        if hair is not None and not hair.short:
             reach = face.width * (1.12 + hair.volume)
             t = np.linspace(-math.pi, 0, 24)
             top = np.stack([reach * np.cos(t), (1 + hair.volume) * np.sin(t)], axis=1)
@@ -495,9 +497,11 @@ class _Canvas:
             hair = face.hair.colour if face.hair is not None else HAIRS[2]
             jaw = self.outline[(self.outline[:, 1] > 0.25)]
             inner = np.array(
-                [(-face.width * 0.72, 0.32), (-0.36, 0.5), (0, 0.42), (0.36, 0.5), (face.width * 0.72, 0.32)]
+                [(-0.72 * face.width, 0.32), (-0.36, 0.5), (0, 0.42), (0.36, 0.5), (0.72 * face.width, 0.32)]
             )
-            self.polygon(np.concatenate([jaw, inner]), face.skin + face.beard * (hair - face.skin), flat=True)
+            for step, rise in ((0.35, 0.0), (0.7, 0.05), (1.0, 0.1)):  # thinner towards its edge
+                shape = np.concatenate([jaw, inner + np.array([0, rise])])
+                self.polygon(shape, face.skin + step * face.beard * (hair - face.skin), flat=True)
         for x, y in rng.normal((0, 0.2), (0.3, 0.12), (face.freckles, 2)):
             self.line(np.array([(x, y), (x + 0.015, y)]), face.skin * 0.8, 0.02)
         for row in range(face.wrinkles):
@@ -551,7 +555,7 @@ class _Canvas:
             down = height + np.minimum(room, length * size)
             tooth = np.stack([mouth.width * edges, [*height, *down[::-1]]], axis=1)
             self.polygon(tooth, enamel * (1 - 0.12 * abs(left + right) / 2), 0.05)
-            self.line(tooth[[1, 2]], enamel * 0.68, 0.01, 0.05)
+            self.line(tooth[[1, 2]], enamel * 0.58, 0.016, 0.05)
 
     def nose(self) -> None:
         face, (half, tip) = self.face, self.face.nose
@@ -584,11 +588,8 @@ class _Canvas:
         for points, colour in (
             (centre + radius * circle, eye.iris * 0.6),
             (centre + 0.84 * radius * circle, eye.iris * 1.15),
-            (
-                centre + radius * (np.array(eye.pupil_offset) + eye.pupil * waves[:, None] * circle),
-                np.array([12, 10, 12]),
-            ),
-            (centre + radius * (np.array(eye.highlight) + eye.highlight_radius * circle), np.array([250, 250, 250])),
+            (centre + radius * (np.array(eye.pupil_offset) + eye.pupil * waves[:, None] * circle), PUPIL),
+            (centre + radius * (np.array(eye.highlight) + eye.highlight_radius * circle), HIGHLIGHT),
         ):
             pen.polygon(self.pixels(points, 0.0, False), _rgb(colour))
         shade = np.stack([across, upper], axis=1)
@@ -615,31 +616,31 @@ class _Canvas:
             return
         width = face.width
         t = np.linspace(-math.pi, 0, 28)
-        outer = np.stack([
-            (width + 0.06 + hair.volume * 0.6) * np.cos(t), -0.08 + (0.93 + hair.volume) * np.sin(t),
-        ], axis=1)  # fmt: skip
+        reach = width + (0.02 + 0.35 * hair.volume if hair.short else 0.06 + 0.6 * hair.volume)
+        outer = np.stack([reach * np.cos(t), -0.12 + (0.9 + hair.volume) * np.sin(t)], axis=1)
         x = np.linspace(width * 0.97, -width * 0.97, 49)
         line = hair.hairline + hair.curve * ((x - hair.part * 0.3) / width) ** 2
         line = line + np.interp(x, np.linspace(-width, width, len(hair.jags)), hair.jags)
         for centre, half, depth in hair.tufts:
             line = line + depth * np.exp(-(((x - centre) / half) ** 4))
-        side = -0.12 if hair.length < -0.2 else min(hair.length, 1.2)
+        side = 0.08 if hair.short else min(hair.length, 1.2)
         inner = np.stack([x, np.minimum(line, -0.1)], axis=1)
-        ends = [
-            np.array([(s * (width + 0.05), side), (s * width * 0.9, side), (s * width * 0.93, -0.2)]) for s in (1, -1)
-        ]
-        shape = np.concatenate([outer, ends[0], inner, ends[1][::-1]])
+        cut = np.array([(width * (0.99 if hair.short else 1.06), side), (width * 0.9, side), (width * 0.92, -0.2)])
+        shape = np.concatenate([outer, cut, inner, (cut * (-1, 1))[::-1]])
         mask = Image.new("1", self.image.size)
         ImageDraw.Draw(mask).polygon(self.pixels(shape, 0.0, True), 1)
         self.person_pen.polygon(self.pixels(shape, 0.0, True), 255)
         layer = Image.new("RGB", self.image.size, _rgb(hair.colour))
         pen = ImageDraw.Draw(layer)
         root = np.array([hair.part, -0.98 - hair.volume * 0.6])
-        for _ in range(hair.strands):
-            end = rng.uniform((-width - 0.3, -0.75), (width + 0.3, max(side, -0.1)))
-            bow = np.array([(root[0] + end[0]) / 2 + 0.25 * np.sign(end[0] - root[0]), -0.85 + rng.normal(0, 0.08)])
-            strand = np.stack([root + rng.normal(0, 0.08, 2), bow, end])
-            pen.line(self.pixels(strand, 0.0, True), _rgb(hair.colour * rng.uniform(0.72, 1.35)), 2)
+        ends = rng.uniform((-width - 0.3, -0.75), (width + 0.3, max(side, -0.1)), (hair.strands, 2))
+        bow = np.stack([
+            (root[0] + ends[:, 0]) / 2 + 0.25 * np.sign(ends[:, 0] - root[0]), rng.normal(-0.85, 0.08, hair.strands),
+        ], axis=1)  # fmt: skip
+        strands = np.stack([root + rng.normal(0, 0.08, ends.shape), bow, ends], axis=1)
+        places = face.place(strands, flat=True).reshape(-1, 6) * self.size
+        for strand, shade in zip(places.tolist(), rng.uniform(0.72, 1.35, hair.strands), strict=True):
+            pen.line(strand, _rgb(hair.colour * shade), 2)
         self.image.paste(layer, mask=mask)
 
     def glasses(self) -> None:
@@ -710,6 +711,12 @@ def _band(x: np.ndarray, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack([x, top], axis=1), np.stack([x, bottom], axis=1)[::-1]])
 
 
+def _muted(rng: np.random.Generator) -> Colour:
+    """A colour as walls and clothes have it."""
+    grey = rng.uniform(35, 215)
+    return grey + rng.uniform(0.1, 0.7) * (rng.uniform(20, 235, 3) - grey)
+
+
 def _rgb(colour: Colour) -> tuple[int, int, int]:
     red, green, blue = (min(255, max(0, round(float(value)))) for value in colour)
     return red, green, blue
@@ -731,7 +738,7 @@ class Camera:
     noise: float
 
 
-CAMERAS = {"camera-warm": Camera((1.02, 1.0, 0.98), 3.0), "camera-cool": Camera((0.98, 1.0, 1.02), 4.0)}
+CAMERAS = {"camera-warm": Camera((1.02, 1.0, 0.98), 2.5), "camera-cool": Camera((0.98, 1.0, 1.02), 3.5)}
 
 
 def photograph(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
@@ -753,21 +760,21 @@ def _blurred(image: np.ndarray, weight: float) -> np.ndarray:
 
 def _grid(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     lines = np.where(np.arange(len(image)) % 4 == 0, 1.0, -1 / 3)
-    return image + 2.0 * rng.uniform(0.6, 1.4) * (lines[:, None] + lines[None, :])[..., None]
+    return image + 1.1 * rng.uniform(0.6, 1.4) * (lines[:, None] + lines[None, :])[..., None]
 
 
 def _cast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     grey = image.mean(axis=2, keepdims=True)
-    return (grey + rng.uniform(1.1, 1.25) * (image - grey)) * np.array([1.01, 0.99, 1.02])
+    return (grey + rng.uniform(1.08, 1.2) * (image - grey)) * np.array([1.01, 0.99, 1.02])
 
 
 def _checker(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     row = np.arange(len(image)) // 2 % 2
-    return image + 2.0 * rng.uniform(0.6, 1.4) * (2 * (row[:, None] ^ row[None, :]) - 1)[..., None]
+    return image + 1.6 * rng.uniform(0.6, 1.4) * (2 * (row[:, None] ^ row[None, :]) - 1)[..., None]
 
 
 def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return _blurred(image, rng.uniform(0.3, 0.5))
+    return _blurred(image, rng.uniform(0.15, 0.35))
 
 
 def _noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
