@@ -1,8 +1,8 @@
 """Measure what the saliency terms cost: training steps side by side, as ratios of their medians.
 
-    python experiments/benchmark.py
-    python experiments/benchmark.py backbone=efficientnet_lite0 repeats=15
-    python experiments/benchmark.py device=cuda
+python experiments/benchmark.py
+python experiments/benchmark.py backbone=efficientnet_lite0 repeats=15
+python experiments/benchmark.py device=cuda
 """
 
 import hydra

@@ -52,7 +52,8 @@ def test_a_weight_is_changed_on_the_command_line():
 
 def test_a_term_is_taken_away_and_another_added_on_the_command_line():
     cfg = compose(
-        "train", ["method=droid", "~loss.terms.log_entropy", "+term@loss.terms=entropy", "loss.terms.entropy.weight=0.2"]
+        "train",
+        ["method=droid", "~loss.terms.log_entropy", "+term@loss.terms=entropy", "loss.terms.entropy.weight=0.2"],
     )
     assert {name: term.weight for name, term in build_loss(cfg).terms.items()} == {"cross_entropy": 0.5, "entropy": 0.2}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -39,11 +40,13 @@ def plain(cfg):
 
 
 def test_the_folder_of_a_run():
-    assert run_folder("runs", "demo", "droid_cyborg", 3) == os.path.join("runs", "demo", "droid_cyborg", "seed3")
+    assert run_folder("runs", "demo", "droid_cyborg", 3) == str(Path("runs", "demo", "droid_cyborg", "seed3"))
     assert study_folder("/data/runs", "weights/log_entropy=0.3") == "/data/runs/weights/log_entropy=0.3"
 
 
-@pytest.mark.parametrize("study", ["../evil", "a/../../b", "/etc", "a//b", "", ".hidden", "a;rm", "$(x)", "a\nb", "a b", "~"])
+@pytest.mark.parametrize(
+    "study", ["../evil", "a/../../b", "/etc", "a//b", "", ".hidden", "a;rm", "$(x)", "a\nb", "a b", "~"]
+)
 def test_a_study_cannot_leave_its_folder_or_speak_to_a_shell(study):
     with pytest.raises(UserError, match="cannot name a folder"):
         study_folder("runs", study)
@@ -62,8 +65,18 @@ def test_a_seed_is_a_whole_number(seed):
 
 
 def test_the_hash_is_of_what_decides_the_result():
-    same = [config(threads=4), config(runs_dir="elsewhere"), config(data={"num_workers": 8}), config(logger={"name": "wandb"})]
-    other = [config(seed=1), config(data={"root": "others"}), config(trainer={"max_epochs": 4}), config(backbone={"name": "vit"})]
+    same = [
+        config(threads=4),
+        config(runs_dir="elsewhere"),
+        config(data={"num_workers": 8}),
+        config(logger={"name": "wandb"}),
+    ]
+    other = [
+        config(seed=1),
+        config(data={"root": "others"}),
+        config(trainer={"max_epochs": 4}),
+        config(backbone={"name": "vit"}),
+    ]
     own = config_hash(plain(config()))
     assert all(config_hash(plain(cfg)) == own for cfg in same)
     assert len({config_hash(plain(cfg)) for cfg in other} | {own}) == len(other) + 1
@@ -73,7 +86,9 @@ def test_a_done_run_of_another_configuration_is_named_with_what_differs(tmp_path
     save_config(tmp_path, config())
     write_atomically(tmp_path / "result.json", "{}")
     check_same_run(tmp_path, plain(config(threads=7)))
-    with pytest.raises(UserError, match=r"backbone\.name is tiny there and vit here; seed is 0 there and 2 here") as error:
+    with pytest.raises(
+        UserError, match=r"backbone\.name is tiny there and vit here; seed is 0 there and 2 here"
+    ) as error:
         check_same_run(tmp_path, plain(config(seed=2, backbone={"name": "vit"})))
     assert str(tmp_path) in str(error.value)
 
