@@ -68,7 +68,7 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
     """Figure 3: mean CAM entropy of the ``train`` or ``val`` images after each epoch, in nats.
 
     The mean over the seeds, in a band of one standard deviation; lines for the maximum, ln of the number of CAM
-    cells, and for the entropy of the human maps where there are any.
+    cells, and for the entropy of the human maps (or what stood for them) where there are any.
     """
     figure, axes = _figure()
     for method, style in method_styles(study.methods).items():
@@ -90,11 +90,11 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
         axes.axhline(np.log(cells), color="#555555", linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
     human = human_entropy(study)
     if human is not None:
-        kind = "Template maps" if template_maps(study) else "Human maps"
-        axes.axhline(human, color="#555555", linestyle=":", linewidth=1.5, label=f"{kind}, {human:.2f}")
+        label = f"{map_kind(study).capitalize()} maps, {human:.2f}"
+        axes.axhline(human, color="#555555", linestyle=":", linewidth=1.5, label=label)
     axes.set_xlabel("Epoch")
     axes.set_ylabel(f"Mean CAM entropy,\n{'training' if split == 'train' else 'validation'} images (nats)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _legend_outside(axes)
     return figure
 
@@ -189,15 +189,18 @@ def mean_roc(study: Study, measures: Measures) -> Figure:
 
 
 def human_entropy(study: Study) -> float | None:
-    """Mean entropy of the training images' human (or template) maps, in nats; None where no run had any."""
+    """Mean entropy of the training images' maps, of whatever :func:`map_kind`, in nats; None where no run had any."""
     found = [run.result.get("human_entropy") for run in study.runs]
     found = [value for value in found if value is not None]
     return float(np.mean(found)) if found else None
 
 
-def template_maps(study: Study) -> bool:
-    """Whether the maps are templates rather than made by people."""
-    return any((run.config.get("data") or {}).get("template_maps") for run in study.runs)
+def map_kind(study: Study) -> str:
+    """What kind of maps stood in the place of human ones: ``human``, ``template`` or ``simulated``."""
+    data = [run.config.get("data") or {} for run in study.runs]
+    if any(config.get("template_maps") for config in data):
+        return "template"
+    return "simulated" if any(config.get("name") == "builtin" for config in data) else "human"
 
 
 def png(figure: Figure) -> bytes:

@@ -112,10 +112,9 @@ def report(cfg: DictConfig) -> None:
 
 def write(output: Path, page: str, runs: pd.DataFrame, shown: list[ShownTable], pictures: list[ShownFigure]) -> None:
     """Leave everything in ``output``, the page last: where it is, what it names is there too."""
-    (output / "figures").mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        (output / "figures" / f"{picture.name}.png").write_bytes(picture.png)
-        (output / "figures" / f"{picture.name}.pdf").write_bytes(figures.pdf(picture.figure))
+        write_atomically(output / "figures" / f"{picture.name}.png", picture.png)
+        write_atomically(output / "figures" / f"{picture.name}.pdf", figures.pdf(picture.figure))
     write_atomically(output / "runs.csv", tables.neutralised(runs).to_csv(index=False))
     for table in shown:
         write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
@@ -161,10 +160,10 @@ def shown_figures(study: Study, measures: Measures) -> list[ShownFigure]:
         distribution = f"{boxes} Methods of fewer than {figures.MIN_BOX} seeds are drawn as one point a run."
     else:
         distribution = points if few else boxes
-    human = "" if figures.human_entropy(study) is None else (
-        " Dotted: the mean entropy of the "
-        + ("template maps, which are not human maps." if figures.template_maps(study) else "human maps.")
-    )  # fmt: skip
+    human = ""
+    if figures.human_entropy(study) is not None:
+        kind = figures.map_kind(study)
+        human = f" Dotted: the mean entropy of the {kind} maps" + ("." if kind == "human" else ", not human maps.")
     return [
         ShownFigure(
             "cam_entropy_by_epoch",
@@ -238,8 +237,8 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
             "The faces are drawn by a program (data: builtin). These figures show that everything works; they say "
             "nothing about real faces."
         )
-    if figures.template_maps(study):
-        warnings.append("Where maps were needed these are template maps, not human maps.")
+    if (kind := figures.map_kind(study)) != "human":
+        warnings.append(f"Where human maps are needed, these runs had {kind} maps, not human maps.")
     return [*warnings, *study.warnings, *measures.warnings]
 
 

@@ -13,6 +13,7 @@ from saliency_entropy.study.statistics import holm, paired_difference, true_posi
 
 # With fewer images the AUROC of one generator says more about these images than about the generator.
 MIN_IMAGES = 30
+GENERATOR_COLUMNS = ["generator", "seen", "against", "synthetic", "real"]
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 NONE = "–"
 MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
@@ -73,7 +74,8 @@ def measure(study: Study) -> Measures:
         warnings.append(f"Column compare_with names {', '.join(unknown)}, but no real test image has such a source.")
     return Measures(
         pd.DataFrame(rows),
-        pd.DataFrame(by_generator),
+        # The columns are named for a test set without synthetic images.
+        pd.DataFrame(by_generator, columns=["method", "seed", *GENERATOR_COLUMNS, "auroc"]),
         {method: np.stack(curves) for method, curves in roc.items()},
         chosen,
         warnings,
@@ -195,9 +197,8 @@ def method_table(measures: Measures) -> pd.DataFrame:
 
 def generator_table(measures: Measures) -> pd.DataFrame:
     """A row a generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
-    keys = ["generator", "seen", "against", "synthetic", "real", "method"]
     return (
-        measures.generators.groupby(keys, sort=False)["auroc"]
+        measures.generators.groupby([*GENERATOR_COLUMNS, "method"], sort=False)["auroc"]
         .agg(seeds="size", auroc_mean="mean", auroc_std="std")
         .reset_index()
     )
@@ -229,9 +230,7 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> pd.DataFrame:
 def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     """:func:`generator_table` as a reader sees it: a row a generator and set of real images, a column a method."""
     rows = []
-    for (generator, seen, against, synthetic, real), own in table.groupby(
-        ["generator", "seen", "against", "synthetic", "real"], sort=False
-    ):
+    for (generator, seen, against, synthetic, real), own in table.groupby(GENERATOR_COLUMNS, sort=False):
         values = dict(zip(own["method"], own.to_dict("records"), strict=True))
         rows.append(
             {
@@ -245,7 +244,7 @@ def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFram
                 for method, title in titles.items()
             }
         )
-    return pd.DataFrame(rows, columns=None if rows else ["Generator", "In training", "Against real", "Images"])
+    return pd.DataFrame(rows)
 
 
 def notes(table: pd.DataFrame, measures: Measures) -> list[str]:

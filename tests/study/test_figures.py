@@ -73,11 +73,13 @@ def test_epochs_that_one_run_lacks_are_the_mean_of_the_others(tmp_path):
     assert drawn.get_ydata()[2] == pytest.approx(longer[2])
 
 
-def test_without_maps_there_is_no_human_line_and_template_maps_are_called_so(tmp_path):
+def test_without_maps_there_is_no_human_line_and_other_maps_are_called_what_they_are(tmp_path):
     write_run(tmp_path / "a", "droid", 0, result={"human_entropy": None})
     assert legend_labels(figures.cam_entropy_by_epoch(read_study(tmp_path / "a"))) == ["DROID", "Maximum, ln 49"]
     write_run(tmp_path / "b", "droid", 0, config={"data": {"template_maps": True}})
     assert legend_labels(figures.cam_entropy_by_epoch(read_study(tmp_path / "b")))[-1] == "Template maps, 3.00"
+    write_run(tmp_path / "c", "droid", 0, config={"data": {"name": "builtin"}})
+    assert legend_labels(figures.cam_entropy_by_epoch(read_study(tmp_path / "c")))[-1] == "Simulated maps, 3.00"
 
 
 def test_auroc_against_cam_entropy(study, measures):
@@ -137,6 +139,12 @@ def test_one_seed_has_no_band(tmp_path):
     assert not figures.mean_roc(study, tables.measure(study)).axes[0].collections
     band = figures.cam_entropy_by_epoch(study).axes[0].collections
     assert all(len(path.vertices) == 0 for group in band for path in group.get_paths())
+
+
+def test_a_study_of_one_epoch_has_one_tick(tmp_path):
+    axes = figures.cam_entropy_by_epoch(read_study(write_study(tmp_path, {"droid": 2}, epochs=1))).axes[0]
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
 
 
 def test_further_methods_have_room_and_signs_in_titles_are_no_formulas(tmp_path):

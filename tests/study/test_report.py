@@ -180,11 +180,20 @@ def test_drawn_faces_template_maps_and_differing_runs_are_said_at_the_top(tmp_pa
     top = (write_report(tmp_path) / "index.html").read_text().partition("</header>")[0]
     for words in (
         "The faces are drawn by a program",
-        "template maps, not human maps",
+        "had template maps, not human maps",
         "The runs differ in backbone.name",
     ):
         assert words in top
         assert words in caplog.text
+
+
+@pytest.mark.parametrize("label", ["real", "synthetic"])
+def test_a_test_set_of_one_class_is_reported_without_auroc(tmp_path, label):
+    images = scored_images()
+    study = write_study(tmp_path, {"cross_entropy": 1, "droid": 6}, images=images[images["label"] == label])
+    page = (write_report(study) / "index.html").read_text()
+    assert "The test images are all real or all synthetic, so there is no AUROC." in page
+    assert ('id="generators"' in page) == (label == "synthetic")
 
 
 def test_words_from_data_are_text(tmp_path, caplog):
