@@ -1,0 +1,147 @@
+"""A study in one command: every run once, whatever fails, whatever was there before."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.sweep import count_runs
+
+METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
+ROOT = Path(__file__).parents[1]
+
+
+def state(folder: Path) -> dict[str, object]:
+    """What must be the same in two launches of a run."""
+    result = json.loads((folder / "result.json").read_text())
+    del result["wall_seconds"], result["finished"], result["study"]
+    weights = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    return {
+        "result": result,
+        "metrics": (folder / "metrics.csv").read_text(),
+        "scores": pd.read_parquet(folder / "scores" / "test.parquet").to_csv(),
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
+    }
+
+
+def lines(text: str, word: str) -> list[str]:
+    """Those that begin with a word, without their time."""
+    stripped = [line.partition("] ")[2] for line in text.splitlines()]
+    return [line for line in stripped if line.startswith(word)]
+
+
+def test_the_six_methods_in_one_process_in_two_and_alone(
+    command: Callable, train_small: Callable[..., Path], tmp_path: Path
+) -> None:
+    sweep = ["-m", "seed=0,1", f"method={','.join(METHODS)}", "trainer.max_epochs=1"]
+    one = command(*sweep, "study=one")
+    assert one.code == 0, one.err
+    expected = [f"run {number} of 12: {method}, seed {seed}" for number, (seed, method) in enumerate(
+        [(seed, method) for seed in (0, 1) for method in METHODS], start=1)]  # fmt: skip
+    assert [re.sub(", at most .* left$", "", line) for line in lines(one.out, "run ")] == expected
+    assert lines(one.out, "sweep ended") == ["sweep ended: 12 runs, 12 trained, 0 done before"]
+    assert one.out.splitlines()[-1].endswith("sweep ended: 12 runs, 12 trained, 0 done before")
+
+    two = command(*sweep, "study=two", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert two.code == 0, two.err
+    assert len(list((tmp_path / "runs" / "two" / ".sweep").rglob("*.json"))) == 12
+
+    for study in ("one", "two"):
+        folders = {path.parent for path in (tmp_path / "runs" / study).rglob("result.json")}
+        assert folders == {tmp_path / "runs" / study / method / f"seed{seed}" for method in METHODS for seed in (0, 1)}
+    results = {}
+    for method in METHODS:
+        for seed in (0, 1):
+            both = [state(tmp_path / "runs" / study / method / f"seed{seed}") for study in ("one", "two")]
+            assert both[0] == both[1], (method, seed)
+            results[method, seed] = both[0]
+    assert len({tuple(result["weights"].values()) for result in results.values()}) == 12
+
+    alone = train_small(tmp_path / "alone", "method=hseb", "seed=1", "trainer.max_epochs=1")
+    assert state(alone) == results["hseb", 1]
+
+
+def test_a_run_that_fails_does_not_stop_the_others(
+    command: Callable, faces: Path, own_faces: Path, tmp_path: Path
+) -> None:
+    """Then the same command trains only what is missing."""
+    table = pd.read_csv(own_faces / "manifest.csv", keep_default_na=False).assign(human_map="")
+    table.to_csv(own_faces / "manifest.csv", index=False)
+    sweep = ["-m", "method=cross_entropy,cyborg,droid", "trainer.max_epochs=1", "study=maps"]
+    first = command(*sweep, f"data.root={own_faces}")
+    assert first.code == 1
+    assert "Traceback" not in first.out + first.err
+    failed = lines(first.out + first.err, "run 2 of 3 failed")
+    assert len(failed) == 1
+    assert failed[0].startswith("run 2 of 3 failed, the others go on: method cyborg (term human_saliency) needs human")
+    assert lines(first.out, "run 3 of 3")[0].endswith("1 failed (cyborg/seed0)")
+    assert lines(first.out, "sweep ended") == ["sweep ended: 3 runs, 2 trained, 0 done before, 1 failed (cyborg/seed0)"]
+    study = tmp_path / "runs" / "maps"
+    assert {path.parent.parent.name for path in study.rglob("result.json")} == {"cross_entropy", "droid"}
+
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("*") if path.suffix in (".ckpt", ".json", ".csv")}
+    rows = pd.read_csv(faces / "manifest.csv", keep_default_na=False)
+    for source in (faces / "maps").iterdir():
+        (own_faces / "maps" / source.name).write_bytes(source.read_bytes())
+    rows.to_csv(own_faces / "manifest.csv", index=False)
+    second = command(*sweep, f"data.root={own_faces}")
+    assert second.code == 0, second.err
+    assert lines(second.out, "sweep ended") == ["sweep ended: 3 runs, 1 trained, 2 done before"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (study / "cyborg" / "seed0" / "result.json").exists()
+
+
+def test_an_error_of_the_program_does_not_stop_the_others_either(
+    command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saliency_entropy import training
+
+    original = training.load_best
+
+    def failing(module: object, folder: Path) -> None:
+        if folder.name == "seed0":
+            raise RuntimeError("out of memory")
+        original(module, folder)
+
+    monkeypatch.setattr(training, "load_best", failing)
+    ended = command("-m", "seed=0,1", "method=droid", "trainer.max_epochs=1")
+    assert ended.code == 1
+    assert lines(ended.out, "sweep ended") == ["sweep ended: 2 runs, 1 trained, 0 done before, 1 failed (droid/seed0)"]
+    assert "RuntimeError: out of memory" in ended.err
+
+
+def test_a_single_run_is_no_sweep(command: Callable, tmp_path: Path) -> None:
+    ended = command("method=droid", "trainer.max_epochs=1")
+    assert not lines(ended.out, "run ") + lines(ended.out, "sweep ended")
+    assert not (tmp_path / "runs" / "faces" / ".sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "runs"),
+    [
+        (["seed=0,1,2", "method=droid,hseb"], 6),
+        (["seed=range(0,10)"], 10),
+        (["experiment=paper"], 60),
+        (["experiment=paper", "seed=0,1"], 12),
+        (["experiment=paper", "seed=3", "method=droid"], 1),
+        (["seed=0", "loss.terms.log_entropy.weight=choice(0.1,0.3)"], 2),
+    ],
+)
+def test_how_many_runs_a_sweep_has(overrides: list[str], runs: int) -> None:
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        # What Hydra gives the callback: the sweep's overrides are left out of the composition.
+        kept = [override for override in overrides if override.startswith("experiment")]
+        cfg = compose("train", kept, return_hydra_config=True)
+    HydraConfig.instance().cfg = None
+    cfg.hydra.overrides.task = overrides
+    assert count_runs(cfg) == runs

@@ -1,0 +1,470 @@
+"""Whole runs: what they leave, that they repeat, that an interrupted one ends like an uninterrupted one."""
+
+import json
+import logging
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from saliency_entropy import callbacks
+from saliency_entropy.errors import UserError
+from saliency_entropy.metrics import auroc
+from saliency_entropy.run_folder import config_hash
+from saliency_entropy.training import split_figures, summarise
+
+ROOT = Path(__file__).parents[1]
+TrainSmall = Callable[..., Path]
+SCORES = ["logit_real", "logit_synthetic", "cam_entropy", "cam_human_mse", "cam_human_correlation"]
+
+
+def assert_equal(one: object, other: object) -> None:
+    """Bit for bit, tensors inside too."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_equal(left, right)
+    else:
+        assert one == other
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    for split in ("val", "test"):
+        pd.testing.assert_frame_equal(*(pd.read_parquet(f / "scores" / f"{split}.parquet") for f in (one, other)),
+                                      check_exact=True)  # fmt: skip
+    for name in ("best", "resume"):
+        states = [torch.load(f / "checkpoints" / f"{name}.ckpt", weights_only=True) for f in (one, other)]
+        for key in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "detector"):
+            assert_equal(*(state[key] for state in states))
+    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
+    for result in results:
+        del result["wall_seconds"], result["finished"]
+    assert results[0] == results[1]
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Everything a run left but Hydra's own log: time of the last change and content."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+# --- what a run leaves
+
+
+@pytest.fixture(scope="module")
+def done(train_small: TrainSmall, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of droid_cyborg; to be read only."""
+    return train_small(tmp_path_factory.mktemp("done"), "method=droid_cyborg")
+
+
+def test_the_files_of_a_run(done: Path) -> None:
+    assert sorted(contents(done)) == [
+        "checkpoints/best.ckpt", "checkpoints/resume.ckpt", "config.yaml", "metrics.csv", "result.json",
+        "scores/test.parquet", "scores/val.parquet",
+    ]  # fmt: skip
+    newest = max(path.stat().st_mtime_ns for path in done.rglob("*") if path.is_file())
+    assert (done / "result.json").stat().st_mtime_ns == newest
+
+
+def test_its_configuration_is_resolved(done: Path, faces: Path) -> None:
+    text = (done / "config.yaml").read_text()
+    assert "${" not in text
+    cfg = OmegaConf.create(text)
+    assert (cfg.data.root, cfg.data.batch_size, cfg.data.source.path) == (str(faces), 8, f"{faces}/manifest.csv")
+    assert cfg.loss.terms.log_entropy.weight == 0.3
+
+
+def test_its_scores(done: Path, faces: Path) -> None:
+    """Every test image once, in the manifest's order, with all of the manifest's columns."""
+    manifest = pd.read_csv(faces / "manifest.csv", keep_default_na=False, dtype=str)
+    for split in ("val", "test"):
+        scores = pd.read_parquet(done / "scores" / f"{split}.parquet")
+        rows = manifest[manifest["split"] == split].reset_index(drop=True)
+        assert list(scores) == ["path", "label", "split", "generator", "source", "human_map", "pose", *SCORES]
+        pd.testing.assert_frame_equal(scores[list(rows)], rows, check_dtype=False)
+        assert np.isfinite(scores[SCORES[:3]]).all(axis=None)
+        for column in SCORES[3:]:
+            assert (scores[column].notna() == (scores["human_map"] != "")).all()
+
+
+def test_the_scores_are_those_of_the_best_epoch(done: Path, faces: Path) -> None:
+    from saliency_entropy.detector import Detector
+
+    scores = pd.read_parquet(done / "scores" / "test.parquet")
+    detector = Detector.from_checkpoint(done / "checkpoints" / "best.ckpt")
+    judged = [found for *_, found in detector.judge([faces / path for path in scores["path"]])]
+    for name in SCORES[:3]:
+        np.testing.assert_allclose(scores[name], [getattr(found, name) for found in judged], rtol=1e-4, atol=1e-5)
+
+
+def test_its_result(done: Path) -> None:
+    result = json.loads((done / "result.json").read_text())
+    epochs = pd.read_csv(done / "metrics.csv")
+    scores = pd.read_parquet(done / "scores" / "test.parquet")
+    assert (result["method"], result["seed"], result["study"], result["data"]) == ("droid_cyborg", 0, "faces", "faces")
+    assert (result["epochs"], result["cam_cells"], result["train_generators"]) == (2, 9, ["gan", "vae"])
+    best = epochs["val/accuracy"][::-1].idxmax()
+    assert result["best_epoch"] == best
+    assert result["val"]["accuracy"] == pytest.approx(epochs["val/accuracy"][best])
+    assert result["val"]["cam_entropy"] == pytest.approx(epochs["val/cam_entropy"][best], rel=1e-4)
+    synthetic = (scores["label"] == "synthetic").to_numpy()
+    right = (scores["logit_synthetic"] > scores["logit_real"]) == synthetic
+    assert result["test"]["accuracy"] == pytest.approx(right.mean())
+    assert result["test"]["auroc"] == pytest.approx(auroc(scores["logit_synthetic"].to_numpy(), synthetic))
+    assert result["test"]["images"] == 12
+    unseen = scores[(scores["label"] == "real") | (scores["generator"] == "new")]
+    assert 0 < (unseen["label"] == "synthetic").sum() < synthetic.sum()
+    expected = auroc(unseen["logit_synthetic"].to_numpy(), (unseen["label"] == "synthetic").to_numpy())
+    assert result["test"]["auroc_unseen"] == pytest.approx(expected)
+    assert result["val"]["auroc_unseen"] is None
+    assert result["config_hash"] == config_hash(OmegaConf.to_container(OmegaConf.load(done / "config.yaml")))
+    assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert result["wall_seconds"] > 0
+    assert result["git_commit"] is None or len(result["git_commit"].removesuffix("+")) == 40
+
+
+def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, configure, tmp_path: Path) -> None:
+    epochs = pd.read_csv(done / "metrics.csv")
+    table = pd.concat([epochs.iloc[[0]]] * 5, ignore_index=True)
+    table["epoch"] = range(5)
+    table["val/accuracy"] = [0.6, 0.9, 0.6, 0.9, 0.8]
+    table.to_csv(tmp_path / "metrics.csv", index=False)
+
+    class Data:
+        train_generators = ("gan",)
+        map_size = (3, 3)
+
+    config = OmegaConf.to_container(configure("method=droid_cyborg"), resolve=True)
+    assert summarise(config, tmp_path, Data(), {})["best_epoch"] == 3
+
+
+def test_figures_of_a_score_table_by_hand() -> None:
+    table = pd.DataFrame(
+        {
+            "label": ["real", "real", "synthetic", "synthetic"],
+            "generator": ["", "", "gan", "new"],
+            "logit_real": [0.0, 1.0, 0.0, 3.0],
+            "logit_synthetic": [-1.0, 2.0, 1.0, 2.5],
+            "cam_entropy": [1.0, 2.0, 3.0, 4.0],
+        }
+    )
+    # 2.5 beats both real images, 1.0 the first only.
+    assert split_figures(table, ["gan"]) == {
+        "auroc": 0.75, "accuracy": 0.5, "cam_entropy": 2.5, "images": 4, "auroc_unseen": 1.0,
+    }  # fmt: skip
+
+
+# --- the same again
+
+
+def test_a_seed_gives_the_same_run_whatever_the_process_did_before(
+    train_small: TrainSmall, done: Path, tmp_path: Path
+) -> None:
+    train_small(tmp_path / "other", "method=hseb", "seed=1")
+    again = train_small(tmp_path / "again", "method=droid_cyborg")
+    assert_same_run(done, again)
+
+
+def test_another_seed_gives_another_run(train_small: TrainSmall, done: Path, tmp_path: Path) -> None:
+    other = train_small(tmp_path, "method=droid_cyborg", "seed=1")
+    assert (done / "metrics.csv").read_bytes() != (other / "metrics.csv").read_bytes()
+    logits = [pd.read_parquet(folder / "scores" / "test.parquet")["logit_synthetic"] for folder in (done, other)]
+    assert (logits[0] != logits[1]).all()
+
+
+def test_images_from_memory_or_from_workers_give_the_same_run(
+    train_small: TrainSmall, done: Path, tmp_path: Path
+) -> None:
+    other = train_small(tmp_path, "method=droid_cyborg", "data.in_memory=false", "data.num_workers=2")
+    assert (done / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+
+
+def test_a_done_run_is_left_as_it_is(train_small: TrainSmall, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = train_small(tmp_path, "method=fmmmse", "trainer.max_epochs=1")
+    before = contents(folder)
+    with caplog.at_level(logging.INFO):
+        started = time.monotonic()
+        train_small(folder, "method=fmmmse", "trainer.max_epochs=1", "threads=2", "data.num_workers=1")
+        seconds = time.monotonic() - started
+    assert f"{folder} is done: nothing to do" in caplog.messages
+    assert contents(folder) == before
+    assert seconds < 2
+
+    with pytest.raises(UserError) as error:
+        train_small(folder, "method=fmmmse", "trainer.max_epochs=3")
+    assert f"{folder} holds a run of another configuration (trainer.max_epochs is 1 there and 3 here)" in str(error)
+    assert contents(folder) == before
+
+
+# --- interrupted runs
+
+
+class Stopped(Exception):
+    """A run that ended from outside."""
+
+
+class StoppingFiles(callbacks.WholeFiles):
+    """Stops the run at the n-th resume.ckpt, before or after it is written."""
+
+    def __init__(self, resume_checkpoint: int, after: bool) -> None:
+        self.left = resume_checkpoint
+        self.after = after
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options: object = None) -> None:
+        self.left -= Path(path).name == "resume.ckpt"
+        stop = self.left == 0 and Path(path).name == "resume.ckpt"
+        if self.after or not stop:
+            super().save_checkpoint(checkpoint, path, storage_options)
+        if stop:
+            raise Stopped
+
+
+INTERRUPTED = [
+    ["method=droid_cyborg"],
+    ["method=droid_cyborg", "protocol=author", "protocol.scheduler.step_size=2"],
+    ["method=hseb", "+backbone.timm_options={drop_rate: 0.5}"],
+]
+
+
+@pytest.mark.parametrize("overrides", INTERRUPTED, ids=["paper", "author", "dropout"])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
+    overrides = [*overrides, "trainer.max_epochs=4"]
+    whole = train_small(tmp_path / "whole", *overrides)
+    folder = tmp_path / "parts"
+    for resume_checkpoint, after in ((2, True), (1, False), (1, True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(callbacks, "WholeFiles", lambda n=resume_checkpoint, after=after: StoppingFiles(n, after))
+            with pytest.raises(Stopped):
+                train_small(folder, *overrides)
+        assert not (folder / "result.json").exists()
+        torch.rand(7)  # another process would not go on with the same random numbers
+        folder = folder.rename(tmp_path / f"parts{resume_checkpoint}{after}")
+    train_small(folder, *overrides)
+    assert_same_run(whole, folder)
+    if "protocol=author" in overrides:
+        rates = torch.load(folder / "checkpoints" / "resume.ckpt", weights_only=True)["lr_schedulers"][0]
+        assert rates["_last_lr"] == pytest.approx([0.05 * 0.1**2])
+
+
+def test_a_run_killed_anywhere_goes_on(train_small: TrainSmall, small: list[str], tmp_path: Path) -> None:
+    overrides = [*small, "method=droid", "trainer.max_epochs=8", "study=killed"]
+    whole = train_small(tmp_path / "whole", *overrides)
+    folder = tmp_path / "killed" / "droid" / "seed0"
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "experiments" / "train.py", *overrides, f"runs_dir={tmp_path}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "checkpoints" / "resume.ckpt").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (folder / "result.json").exists(), "it ended before it was killed"
+    train_small(folder, *overrides)
+    assert_same_run(whole, folder)
+
+
+def test_a_run_stopped_while_scoring_scores_again(train_small: TrainSmall, done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(done, folder)
+    (folder / "result.json").unlink()
+    (folder / "scores" / "test.parquet").unlink()
+    train_small(folder, "method=droid_cyborg")
+    assert_same_run(done, folder)
+
+
+# --- the command
+
+
+def test_help_comes_quickly_without_pytorch() -> None:
+    program = (
+        "import runpy, sys; sys.argv = ['train.py', '--help']\n"
+        "try: runpy.run_path('experiments/train.py', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'pytorch_lightning', 'timm', 'pandas'} & set(sys.modules)\n"
+    )
+    started = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "hseb" in ended.stdout
+    assert time.monotonic() - started < 10
+
+
+def test_the_command_prints_plain_lines(command, tmp_path: Path) -> None:
+    ended = command("method=cross_entropy", "seed=3", "study=mine/first")
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "runs" / "mine" / "first" / "cross_entropy" / "seed3"
+    assert (folder / "result.json").exists()
+    lines = [line.partition("] ")[2] for line in ended.out.splitlines()]
+    assert [line for line in lines if line.startswith("cross_entropy seed 3, epoch ")] == lines[4:6]
+    assert lines[6].startswith("Cross-entropy, seed 3: test AUROC ")
+    assert lines[7:] == [f"results: {folder}"]
+    assert "\x1b" not in ended.out + ended.err
+    assert ended.err == ""
+
+
+def test_the_command_shows_bars_on_a_terminal(small: list[str], tmp_path: Path) -> None:
+    own, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "experiments" / "train.py", *small, f"runs_dir={tmp_path}"],
+        stdout=other, stderr=other, stdin=other, cwd=tmp_path, env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
+    )  # fmt: skip
+    os.close(other)
+    printed = b""
+    try:
+        while chunk := os.read(own, 65536):
+            printed += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(own)
+    text = printed.decode()
+    assert process.wait() == 0, text
+    assert "Epoch 1/1" in text
+    assert "━" in text
+    assert "epoch 1/2: loss" not in text
+    assert "results: " in text
+
+
+def test_overfitting_a_batch(command, small: list[str], tmp_path: Path) -> None:
+    # Without the epochs that the small run has set.
+    defaults = [override for override in small if not override.startswith("trainer.max_epochs")]
+    ended = command("debug=overfit", "method=cross_entropy", defaults=defaults)
+    assert ended.code == 0, ended.err
+    folder = tmp_path / "runs" / "debug" / "cross_entropy" / "seed0"
+    losses = pd.read_csv(folder / "metrics.csv")["train/loss"]
+    assert len(losses) == 30
+    assert losses.iloc[-1] < 0.1 < 0.5 < losses.iloc[0]
+    assert not list(folder.rglob("*.ckpt"))
+    assert not (folder / "result.json").exists()
+
+
+# --- mistakes
+
+
+def edit(root: Path, row: int, **values: str) -> None:
+    table = pd.read_csv(root / "manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[row, list(values)] = list(values.values())
+    table.to_csv(root / "manifest.csv", index=False)
+
+
+MISTAKES = {
+    "method": (["method=droids"], r"Could not find 'method/droids'"),
+    "backbone": (["backbone=alexnet"], r"Could not find 'backbone/alexnet'"),
+    "data": (["data=ffhq"], r"Could not find 'data/ffhq'"),
+    "term": (["+term@loss.terms=entropies"], r"Could not find 'term/entropies'"),
+    "key": (["sed=3"], r"Could not override 'sed'"),
+    "a weight without a term": (
+        ["method=droid", "+loss.terms.human_saliency.weight=0.3"],
+        r"^loss\.terms\.human_saliency is .* method droid has no term of that name",
+    ),
+    "a term without a weight": (
+        ["+term@loss.terms=entropy"],
+        r"^loss\.terms\.entropy\.weight must be given: loss\.terms\.entropy\.weight=\.\.\.$",
+    ),
+    "seed": (["seed=-1"], r"^seed=-1 is not a whole number from 0 to"),
+    "seed of a sweep": (["-m", "seed=-1,1.5"], r"^seed=-1 is not a whole number from 0 to"),
+    "study": (["study=../x"], r"^study='\.\./x' cannot name a folder"),
+    "study of a sweep": (["-m", "study=../x"], r"^study='\.\./x' cannot name a folder"),
+    "class": (["protocol.class_index=real"], r"^protocol\.class_index is 'real'; choose one of predicted, true,"),
+    "root": (["data.root=/no/where"], r"^data\.root=/no/where does not exist; set data\.root to"),
+    "runs": (["runs_dir=/dev/null/runs"], r"^runs_dir=/dev/null/runs: .* cannot be written to \(Not a directory\)"),
+    "epochs": (["trainer.max_epochs=0"], r"^trainer\.max_epochs is 0; give a whole number from 1 on$"),
+    "batch": (["protocol.batch_size=0"], r"^protocol\.batch_size is 0; give a whole number from 1 on$"),
+    "rate": (["protocol.optimizer.lr=fast"], r"^protocol\.optimizer or protocol\.scheduler cannot be used \("),
+    "precision": (["trainer.precision=half"], r"^trainer: Precision 'half' is invalid"),
+    "trainer": (["+trainer.epochs=3"], r"^trainer: .*unexpected keyword argument 'epochs'"),
+}
+
+
+def assert_one_sentence(ended, message: str, tmp_path: Path) -> None:
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    found = [line for line in ended.err.splitlines() if re.search(message, line)]
+    assert len(found) == 1, ended.err
+    assert "epoch 1/" not in ended.out
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence_before_anything_is_trained(command, tmp_path: Path, mistake: str) -> None:
+    arguments, message = MISTAKES[mistake]
+    assert_one_sentence(command(*arguments), message, tmp_path)
+
+
+def test_a_root_that_is_not_given(command, tmp_path: Path) -> None:
+    ended = command(defaults=["data=faces", "backbone=tiny"])
+    assert_one_sentence(ended, r"^data\.root must be given: data\.root=\.\.\.$", tmp_path)
+
+
+def test_a_missing_image_names_its_row(command, own_faces: Path, tmp_path: Path) -> None:
+    (own_faces / "test" / "4.png").unlink()
+    ended = command(f"data.root={own_faces}")
+    assert_one_sentence(ended, r"manifest\.csv: column path .* row 37, 'test/4\.png', does not exist", tmp_path)
+
+
+def test_a_broken_test_image_is_found_before_training(command, own_faces: Path, tmp_path: Path) -> None:
+    whole = (own_faces / "test" / "4.png").read_bytes()
+    (own_faces / "test" / "4.png").write_bytes(whole[: len(whole) // 2])
+    ended = command(f"data.root={own_faces}")
+    assert_one_sentence(ended, r"manifest\.csv: 1 file cannot be used: row 37: .*4\.png", tmp_path)
+
+
+def test_a_wrong_label_names_its_row(command, own_faces: Path, tmp_path: Path) -> None:
+    edit(own_faces, 3, label="fake")
+    ended = command(f"data.root={own_faces}")
+    assert_one_sentence(ended, r"column label must be real or synthetic: row 5 has 'fake'", tmp_path)
+
+
+@pytest.mark.parametrize("method", ["cyborg", "hseb", "droid_cyborg"])
+def test_a_method_that_needs_maps_on_data_without(command, own_faces: Path, tmp_path: Path, method: str) -> None:
+    edit(own_faces, slice(None), human_map="")
+    ended = command(f"data.root={own_faces}", f"method={method}")
+    assert_one_sentence(ended, rf"^method {method} \(term \w+\) needs human maps", tmp_path)
+
+
+def test_a_constant_map_is_named(command, own_faces: Path, tmp_path: Path) -> None:
+    Image.new("L", (16, 16), 80).save(own_faces / "maps" / "train_1.png")
+    ended = command(f"data.root={own_faces}")
+    assert_one_sentence(ended, r"row 3: .*train_1\.png", tmp_path)
+
+
+def test_a_done_run_of_another_configuration_is_not_overwritten(command, done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "faces" / "droid_cyborg" / "seed0"
+    shutil.copytree(done, folder)
+    before = contents(folder)
+    ended = command("protocol.optimizer.momentum=0.5")
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    assert f"{folder} holds a run of another configuration (protocol.optimizer.momentum is 0.9 there and 0.5 here)" in (
+        ended.err
+    )
+    assert contents(folder) == before
