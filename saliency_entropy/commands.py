@@ -1,11 +1,13 @@
 """What every command shares: a user's mistake is one sentence, not a traceback."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import register_resolvers
@@ -19,18 +21,52 @@ class _OneSentence(CompactHydraException):
 
 
 def command(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Wrap the task function of a Hydra command so that a :class:`UserError` reaches the user as its sentence."""
+    """Wrap the task function of a Hydra command so that a :class:`UserError` reaches the user as its sentence, and
+    no environment variable reaches a configuration, see :func:`no_environment_variables`."""
 
     @functools.wraps(task)
     def wrapped(config: DictConfig) -> None:
         try:
-            task(config)
+            with no_environment_variables():
+                task(config)
         except Exception as error:
             cause: BaseException | None = error
             while cause is not None:
                 if isinstance(cause, UserError | OmegaConfBaseException):
-                    raise _OneSentence(str(cause).strip()) from error
+                    raise _OneSentence(_sentence(cause)) from error
                 cause = cause.__cause__
             raise
 
     return wrapped
+
+
+@contextmanager
+def no_environment_variables() -> Iterator[None]:
+    """Meanwhile a configuration with ``${oc.env:NAME}`` is refused when it is resolved.
+
+    What a configuration holds is written into config.yaml, checkpoints and W&B; one that could take in the
+    environment would publish an API key. Refusing by the resolver, not by a look at the text, leaves no spelling out.
+    Hydra's own part (a launcher's settings) is resolved before, and may use it.
+    """
+    OmegaConf.register_new_resolver("oc.env", _refuse_variable, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def _refuse_variable(name: str, default: object = None) -> None:
+    raise UserError(
+        f"environment variable {name} in a configuration is refused, since the configuration is written into every "
+        "run's files: give the value itself, which on the command line the shell can fill in (data.root=$DATA)"
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """OmegaConf's messages have further lines, of which the key is worth keeping."""
+    first, *more = str(error).strip().splitlines()
+    if not isinstance(error, OmegaConfBaseException):
+        return str(error).strip()
+    keys = [line.strip().removeprefix("full_key: ") for line in more if line.strip().startswith("full_key: ")]
+    first = first.removeprefix("UserError raised while resolving interpolation: ")
+    return f"{first} (key {keys[0]})" if keys and keys[0] not in first else first
