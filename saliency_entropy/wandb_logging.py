@@ -14,10 +14,12 @@ from pytorch_lightning.loggers import WandbLogger
 from torch.utils.data import default_collate
 from torchmetrics.functional.classification import binary_roc
 
+from saliency_entropy.errors import UserError
 from saliency_entropy.overlay import cam_overlay
 
 log = logging.getLogger(__name__)
 
+MODES = ("online", "offline")
 OVERLAYS_OF_EACH_LABEL = 4
 ROC_POINTS = 200
 
@@ -29,10 +31,13 @@ class WandbRun:
         folder: the run's folder; the W&B files lie in it.
         config: the resolved configuration: group = study, job type = method.
         mode: ``online``, or ``offline`` (no account needed; ``wandb sync`` sends it later). Online without an API
-            key goes offline and says so.
+            key, or without an answer of the server, goes offline and says so.
         project: W&B project.
         entity: W&B user or team; the account's default, if not given.
         overlay_every: epochs between two sets of CAM overlays.
+
+    Raises:
+        UserError: ``mode`` or ``overlay_every`` cannot be used.
     """
 
     def __init__(
@@ -45,21 +50,20 @@ class WandbRun:
         overlay_every: int = 5,
         name: str = "wandb",
     ) -> None:
-        if mode == "online" and not wandb.api.api_key:
+        if mode not in MODES:
+            raise UserError(f"logger.mode is {mode!r}; choose {' or '.join(MODES)}")
+        if not isinstance(overlay_every, int) or overlay_every < 1:
+            raise UserError(f"logger.overlay_every is {overlay_every!r}; give a whole number of epochs, 1 or more")
+        # verify=False: whether the server can be reached is found out, with a time limit, by beginning the run.
+        if mode == "online" and not wandb.login(prompt=False, verify=False):
             log.warning("no W&B key (wandb login, or WANDB_API_KEY): logging offline; wandb sync sends it later")
             mode = "offline"
-        method, seed = config["method"]["name"], config["seed"]
-        self.logger = WandbLogger(
-            name=f"{method}-seed{seed}",
-            project=project,
-            entity=entity,
-            save_dir=folder,
-            offline=mode == "offline",
-            group=config["study"],
-            job_type=method,
-            tags=[config["data"]["name"], config["backbone"]["name"], config["protocol"]["name"]],
-            config=config,
-        )
+        try:
+            self.logger = _begun(folder, config, mode, project, entity)
+        except wandb.errors.Error as error:
+            reason = " ".join(str(error).split())[:160]
+            log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", reason)
+            self.logger = _begun(folder, config, "offline", project, entity)
         self.callbacks: list[Callback] = [CamOverlays(self.logger, overlay_every)]
 
     def log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
@@ -78,6 +82,27 @@ class WandbRun:
         wandb.finish(exit_code=exit_code)
 
 
+def _begun(folder: Path, config: dict[str, Any], mode: str, project: str, entity: str | None) -> WandbLogger:
+    method = config["method"]["name"]
+    logger = WandbLogger(
+        name=f"{method}-seed{config['seed']}",
+        project=project,
+        entity=entity,
+        save_dir=folder,
+        # Not offline=True: Lightning would set WANDB_MODE, for the later runs of this process too. Online leaves the
+        # choice to the user's own WANDB_MODE.
+        mode="offline" if mode == "offline" else None,
+        group=config["study"],
+        job_type=method,
+        tags=[config["data"]["name"], config["backbone"]["name"], config["protocol"]["name"]],
+        config=config,
+        # A killed run loses a second of its log rather than 15.
+        settings=wandb.Settings(x_transaction_log_flush_interval=1),
+    )
+    _ = logger.experiment  # begins the W&B run, here and not in the middle of the training
+    return logger
+
+
 class CamOverlays(Callback):
     """The CAMs of the same few validation images, every few epochs and after the last."""
 
@@ -93,10 +118,11 @@ class CamOverlays(Callback):
         labels = (trainer.datamodule.split_table("val")["label"] == "synthetic").to_numpy()
         rows = [row for label in (False, True) for row in np.flatnonzero(labels == label)[:OVERLAYS_OF_EACH_LABEL]]
         batch = type(dataset[0])(*default_collate([dataset[int(row)] for row in rows]))
+        was_training = module.training
         module.eval()
         with torch.no_grad():
             prediction = module(module.transfer_batch_to_device(batch, module.device, 0))
-        module.train()
+        module.train(was_training)
         pictures, captions = [], []
         for image, cam, label, logits in zip(
             batch.image, prediction.maps.cpu(), batch.label, prediction.logits.cpu(), strict=True
@@ -104,13 +130,14 @@ class CamOverlays(Callback):
             pictures.append(cam_overlay(image.permute(1, 2, 0).numpy(), cam.numpy()))
             truth = "synthetic" if label else "real"
             captions.append(f"{truth}, p(synthetic) = {logits.float().softmax(0)[1]:.2f}")
-        self.logger.log_image("val/cam", pictures, caption=captions)
+        # Lightning counts the steps of its own figures from 0.
+        self.logger.log_image("val/cam", pictures, step=trainer.global_step - 1, caption=captions)
 
 
 def roc_plot(scores: pd.DataFrame) -> Any:
     """The ROC of a score table as a W&B line plot of at most :data:`ROC_POINTS` points."""
-    ranks = torch.as_tensor(scores["logit_synthetic"].rank(method="dense", pct=True).to_numpy())
-    labels = torch.as_tensor((scores["label"] == "synthetic").to_numpy()).long()
+    ranks = torch.as_tensor(scores["logit_synthetic"].rank(method="dense", pct=True).to_numpy(copy=True))
+    labels = torch.as_tensor((scores["label"] == "synthetic").to_numpy(dtype=np.int64))
     false_positive, true_positive, _ = binary_roc(ranks, labels)
     kept = np.unique(np.linspace(0, len(false_positive) - 1, ROC_POINTS).astype(int))
     rows = list(zip(false_positive[kept].tolist(), true_positive[kept].tolist(), strict=True))
