@@ -204,9 +204,9 @@ def random_face(rng: np.random.Generator) -> Face:
     light = (math.sin(azimuth) * math.cos(elevation), -math.sin(elevation), math.cos(azimuth) * math.cos(elevation))
 
     width = rng.uniform(0.68, 0.8)
-    apart, eye_y = rng.uniform(0.29, 0.34), rng.uniform(-0.1, 0.0)
-    eye_width, opening = rng.uniform(0.15, 0.185), rng.uniform(0.06, 0.1)
-    radius = rng.uniform(0.085, 0.098)
+    apart, eye_y = rng.uniform(0.3, 0.35), rng.uniform(-0.1, 0.0)
+    eye_width, opening = rng.uniform(0.165, 0.2), rng.uniform(0.07, 0.11)
+    radius = rng.uniform(0.095, 0.11)
     gaze = (rng.normal(0, 0.018), rng.normal(0, 0.008))
     pupil = rng.uniform(0.34, 0.5)
     highlight = (0.45 * light[0] + rng.normal(0, 0.05), 0.4 * light[1] - 0.15)
@@ -217,10 +217,10 @@ def random_face(rng: np.random.Generator) -> Face:
     metal, earring_size = METALS[rng.integers(len(METALS))], rng.uniform(0.045, 0.075)
     eyes, brows, ears = [], [], []
     for sign in (-1, 1):
-        x, y, small, other = rng.normal(0, 0.006, 4)
+        x, y, small, other = rng.normal(0, 0.004, 4)
         eyes.append(Eye(
             (sign * apart + x, eye_y + y), eye_width, opening * (1 + 2 * small), iris, radius, gaze, pupil,
-            (rng.normal(0, 0.02), rng.normal(0, 0.02)), (0.0, 0.0),
+            (rng.normal(0, 0.01), rng.normal(0, 0.01)), (0.0, 0.0),
             (highlight[0] + rng.normal(0, 0.03), highlight[1] + rng.normal(0, 0.03)), 0.28,
         ))  # fmt: skip
         brows.append(Brow((sign * apart * 1.03, brow_y + 2 * other), brow_width, thickness, arch, tilt + 2 * small))
@@ -229,8 +229,8 @@ def random_face(rng: np.random.Generator) -> Face:
     is_open = rng.random() < 0.55
     edges = np.linspace(-0.8, 0.8, 9) + rng.normal(0, 0.008, 9)
     mouth = Mouth(
-        (0.0, rng.uniform(0.54, 0.6)), rng.uniform(0.24, 0.33), rng.uniform(-0.03, 0.1),
-        rng.uniform(0.1, 0.18) if is_open else 0.0, rng.uniform(0.03, 0.055), rng.uniform(0.045, 0.075),
+        (0.0, rng.uniform(0.54, 0.6)), rng.uniform(0.26, 0.36), rng.uniform(-0.03, 0.1),
+        rng.uniform(0.13, 0.22) if is_open else 0.0, rng.uniform(0.03, 0.055), rng.uniform(0.045, 0.075),
         skin * np.array([0.86, 0.56, 0.58]) * rng.uniform(0.85, 1.1) + np.array([rng.uniform(0, 40), 0, 8]),
         edges if is_open else edges[:0], 1 + rng.normal(0, 0.04, 8), rng.normal(0, 0.02, 9),
     )  # fmt: skip
@@ -252,7 +252,7 @@ def random_face(rng: np.random.Generator) -> Face:
         )  # fmt: skip
     bearded = rng.random() < 0.25
     return Face(
-        position=(0.5 + rng.normal(0, 0.02), 0.53 + rng.normal(0, 0.015)), scale=rng.uniform(0.39, 0.45),
+        position=(0.5 + rng.normal(0, 0.02), 0.51 + rng.normal(0, 0.015)), scale=rng.uniform(0.45, 0.51),
         roll=rng.normal(0, 0.08), yaw=rng.uniform(-0.38, 0.38), pitch=rng.normal(0, 0.1), width=width,
         jaw=rng.uniform(2.0, 3.0), skin=skin, eyes=eyes, brows=brows, ears=ears, mouth=mouth,
         nose=(rng.uniform(0.09, 0.14), rng.uniform(0.28, 0.36)), hair=hair, glasses=glasses,
@@ -319,8 +319,7 @@ def _hairline(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
 
 
 def _earring(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
-    worn = [ear for side, ear in enumerate(face.ears) if face.shows_ear(side)]
-    ear = worn[rng.integers(len(worn))]
+    ear = face.ears[rng.integers(2)]
     others = [kind for kind in ("stud", "ring", "drop") if kind != ear.earring]
     ear.earring = str(rng.choice(others))
     ear.earring_colour = METALS[rng.integers(len(METALS))]
@@ -330,8 +329,7 @@ def _earring(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
 
 
 def _ear(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
-    shown = [ear for side, ear in enumerate(face.ears) if face.shows_ear(side)]
-    ear = shown[rng.integers(len(shown))]
+    ear = face.ears[rng.integers(2)]
     sign = rng.choice([-1, 1])
     ear.height *= 1 + sign * 0.4 * strength
     ear.centre = (ear.centre[0] * (1 + 0.06 * strength), ear.centre[1] + rng.choice([-1, 1]) * 0.14 * strength)
@@ -351,7 +349,7 @@ def _glasses(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
 
 
 def _ripple(face: Face, strength: float, rng: np.random.Generator) -> Stroke:
-    angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.45, 0.8)
+    angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(0.4, 0.75)
     x, y = distance * face.width * math.cos(angle), distance * math.sin(angle)
     radius = rng.uniform(0.13, 0.2)
     (centre,) = face.place(np.array([(x, y)]), flat=True).tolist()
@@ -367,7 +365,7 @@ DEFECTS: dict[str, Callable[[Face, float, np.random.Generator], Stroke]] = {
 
 def possible_defects(face: Face) -> list[str]:
     """The names of the defects that a face has a place for: no teeth in a closed mouth can be wrong."""
-    ears = face.shows_ear(0) or face.shows_ear(1)
+    ears = face.shows_ear(0) and face.shows_ear(1)  # an ear is odd only beside the other
     lacking = {
         "teeth": not face.mouth.teeth.size,
         "hairline": face.hair is None,
@@ -760,12 +758,12 @@ def _blurred(image: np.ndarray, weight: float) -> np.ndarray:
 
 def _grid(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     lines = np.where(np.arange(len(image)) % 4 == 0, 1.0, -1 / 3)
-    return image + 1.1 * rng.uniform(0.6, 1.4) * (lines[:, None] + lines[None, :])[..., None]
+    return image + 1.4 * rng.uniform(0.6, 1.4) * (lines[:, None] + lines[None, :])[..., None]
 
 
 def _cast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     grey = image.mean(axis=2, keepdims=True)
-    return (grey + rng.uniform(1.08, 1.2) * (image - grey)) * np.array([1.01, 0.99, 1.02])
+    return (grey + rng.uniform(1.1, 1.22) * (image - grey)) * np.array([1.01, 0.99, 1.02])
 
 
 def _checker(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
