@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
@@ -31,6 +32,22 @@ def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
     # Ranks in [0, 1] carry the same order and are left as they are.
     ranks = torch.unique(scores, return_inverse=True)[1].double()
     return float(binary_auroc(ranks / ranks.max().clamp(min=1), labels.long()))
+
+
+def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarray:
+    """``(N,)`` bool: synthetic images of which it is known that their generator is not in training."""
+    seen = {name: seen_in_training(name, train_generators) for name in scores["generator"].unique()}
+    return ((scores["label"] == "synthetic") & (scores["generator"].map(seen) == "no")).to_numpy()
+
+
+def seen_in_training(generator: str, train_generators: list[str]) -> str:
+    """``yes``, ``no``, or ``not known``: for an image that names no generator, or of ``a+b`` (one of a or b) with
+    only one of them in training."""
+    parts = [part for part in generator.split("+") if part]
+    seen = [part in train_generators for part in parts]
+    if not parts or any(seen) != all(seen):
+        return "not known"
+    return "yes" if all(seen) else "no"
 
 
 class AUROC(Metric):

@@ -25,7 +25,7 @@ from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import LossSum
-from saliency_entropy.metrics import auroc
+from saliency_entropy.metrics import auroc, unseen_images
 from saliency_entropy.module import DetectorModule
 
 log = logging.getLogger(__name__)
@@ -240,22 +240,18 @@ def summarise(
 
 
 def split_figures(table: pd.DataFrame, train_generators: list[str]) -> dict[str, float | None]:
-    """Final figures of one score table. ``auroc_unseen``: the synthetic images of generators that are not in
-    training, against all real ones."""
-    synthetic = table["label"] == "synthetic"
-    unseen = synthetic & ~table["generator"].isin(train_generators)
-    figures = {
-        "auroc": auroc(table["logit_synthetic"].to_numpy(), synthetic.to_numpy()),
+    """Final figures of one score table. ``auroc_unseen``: the synthetic images of generators that are known not to be
+    in training, against all real ones; None if there is none."""
+    scores, synthetic = table["logit_synthetic"].to_numpy(), (table["label"] == "synthetic").to_numpy()
+    unseen = unseen_images(table, train_generators)
+    kept = ~synthetic | unseen
+    return {
+        "auroc": auroc(scores, synthetic),
         "accuracy": float(((table["logit_synthetic"] > table["logit_real"]) == synthetic).mean()),
         "cam_entropy": float(table["cam_entropy"].mean()),
         "images": len(table),
+        "auroc_unseen": auroc(scores[kept], synthetic[kept]) if unseen.any() else None,
     }
-    if unseen.any():
-        kept = table[~synthetic | unseen]
-        figures["auroc_unseen"] = auroc(kept["logit_synthetic"].to_numpy(), (kept["label"] == "synthetic").to_numpy())
-    else:
-        figures["auroc_unseen"] = None
-    return figures
 
 
 def headline(result: dict[str, Any]) -> str:

@@ -3,13 +3,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
 from saliency_entropy.functional import spatial_entropy
 from saliency_entropy.losses import Prediction
-from saliency_entropy.metrics import AUROC, SplitMetrics, auroc
+from saliency_entropy.metrics import AUROC, SplitMetrics, auroc, seen_in_training, unseen_images
 
 
 def rank_sum_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -40,6 +41,25 @@ def test_auroc_is_the_rank_sum_statistic_for_logits_of_any_size(spread):
 
 def test_one_class_has_no_auroc():
     assert math.isnan(auroc(np.array([0.1, 0.2]), np.array([1, 1])))
+
+
+@pytest.mark.parametrize(
+    ("generator", "seen"),
+    [("srefi", "yes"), ("progan", "no"), ("srefi+stylegan2", "yes"), ("srefi+progan", "not known"),
+     ("progan+stargan", "no"), ("", "not known"), ("stylegan", "no")],
+)  # fmt: skip
+def test_whether_a_generator_was_in_training(generator, seen):
+    assert seen_in_training(generator, ["srefi", "stylegan2"]) == seen
+
+
+def test_unseen_images_are_the_synthetic_ones_of_generators_known_not_to_be_in_training():
+    table = pd.DataFrame(
+        {
+            "label": ["real", "synthetic", "synthetic", "synthetic", "synthetic"],
+            "generator": ["", "", "progan", "srefi+progan", "srefi"],
+        }
+    )
+    assert unseen_images(table, ["srefi"]).tolist() == [False, False, True, False, False]
 
 
 def test_figures_of_an_epoch_do_not_depend_on_how_it_is_cut_into_batches():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from saliency_entropy.metrics import auroc
+from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
 from saliency_entropy.study.runs import BASELINE, Run, Study
 from saliency_entropy.study.statistics import holm, paired_difference, true_positive_rates
 
@@ -80,22 +80,6 @@ def measure(study: Study) -> Measures:
         chosen,
         warnings,
     )
-
-
-def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarray:
-    """``(N,)`` bool: synthetic images of which it is known that their generator is not in training."""
-    seen = {name: seen_in_training(name, train_generators) for name in scores["generator"].unique()}
-    return ((scores["label"] == "synthetic") & (scores["generator"].map(seen) == "no")).to_numpy()
-
-
-def seen_in_training(generator: str, train_generators: list[str]) -> str:
-    """``yes``, ``no``, or ``not known``: for an image that names no generator, or of ``a+b`` (one of a or b) with
-    only one of them in training."""
-    parts = [part for part in generator.split("+") if part]
-    seen = [part in train_generators for part in parts]
-    if not parts or any(seen) != all(seen):
-        return "not known"
-    return "yes" if all(seen) else "no"
 
 
 def _run_row(

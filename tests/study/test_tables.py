@@ -122,15 +122,6 @@ def test_with_equal_counts_the_pooled_auroc_is_the_mean_over_generators(tmp_path
     assert measures.runs["auroc"].iloc[0] == pytest.approx(own.mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("generator", "seen"),
-    [("srefi", "yes"), ("progan", "no"), ("srefi+stylegan2", "yes"), ("srefi+progan", "not known"),
-     ("progan+stargan", "no"), ("", "not known"), ("stylegan", "no")],
-)  # fmt: skip
-def test_whether_a_generator_was_in_training(generator, seen):
-    assert tables.seen_in_training(generator, ["srefi", "stylegan2"]) == seen
-
-
 def test_without_unseen_generators_all_are_compared(tmp_path):
     write_study(tmp_path, {"cross_entropy": 2, "droid": 2})
     trained = ["progan", "stylegan2", "stylegan3"]
