@@ -1,5 +1,6 @@
 """A trained detector, for use without Hydra or a Trainer."""
 
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,12 @@ class Detector:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        # torch.load does not compare the checksums in the file: a flipped bit would be another weight.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged, copy it again")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"checkpoint={path} does not exist; give the best.ckpt of a run") from None

@@ -223,6 +223,14 @@ def test_a_truncated_checkpoint(run, tmp_path, share):
     assert f"{tmp_path}/best.ckpt cannot be loaded as plain weights" in refusal(tmp_path / "best.ckpt")
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_flipped_bit_among_the_weights(run, tmp_path, share):
+    content = bytearray(run.path.read_bytes())
+    content[int(len(content) * share)] ^= 1
+    (tmp_path / "best.ckpt").write_bytes(content)
+    assert re.search(r"best\.ckpt cannot be loaded .*checksum", refusal(tmp_path / "best.ckpt"))
+
+
 @pytest.mark.parametrize(
     "content",
     [{}, [], 3, {"state_dict": {}}, {"state_dict": [], "detector": {}}, {"state_dict": {}, "detector": None}],
