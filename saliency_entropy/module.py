@@ -77,9 +77,9 @@ class DetectorModule(pl.LightningModule):
         self._log_epoch("val", self.val_metrics)
 
     def _log_epoch(self, split: str, metrics: SplitMetrics) -> None:
-        shown = ("loss", "accuracy", "cam_entropy")
+        shown = ("train/loss", "val/accuracy")  # a line of a terminal holds no more
         for name, value in metrics.compute().items():
-            self.log(f"{split}/{name}", value, prog_bar=name in shown)
+            self.log(f"{split}/{name}", value, prog_bar=f"{split}/{name}" in shown)
         metrics.reset()
 
     def predict_step(self, batch: FaceBatch, batch_index: int) -> dict[str, Tensor]:
