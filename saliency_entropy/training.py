@@ -34,6 +34,8 @@ for library in ("pytorch_lightning", "lightning_fabric", "timm", "matplotlib"):
     logging.getLogger(library).setLevel(logging.WARNING)
 # Lightning's own use of PyTorch, not the user's.
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
+# As it should be: a run that goes on.
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 SCORED_SPLITS = ("val", "test")
 

@@ -22,8 +22,9 @@ GENERATORS = {"train": ("gan", "vae"), "val": ("gan", "vae"), "test": ("gan", "n
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Lightning's own use of PyTorch; saliency_entropy.training silences it for the user, pytest undoes that.
+    # saliency_entropy.training silences these for the user, pytest undoes that.
     config.addinivalue_line("filterwarnings", "ignore:.*LeafSpec")
+    config.addinivalue_line("filterwarnings", "ignore:Checkpoint directory .* exists and is not empty")
 
 
 def draw_faces(root: Path) -> None:
