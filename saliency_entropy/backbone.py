@@ -15,6 +15,7 @@ import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from saliency_entropy.checkpoint import read_checkpoint
 from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -277,8 +278,13 @@ def _with_weights(timm_name: str, state_dict: dict[str, Tensor], options: dict) 
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors in a ``.pth``, ``.bin`` or ``.safetensors`` file; nothing in it is executed."""
+    remedy = "give a file with ImageNet weights"
+    if path.suffix != ".safetensors":
+        read_checkpoint(path, remedy)  # refuses what timm's reader would only stumble over
     try:
         return load_state_dict(str(path), weights_only=True)
     except Exception as error:  # a damaged or malicious file makes the readers raise almost anything
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path} cannot be loaded as plain weights ({reason}); nothing in it was executed") from None
+        raise UserError(
+            f"{path} cannot be loaded as plain weights ({reason}), and nothing in it was executed; {remedy}"
+        ) from None

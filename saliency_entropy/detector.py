@@ -1,10 +1,8 @@
 """A trained detector, for use without Hydra or a Trainer."""
 
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES, detector_cam
+from saliency_entropy.checkpoint import read_checkpoint
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import min_max, spatial_entropy
 
@@ -73,7 +72,7 @@ class Detector:
             UserError: the file is missing, damaged, holds code, or is no checkpoint of this package.
         """
         path = Path(path)
-        checkpoint = _read(path)
+        checkpoint = read_checkpoint(path, "give the best.ckpt of a run")
         described = checkpoint.get("detector")
         weights = checkpoint.get("state_dict")
         if not isinstance(described, dict) or not isinstance(weights, dict):
@@ -146,22 +145,3 @@ class Detector:
         detections = iter(self(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)) if pixels else [])
         for path, image in batch:
             yield (path, None, image) if isinstance(image, str) else (path, image, next(detections))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        # torch.load does not compare the checksums in the file: a flipped bit would be another weight.
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                damaged = file.testzip()
-            if damaged is not None:
-                raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged, copy it again")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"checkpoint={path} does not exist; give the best.ckpt of a run") from None
-    except Exception as error:  # a damaged or malicious file makes the unpickler raise almost anything
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{path} cannot be loaded as plain weights ({reason}); nothing in it was executed") from None
-    if not isinstance(checkpoint, dict):
-        raise UserError(f"{path} is not a detector of this package: give the best.ckpt of a run")
-    return checkpoint

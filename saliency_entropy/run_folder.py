@@ -13,7 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from saliency_entropy.errors import UserError
 
 # What may change between two launches of the same run without changing its result.
-NOT_HASHED = ("runs_dir", "study", "threads", "logger", "data.num_workers", "data.in_memory", "data.check")
+NOT_HASHED = (
+    "runs_dir", "study", "threads", "logger", "data.num_workers", "data.in_memory", "data.check",
+    "data.source.folder",  # of the built-in faces, which are the same wherever they are drawn
+)  # fmt: skip
 NOT_HASHED_TRAINER = ("trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar")
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")

@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from saliency_entropy import callbacks, run_folder
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
+from saliency_entropy.checkpoint import read_checkpoint
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import LossSum
@@ -64,7 +65,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     module, data = build(cfg, config)
     run_folder.save_config(folder, cfg)
 
-    wandb_run = instantiate(cfg.logger, folder=folder, config=config) if "_target_" in cfg.logger else None
+    wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if "_target_" in cfg.logger else None
     try:
         trainer = build_trainer(cfg, folder, wandb_run)
         fit(trainer, module, data, folder)
@@ -190,13 +191,22 @@ def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folde
     """Train, from the last whole epoch if there is one."""
     resume = folder / "checkpoints" / "resume.ckpt"
     if resume.exists():
+        remedy = f"delete {resume.parent}, and the run begins anew"
+        if "pytorch-lightning_version" not in read_checkpoint(resume, remedy):
+            raise UserError(f"{resume} is not the checkpoint of a run; {remedy}")
         log.info("going on from %s", resume)
     trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
 
 
 def load_best(module: DetectorModule, folder: Path) -> None:
-    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
+    best = folder / "checkpoints" / "best.ckpt"
+    remedy = f"delete {best.parent}, and the run begins anew"
+    weights = read_checkpoint(best, remedy).get("state_dict")
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{best} does not fit this run ({reason}); {remedy}") from None
 
 
 def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:

@@ -212,7 +212,7 @@ def refusal(path: Path | str, device: str = "cpu") -> str:
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
-    assert refusal(tmp_path / "no.ckpt") == f"checkpoint={tmp_path}/no.ckpt does not exist; give the best.ckpt of a run"
+    assert refusal(tmp_path / "no.ckpt") == f"checkpoint {tmp_path}/no.ckpt does not exist; give the best.ckpt of a run"
     assert "cannot be loaded as plain weights" in refusal(tmp_path)
 
 
@@ -237,7 +237,8 @@ def test_a_flipped_bit_among_the_weights(run, tmp_path, share):
 )
 def test_plain_files_of_other_kinds(tmp_path, content):
     torch.save(content, tmp_path / "other.pt")
-    assert "is not a detector of this package: give the best.ckpt of a run" in refusal(tmp_path / "other.pt")
+    said = refusal(tmp_path / "other.pt")
+    assert "is not a detector of this package: give the best.ckpt of a run" in said or "is no checkpoint but a" in said
 
 
 @pytest.mark.parametrize(

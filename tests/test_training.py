@@ -302,6 +302,32 @@ def test_a_run_stopped_while_scoring_scores_again(train_small: TrainSmall, done:
     assert_same_run(done, folder)
 
 
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped bit", "of another kind"])
+@pytest.mark.parametrize("name", ["resume.ckpt", "best.ckpt"])
+def test_a_damaged_checkpoint_is_one_sentence(
+    train_small: TrainSmall, done: Path, tmp_path: Path, name: str, damage: str
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(done, folder)
+    (folder / "result.json").unlink()
+    path = folder / "checkpoints" / name
+    content = bytearray(path.read_bytes())
+    if damage == "flipped bit":
+        content[len(content) // 2] ^= 1
+    elif damage != "of another kind":
+        content = content[: len(content) // 2 if damage == "truncated" else 0]
+    path.write_bytes(content)
+    if damage == "of another kind":
+        torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
+    remedy = f"delete {path.parent}, and the run begins anew"
+    with pytest.raises(UserError, match=rf"{name} .*{re.escape(remedy)}") as caught:
+        train_small(folder, "method=droid_cyborg")
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(path.parent)
+    train_small(folder, "method=droid_cyborg")
+    assert_same_run(done, folder)
+
+
 # --- the command
 
 

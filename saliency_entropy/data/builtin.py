@@ -81,15 +81,15 @@ class Place:
     source: str
 
 
-def builtin_faces(root: str | Path, seed: int, image_size: int, train: int, val: int, test: int) -> Manifest:
-    """The built-in data set, drawn into a folder of ``root`` unless it is there already.
+def builtin_faces(folder: str | Path, seed: int, image_size: int, train: int, val: int, test: int) -> Manifest:
+    """The built-in data set, drawn into a sub-folder of ``folder`` unless it is there already.
 
     The files are the same, byte for byte, for the same arguments. An image is a function of the seed, its split and
     its place in it: a larger split begins with the images of a smaller one. Several processes may call this at once;
     one draws, the others wait for it.
 
     Args:
-        root: a folder for this and other drawings; made, if it does not exist.
+        folder: for this and other drawings; made, if it does not exist.
         seed: of the drawing. All runs of a study share their data, so it is not the seed of a run.
         image_size: in pixels, 32 at least.
         train: the number of training images; half of them are real, the others spread evenly over the generators.
@@ -101,7 +101,7 @@ def builtin_faces(root: str | Path, seed: int, image_size: int, train: int, val:
         (``frontal`` or ``turned``).
 
     Raises:
-        UserError: an argument is out of range, or ``root`` cannot be written to.
+        UserError: an argument is out of range, or ``folder`` cannot be written to.
     """
     counts = {"train": train, "val": val, "test": test}
     if image_size < 32:
@@ -115,18 +115,17 @@ def builtin_faces(root: str | Path, seed: int, image_size: int, train: int, val:
                 f"data.source.{split} is {count}; half of the images are real and the others are by "
                 f"{len(GENERATORS[split])} generators, so it must be even and {least} or greater"
             )
-    root = Path(root)
     arguments = {"version": VERSION, "seed": seed, "image_size": image_size, **counts}
-    folder = root / hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:12]
-    if not folder.is_dir():
+    drawing = Path(folder) / hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:12]
+    if not drawing.is_dir():
         try:
-            _draw_once(folder, seed, image_size, counts)
+            _draw_once(drawing, seed, image_size, counts)
         except OSError as error:
             raise UserError(
-                f"data.root={root}: the built-in faces cannot be drawn there ({error.strerror or error}); set "
-                "data.root to a folder with room that you may write to"
+                f"data.source.folder={folder}: the built-in faces cannot be drawn there ({error.strerror or error}); "
+                "set it to a folder with room that you may write to"
             ) from None
-    return read_manifest(folder / "manifest.csv")
+    return read_manifest(drawing / "manifest.csv")
 
 
 def _draw_once(folder: Path, seed: int, image_size: int, counts: dict[str, int]) -> None:

@@ -258,7 +258,9 @@ def test_wrong_arguments(tmp_path: Path, arguments: dict[str, int], message: str
 
 def test_a_root_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"data\.root=\S+/file: the built-in faces cannot be drawn there \(.+\); set"):
+    with pytest.raises(
+        UserError, match=r"data\.source\.folder=\S+/file: the built-in faces cannot be drawn there \(.+\); set"
+    ):
         builtin_faces(tmp_path / "file", **SMALL)
 
 
