@@ -84,8 +84,8 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
             label=_plain(study.titles[method]),
             zorder=3,
         )
-        # One seed has no band.
-        axes.fill_between(epochs, mean - std, mean + std, color=style.colour, alpha=0.15, linewidth=0)
+        # One seed has no band; none reaches below 0, where no entropy is.
+        axes.fill_between(epochs, np.maximum(mean - std, 0), mean + std, color=style.colour, alpha=0.15, linewidth=0)
     for cells in sorted({run.result["cam_cells"] for run in study.runs}):
         axes.axhline(np.log(cells), color="#555555", linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
     human = human_entropy(study)
