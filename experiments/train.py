@@ -2,8 +2,8 @@
 
     python experiments/train.py
     python experiments/train.py method=droid_cyborg seed=3 data=faces data.root=DIR
-    python experiments/train.py experiment=paper data=und_cyborg data.root=DIR
-    python experiments/train.py experiment=paper data=und_cyborg data.root=DIR seed=0,1 hydra/launcher=joblib
+    python experiments/train.py experiment=paper data=und_cyborg data.root=DIR data.source.maps=FOLDER
+    python experiments/train.py experiment=demo seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1
     python experiments/train.py debug=overfit
 
 A run leaves runs/<study>/<method>/seed<seed>/. The same command again skips what is done, goes on with what was

@@ -124,7 +124,10 @@ class Backbone(nn.Module):
             images = images / 255
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         maps = self.net.forward_features(images)
-        logits = self.net.forward_head(self.activation(maps))
+        # Averaged and classified in the weights' own precision, whatever the autocast: logits of half precision take
+        # few different values, and AUROC would rank ties.
+        with torch.autocast(images.device.type, enabled=False):
+            logits = self.net.forward_head(self.activation(maps.to(images.dtype)))
         # A second forward changes nothing but BatchNorm statistics, and those only while training.
         if self.double_forward and self.training:
             maps = self.net.forward_features(images)

@@ -1,7 +1,6 @@
 """The cost of a training step with saliency terms, beside a plain one and beside the usual way to write it."""
 
 import logging
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from torch import Tensor
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
+from saliency_entropy.data.manifest import thread_count
+from saliency_entropy.errors import UserError
 from saliency_entropy.losses import CrossEntropy, HumanSaliency, LogEntropy, LossSum
 from saliency_entropy.module import DetectorModule
 
@@ -27,10 +28,18 @@ def benchmark_steps(cfg: DictConfig) -> None:
     ``two forwards``: the same loss as the CYBORG authors' script computes it, with a second forward for the feature
     maps and a loop over the images.
     """
-    torch.set_num_threads(cfg.threads or len(os.sched_getaffinity(0)))
-    device = torch.device(
-        "cuda" if cfg.device == "auto" and torch.cuda.is_available() else cfg.device.replace("auto", "cpu")
-    )
+    torch.set_num_threads(cfg.threads or thread_count())
+    if not isinstance(cfg.repeats, int) or cfg.repeats < 1:
+        raise UserError(f"repeats is {cfg.repeats!r}; give a whole number from 1 on")
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(automatic if cfg.device == "auto" else cfg.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"device={cfg.device} cannot be used ({reason}); use cpu, or cuda on a machine with a GPU"
+        ) from None
     torch.manual_seed(0)
     backbone = Backbone(**OmegaConf.to_container(cfg.backbone, resolve=True))
     loss = LossSum(

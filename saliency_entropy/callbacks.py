@@ -77,6 +77,24 @@ class EpochSeed(Callback):
         torch.manual_seed(1_000_000 * self.seed + trainer.current_epoch)
 
 
+class Stopwatch(Callback):
+    """The seconds that a run has taken, those before it was interrupted included."""
+
+    def __init__(self) -> None:
+        self._earlier = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._earlier + time.monotonic() - self._started
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._earlier = state_dict["seconds"]
+
+
 class EpochCallback(Checkpoint):
     """Gets one row an epoch, before its resume.ckpt is written: an epoch that is not done again has its row.
 

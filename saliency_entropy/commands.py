@@ -1,6 +1,8 @@
 """What every command shares: a user's mistake is one sentence, not a traceback."""
 
 import functools
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,11 +31,16 @@ def command(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
         try:
             with no_environment_variables():
                 task(config)
+        except SystemExit as end:
+            # Lightning ends a run that got SIGTERM with a SystemExit of no code, which would pass for success.
+            if type(end).__name__ == "SIGTERMException":
+                sys.exit(128 + signal.SIGTERM)
+            raise
         except Exception as error:
             cause: BaseException | None = error
             while cause is not None:
                 if isinstance(cause, UserError | OmegaConfBaseException):
-                    raise _OneSentence(_sentence(cause)) from error
+                    raise _OneSentence(sentence(cause)) from error
                 cause = cause.__cause__
             raise
 
@@ -62,11 +69,12 @@ def _refuse_variable(name: str, default: object = None) -> None:
     )
 
 
-def _sentence(error: Exception) -> str:
-    """OmegaConf's messages have further lines, of which the key is worth keeping."""
+def sentence(error: Exception) -> str:
+    """What a user is told of an error. OmegaConf's messages have further lines, of which the key is worth keeping."""
     first, *more = str(error).strip().splitlines()
     if not isinstance(error, OmegaConfBaseException):
-        return str(error).strip()
+        # PyTorch puts the traceback of a DataLoader's worker into the message.
+        return str(error).strip().rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
     keys = [line.strip().removeprefix("full_key: ") for line in more if line.strip().startswith("full_key: ")]
     first = first.removeprefix("UserError raised while resolving interpolation: ")
     return f"{first} (key {keys[0]})" if keys and keys[0] not in first else first

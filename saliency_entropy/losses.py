@@ -4,6 +4,7 @@ A method of the paper is a sum of terms: :class:`LossSum` holds a dict of them, 
 names the terms and weights of one equation. A new term is a subclass of :class:`Term`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ class Term(nn.Module):
 
     def __init__(self, weight: float) -> None:
         super().__init__()
+        if not _is_number(weight):
+            raise UserError(f"the weight of a {type(self).__name__} term is {weight!r}; give a number")
         self.weight = float(weight)
 
     @property
@@ -95,7 +98,8 @@ class EntropyMatch(Term):
 
     def __init__(self, weight: float, target: str | float = "batch") -> None:
         super().__init__(weight)
-        if isinstance(target, str) and target not in ("batch", "per_sample"):
+        known = target in ("batch", "per_sample") if isinstance(target, str) else _is_number(target)
+        if not known:
             raise UserError(
                 f"the target of an entropy_match term is {target!r}; use batch, per_sample or a number of nats"
             )
@@ -140,6 +144,11 @@ class LossSum(nn.Module):
         values = {name: term(prediction) for name, term in self.terms.items()}
         total = sum(self.terms[name].weight * value for name, value in values.items())
         return total, values
+
+
+def _is_number(value: object) -> bool:
+    # YAML's true is an int to Python.
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _describe(value: object) -> str:

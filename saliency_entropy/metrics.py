@@ -22,11 +22,12 @@ def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
         labels: ``(N,)``, 0 = real, 1 = synthetic.
 
     Returns:
-        In [0, 1]; NaN if there is only one class.
+        In [0, 1]; NaN if there is only one class, or a score is not finite.
     """
     # Copies: a column of a table is read-only memory, which tensors cannot share.
     scores, labels = (torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x for x in (scores, labels))
-    if labels.min() == labels.max():
+    scores, labels = scores.cpu(), labels.cpu()  # float64, which some accelerators lack
+    if labels.min() == labels.max() or not scores.isfinite().all():
         return float("nan")
     # torchmetrics squashes scores outside [0, 1] with a sigmoid, whose float32 values saturate into ties.
     # Ranks in [0, 1] carry the same order and are left as they are.
@@ -72,6 +73,9 @@ class AUROC(Metric):
 class SplitMetrics(nn.Module):
     """The figures of one split over one epoch: every loss term and what the CAMs look like.
 
+    A batch without human maps adds 0 to the total for the terms that need them; their own means leave it out. So the
+    total of a split without any maps (the validation images of the paper's data) is not comparable with the others'.
+
     Args:
         terms: names of the loss terms.
         human_terms: those of them that are averaged over images with a human map only.
@@ -95,13 +99,14 @@ class SplitMetrics(nn.Module):
         values = {
             **terms,
             "loss": total,
-            "accuracy": (prediction.logits.argmax(dim=1) == prediction.labels).float().mean(),
             "cam_entropy": spatial_entropy(prediction.maps).mean(),
             "human_entropy": (spatial_entropy(prediction.human_maps) * has_map).sum() / with_map.clamp(min=1),
             "human_map_share": has_map.float().mean(),
         }
         for name, value in values.items():
             self.sums[name].update(value.float() * (with_map if name in self.human_names else images))
+        # A count, not a mean times a number: epochs with equally many right must be equal to the last bit.
+        self.sums["accuracy"].update((prediction.logits.argmax(dim=1) == prediction.labels).sum())
         self.images.update(images)
         self.images_with_map.update(with_map)
         self.auroc.update(prediction.logits[:, 1], prediction.labels)

@@ -5,9 +5,12 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.errors import UserError
@@ -17,7 +20,7 @@ NOT_HASHED = (
     "runs_dir", "study", "threads", "logger", "data.num_workers", "data.in_memory", "data.check",
     "data.source.folder",  # of the built-in faces, which are the same wherever they are drawn
 )  # fmt: skip
-NOT_HASHED_TRAINER = ("trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar")
+NOT_HASHED_TRAINER = ("trainer.accelerator", "trainer.enable_progress_bar")
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
 
@@ -51,10 +54,20 @@ def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
     return str(Path(folder) / method / f"seed{seed}")
 
 
+def run_subfolder(method: str, seed: int) -> str:
+    """``method/seed<seed>`` in the folder of a sweep.
+
+    Hydra makes it before the run can refuse a name, so a name that will be refused is not taken over here.
+    """
+    if not _SEGMENT.fullmatch(str(method)) or not re.fullmatch(r"\d+", str(seed)):
+        return "refused"
+    return f"{method}/seed{seed}"
+
+
 def register_resolvers() -> None:
-    """Let the configuration write ``${study_folder:...}`` and ``${run_folder:...}``, so that Hydra makes no folder
-    for a name that is refused."""
-    for resolver in (study_folder, run_folder):
+    """Let the configuration write ``${study_folder:...}``, ``${run_folder:...}`` and ``${run_subfolder:...}``, so that
+    Hydra makes no folder for a name that is refused."""
+    for resolver in (study_folder, run_folder, run_subfolder):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -83,6 +96,21 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise UserError(f"{folder / 'result.json'} is not JSON ({error}); delete it to score the run again") from None
+
+
+@contextmanager
+def only_here(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; the system lets go of it when this process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{folder} is being trained by another process; wait for it, or give another study=") from None
 
 
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:

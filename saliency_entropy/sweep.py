@@ -15,7 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
+from saliency_entropy.commands import no_environment_variables, sentence
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import run_folder, study_folder, write_atomically
 
@@ -29,22 +31,23 @@ class CheckFolder(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(config.runs_dir, lambda: run_folder(config.runs_dir, config.study, config.method.name, config.seed))
+        self._check(lambda: run_folder(config.runs_dir, config.study, config.method.name, config.seed))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(config.runs_dir, lambda: study_folder(config.runs_dir, config.study))
+        self._check(lambda: study_folder(config.runs_dir, config.study))
 
-    def _check(self, runs_dir: str, name: Callable[[], str]) -> None:
+    def _check(self, name: Callable[[], str]) -> None:
         # Hydra turns what a callback raises into a warning, but lets it leave.
         try:
-            folder = Path(name())
+            with no_environment_variables():
+                folder = Path(name())
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-        except UserError as error:
-            sys.exit(str(error))
+        except (UserError, OmegaConfBaseException) as error:
+            sys.exit(sentence(error))
         except OSError as error:
-            sys.exit(f"runs_dir={runs_dir}: {folder} cannot be written to ({error.strerror}); give another runs_dir=")
+            sys.exit(f"{folder} cannot be written to ({error.strerror}); give another runs_dir=")
 
 
 class SweepProgress(Callback):

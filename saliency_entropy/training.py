@@ -1,12 +1,11 @@
 """One run, from its configuration to its ``result.json``."""
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import subprocess
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.checkpoint import read_checkpoint
 from saliency_entropy.data import FaceDataModule
+from saliency_entropy.data.manifest import thread_count
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import LossSum
 from saliency_entropy.metrics import auroc, unseen_images
@@ -53,21 +53,25 @@ def train(cfg: DictConfig, folder: Path) -> None:
     Raises:
         UserError: something the user gave cannot be used; nothing has been trained then.
     """
-    started = time.monotonic()
     config = checked(cfg)
-    run_folder.check_same_run(folder, config)
-    if run_folder.finished_result(folder) is not None:
-        log.info("%s is done: nothing to do", folder)
-        return
+    with run_folder.only_here(folder):
+        run_folder.check_same_run(folder, config)
+        if run_folder.finished_result(folder) is not None:
+            log.info("%s is done: nothing to do", folder)
+            return
+        _train(cfg, config, folder)
 
-    torch.set_num_threads(cfg.threads or len(os.sched_getaffinity(0)))
+
+def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
+    stopwatch = callbacks.Stopwatch()
+    torch.set_num_threads(cfg.threads or thread_count())
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module, data = build(cfg, config)
     run_folder.save_config(folder, cfg)
 
     wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if "_target_" in cfg.logger else None
     try:
-        trainer = build_trainer(cfg, folder, wandb_run)
+        trainer = build_trainer(cfg, folder, wandb_run, stopwatch)
         fit(trainer, module, data, folder)
         if cfg.checkpoints:
             load_best(module, folder)
@@ -75,7 +79,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
             for split, table in scores.items():
                 save_scores(folder / "scores" / f"{split}.parquet", table)
             result = summarise(config, folder, data, scores) | {
-                "wall_seconds": round(time.monotonic() - started, 1),
+                "wall_seconds": round(stopwatch.seconds, 1),
                 "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }
             if wandb_run is not None:
@@ -110,6 +114,13 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
         value = config[group][key]
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{group}.{key} is {value!r}; give a whole number from 1 on")
+    if config["threads"] is not None and (not isinstance(config["threads"], int) or config["threads"] < 1):
+        raise UserError(f"threads is {config['threads']!r}; give a whole number from 1 on, or null for every core")
+    if config["trainer"]["devices"] != 1 or config["trainer"].get("num_nodes", 1) != 1:
+        raise UserError(
+            f"trainer.devices is {config['trainer']['devices']!r}, but a run uses one device (trainer.devices=1, one "
+            "node): to use several, train several runs at once with a launcher"
+        )
     return config
 
 
@@ -123,9 +134,10 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
     loss = build_loss(cfg)
     backbone = Backbone(**config["backbone"])
     data = instantiate(cfg.data, map_size=backbone.cam_size, _convert_="all")
-    data.setup()
+    # Before setup, which looks into every file.
     for name in loss.terms_needing_human_maps:
         data.require_human_maps(f"method {config['method']['name']} (term {name})")
+    data.setup()
     module = DetectorModule(
         backbone,
         loss,
@@ -153,7 +165,7 @@ def build_loss(cfg: DictConfig) -> LossSum:
     return LossSum(instantiate(cfg.loss.terms, _convert_="all"))
 
 
-def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any) -> pl.Trainer:
+def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: callbacks.Stopwatch) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
         log.info(
@@ -165,7 +177,7 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any) -> pl.Trainer:
         )
     bars = callbacks.progress_bars()
     # In this order: the epoch's row is written before the state that an interrupted run goes on from.
-    watchers = [*bars, callbacks.EpochSeed(cfg.seed), callbacks.MetricsTable(folder / "metrics.csv")]
+    watchers = [*bars, stopwatch, callbacks.EpochSeed(cfg.seed), callbacks.MetricsTable(folder / "metrics.csv")]
     if not bars:
         watchers.append(callbacks.EpochLines(f"{cfg.method.name} seed {cfg.seed}", cfg.trainer.max_epochs))
     if cfg.checkpoints:
@@ -244,11 +256,18 @@ def summarise(
         "train_generators": data.train_generators,
         "cam_cells": int(np.prod(data.map_size)),
         "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
+        "data_hash": data_hash(data.manifest.table),
         **{split: split_figures(table, data.train_generators) for split, table in scores.items()},
         "config_hash": run_folder.config_hash(config),
         "versions": versions(),
         "git_commit": git_commit(),
     }
+
+
+def data_hash(table: pd.DataFrame) -> str:
+    """16 hex digits that two manifests share when their tables are the same, row by row."""
+    rows = pd.util.hash_pandas_object(table.astype("str"), index=False)
+    return hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()[:16]
 
 
 def split_figures(table: pd.DataFrame, train_generators: list[str]) -> dict[str, float | None]:
@@ -292,12 +311,18 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the checkout that this package is run from, with ``+`` if it was changed; None elsewhere."""
-    here = Path(__file__).parent
+    here = Path(__file__)
+    commands = (
+        # A package that is installed into an environment inside some repository is not of that repository.
+        ["git", "ls-files", "--error-unmatch", here.name],
+        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+    )
+    output = ""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        for command in commands:
+            output = subprocess.run(
+                command, cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
+    return output

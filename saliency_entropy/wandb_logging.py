@@ -1,6 +1,7 @@
 """Weights & Biases: one W&B run for each run, grouped so that methods can be compared."""
 
 import logging
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torchmetrics.functional.classification import binary_roc
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.overlay import cam_overlay
+from saliency_entropy.run_folder import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,16 @@ class WandbRun:
         self.callbacks: list[Callback] = [CamOverlays(self.logger, overlay_every)]
 
     def log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
-        """The final figures as the run's summary, and the ROC of the test split."""
+        """The final figures as the run's summary, and the ROC of the test split.
+
+        What fails here is said and left: the figures are in the run's own files, and a run is not lost for W&B.
+        """
+        try:
+            self._log_result(result, test_scores)
+        except Exception as error:
+            log.warning("W&B has not got the final figures (%s); they are in result.json", " ".join(str(error).split()))
+
+    def _log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
         run = self.logger.experiment
         for key in ("best_epoch", "wall_seconds", "human_entropy"):
             run.summary[key] = result[key]
@@ -84,7 +95,13 @@ class WandbRun:
 
 def _begun(folder: Path, config: dict[str, Any], mode: str, project: str, entity: str | None) -> WandbLogger:
     method = config["method"]["name"]
+    # Kept with the run: what goes on after an interruption is the same W&B run.
+    identity = folder / "wandb_id"
+    if not identity.exists():
+        write_atomically(identity, uuid.uuid4().hex[:12])
     logger = WandbLogger(
+        id=identity.read_text(),
+        resume="allow",
         name=f"{method}-seed{config['seed']}",
         project=project,
         entity=entity,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -134,7 +135,25 @@ def test_the_study_of_the_paper():
     cfg = compose("train", ["experiment=paper"], return_hydra_config=True)
     assert cfg.hydra.mode.name == "MULTIRUN"
     assert (cfg.backbone.name, cfg.trainer.max_epochs, cfg.study) == ("densenet121", 150, "paper")
+    assert cfg.data.name == "und_cyborg"
+    assert OmegaConf.is_missing(cfg.data, "root")  # it must not begin on other data
     assert cfg.hydra.sweeper.params == {"seed": "range(0,10)", "method": ",".join(PAPER_WEIGHTS)}
+
+
+@pytest.mark.parametrize("weight", [".nan", "true", "abc", "null"])
+def test_a_weight_is_a_number(weight):
+    cfg = compose("train", ["method=droid", f"loss.terms.log_entropy.weight={weight}"])
+    with pytest.raises(InstantiationException, match="the weight of a LogEntropy term is") as error:
+        build_loss(cfg)
+    assert isinstance(error.value.__cause__, UserError)
+
+
+@pytest.mark.parametrize("target", ["null", "true", "mean", ".inf"])
+def test_a_target_is_a_word_or_a_number(target):
+    cfg = compose("train", ["method=hseb", f"loss.terms.entropy_match.target={target}"])
+    with pytest.raises(InstantiationException, match="the target of an entropy_match term is") as error:
+        build_loss(cfg)
+    assert isinstance(error.value.__cause__, UserError)
 
 
 def test_the_optimizer_is_instantiated_with_the_parameters_it_is_given():

@@ -62,6 +62,29 @@ def test_unseen_images_are_the_synthetic_ones_of_generators_known_not_to_be_in_t
     assert unseen_images(table, ["srefi"]).tolist() == [False, False, True, False, False]
 
 
+def test_a_score_that_is_not_a_number_has_no_auroc():
+    assert math.isnan(auroc(np.array([0.1, float("nan"), 0.3]), np.array([0, 1, 1])))
+
+
+@pytest.mark.parametrize(("images", "right"), [(19, 15), (13, 7), (100, 15), (20, 13)])
+def test_epochs_with_equally_many_right_have_equal_accuracy_to_the_last_bit(images: int, right: int):
+    """The best epoch is the last of equals; a mean of means would tell them apart by rounding."""
+
+    def accuracy(sizes: list[int]) -> float:
+        correct = torch.arange(images) < right
+        metrics = SplitMetrics([], [])
+        for part in torch.split(torch.arange(images), sizes):
+            labels = torch.zeros(len(part), dtype=torch.long)
+            logits = torch.stack([correct[part].float(), 1 - correct[part].float()], dim=1)
+            maps = torch.rand(len(part), 2, 2)
+            prediction = Prediction(logits, labels, maps, maps, torch.zeros(len(part), dtype=torch.bool))
+            metrics.update(torch.tensor(0.0), {}, prediction)
+        return metrics.compute()["accuracy"].item()
+
+    assert accuracy([images]) == accuracy([images - 3, 3]) == accuracy([1] * images)
+    assert accuracy([images]) == np.float32(right) / np.float32(images)
+
+
 def test_figures_of_an_epoch_do_not_depend_on_how_it_is_cut_into_batches():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(10, 2, generator=generator)

@@ -207,8 +207,8 @@ def test_mixed_precision_keeps_maps_and_losses_in_float32(built: Callable[..., B
         prediction = module(batch)
         total, terms = module.loss(prediction)
         scored = module.predict_step(batch, 0)
-    assert prediction.logits.dtype == torch.bfloat16
-    assert prediction.maps.dtype == torch.float32
+        assert module.backbone(batch.image).features.dtype == torch.bfloat16
+    assert prediction.logits.dtype == prediction.maps.dtype == torch.float32
     assert {value.dtype for value in (total, *terms.values())} == {torch.float32}
     assert {column.dtype for name, column in scored.items() if name != "row"} == {torch.float32}
     total.backward()

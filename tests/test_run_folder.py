@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from saliency_entropy.run_folder import (
     check_same_run,
     config_hash,
     finished_result,
+    only_here,
     run_folder,
+    run_subfolder,
     save_config,
     study_folder,
     write_atomically,
@@ -109,6 +113,31 @@ def test_the_result_of_a_run(tmp_path):
     (tmp_path / "result.json").write_text('{"seed"')
     with pytest.raises(UserError, match=r"result\.json is not JSON"):
         finished_result(tmp_path)
+
+
+def test_a_folder_is_held_by_one_process_and_free_again_after_it(tmp_path):
+    with only_here(tmp_path / "run"):
+        again = only_here(tmp_path / "run")
+        with pytest.raises(UserError, match=r"run is being trained by another process; wait for it"):
+            again.__enter__()
+        with only_here(tmp_path / "other"):
+            pass
+    program = (
+        "import os, sys; from pathlib import Path; from saliency_entropy.run_folder import only_here\n"
+        "with only_here(Path(sys.argv[1])): os._exit(9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, tmp_path / "run"])
+    assert killed.returncode == 9
+    with only_here(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("method", "seed"), [("../evil", 0), ("a/b", 0), ("$(x)", 0), ("droid", "../1"), ("droid", -1)]
+)
+def test_a_sweep_makes_no_folder_of_a_refused_name(method, seed):
+    assert run_subfolder(method, seed) == "refused"
+    assert run_subfolder("droid", 3) == "droid/seed3"
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):

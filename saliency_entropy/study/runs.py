@@ -271,6 +271,11 @@ def _differing_configs(runs: list[Run]) -> list[str]:
     """
     configs = [scientific_config(run.config) for run in runs]
     warnings = []
+    if len({run.result.get("data_hash") for run in runs}) > 1:
+        warnings.append(
+            "The manifest was changed between runs, so that not all saw the same data; a difference between methods "
+            "may come from that."
+        )
     for key in sorted({key for config in configs for key in config}):
         if any(key == name or key.startswith(name + ".") for name in VARIED):
             continue

@@ -137,6 +137,14 @@ def test_a_differing_configuration_is_a_warning_that_names_the_key_but_no_value(
     ]
 
 
+def test_a_manifest_that_was_changed_between_runs_is_a_warning(tmp_path):
+    write_run(tmp_path, "cross_entropy", 0, result={"data_hash": "a"})
+    write_run(tmp_path, "droid", 0, result={"data_hash": "a"})
+    assert read_study(tmp_path).warnings == []
+    write_run(tmp_path, "hseb", 0, result={"data_hash": "b"})
+    assert "manifest was changed between runs" in read_study(tmp_path).warnings[0]
+
+
 def test_a_copied_run_is_refused(tmp_path):
     folder = write_run(tmp_path, "droid", 0)
     folder.rename(tmp_path / "droid" / "seed5")
