@@ -20,7 +20,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from saliency_entropy import callbacks
+from saliency_entropy import callbacks, training
+from saliency_entropy.data import manifest, read_manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import auroc
 from saliency_entropy.run_folder import config_hash
@@ -28,7 +29,7 @@ from saliency_entropy.training import split_figures, summarise
 
 ROOT = Path(__file__).parents[1]
 TrainSmall = Callable[..., Path]
-SCORES = ["logit_real", "logit_synthetic", "cam_entropy", "cam_human_mse", "cam_human_correlation"]
+SCORES = list(manifest.SCORES)
 
 
 def assert_equal(one: object, other: object) -> None:
@@ -65,8 +66,8 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything a run left but Hydra's own log: time of the last change and content."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+    """Everything a run left but Hydra's own log and the lock: time of the last change and content."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".log", ".lock"))]
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
@@ -98,10 +99,10 @@ def test_its_configuration_is_resolved(done: Path, faces: Path) -> None:
 
 def test_its_scores(done: Path, faces: Path) -> None:
     """Every test image once, in the manifest's order, with all of the manifest's columns."""
-    manifest = pd.read_csv(faces / "manifest.csv", keep_default_na=False, dtype=str)
+    listed = pd.read_csv(faces / "manifest.csv", keep_default_na=False, dtype=str)
     for split in ("val", "test"):
         scores = pd.read_parquet(done / "scores" / f"{split}.parquet")
-        rows = manifest[manifest["split"] == split].reset_index(drop=True)
+        rows = listed[listed["split"] == split].reset_index(drop=True)
         assert list(scores) == ["path", "label", "split", "generator", "source", "human_map", "pose", *SCORES]
         pd.testing.assert_frame_equal(scores[list(rows)], rows, check_dtype=False)
         assert np.isfinite(scores[SCORES[:3]]).all(axis=None)
@@ -145,7 +146,7 @@ def test_its_result(done: Path) -> None:
     assert result["git_commit"] is None or len(result["git_commit"].removesuffix("+")) == 40
 
 
-def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, configure, tmp_path: Path) -> None:
+def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, faces: Path, configure, tmp_path: Path) -> None:
     epochs = pd.read_csv(done / "metrics.csv")
     table = pd.concat([epochs.iloc[[0]]] * 5, ignore_index=True)
     table["epoch"] = range(5)
@@ -155,6 +156,7 @@ def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, configure,
     class Data:
         train_generators = ("gan",)
         map_size = (3, 3)
+        manifest = read_manifest(faces / "manifest.csv")
 
     config = OmegaConf.to_container(configure("method=droid_cyborg"), resolve=True)
     assert summarise(config, tmp_path, Data(), {})["best_epoch"] == 3
@@ -201,16 +203,21 @@ def test_images_from_memory_or_from_workers_give_the_same_run(
     assert (done / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
 
 
-def test_a_done_run_is_left_as_it_is(train_small: TrainSmall, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_done_run_is_left_as_it_is(
+    train_small: TrainSmall, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the network nor the data are touched."""
+
+    def not_needed(*args: object) -> None:
+        raise AssertionError("a done run needs no module and no data")
+
     folder = train_small(tmp_path, "method=fmmmse", "trainer.max_epochs=1")
     before = contents(folder)
+    monkeypatch.setattr(training, "build", not_needed)
     with caplog.at_level(logging.INFO):
-        started = time.monotonic()
         train_small(folder, "method=fmmmse", "trainer.max_epochs=1", "threads=2", "data.num_workers=1")
-        seconds = time.monotonic() - started
     assert f"{folder} is done: nothing to do" in caplog.messages
     assert contents(folder) == before
-    assert seconds < 2
 
     with pytest.raises(UserError) as error:
         train_small(folder, "method=fmmmse", "trainer.max_epochs=3")
@@ -270,8 +277,11 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         assert rates["_last_lr"] == pytest.approx([0.05 * 0.1**2])
 
 
-def test_a_run_killed_anywhere_goes_on(train_small: TrainSmall, small: list[str], tmp_path: Path) -> None:
-    overrides = [*small, "method=droid", "trainer.max_epochs=8", "study=killed"]
+def test_a_run_killed_in_the_midst_of_training_goes_on(
+    train_small: TrainSmall, small: list[str], tmp_path: Path
+) -> None:
+    # So many epochs that it cannot end before it is killed, however seldom this process has its turn.
+    overrides = [*small, "method=droid", "trainer.max_epochs=25", "study=killed"]
     whole = train_small(tmp_path / "whole", *overrides)
     folder = tmp_path / "killed" / "droid" / "seed0"
     process = subprocess.Popen(
@@ -279,10 +289,8 @@ def test_a_run_killed_anywhere_goes_on(train_small: TrainSmall, small: list[str]
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
         while not (folder / "checkpoints" / "resume.ckpt").exists():
             assert process.poll() is None
-            assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(0.05)
     finally:
@@ -331,18 +339,16 @@ def test_a_damaged_checkpoint_is_one_sentence(
 # --- the command
 
 
-def test_help_comes_quickly_without_pytorch() -> None:
+def test_help_comes_without_pytorch() -> None:
     program = (
         "import runpy, sys; sys.argv = ['train.py', '--help']\n"
         "try: runpy.run_path('experiments/train.py', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert not {'torch', 'pytorch_lightning', 'timm', 'pandas'} & set(sys.modules)\n"
     )
-    started = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "hseb" in ended.stdout
-    assert time.monotonic() - started < 10
 
 
 def test_the_command_prints_plain_lines(command, tmp_path: Path) -> None:
@@ -380,15 +386,23 @@ def test_the_command_shows_bars_on_a_terminal(small: list[str], tmp_path: Path) 
     assert "results: " in text
 
 
-def test_overfitting_a_batch(command, small: list[str], tmp_path: Path) -> None:
+def test_overfitting_a_batch(command, small: list[str], own_faces: Path, tmp_path: Path) -> None:
+    """A batch of both classes, also where the manifest has one class after the other; no warning."""
+    rows = pd.read_csv(own_faces / "manifest.csv", dtype=str, keep_default_na=False)
+    rows.sort_values("label", kind="stable").to_csv(own_faces / "manifest.csv", index=False)
     # Without the epochs that the small run has set.
     defaults = [override for override in small if not override.startswith("trainer.max_epochs")]
-    ended = command("debug=overfit", "method=cross_entropy", defaults=defaults)
+    ended = command("debug=overfit", "method=cross_entropy", f"data.root={own_faces}", defaults=defaults)
     assert ended.code == 0, ended.err
+    assert ended.err == ""
     folder = tmp_path / "runs" / "debug" / "cross_entropy" / "seed0"
-    losses = pd.read_csv(folder / "metrics.csv")["train/loss"]
+    epochs = pd.read_csv(folder / "metrics.csv")
+    losses = epochs["train/loss"]
     assert len(losses) == 30
     assert losses.iloc[-1] < 0.1 < 0.5 < losses.iloc[0]
+    assert epochs["train/auroc"].notna().all()  # of one class there is none
+    # Of the first 8 validation images, 5 are real; of all 10, 5.
+    assert set((epochs["val/accuracy"] * 8) % 1) == {0.0}
     assert not list(folder.rglob("*.ckpt"))
     assert not (folder / "result.json").exists()
 
@@ -422,7 +436,23 @@ MISTAKES = {
     "study of a sweep": (["-m", "study=../x"], r"^study='\.\./x' cannot name a folder"),
     "class": (["protocol.class_index=real"], r"^protocol\.class_index is 'real'; choose one of predicted, true,"),
     "root": (["data.root=/no/where"], r"^data\.root=/no/where does not exist; set data\.root to"),
-    "runs": (["runs_dir=/dev/null/runs"], r"^runs_dir=/dev/null/runs: .* cannot be written to \(Not a directory\)"),
+    "runs": (["runs_dir=/dev/null/runs"], r"/dev/null/runs/faces\S* cannot be written to \(Not a directory\)"),
+    "threads": (["threads=-1"], r"^threads is -1"),
+    "no target": (
+        ["method=hseb", "loss.terms.entropy_match.target=null"],
+        r"the target of an entropy_match term is None; use batch, per_sample or a number of nats$",
+    ),
+    "target": (
+        ["method=hseb", "loss.terms.entropy_match.target=true"],
+        r"the target of an entropy_match term is True; use batch, per_sample or a number of nats$",
+    ),
+    "weight": (["loss.terms.cross_entropy.weight=nan"], r"^the weight of a CrossEntropy term is nan; give a number$"),
+    "weight in YAML's spelling": (
+        ["loss.terms.cross_entropy.weight=.nan"],
+        r"^the weight of .* '\.nan'; give a number$",
+    ),
+    "devices": (["trainer.devices=2"], r"^trainer\.devices is 2, but a run uses one device"),
+    "batches": (["data.train_batches=0"], r"^data\.train_batches is 0; give a whole number from 1 on, or null for all"),
     "epochs": (["trainer.max_epochs=0"], r"^trainer\.max_epochs is 0; give a whole number from 1 on$"),
     "batch": (["protocol.batch_size=0"], r"^protocol\.batch_size is 0; give a whole number from 1 on$"),
     "rate": (["protocol.optimizer.lr=fast"], r"^protocol\.optimizer or protocol\.scheduler cannot be used \("),
@@ -462,6 +492,36 @@ def test_a_broken_test_image_is_found_before_training(command, own_faces: Path, 
     (own_faces / "test" / "4.png").write_bytes(whole[: len(whole) // 2])
     ended = command(f"data.root={own_faces}")
     assert_one_sentence(ended, r"manifest\.csv: 1 file cannot be used: row 37: .*4\.png", tmp_path)
+
+
+def test_a_broken_test_image_that_is_found_when_it_is_scored(command, own_faces: Path, tmp_path: Path) -> None:
+    """The sentence of the process that decodes it; what was trained stays."""
+    whole = (own_faces / "test" / "4.png").read_bytes()
+    (own_faces / "test" / "4.png").write_bytes(whole[: len(whole) // 2])
+    arguments = [f"data.root={own_faces}", "data.check=headers", "data.num_workers=1", "trainer.max_epochs=1"]
+    ended = command(*arguments)
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    assert "DataLoader worker" not in ended.out + ended.err
+    found = [line for line in ended.err.splitlines() if "4.png" in line]
+    assert len(found) == 1, ended.err
+    assert re.search(r"^\S+manifest\.csv: row 37: \S+4\.png is truncated or damaged \(.*\); copy it again", found[0])
+    (own_faces / "test" / "4.png").write_bytes(whole)
+    again = command(*arguments)
+    assert again.code == 0, again.err
+    assert "epoch 1/" not in again.out
+
+
+def test_a_sweep_leaves_nothing_outside_its_folder(command, tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    ended = command("-m", "method.name=../evil", "seed=0,1", "study=mine")
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    assert "method.name='../evil' cannot name a folder" in ended.out + ended.err
+    runs = tmp_path / "runs"
+    new = set(tmp_path.rglob("*")) - before - {runs, runs / "mine"}
+    assert [path for path in new if not path.is_relative_to(runs / "mine")] == []
+    assert not [path for path in new if "evil" in path.name]
 
 
 def test_a_wrong_label_names_its_row(command, own_faces: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ CONFIG = {
 def records(folder: Path) -> list[wandb_internal_pb2.Record]:
     """The log of the one W&B run in a run's folder, once another process has written its end."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    for _ in range(100):
+    for _ in range(600):
         found = parsed(path.read_bytes())
         if any(record.HasField("exit") for record in found):
             return found

@@ -1,7 +1,7 @@
 """From manifest to batches."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -164,6 +164,8 @@ class FaceDataModule(pl.LightningDataModule):
         skip_last_batch_of_one: leave out a last training batch of one image, as the first author's script does.
         template_maps: give the training and validation images template maps; see
             :mod:`saliency_entropy.data.templates`.
+        train_batches: train on this many batches, the same in every epoch and of both classes where the data allow:
+            for debugging. All of them, and in each epoch others, if not given.
     """
 
     def __init__(
@@ -182,10 +184,13 @@ class FaceDataModule(pl.LightningDataModule):
         check: Literal["decode", "headers"] = "decode",
         skip_last_batch_of_one: bool = False,
         template_maps: bool = False,
+        train_batches: int | None = None,
     ) -> None:
         super().__init__()
         if check not in ("decode", "headers"):
             raise UserError(f"data.check is {check!r}; it must be 'decode' or 'headers'")
+        if train_batches is not None and (type(train_batches) is not int or train_batches < 1):
+            raise UserError(f"data.train_batches is {train_batches!r}; give a whole number from 1 on, or null for all")
         self.name = name
         self.source = source
         self.image_size = image_size
@@ -200,6 +205,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.check = check
         self.skip_last_batch_of_one = skip_last_batch_of_one
         self.template_maps = template_maps
+        self.train_batches = train_batches
         self._datasets: dict[str, FaceDataset] = {}
 
     @cached_property
@@ -259,7 +265,8 @@ class FaceDataModule(pl.LightningDataModule):
             if self._kept(split):
                 broken += dataset.load()
             else:
-                broken += broken_images(self.manifest, split, self.check == "decode", maps=not self.template_maps)
+                decode = self.check == "decode"
+                broken += broken_images(self.manifest, split, decode, self.map_size, maps=not self.template_maps)
             self._datasets[split] = dataset
             log.info("%s", self._describe(split))
         refuse_broken(self.manifest, broken)
@@ -275,8 +282,17 @@ class FaceDataModule(pl.LightningDataModule):
             shuffle=True,
             seed=1_000_000 * self.seed,
         )
+        if self.train_batches is not None:
+            sampler = self._alternating(sampler)[: self.train_batches * self.batch_size]
         drop_last = self.skip_last_batch_of_one and len(sampler) % self.batch_size == 1
         return self._loader("train", self.batch_size, sampler=sampler, drop_last=drop_last)
+
+    def _alternating(self, order: Iterable[int]) -> list[int]:
+        """Real and synthetic images in turn, each class in the order given, while there are both."""
+        order = np.array(list(order))
+        labels = pd.Series(self._datasets["train"].labels[order])
+        turns = labels.groupby(labels).cumcount()
+        return order[turns.argsort(kind="stable")].tolist()
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
         return self._loader("val", self.eval_batch_size)

@@ -100,16 +100,13 @@ def check_header(path: Path) -> None:
         pass
 
 
-def check_pixels(path: Path, human_map: bool = False) -> None:
-    """:func:`check_header`, every pixel can be decoded, and a human map is not constant.
+def check_pixels(path: Path) -> None:
+    """:func:`check_header`, and every pixel can be decoded.
 
     Raises:
         UserError: one of these is not so.
     """
-    if human_map:
-        _decode_map(path)
-    else:
-        _decode(path, "RGB")
+    _decode(path, "RGB")
 
 
 def _decode(path: Path, mode: str) -> Image.Image:

@@ -17,13 +17,15 @@ from typing import TypeVar
 
 import pandas as pd
 
-from saliency_entropy.data.images import check_header, check_pixels
+from saliency_entropy.data.images import check_header, check_pixels, load_human_map
 from saliency_entropy.errors import UserError
 
 REQUIRED = ("path", "label", "split")
 OPTIONAL = ("generator", "source", "human_map")
 LABELS = ("real", "synthetic")  # the position is the class: 0 = real, 1 = synthetic
 SPLITS = ("train", "val", "test")
+# What a score table adds to the manifest's columns.
+SCORES = ("logit_real", "logit_synthetic", "cam_entropy", "cam_human_mse", "cam_human_correlation")
 # More would fill the screen; the rest are counted.
 SHOWN = 20
 
@@ -90,7 +92,8 @@ def complete(manifest: Manifest) -> Manifest:
     """The manifest with all its text columns in their order, checked.
 
     Raises:
-        UserError: a column is missing, there is no row, or rows are wrong: all of them are named.
+        UserError: a column is missing or has the name of a score, there is no row, or rows are wrong: all of them
+            are named.
     """
     table = manifest.table
     missing = [column for column in REQUIRED if column not in table]
@@ -99,6 +102,13 @@ def complete(manifest: Manifest) -> Manifest:
         raise UserError(
             f"{manifest.origin} has no column {' and no column '.join(missing)}; its columns are {found}; name the "
             f"columns in its first row, {', '.join(REQUIRED)} at least"
+        )
+    taken = [column for column in SCORES if column in table]
+    if taken:
+        columns = f"column{'s' if len(taken) > 1 else ''} {' and '.join(taken)}"
+        raise UserError(
+            f"{manifest.origin} has {columns}, which the score tables would overwrite; rename "
+            f"{'them' if len(taken) > 1 else 'it'}"
         )
     if table.empty:
         raise UserError(f"{manifest.origin} lists no image; add a row for each")
@@ -160,34 +170,45 @@ def check_files(manifest: Manifest) -> None:
         )
 
 
-def check_images(manifest: Manifest, splits: Sequence[str], decode: bool, workers: int | None = None) -> None:
+def check_images(
+    manifest: Manifest, splits: Sequence[str], decode: bool, grid: tuple[int, int], workers: int | None = None
+) -> None:
     """Open every image and human map of some splits before they are needed.
 
     Args:
         manifest: what to look at.
         splits: of ``train``, ``val``, ``test``.
-        decode: decode every pixel (finds truncated files), or read the headers only (a few times faster).
+        decode: decode every pixel (finds truncated files and constant maps), or read the headers only (a few times
+            faster).
+        grid: ``(h, w)``, the CAM grid, on which no human map may be constant, in cells.
         workers: threads; all cores that this process may use, if not given.
 
     Raises:
         UserError: names all the files that cannot be used, their rows and the reasons.
     """
-    broken = [failure for split in splits for failure in broken_images(manifest, split, decode, workers)]
+    broken = [failure for split in splits for failure in broken_images(manifest, split, decode, grid, workers)]
     refuse_broken(manifest, broken)
 
 
 def broken_images(
-    manifest: Manifest, split: str, decode: bool, workers: int | None = None, maps: bool = True
+    manifest: Manifest,
+    split: str,
+    decode: bool,
+    grid: tuple[int, int],
+    workers: int | None = None,
+    maps: bool = True,
 ) -> list[tuple[int, str]]:
     """(row, reason) of every image and (if ``maps``) human map of a split that cannot be used: :func:`check_images`."""
     table = manifest.split(split)
 
     def reason(column: str, name: str) -> str | None:
         try:
-            if decode:
-                check_pixels(manifest.root / name, human_map=column == "human_map")
-            else:
+            if not decode:
                 check_header(manifest.root / name)
+            elif column == "human_map":
+                load_human_map(manifest.root / name, grid)
+            else:
+                check_pixels(manifest.root / name)
         except UserError as error:
             return str(error)
         return None

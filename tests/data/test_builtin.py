@@ -52,7 +52,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_files_and_columns(faces: Manifest) -> None:
     check_files(faces)
-    check_images(faces, ["train", "val", "test"], decode=True)
+    check_images(faces, ["train", "val", "test"], decode=True, grid=(7, 7))
     table = faces.table
     assert table["path"].tolist() == [
         f"{split}/{index:06d}.jpg" for split, count in (("train", 240), ("val", 40), ("test", 360))

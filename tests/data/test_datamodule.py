@@ -168,6 +168,36 @@ def test_last_batch_of_one(root: Path, batch_size: int, skip: bool, sizes: list[
     assert sum(len(batch.row) for batch in data.val_dataloader()) == 9
 
 
+def by_label(root: Path) -> None:
+    header, *rows = (root / "manifest.csv").read_text().splitlines()
+    (root / "manifest.csv").write_text("\n".join([header, *sorted(rows, key=lambda row: row.split(",")[1])]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("batches", "sizes"), [(1, [2]), (3, [2, 2, 2]), (99, [2] * 11)])
+def test_a_few_batches_for_debugging(root: Path, seed: int, batches: int, sizes: list[int]) -> None:
+    """The same in every epoch, of both classes until the rarer, of 8 images, is used up; the seed's own."""
+    by_label(root)
+    loader = ready(root, batch_size=2, seed=seed, train_batches=batches).train_dataloader()
+    first = list(loader)
+    assert [len(batch.row) for batch in first] == sizes
+    assert not hasattr(loader.sampler, "set_epoch")  # a Trainer calls it before every epoch
+    assert equal(list(loader), first)
+    assert all(batch.label.sum() == 1 for batch in first[:8])
+    rows = torch.cat([batch.row for batch in first]).tolist()
+    assert len(set(rows)) == len(rows)
+    of_seed = order(ready(root, batch_size=2, seed=seed), 0)
+    for label in (0, 1):
+        chosen = [int(row) for batch in first for row, its in zip(batch.row, batch.label, strict=True) if its == label]
+        assert chosen == [row for row in of_seed if row in chosen]
+
+
+@pytest.mark.parametrize("batches", [0, -1, 1.5, True, "one"])
+def test_a_number_of_batches_that_is_none(root: Path, batches: object) -> None:
+    with pytest.raises(UserError, match=r"^data\.train_batches is .*; give a whole number from 1 on, or null for all$"):
+        module(root, train_batches=batches)
+
+
 def test_train_generators(root: Path) -> None:
     assert module(root).train_generators == ["gan", "vae"]
 
@@ -224,6 +254,26 @@ def test_all_broken_images_before_training(root: Path, options: dict[str, object
     for number, path in ((3, "train/3"), (25, "val/25"), (36, "test/36"), (4, "maps/28")):
         row = next(row for row, line in enumerate(lines, start=1) if line.endswith(f",{number}"))
         assert f"row {row}: {root}/{path}/face.png is " in str(caught.value)
+
+
+@pytest.mark.parametrize(("number", "in_memory"), [(4, False), (4, True), (36, True)])
+def test_a_map_that_is_constant_on_the_grid_only(root: Path, number: int, in_memory: bool) -> None:
+    """Whether or not its split is held in memory, it is found before training."""
+    pixels = np.zeros((64, 64))
+    pixels[5, 5] = 1
+    grey(root / "maps/dim.png", pixels)
+
+    def with_dim_map(line: str) -> str:
+        path, label, split, generator, _, its = line.split(",")
+        return f"{path},{label},{split},{generator},maps/dim.png,{its}" if its == str(number) else line
+
+    edit(root, with_dim_map)
+    lines = (root / "manifest.csv").read_text().splitlines()
+    row = next(row for row, line in enumerate(lines, start=1) if line.endswith(f",{number}"))
+    message = rf"row {row}: \S+/maps/dim\.png is a constant map on the CAM grid of 2 x 2 cells \(each is 0\)"
+    with pytest.raises(UserError, match=message):
+        module(root, in_memory=in_memory).setup("fit")
+    ready(root, in_memory=in_memory, map_size=(64, 64))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -155,6 +155,24 @@ def test_blank_lines_do_not_shift_the_rows(tmp_path: Path) -> None:
     assert "row 3 has ''" in refusal(tmp_path, "path,label,split\na.png,real,train\n\nb.png,real,val\n")
 
 
+@pytest.mark.parametrize(
+    "name", ["logit_real", "logit_synthetic", "cam_entropy", "cam_human_mse", "cam_human_correlation"]
+)
+def test_a_column_with_the_name_of_a_score(tmp_path: Path, name: str) -> None:
+    message = refusal(tmp_path, f"path,label,split,{name}\na.png,real,train,3\n")
+    assert message.endswith(f"manifest.csv has column {name}, which the score tables would overwrite; rename it")
+
+
+def test_columns_with_the_names_of_scores(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "path,label,split,cam_entropy,row,logit_real\na.png,real,train,3,4,5\n")
+    assert message.endswith(
+        "has columns logit_real and cam_entropy, which the score tables would overwrite; rename them"
+    )
+    # A score table has no column row of its own.
+    manifest = read_manifest(written(tmp_path, "path,label,split,row\na.png,real,train,4\n"))
+    assert manifest.table["row"].tolist() == ["4"]
+
+
 def test_all_wrong_rows_are_counted_and_twenty_shown(tmp_path: Path) -> None:
     rows = "".join(f"{index}.png,fake,train\n" for index in range(33))
     message = refusal(tmp_path, "path,label,split\n" + rows)
@@ -224,12 +242,12 @@ def test_all_broken_images_and_maps_in_one_message(tmp_path: Path) -> None:
     manifest = listed(tmp_path, "b.png", "a.png", "c.png")
     manifest.table.loc[1, "human_map"] = "map.png"
     with pytest.raises(UserError) as caught:
-        check_images(manifest, ["train"], decode=True)
+        check_images(manifest, ["train"], decode=True, grid=(2, 2))
     message = str(caught.value)
     assert "manifest.csv: 3 files cannot be used: row 2: " in message
     assert re.search(r"row 2: \S+/b\.png is truncated or damaged .*; row 3: \S+/map\.png is a constant map", message)
     assert re.search(r"row 4: \S+/c\.png is not an image in a known format", message)
 
     with pytest.raises(UserError, match="1 file cannot be used: row 4"):
-        check_images(manifest, ["train"], decode=False, workers=1)
-    check_images(manifest, ["val", "test"], decode=True)
+        check_images(manifest, ["train"], decode=False, grid=(2, 2), workers=1)
+    check_images(manifest, ["val", "test"], decode=True, grid=(2, 2))
