@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from saliency_entropy import training
+from saliency_entropy import training, wandb_logging
 from saliency_entropy.data.images import load_image
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
@@ -346,3 +346,27 @@ def test_a_long_roc_is_thinned_but_keeps_its_ends_and_its_place():
     assert (points[0], points[-1]) == ((0.0, 0.0), (1.0, 1.0))
     whole = {tuple(round(value.expected, 6) for value in point) for point in expected_roc(table)}
     assert all((round(x, 6), round(y, 6)) in whole for x, y in points)
+
+
+def test_what_goes_on_after_an_interruption_is_the_same_run(tmp_path):
+    ids = []
+    for folder in ("a", "a", "b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        run = WandbRun(tmp_path / folder, CONFIG, mode="offline")
+        ids.append(run.logger.experiment.id)
+        run.finish(1)
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_run_is_not_lost_for_its_final_figures(tmp_path, monkeypatch, caplog):
+    def fails(*_: object) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(wandb_logging, "roc_plot", fails)
+    run = WandbRun(tmp_path, CONFIG, mode="offline")
+    try:
+        result = {"best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "val": {}, "test": {}}
+        run.log_result(result, scores([0.0], [1.0]))
+    finally:
+        run.finish(0)
+    assert "W&B has not got the final figures (no route to host); they are in result.json" in caplog.text
