@@ -452,7 +452,7 @@ MISTAKES = {
         r"^the weight of .* '\.nan'; give a number$",
     ),
     "devices": (["trainer.devices=2"], r"^trainer\.devices is 2, but a run uses one device"),
-    "batches": (["data.train_batches=0"], r"^data\.train_batches is 0; give a whole number from 1 on, or null for all"),
+    "batches": (["data.train_batches=0"], r"^data\.train_batches is 0; give a whole number from 1 on, or null"),
     "epochs": (["trainer.max_epochs=0"], r"^trainer\.max_epochs is 0; give a whole number from 1 on$"),
     "batch": (["protocol.batch_size=0"], r"^protocol\.batch_size is 0; give a whole number from 1 on$"),
     "rate": (["protocol.optimizer.lr=fast"], r"^protocol\.optimizer or protocol\.scheduler cannot be used \("),

@@ -189,8 +189,11 @@ class FaceDataModule(pl.LightningDataModule):
         super().__init__()
         if check not in ("decode", "headers"):
             raise UserError(f"data.check is {check!r}; it must be 'decode' or 'headers'")
-        if train_batches is not None and (type(train_batches) is not int or train_batches < 1):
-            raise UserError(f"data.train_batches is {train_batches!r}; give a whole number from 1 on, or null for all")
+        if type(num_workers) is not int or num_workers < 0:
+            raise UserError(f"data.num_workers is {num_workers!r}; give a whole number from 0 on")
+        for option, value in (("train_batches", train_batches), ("eval_batch_size", eval_batch_size)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise UserError(f"data.{option} is {value!r}; give a whole number from 1 on, or null")
         self.name = name
         self.source = source
         self.image_size = image_size

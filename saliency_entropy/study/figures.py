@@ -65,10 +65,11 @@ def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
 
 @rc_context(STYLE)
 def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
-    """Figure 3: mean CAM entropy of the ``train`` or ``val`` images after each epoch, in nats.
+    """Figure 3: mean CAM entropy of the ``train`` or ``val`` images by epoch, in nats.
 
     The mean over the seeds, in a band of one standard deviation; lines for the maximum, ln of the number of CAM
-    cells, and for the entropy of the human maps (or what stood for them) where there are any.
+    cells, and for the entropy of the human maps (or what stood for them) where there are any. The entropy of ``train``
+    is gathered while the weights change, that of ``val`` after the epoch.
     """
     figure, axes = _figure()
     for method, style in method_styles(study.methods).items():

@@ -194,8 +194,15 @@ def test_a_few_batches_for_debugging(root: Path, seed: int, batches: int, sizes:
 
 @pytest.mark.parametrize("batches", [0, -1, 1.5, True, "one"])
 def test_a_number_of_batches_that_is_none(root: Path, batches: object) -> None:
-    with pytest.raises(UserError, match=r"^data\.train_batches is .*; give a whole number from 1 on, or null for all$"):
+    with pytest.raises(UserError, match=r"^data\.train_batches is .*; give a whole number from 1 on, or null$"):
         module(root, train_batches=batches)
+
+
+@pytest.mark.parametrize("option", [{"num_workers": -1}, {"num_workers": None}, {"eval_batch_size": 0}])
+def test_numbers_that_no_loader_takes(root: Path, option: dict[str, object]) -> None:
+    name, value = next(iter(option.items()))
+    with pytest.raises(UserError, match=rf"^data\.{name} is {value}; give a whole number from \d on"):
+        module(root, **option)
 
 
 def test_train_generators(root: Path) -> None:
