@@ -146,8 +146,9 @@ class EpochLines(EpochCallback):
         seconds = (time.monotonic() - self._started) / (row["epoch"] - self._first_epoch + 1)
         log.info(
             f"{self.run}, epoch {row['epoch'] + 1}/{self.epochs}: loss {row['train/loss']:.4f}, "
-            f"CAM entropy {row['train/cam_entropy']:.2f}, val accuracy {row['val/accuracy']:.4f}, "
-            f"val AUROC {row['val/auroc']:.4f}, val CAM entropy {row['val/cam_entropy']:.2f}, {seconds:.1f} s an epoch"
+            f"accuracy {row['train/accuracy']:.4f}, CAM entropy {row['train/cam_entropy']:.2f}, "
+            f"val accuracy {row['val/accuracy']:.4f}, val AUROC {row['val/auroc']:.4f}, "
+            f"val CAM entropy {row['val/cam_entropy']:.2f}, {seconds:.1f} s an epoch"
         )
 
 

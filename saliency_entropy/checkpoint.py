@@ -30,7 +30,8 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; {remedy}") from None
     except Exception as error:  # a damaged or malicious file makes the unpickler raise almost anything
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        # The first sentence: PyTorch's goes on with how to load it in spite of the danger.
+        reason = " ".join(str(error).split(". ")[0].split())[:160] or type(error).__name__
         raise UserError(
             f"{path} cannot be loaded as plain weights ({reason}), and nothing in it was executed; {remedy}"
         ) from None

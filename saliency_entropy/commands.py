@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.run_folder import flatten, register_resolvers
 
 register_resolvers()
 
@@ -30,11 +30,15 @@ def command(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     def wrapped(config: DictConfig) -> None:
         try:
             with no_environment_variables():
+                require_values(config)
                 task(config)
-        except SystemExit as end:
-            # Lightning ends a run that got SIGTERM with a SystemExit of no code, which would pass for success.
-            if type(end).__name__ == "SIGTERMException":
-                sys.exit(128 + signal.SIGTERM)
+        except (SystemExit, KeyboardInterrupt) as end:
+            # Lightning ends a run that got SIGTERM with a SystemExit of no code, which would pass for success, and one
+            # that got SIGINT with the code of a failure.
+            for received, name in ((signal.SIGTERM, "SIGTERMException"), (signal.SIGINT, "KeyboardInterrupt")):
+                if name in (type(end).__name__, type(end.__context__).__name__):
+                    print(f"ended by {received.name}: give the same command again to go on", file=sys.stderr)
+                    sys.exit(128 + received)
             raise
         except Exception as error:
             cause: BaseException | None = error
@@ -45,6 +49,15 @@ def command(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             raise
 
     return wrapped
+
+
+def require_values(config: DictConfig) -> None:
+    """Raises UserError if a value that has no default was not given."""
+    # Not OmegaConf.missing_keys, which fails on a value that refers to a missing one.
+    values = flatten(OmegaConf.to_container(config))
+    missing = [key for key, value in values.items() if value == "???"]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be given: {missing[0]}=...")
 
 
 @contextmanager

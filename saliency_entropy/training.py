@@ -100,13 +100,8 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain values.
 
     Raises:
-        UserError: a value is missing, or is not one that a run can be trained with.
+        UserError: a value is not one that a run can be trained with.
     """
-    # Not OmegaConf.missing_keys, which fails on a value that refers to a missing one.
-    values = run_folder.flatten(OmegaConf.to_container(cfg))
-    missing = [key for key, value in values.items() if value == "???"]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} must be given: {missing[0]}=...")
     config = OmegaConf.to_container(cfg, resolve=True)
     # Of a single run Hydra's output folder has been checked like this before, of a run in a sweep it has not.
     run_folder.run_folder(cfg.runs_dir, cfg.study, cfg.method.name, cfg.seed)

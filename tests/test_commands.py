@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 from saliency_entropy.commands import command, sentence
@@ -20,6 +21,29 @@ def test_a_run_that_was_told_to_end_does_not_pass_for_a_success():
     with pytest.raises(SystemExit) as end:
         task(OmegaConf.create())
     assert end.value.code == 128 + signal.SIGTERM
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys):
+    @command
+    def task(config):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemExit(1)  # noqa: B904 (as Lightning does it)
+
+    with pytest.raises(SystemExit) as end:
+        task(OmegaConf.create())
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "ended by SIGINT: give the same command again to go on\n"
+
+
+def test_values_that_were_not_given_are_named():
+    @command
+    def task(config):
+        raise AssertionError("it began")
+
+    with pytest.raises(CompactHydraException, match=r"^a and b\.c must be given: a=\.\.\.$"):
+        task(OmegaConf.create({"a": "???", "b": {"c": "???", "d": "${a}"}}))
 
 
 def test_another_exit_is_left_alone():
