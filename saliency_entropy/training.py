@@ -127,11 +127,13 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
     if class_index not in CAM_CLASSES:
         raise UserError(f"protocol.class_index is {class_index!r}; choose one of {', '.join(CAM_CLASSES)}")
     loss = build_loss(cfg)
-    backbone = Backbone(**config["backbone"])
-    data = instantiate(cfg.data, map_size=backbone.cam_size, _convert_="all")
-    # Before setup, which looks into every file.
+    data = instantiate(cfg.data, _convert_="all")
+    # First what is found out at once: the manifest, then the network's weights, then what is in every image file.
+    _ = data.manifest
     for name in loss.terms_needing_human_maps:
         data.require_human_maps(f"method {config['method']['name']} (term {name})")
+    backbone = Backbone(**config["backbone"])
+    data.map_size = backbone.cam_size
     data.setup()
     module = DetectorModule(
         backbone,

@@ -310,6 +310,14 @@ def test_a_run_stopped_while_scoring_scores_again(train_small: TrainSmall, done:
     assert_same_run(done, folder)
 
 
+def test_a_wrong_data_folder_is_found_before_the_weights_are_fetched(
+    train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("saliency_entropy.training.Backbone", lambda **_: pytest.fail("it was built"))
+    with pytest.raises(UserError, match=r"data\.root=/no/where does not exist"):
+        train_small(tmp_path, "method=cross_entropy", "data.root=/no/where")
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped bit", "of another kind"])
 @pytest.mark.parametrize("name", ["resume.ckpt", "best.ckpt"])
 def test_a_damaged_checkpoint_is_one_sentence(

@@ -151,10 +151,11 @@ class FaceDataModule(pl.LightningDataModule):
         name: the data set's, as in ``data=NAME``.
         source: reads the manifest; called once.
         image_size: S, in pixels.
-        map_size: ``(h, w)``, the CAM grid, in cells.
         interpolation: of the images; the paper's is ``bilinear``.
         batch_size: of the training images.
         seed: of the order of the training images.
+        map_size: ``(h, w)``, the CAM grid, in cells. Where the network that decides it is built after the manifest is
+            looked at, it may be set later, before ``setup``.
         root: the data root, as the user gave it; ``source`` is what reads it.
         eval_batch_size: of the other images; as ``batch_size``, if not given.
         num_workers: processes that decode the images that are not in memory.
@@ -173,10 +174,10 @@ class FaceDataModule(pl.LightningDataModule):
         name: str,
         source: Callable[[], Manifest],
         image_size: int,
-        map_size: tuple[int, int],
         interpolation: str,
         batch_size: int,
         seed: int,
+        map_size: tuple[int, int] | None = None,
         root: str | None = None,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
@@ -197,7 +198,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.name = name
         self.source = source
         self.image_size = image_size
-        self.map_size = (int(map_size[0]), int(map_size[1]))
+        self.map_size = map_size
         self.interpolation = interpolation
         self.batch_size = batch_size
         self.seed = seed
