@@ -16,7 +16,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from saliency_entropy.checkpoint import read_checkpoint
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -171,9 +171,9 @@ class Backbone(nn.Module):
             bias = self.net.get_classifier().bias
             same = torch.allclose(self.activation(maps).mean(dim=(2, 3)) @ weight.T + bias, logits, atol=1e-4)
         except Exception as error:  # timm's networks fail in their own ways on an input that does not suit them
-            reason = " ".join(str(error).split())[:160]
+            why = in_one_line(error)
             raise UserError(
-                f"backbone {self.name} cannot be used at backbone.image_size={self.image_size} ({reason})"
+                f"backbone {self.name} cannot be used at backbone.image_size={self.image_size} ({why})"
             ) from error
         finally:
             self.train(was_training)
@@ -216,9 +216,9 @@ def _from_hub(name: str, timm_name: str, options: dict) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # of the hub's client, of the network below it, of timm
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        why = in_one_line(error, 120)
         raise UserError(
-            f"the ImageNet weights of backbone {name} ({timm_name}) could not be downloaded ({reason}): connect this "
+            f"the ImageNet weights of backbone {name} ({timm_name}) could not be downloaded ({why}): connect this "
             "machine to the network once, give a file with backbone.checkpoint=FILE, begin with random weights "
             "(backbone.pretrained=false), or use backbone=efficientnet_lite0, whose weights are installed"
         ) from error
@@ -248,10 +248,10 @@ def _from_file(name: str, timm_name: str, path: Path, options: dict) -> nn.Modul
     except UserError:
         raise
     except Exception as error:  # whatever a state dict of something else makes of timm's conversion and loading
-        reason = " ".join(str(error).split())[:160]
+        why = in_one_line(error)
         raise UserError(
             f"backbone.checkpoint={path} does not fit backbone {name} ({timm_name} with its 1000 ImageNet classes): "
-            f"{reason}; give the weights of this architecture, or choose another backbone"
+            f"{why}; give the weights of this architecture, or choose another backbone"
         ) from None
 
 
@@ -287,7 +287,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_state_dict(str(path), weights_only=True)
     except Exception as error:  # a damaged or malicious file makes the readers raise almost anything
-        reason = " ".join(str(error).split())[:160]
+        why = in_one_line(error)
         raise UserError(
-            f"{path} cannot be loaded as plain weights ({reason}), and nothing in it was executed; {remedy}"
+            f"{path} cannot be loaded as plain weights ({why}), and nothing in it was executed; {remedy}"
         ) from None

@@ -14,6 +14,7 @@ from torch import Tensor
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.manifest import thread_count
+from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import CrossEntropy, HumanSaliency, LogEntropy, LossSum
 from saliency_entropy.module import DetectorModule
@@ -31,15 +32,7 @@ def benchmark_steps(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.threads or thread_count())
     if not isinstance(cfg.repeats, int) or cfg.repeats < 1:
         raise UserError(f"repeats is {cfg.repeats!r}; give a whole number from 1 on")
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(automatic if cfg.device == "auto" else cfg.device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"device={cfg.device} cannot be used ({reason}); use cpu, or cuda on a machine with a GPU"
-        ) from None
+    device = usable_device(cfg.device)
     torch.manual_seed(0)
     backbone = Backbone(**OmegaConf.to_container(cfg.backbone, resolve=True))
     loss = LossSum(

@@ -11,7 +11,8 @@ from torch import Tensor
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES, detector_cam
 from saliency_entropy.checkpoint import read_checkpoint
-from saliency_entropy.errors import UserError
+from saliency_entropy.device import usable_device
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.functional import min_max, spatial_entropy
 
 
@@ -51,14 +52,8 @@ class Detector:
     """
 
     def __init__(self, backbone: Backbone, class_index: str = "predicted", device: str | torch.device = "cpu") -> None:
-        try:
-            self.device = torch.device(device)
-            self.backbone = backbone.eval().requires_grad_(False).to(self.device)
-        except (RuntimeError, AssertionError, TypeError) as error:  # PyTorch raises each of them for some device
-            reason = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"device={device} cannot be used ({reason}); use cpu, or cuda on a machine with a GPU"
-            ) from None
+        self.device = usable_device(device)
+        self.backbone = backbone.eval().requires_grad_(False).to(self.device)
         self.class_index = class_index
 
     @classmethod
@@ -84,15 +79,15 @@ class Detector:
             # Its own weights come from this file; nothing else is fetched or opened.
             backbone = Backbone(**config | {"pretrained": False, "weights_package": None, "checkpoint": None})
         except Exception as error:  # timm and PyTorch fail in their own ways on values that describe no network
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} does not describe a network of this package ({reason})") from None
+            raise UserError(f"{path} does not describe a network of this package ({in_one_line(error, 200)})") from None
         try:
             backbone.load_state_dict(
                 {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
             )
         except (RuntimeError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the weights in {path} do not fit the network it describes ({reason})") from None
+            raise UserError(
+                f"the weights in {path} do not fit the network it describes ({in_one_line(error, 200)})"
+            ) from None
         # The true class is not known of an image that is to be judged.
         return cls(backbone, "predicted" if class_index == "true" else class_index, device)
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 
 from saliency_entropy.data.images import EXTENSIONS
-from saliency_entropy.data.manifest import read_fields
+from saliency_entropy.data.manifest import read_fields, read_parquet
 from saliency_entropy.detector import Detection, Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.overlay import cam_overlay
@@ -36,10 +35,7 @@ def predict(cfg: DictConfig) -> None:
     if not isinstance(cfg.batch_size, int) or cfg.batch_size < 1:
         raise UserError(f"batch_size is {cfg.batch_size!r}; give a whole number, 1 or more")
     paths, further = listed_images(images, output / "overlays")
-    device = cfg.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    detector = Detector.from_checkpoint(str(cfg.checkpoint), device)
+    detector = Detector.from_checkpoint(str(cfg.checkpoint), cfg.device)
     base = images if images.is_dir() else images.parent
     overlays = _overlay_paths(paths, base, output / "overlays") if cfg.overlays else [None] * len(paths)
     try:
@@ -137,7 +133,7 @@ def listed_images(images: Path, without: Path) -> tuple[list[Path], pd.DataFrame
         )
     if images.suffix.lower() not in (".csv", ".parquet"):
         return [images], pd.DataFrame()
-    table = _read_parquet(images) if images.suffix.lower() == ".parquet" else _with_header(read_fields(images))
+    table = read_parquet(images) if images.suffix.lower() == ".parquet" else _with_header(read_fields(images))
     if list(table.columns).count("path") != 1:
         named = ", ".join(repr(str(name)) for name in table.columns)
         raise UserError(f"{images} needs one column path (its columns: {named})")
@@ -153,13 +149,6 @@ def listed_images(images: Path, without: Path) -> tuple[list[Path], pd.DataFrame
 
 def _with_header(fields: pd.DataFrame) -> pd.DataFrame:
     return fields.iloc[1:].set_axis(fields.iloc[0].str.strip(), axis=1) if len(fields) else fields
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (ValueError, OSError) as error:  # the errors of pyarrow are ValueErrors
-        raise UserError(f"{path} cannot be read as a table ({_one_line(str(error))}); save it again") from None
 
 
 def _one_line(text: str) -> str:

@@ -24,7 +24,7 @@ from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.checkpoint import read_checkpoint
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.manifest import thread_count
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.losses import LossSum
 from saliency_entropy.metrics import auroc, unseen_images
 from saliency_entropy.module import DetectorModule
@@ -193,7 +193,7 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
             enable_model_summary=False,
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        raise UserError(f"trainer: {in_one_line(error, None)}") from error
 
 
 def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path) -> None:
@@ -214,8 +214,8 @@ def load_best(module: DetectorModule, folder: Path) -> None:
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{best} does not fit this run ({reason}); {remedy}") from None
+        why = in_one_line(error)
+        raise UserError(f"{best} does not fit this run ({why}); {remedy}") from None
 
 
 def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:

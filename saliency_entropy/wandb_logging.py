@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch.utils.data import default_collate
 from torchmetrics.functional.classification import binary_roc
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.run_folder import write_atomically
 
@@ -63,8 +63,8 @@ class WandbRun:
         try:
             self.logger = _begun(folder, config, mode, project, entity)
         except wandb.errors.Error as error:
-            reason = " ".join(str(error).split())[:160]
-            log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", reason)
+            why = in_one_line(error)
+            log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", why)
             self.logger = _begun(folder, config, "offline", project, entity)
         self.callbacks: list[Callback] = [CamOverlays(self.logger, overlay_every)]
 
@@ -76,7 +76,7 @@ class WandbRun:
         try:
             self._log_result(result, test_scores)
         except Exception as error:
-            log.warning("W&B has not got the final figures (%s); they are in result.json", " ".join(str(error).split()))
+            log.warning("W&B has not got the final figures (%s); they are in result.json", in_one_line(error, None))
 
     def _log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
         run = self.logger.experiment

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 
 # Named to Image.open so that a file reaches no other of Pillow's decoders, whatever its name.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -152,8 +152,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(_too_large(path)) from None
     # A damaged file makes Pillow's decoders raise almost anything.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is truncated or damaged ({reason}); copy it again, or remove its row") from None
+        why = in_one_line(error, None)
+        raise UserError(f"{path} is truncated or damaged ({why}); copy it again, or remove its row") from None
 
 
 def _check_header(path: Path, image: Image.Image, start: bytes) -> None:

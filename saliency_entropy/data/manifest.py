@@ -18,7 +18,7 @@ from typing import TypeVar
 import pandas as pd
 
 from saliency_entropy.data.images import check_header, check_pixels, load_human_map
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 
 REQUIRED = ("path", "label", "split")
 OPTIONAL = ("generator", "source", "human_map")
@@ -84,7 +84,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
         raise UserError(
             f"{path} does not exist; a data set needs a manifest there, with the columns {', '.join(REQUIRED)}"
         )
-    table = _read_parquet(path) if path.suffix == ".parquet" else _named_columns(read_fields(path), path)
+    table = read_parquet(path) if path.suffix == ".parquet" else _named_columns(read_fields(path), path)
     return complete(Manifest(table.reset_index(drop=True), root, str(path)))
 
 
@@ -269,7 +269,8 @@ def read_fields(path: Path) -> pd.DataFrame:
     return fields.iloc[: filled[-1] + 1 if len(filled) else 0]
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Raises UserError if the file cannot be read."""
     with _reading(path):
         return pd.read_parquet(path)
 
@@ -285,8 +286,8 @@ def _reading(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
     except (ValueError, OSError) as error:  # the errors of pandas and pyarrow are ValueErrors
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as a table ({reason}); save it as CSV or Parquet again") from None
+        why = in_one_line(error, None)
+        raise UserError(f"{path} cannot be read as a table ({why}); save it as CSV or Parquet again") from None
 
 
 def _named_columns(fields: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result, scientific_config
 
 # The paper's order; whatever else a study holds comes after.
@@ -303,7 +303,7 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
         raise UserError(f"{path} does not exist, though the run is finished; {remedy}") from None
     # The errors of pandas and pyarrow are ValueErrors or OSErrors.
     except (ValueError, OSError, YAMLError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from None
+        raise UserError(f"{path} is damaged ({in_one_line(error, None)}); {remedy}") from None
 
 
 def _require(names: Sequence[str], present: Any, kind: str) -> None:
