@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from saliency_entropy.data.images import load_human_map, load_image, on_grid
+from saliency_entropy.data.human_maps import load_human_map, on_grid
+from saliency_entropy.data.images import load_image
 from saliency_entropy.data.manifest import (
     LABELS,
     SPLITS,
@@ -130,14 +131,14 @@ class FaceDataset(Dataset[FaceBatch]):
             raise UserError(f"{self.manifest.origin}: {where}: {error}") from None
 
     def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        image = load_image(self.manifest.root / self.paths[index], self.image_size, self.interpolation)
+        image = load_image(self.manifest.file(self.paths[index]), self.image_size, self.interpolation)
         name = self.human_maps[index]
         if not name:
             human_map = np.zeros(self.map_size, dtype=np.float32)
         elif self.template_maps:
             human_map = on_grid(template_map(self.paths[index]), self.map_size, TEMPLATE)
         else:
-            human_map = load_human_map(self.manifest.root / name, self.map_size)
+            human_map = load_human_map(self.manifest.map_files(name), self.map_size)
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(human_map)
 
 

@@ -1,4 +1,4 @@
-"""Decoding one image or one human map, safely and exactly as the paper does.
+"""Decoding one image, safely and exactly as the paper does.
 
 The paper's transform is a bilinear resize to a square, without crop and without augmentation. Pillow's bilinear
 filter averages over the source pixels when it shrinks (what torchvision's ``Resize`` does with a PIL image); a
@@ -7,7 +7,7 @@ filter that only interpolates would leave aliases, which a detector of synthetic
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -26,7 +26,16 @@ DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
-def load_image(path: Path, size: int, interpolation: str = "bilinear") -> np.ndarray:
+class DataFile(Protocol):
+    """What is read of a file: a ``Path`` is one, so is a member of a tar file. Its text names it in messages."""
+
+    @property
+    def suffix(self) -> str: ...
+
+    def open(self, mode: str) -> BinaryIO: ...
+
+
+def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np.ndarray:
     """One image, as an annotator saw it, on a square of ``size`` pixels.
 
     The EXIF orientation is applied. Grey, palette and CMYK images become RGB; an alpha channel is dropped, not
@@ -45,52 +54,11 @@ def load_image(path: Path, size: int, interpolation: str = "bilinear") -> np.nda
     """
     if interpolation not in INTERPOLATIONS:
         raise UserError(f"interpolation is {interpolation!r}; use one of {', '.join(INTERPOLATIONS)}")
-    image = _decode(path, "RGB")
+    image = decode(path, "RGB")
     return np.array(image.resize((size, size), Image.Resampling[interpolation.upper()]))
 
 
-def load_human_map(path: Path, grid: tuple[int, int]) -> np.ndarray:
-    """One human saliency map on the CAM grid: see :func:`on_grid`.
-
-    Args:
-        path: an image file; colours become grey (ITU-R 601 luma).
-        grid: ``(h, w)``, in cells.
-
-    Returns:
-        ``(h, w)`` float32, its least cell 0 and its greatest 1.
-
-    Raises:
-        UserError: as :func:`load_image`, or the map is constant.
-    """
-    return on_grid(_decode_map(path), grid, str(path))
-
-
-def on_grid(image: Image.Image, grid: tuple[int, int], name: str) -> np.ndarray:
-    """A grey image resized to the CAM grid, bilinear and in uint8, then min-max scaled: the CYBORG authors' order.
-
-    Args:
-        image: mode ``L``.
-        grid: ``(h, w)``, in cells.
-        name: the map's, for the message.
-
-    Returns:
-        ``(h, w)`` float32 in [0, 1].
-
-    Raises:
-        UserError: every cell is the same.
-    """
-    height, width = grid
-    cells = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
-    low, high = cells.min(), cells.max()
-    if low == high:
-        raise UserError(
-            f"{name} is a constant map on the CAM grid of {height} x {width} cells (each is {low:.0f}); remove it "
-            "from column human_map, or use a backbone with a finer grid"
-        )
-    return (cells - low) / (high - low)
-
-
-def check_header(path: Path) -> None:
+def check_header(path: DataFile) -> None:
     """Everything that can be said of an image file without decoding its pixels.
 
     Raises:
@@ -100,30 +68,23 @@ def check_header(path: Path) -> None:
         pass
 
 
-def check_pixels(path: Path) -> None:
+def check_pixels(path: DataFile) -> None:
     """:func:`check_header`, and every pixel can be decoded.
 
     Raises:
         UserError: one of these is not so.
     """
-    _decode(path, "RGB")
+    decode(path, "RGB")
 
 
-def _decode(path: Path, mode: str) -> Image.Image:
+def decode(path: DataFile, mode: str) -> Image.Image:
+    """The whole image, upright, in a mode of Pillow; raises UserError as :func:`load_image`."""
     with _opened(path) as image:
         return ImageOps.exif_transpose(image).convert(mode)
 
 
-def _decode_map(path: Path) -> Image.Image:
-    image = _decode(path, "L")
-    low, high = image.getextrema()
-    if low == high:
-        raise UserError(f"{path} is a constant map (every pixel is {low}); remove it from column human_map")
-    return image
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: DataFile) -> Iterator[Image.Image]:
     """The image, its header checked; whatever Pillow raises meanwhile becomes a UserError."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UserError(
@@ -156,7 +117,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path} is truncated or damaged ({why}); copy it again, or remove its row") from None
 
 
-def _check_header(path: Path, image: Image.Image, start: bytes) -> None:
+def _check_header(path: DataFile, image: Image.Image, start: bytes) -> None:
     # A JPEG that carries further pictures (a preview, a depth map) is MPO to Pillow; its first is the photograph.
     kind = "JPEG" if image.format == "MPO" else image.format
     named = EXTENSIONS.get(path.suffix.lower())
@@ -174,6 +135,6 @@ def _check_header(path: Path, image: Image.Image, start: bytes) -> None:
         raise UserError(f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
 
 
-def _too_large(path: Path, size: tuple[int, int] | None = None) -> str:
+def _too_large(path: DataFile, size: tuple[int, int] | None = None) -> str:
     what = f"{size[0]} x {size[1]} pixels" if size else "too many pixels"
     return f"{path} has {what}, more than {LARGEST_PIXELS // 1_000_000} megapixels; scale it down, or remove its row"

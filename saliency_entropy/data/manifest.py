@@ -17,7 +17,8 @@ from typing import TypeVar
 
 import pandas as pd
 
-from saliency_entropy.data.images import check_header, check_pixels, load_human_map
+from saliency_entropy.data.human_maps import load_human_map
+from saliency_entropy.data.images import DataFile, check_header, check_pixels
 from saliency_entropy.errors import UserError, in_one_line
 
 REQUIRED = ("path", "label", "split")
@@ -54,6 +55,14 @@ class Manifest:
     def split(self, name: str) -> pd.DataFrame:
         """The rows of ``train``, ``val`` or ``test``; the index is the row in :attr:`table`."""
         return self.table[self.table["split"] == name]
+
+    def file(self, name: str) -> DataFile:
+        """The image or map that the table calls ``name``."""
+        return self.root / name
+
+    def map_files(self, cell: str) -> list[DataFile]:
+        """The files of a cell of column ``human_map``, one an annotator: their names are separated by ``;``."""
+        return [self.file(name) for name in map(str.strip, cell.split(";")) if name]
 
     def where(self, row: int) -> str:
         """A row of :attr:`table` as a spreadsheet numbers it: the header, where there is one, is row 1."""
@@ -204,11 +213,11 @@ def broken_images(
     def reason(column: str, name: str) -> str | None:
         try:
             if not decode:
-                check_header(manifest.root / name)
+                check_header(manifest.file(name))
             elif column == "human_map":
-                load_human_map(manifest.root / name, grid)
+                load_human_map(manifest.map_files(name), grid)
             else:
-                check_pixels(manifest.root / name)
+                check_pixels(manifest.file(name))
         except UserError as error:
             return str(error)
         return None

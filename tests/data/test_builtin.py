@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from saliency_entropy.data import Manifest, builtin
 from saliency_entropy.data.builtin import SEEN, annotated, builtin_faces
 from saliency_entropy.data.drawn_faces import CAMERAS, DEFECTS, FINGERPRINTS, Stroke, draw_face
-from saliency_entropy.data.images import load_human_map
+from saliency_entropy.data.human_maps import load_human_map
 from saliency_entropy.data.manifest import check_files, check_images
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
@@ -151,7 +151,7 @@ def probe_is_weak(table: pd.DataFrame, values: np.ndarray, strength: float) -> N
 
 def test_maps_are_as_focused_as_human_ones(faces: Manifest) -> None:
     table = faces.table[faces.table["human_map"] != ""]
-    maps = torch.stack([torch.from_numpy(load_human_map(faces.root / path, (7, 7))) for path in table["human_map"]])
+    maps = torch.stack([torch.from_numpy(load_human_map([faces.root / path], (7, 7))) for path in table["human_map"]])
     entropy = pd.Series(spatial_entropy(maps).numpy(), table["label"])
     assert abs(entropy.mean() - 3.0) < 0.1
     assert entropy.between(2.0, 3.6).all()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from saliency_entropy.data import templates
-from saliency_entropy.data.images import on_grid
+from saliency_entropy.data.human_maps import on_grid
 from saliency_entropy.data.templates import SIZE, template_map
 
 
