@@ -5,6 +5,7 @@ filter averages over the source pixels when it shrinks (what torchvision's ``Res
 filter that only interpolates would leave aliases, which a detector of synthetic images can learn.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Protocol
@@ -33,6 +34,8 @@ class DataFile(Protocol):
     def suffix(self) -> str: ...
 
     def open(self, mode: str) -> BinaryIO: ...
+
+    def stat(self) -> os.stat_result: ...
 
 
 def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np.ndarray:
