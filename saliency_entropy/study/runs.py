@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from saliency_entropy.data.manifest import SPLITS
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result, scientific_config
 
@@ -29,7 +30,7 @@ SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_ent
 OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
 EPOCH_COLUMNS = ("epoch", "train/cam_entropy", "val/cam_entropy")
 # What may differ between two runs of one study; data.seed is the seed once more.
-VARIED = ("method", "loss", "seed", "data.seed")
+VARIED = ("method", "loss", "seed", "data.seed", "data.human_maps.seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +158,7 @@ def read_study(folder: Path) -> Study:
         )
     runs.sort(key=lambda run: (*_method_order(run.method), run.seed))
     runs, diverged = _check_test_images(runs)
-    return Study(folder, runs, left_out + diverged, _differing_configs(runs))
+    return Study(folder, runs, left_out + diverged, [*_files_left_out(runs), *_differing_configs(runs)])
 
 
 def _run_folders(study: Path) -> list[Path]:
@@ -289,6 +290,21 @@ def _differing_configs(runs: list[Run]) -> list[str]:
                 "between methods may come from that."
             )
     return warnings
+
+
+def _files_left_out(runs: list[Run]) -> list[str]:
+    """A sentence for each split and kind of file of which runs left some out, since they could not be used."""
+    sentences = []
+    for split in SPLITS:
+        for kind, words in (("images", "images"), ("human_maps", "human maps")):
+            counts = {run.result.get("left_out", {}).get(split, {}).get(kind, 0) for run in runs}
+            if max(counts):
+                up_to = "Up to " if len(counts) > 1 else ""
+                sentences.append(
+                    f"{up_to}{max(counts)} {words} of split {split} could not be used and were left out "
+                    "(data.skip_broken=true)."
+                )
+    return sentences
 
 
 def _method_order(method: str) -> tuple[int, str]:
