@@ -5,6 +5,7 @@ filter averages over the source pixels when it shrinks (what torchvision's ``Res
 filter that only interpolates would leave aliases, which a detector of synthetic images can learn.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ LARGEST_PIXELS = 64_000_000
 # Samples of more than 8 bits: conversion to 8 bits would clip or scale them, and which is not ours to guess.
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
+class UnreadableFile(UserError):
+    """The file could not be read: nothing is known of its content, and another attempt may succeed."""
 
 
 class DataFile(Protocol):
@@ -54,6 +59,7 @@ def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np
 
     Raises:
         UserError: the file cannot be read whole, or is not an 8-bit still image; says which and what to do.
+        UnreadableFile: the former, for a reason that does not lie in the file's content.
     """
     if interpolation not in INTERPOLATIONS:
         raise UserError(f"interpolation is {interpolation!r}; use one of {', '.join(INTERPOLATIONS)}")
@@ -83,7 +89,9 @@ def check_pixels(path: DataFile) -> None:
 def decode(path: DataFile, mode: str) -> Image.Image:
     """The whole image, upright, in a mode of Pillow; raises UserError as :func:`load_image`."""
     with _opened(path) as image:
-        return ImageOps.exif_transpose(image).convert(mode)
+        # In place, and converted only where there is something to convert: Pillow would copy the image each time.
+        ImageOps.exif_transpose(image, in_place=True)
+        return image if image.mode == mode else image.convert(mode)
 
 
 @contextmanager
@@ -105,9 +113,9 @@ def _opened(path: DataFile) -> Iterator[Image.Image]:
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; copy it again, or remove its row") from None
+        raise UnreadableFile(f"{path} does not exist; copy it again, or remove its row") from None
     except PermissionError:
-        raise UserError(f"{path} may not be read (permission denied); give yourself read access") from None
+        raise UnreadableFile(f"{path} may not be read (permission denied); give yourself read access") from None
     except Image.UnidentifiedImageError:
         raise UserError(
             f"{path} is not an image in a known format ({', '.join(FORMATS)}); convert it, or remove its row"
@@ -116,6 +124,9 @@ def _opened(path: DataFile) -> Iterator[Image.Image]:
         raise UserError(_too_large(path)) from None
     # A damaged file makes Pillow's decoders raise almost anything.
     except Exception as error:
+        # Pillow's own OSErrors have no number, and a damaged header may send it to a place that no file has (EINVAL).
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise UnreadableFile(f"{path} cannot be read ({error.strerror}); try again, or copy it again") from None
         why = in_one_line(error, None)
         raise UserError(f"{path} is truncated or damaged ({why}); copy it again, or remove its row") from None
 
