@@ -1,0 +1,182 @@
+"""Free-hand strokes stored as SVG, drawn into a grey map.
+
+An SVG is a program for a renderer: it can name files and addresses, multiply itself through entities and references,
+and nest until the renderer's stack overflows. So a file is read through once before it is drawn, and anything but
+strokes, which is what an annotation tool writes, is refused by name. That also keeps a map whole: text, pictures
+and effects would be drawn differently, or not at all, without anybody being told.
+"""
+
+import re
+from collections.abc import Mapping
+from io import BytesIO
+from xml.parsers import expat
+
+import resvg_py
+from PIL import Image
+
+from saliency_entropy.data.images import DataFile
+from saliency_entropy.errors import UserError, in_one_line
+
+# The longer side of a drawn map, in pixels: a CAM has some 7 to 14 cells a side. The size that the file states gives
+# the aspect only, so strokes in fractions of the image (viewBox="0 0 1 1") are drawn as finely as those in pixels.
+SIDE = 512
+# 4 MB are some 200,000 points. Each element may cost one pass over the whole map (10 ms), each level a stack frame.
+LARGEST_BYTES = 4_000_000
+MOST_ELEMENTS = 10_000
+DEEPEST = 32
+SVG = "http://www.w3.org/2000/svg"
+SHAPES = ("path", "polyline", "polygon", "line", "circle", "ellipse", "rect")
+# What shapes are put in, and what leaves no mark.
+ELEMENTS = {*SHAPES, "svg", "g", "defs", "style", "title", "desc", "metadata"}
+GEOMETRY = {
+    "d", "points", "transform", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "rx", "ry", "width", "height",
+    "stroke-width", "stroke-opacity", "opacity",
+}  # fmt: skip
+LENGTH = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(px|pt|pc|mm|cm|in)?\s*", re.IGNORECASE)
+# What programs write for a number that they do not have. A renderer drops the rest of the path, or takes 0.
+NO_NUMBER = re.compile(r"nan|inf|undefined|null", re.IGNORECASE)
+
+
+def draw_svg(path: DataFile) -> Image.Image:
+    """The opacity of an SVG's strokes: what they cover, in whatever colour.
+
+    Overlapping translucent strokes add up as a browser shows them, and a path is filled unless it says
+    ``fill="none"``.
+
+    Args:
+        path: an SVG file, UTF-8, not compressed.
+
+    Returns:
+        A grey (mode ``L``) image whose longer side is :data:`SIDE`: 0 where there is no stroke, 255 where one is
+        opaque.
+
+    Raises:
+        UserError: it is too large, not well-formed, has no size, holds anything but strokes, or cannot be drawn.
+    """
+    text = _read(path)
+    _Check(path).parse(text)
+    try:
+        # Both sides bound the drawing, which keeps its aspect. 96 dots an inch is what CSS calls an inch.
+        png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts=True, width=SIDE, height=SIDE, dpi=96.0)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be drawn ({in_one_line(error)}); export it again") from None
+    except BaseException as error:
+        # A failed assertion within the renderer is no Exception, so that nothing passes over it unawares.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{path} cannot be drawn (its numbers are too large); export it again") from None
+    with Image.open(BytesIO(png), formats=["PNG"]) as image:
+        alpha = image.getchannel("A")
+    low, high = alpha.getextrema()
+    if low == high > 0:
+        raise UserError(f"{path} covers every pixel alike (a background?); export its strokes alone")
+    return alpha
+
+
+def _read(path: DataFile) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+    except OSError as error:
+        why = error.strerror or in_one_line(error)
+        raise UserError(f"{path} cannot be read ({why}); copy it again, or remove it from column human_map") from None
+    if not content:
+        raise UserError(f"{path} is empty (0 bytes); copy it again, or remove it from column human_map")
+    if len(content) > LARGEST_BYTES:
+        raise UserError(f"{path} is an SVG of more than {LARGEST_BYTES // 1_000_000} MB; save it as a grey PNG")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}), as an SVG must be; save it as SVG in UTF-8, not compressed"
+        ) from None
+
+
+class _Check:
+    """One pass over an SVG by a parser that makes no tree and follows nothing."""
+
+    def __init__(self, path: DataFile) -> None:
+        self.path = path
+        self.open: list[str] = []
+        self.elements = 0
+        self.style = ""
+        # A space cannot be part of a name: "NAMESPACE NAME".
+        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser.StartDoctypeDeclHandler = self.doctype
+        self.parser.ProcessingInstructionHandler = self.instruction
+        self.parser.StartElementHandler = self.start
+        self.parser.CharacterDataHandler = self.characters
+        self.parser.EndElementHandler = self.end
+
+    def parse(self, text: str) -> None:
+        try:
+            self.parser.Parse(text, True)
+        except expat.ExpatError as error:
+            raise UserError(
+                f"{self.path} is not well-formed XML ({in_one_line(error)}), as an SVG must be; export it again"
+            ) from None
+
+    def refuse(self, what: str, remedy: str) -> None:
+        raise UserError(f"{self.path} line {self.parser.CurrentLineNumber}: {what}; {remedy}")
+
+    def doctype(self, *_: object) -> None:
+        self.refuse("a document type (<!DOCTYPE>), which can multiply the file or name others", "delete that line")
+
+    def instruction(self, target: str, _: str) -> None:
+        self.refuse(f"a processing instruction (<?{target}?>), which can name other files", "delete it")
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        namespace, _, local = name.rpartition(" ")
+        self.open.append(local)
+        self.elements += 1
+        if self.elements == 1:
+            self.root(namespace, local, attributes)
+        if self.elements > MOST_ELEMENTS:
+            self.refuse(f"more than {MOST_ELEMENTS:,} elements", "save it as a grey PNG")
+        if len(self.open) > DEEPEST:
+            self.refuse(f"elements nested more than {DEEPEST} deep", "export its strokes without groups")
+        # A renderer skips what is of another vocabulary, such as an editor's notes on its window.
+        if namespace in ("", SVG) and local not in ELEMENTS:
+            self.refuse(f"<{local}> is no stroke", f"keep only strokes ({', '.join(SHAPES)}), or save it as a grey PNG")
+        for attribute, value in attributes.items():
+            self.attribute(attribute.rpartition(" ")[2], value)
+
+    def root(self, namespace: str, local: str, attributes: Mapping[str, str]) -> None:
+        if local != "svg" or namespace not in ("", SVG):
+            self.refuse(f"the first element is <{local}>, not <svg>", "rename the file to what it is")
+        box = attributes.get("viewBox")
+        if box is None:
+            if not all(LENGTH.fullmatch(attributes.get(side, "")) for side in ("width", "height")):
+                self.refuse(
+                    "<svg> has no size (neither a viewBox nor a width and height), so where its strokes lie on the "
+                    "image is unknown",
+                    'add viewBox="0 0 W H", W x H being the size of the image that was drawn on',
+                )
+            return
+        numbers = re.split(r"[\s,]+", box.strip())
+        try:
+            positive = len(numbers) == 4 and all(float(number) > 0 for number in numbers[2:])
+        except ValueError:
+            positive = False
+        if not positive:
+            self.refuse(f"viewBox is {box!r}", 'give viewBox="0 0 W H", W x H being the size of the image')
+
+    def attribute(self, name: str, value: str) -> None:
+        if name == "href" and not value.startswith("#"):
+            self.refuse(f"a reference to another file or address ({value[:60]!r})", "delete the element")
+        # Whatever paints, clips or filters is no stroke and was refused, so a reference to it leads nowhere.
+        if "url(" in value.lower():
+            self.refuse(f"{name} refers to {value[:60]!r}", "export plain strokes, without gradients, masks or filters")
+        if name in GEOMETRY and NO_NUMBER.search(value):
+            self.refuse(f"{name} holds {NO_NUMBER.search(value)[0]!r} instead of a number", "export it again")
+
+    def characters(self, text: str) -> None:
+        if self.open[-1] == "style":
+            self.style += text
+
+    def end(self, _: str) -> None:
+        # @import and url(), however they are written: CSS allows \75rl(.
+        if self.open.pop() == "style":
+            if re.search(r"@|\\|url\(", self.style, re.IGNORECASE):
+                self.refuse("<style> holds @, \\ or url(, which can name other files", "keep plain rules only")
+            self.style = ""
