@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from saliency_entropy.data.manifest import Manifest, check_files, check_images, read_manifest
+from saliency_entropy.data.manifest import Manifest, broken_images, check_files, read_manifest, refuse_broken
 from saliency_entropy.errors import UserError
 
 GOOD = "path,label,split\na.png,real,train\nb.png,synthetic,test\n"
@@ -93,12 +93,18 @@ def test_missing_root_and_missing_manifest(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "manifest.csv is empty"),
-        (b"\xff\xfe\x00", "is not UTF-8 text (byte 0)"),
-        (b"path,label,split\na.png,real,train,extra\n", "cannot be read as a table (Error tokenizing data"),
+        (b"\xff\xfe\x00", "manifest.csv is not UTF-8 text: row 1 has '\\xff\\xfe\\x00'; save it as CSV UTF-8"),
+        (b"path,label,split\nM\xc3\xbc.png,real,val\nM\xfc.png,real,val\n\xe9,real,val",
+         "is not UTF-8 text: row 3 has 'M\\xfc.png,real,val'; row 4 has '\\xe9,real,val'; save it"),
+        (b"path,label,split\na.png,real,train,extra\nb.png,real,train\n\nc.png,real,val,m,m\n",
+         "cannot be read as a table: row 2 has 4 fields; row 5 has 5 fields, but the first row has 3; put cells that "
+         "hold ',' in double quotes"),
+        (b'path,label,split\n"a.png,real,train\n', "cannot be read as a table: Error tokenizing data. C error: EOF"),
+        (b"\npath,label,split\na.png,real,train\n", "begins with a blank row; remove it"),
         (b"path,label,label,split\na.png,real,real,train\n", "two columns named 'label'; rename one"),
         (b"path,label,split\n", "lists no image; add a row for each"),
     ],
-)
+)  # fmt: skip
 def test_files_that_are_no_table(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "manifest.csv").write_bytes(content)
     with pytest.raises(UserError, match=re.escape(message)):
@@ -120,7 +126,8 @@ def test_missing_columns_are_named_with_those_found(tmp_path: Path) -> None:
     ("row", "message"),
     [
         (",real,train", "column path must name a file: row 4 has ''; fill it in"),
-        ("c.png,fake,train", "column label must be real or synthetic: row 4 has 'fake'; correct it"),
+        ("c.png,fake,train", "column label must be real or synthetic: row 4 has 'fake' (did you mean synthetic?); "
+         "correct it"),
         ("c.png,Real,train", "row 4 has 'Real'"),
         ("c.png,real", "column split must be train, val or test: row 4 has ''"),
         ("c.png,real,validation", "row 4 has 'validation'"),
@@ -177,7 +184,7 @@ def test_all_wrong_rows_are_counted_and_twenty_shown(tmp_path: Path) -> None:
     rows = "".join(f"{index}.png,fake,train\n" for index in range(33))
     message = refusal(tmp_path, "path,label,split\n" + rows)
     assert message.count("has 'fake'") == 20
-    assert "row 21 has 'fake'; and 13 more; correct it" in message
+    assert "row 21 has 'fake' (did you mean synthetic?); and 13 more; correct it" in message
 
 
 # On the disk.
@@ -242,12 +249,16 @@ def test_all_broken_images_and_maps_in_one_message(tmp_path: Path) -> None:
     manifest = listed(tmp_path, "b.png", "a.png", "c.png")
     manifest.table.loc[1, "human_map"] = "map.png"
     with pytest.raises(UserError) as caught:
-        check_images(manifest, ["train"], decode=True, grid=(2, 2))
+        refuse_broken(manifest, broken_images(manifest, "train", decode=True, grid=(2, 2)))
     message = str(caught.value)
     assert "manifest.csv: 3 files cannot be used: row 2: " in message
     assert re.search(r"row 2: \S+/b\.png is truncated or damaged .*; row 3: \S+/map\.png is a constant map", message)
     assert re.search(r"row 4: \S+/c\.png is not an image in a known format", message)
 
+    ((row, why),) = broken_images(manifest, "train", decode=False, grid=(2, 2), workers=1)
+    assert row == 2
+    assert "c.png is not an image" in why
     with pytest.raises(UserError, match="1 file cannot be used: row 4"):
-        check_images(manifest, ["train"], decode=False, grid=(2, 2), workers=1)
-    check_images(manifest, ["val", "test"], decode=True, grid=(2, 2))
+        refuse_broken(manifest, [(row, why)])
+    assert broken_images(manifest, "val", decode=True, grid=(2, 2)) == []
+    refuse_broken(manifest, [])

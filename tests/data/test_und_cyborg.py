@@ -84,7 +84,10 @@ def test_two_training_images_of_one_base_name(root: Path) -> None:
 
 def test_two_maps_of_one_base_name(root: Path) -> None:
     Image.linear_gradient("L").save(root / "heatmaps" / "04233d408.png")
-    with pytest.raises(UserError, match=r"maps share a base name.*'04233d408\.jpg'; '04233d408\.png'; rename one"):
+    with pytest.raises(
+        UserError,
+        match=r"maps share a base name.*'04233d408\.jpg'; '04233d408\.png'; rename or remove",
+    ):
         und_cyborg(root, maps="heatmaps")
 
 
@@ -92,9 +95,11 @@ def test_map_folders_that_are_of_no_use(root: Path) -> None:
     with pytest.raises(UserError, match=r"data\.source\.maps=none is no folder in .*name the folder of the human maps"):
         und_cyborg(root, maps="none")
     (root / "other").mkdir()
-    with pytest.raises(UserError, match=r"no file in .*other has the base name of a training image .*'04233d408'"):
+    with pytest.raises(
+        UserError, match=r"no file in .*other has the base name of any of the training images .*'04233d408'"
+    ):
         und_cyborg(root, maps="other")
-    with pytest.raises(UserError, match="column human_map must be relative to the data root"):
+    with pytest.raises(UserError, match="must be a folder relative to the data root"):
         und_cyborg(root, maps="train/../heatmaps")
 
 

@@ -1,0 +1,118 @@
+"""CSV and Parquet files as users have them, read as text: nothing in them is interpreted."""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+
+from saliency_entropy.errors import UserError, in_one_line
+
+SEPARATORS = ",;\t"
+# More would fill the screen; the rest are counted.
+SHOWN = 20
+
+
+def read_fields(path: Path) -> pd.DataFrame:
+    """All fields of a CSV file as text, its first row like the others; blank lines at its end are left out.
+
+    The separator is a comma, a semicolon (what a spreadsheet writes where the comma is the decimal sign) or a tab:
+    the one that comes first in the first row. Fields that hold it are in double quotes.
+
+    Raises:
+        UserError: the file is empty, its first row is blank, it is not UTF-8, or rows have more fields than the first.
+    """
+    with _reading(path):
+        separator = _separator(path)
+        # header=None: with a header, pandas takes the first fields of longer rows for an index, and renames a column
+        # that occurs twice. Blank lines are kept, for the row numbers.
+        fields = pd.read_csv(
+            path,
+            sep=separator,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            encoding="utf-8-sig",
+        )
+    fields = fields.fillna("")  # fields that a short row lacks
+    filled = (fields != "").any(axis=1).to_numpy().nonzero()[0]
+    return fields.iloc[: filled[-1] + 1 if len(filled) else 0]
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Raises UserError if the file cannot be read."""
+    with _reading(path):
+        return pd.read_parquet(path)
+
+
+def listing(items: Iterable[str], count: int | None = None) -> str:
+    """The first :data:`SHOWN` items, the others counted.
+
+    Args:
+        items: what to list.
+        count: how many there are, where it is known: then no more than are shown are asked for.
+    """
+    items = iter(items)
+    shown = list(islice(items, SHOWN))
+    rest = sum(1 for _ in items) if count is None else count - len(shown)
+    return "; ".join(shown) + (f"; and {rest} more" if rest else "")
+
+
+def _separator(path: Path) -> str:
+    with path.open(encoding="utf-8-sig") as file:
+        first = file.readline()
+    if first.isspace():
+        raise UserError(f"{path} begins with a blank row; remove it")
+    outside_quotes = re.sub(r'"[^"]*"', "", first)
+    return next((sign for sign in outside_quotes if sign in SEPARATORS), ",")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:  # a ValueError, too
+        raise
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{path} is empty; copy it again") from None
+    except PermissionError:
+        raise UserError(f"{path} may not be read (permission denied); give yourself read access") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: {_undecodable(path)}; save it as CSV UTF-8") from None
+    except pd.errors.ParserError as error:
+        why = _longer_rows(path) or f"{in_one_line(error, None)}; save it as CSV again"
+        raise UserError(f"{path} cannot be read as a table: {why}") from None
+    except (ValueError, OSError) as error:  # the errors of pandas and pyarrow are ValueErrors
+        why = in_one_line(error, None)
+        raise UserError(f"{path} cannot be read as a table ({why}); save it as CSV or Parquet again") from None
+
+
+def _undecodable(path: Path) -> str:
+    """The rows that are not UTF-8, what is wrong in them written as ``\\xff``."""
+    found = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                found.append(f"row {number} has {repr(line.strip()[:80])[1:]}")
+    return listing(found)
+
+
+def _longer_rows(path: Path) -> str:
+    """The rows with more fields than the first; "" if there is none."""
+    separator = _separator(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            counts = [len(row) for row in csv.reader(file, delimiter=separator)]
+        except csv.Error:
+            return ""
+    longer = [(row, count) for row, count in enumerate(counts, start=1) if count > counts[0]]
+    if not longer:
+        return ""
+    found = listing(f"row {row} has {count} fields" for row, count in longer)
+    return f"{found}, but the first row has {counts[0]}; put cells that hold {separator!r} in double quotes"
