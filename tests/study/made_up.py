@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
+from scipy.stats import mannwhitneyu
 
 TITLES = {
     "cross_entropy": "Cross-entropy",
@@ -37,11 +38,20 @@ def scored_images(per_generator: int = 60, real: int = 80) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(split="test", human_map="")
 
 
+def validation_images(synthetic: int = 100, real: int = 100) -> pd.DataFrame:
+    """As :func:`scored_images`, of one training generator and one source."""
+    rows = [{"label": "synthetic", "generator": "stylegan2", "source": ""}] * synthetic
+    rows += [{"label": "real", "generator": "", "source": "frgc"}] * real
+    table = pd.DataFrame(rows).assign(split="val", human_map="")
+    return table.assign(path=[f"val/{i}.png" for i in range(len(table))])
+
+
 def write_run(
     study: Path,
     method: str,
     seed: int,
     images: pd.DataFrame | None = None,
+    val_images: pd.DataFrame | None = None,
     title: str | None = None,
     epochs: int = 4,
     strength: float | None = None,
@@ -54,15 +64,11 @@ def write_run(
     known = sorted(TITLES).index(method) if method in TITLES else 99
     random = np.random.default_rng([known, seed])
     images = scored_images() if images is None else images
-    synthetic = (images["label"] == "synthetic").to_numpy()
+    val_images = validation_images() if val_images is None else val_images
     strength = STRENGTH.get(method, 0.6) if strength is None else strength
     shift = strength + 0.12 * random.normal()
     entropy = ENTROPY.get(method, 2.6) + 0.15 * random.normal()
-    scores = images.assign(
-        logit_real=random.normal(size=len(images)).astype(np.float32),
-        logit_synthetic=(random.normal(size=len(images)) + shift * synthetic).astype(np.float32),
-        cam_entropy=(entropy + 0.1 * random.normal(size=len(images))).astype(np.float32),
-    )
+    scores = _scored(images, shift, entropy, random)
     scores.to_parquet(folder / "scores" / "test.parquet", index=False)
     decay = np.exp(-np.arange(epochs) / (epochs / 5))
     curve = entropy + (3.8 - entropy) * decay + 0.03 * random.normal(size=epochs)
@@ -85,8 +91,7 @@ def write_run(
         "loss": {"terms": {method: {"weight": 0.5}}},
     }
     OmegaConf.save(OmegaConf.merge(made, config or {}), folder / "config.yaml")
-    score = scores["logit_synthetic"].to_numpy()
-    above = score[synthetic][:, None] > score[~synthetic]
+    _scored(val_images, shift + 0.5, entropy, random).to_parquet(folder / "scores" / "val.parquet", index=False)
     content = {
         "method": method,
         "title": title or TITLES.get(method, method),
@@ -95,7 +100,7 @@ def write_run(
         "train_generators": TRAIN_GENERATORS,
         "cam_cells": 49,
         "human_entropy": 3.0,
-        "test": {"auroc": float(above.mean()) if above.size else None},
+        "test": {"auroc": _rank_sum_auroc(scores)},
         "versions": {"torch": "2.14.1", "timm": "1.0.31"},
         "git_commit": "0123456789abcdef0123456789abcdef01234567",
         "wall_seconds": 61.5,
@@ -103,6 +108,22 @@ def write_run(
     } | (result or {})
     (folder / "result.json").write_text(json.dumps(content))
     return folder
+
+
+def _scored(images: pd.DataFrame, shift: float, entropy: float, random: np.random.Generator) -> pd.DataFrame:
+    return images.assign(
+        logit_real=random.normal(size=len(images)).astype(np.float32),
+        logit_synthetic=(random.normal(size=len(images)) + shift * (images["label"] == "synthetic").to_numpy()).astype(
+            np.float32
+        ),
+        cam_entropy=(entropy + 0.1 * random.normal(size=len(images))).astype(np.float32),
+    )
+
+
+def _rank_sum_auroc(scores: pd.DataFrame) -> float | None:
+    synthetic, score = scores["label"] == "synthetic", scores["logit_synthetic"]
+    pairs = int(synthetic.sum() * (~synthetic).sum())
+    return float(mannwhitneyu(score[synthetic], score[~synthetic]).statistic / pairs) if pairs else None
 
 
 def write_study(study: Path, methods: dict[str, int] | None = None, **options) -> Path:
