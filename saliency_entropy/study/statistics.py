@@ -4,29 +4,49 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import optimize, special, stats
 from torchmetrics.functional.classification import binary_roc
+
+NAN = float("nan")
+# Of every interval.
+LEVEL = 0.95
+# Values nearer to each other than this differ by rounding only.
+SAME = 1e-12
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference over pairs; the figures that the pairs do not allow are NaN.
+    """A difference of two means; the figures that the values do not allow are NaN.
 
     Attributes:
-        pairs: their number.
-        mean: of the differences.
-        low, high: the 95 % interval of the mean, by Student's t.
-        p: of the paired t-test, two-sided.
+        mean: the difference.
+        low, high: its 95 % interval, by Student's t.
+        p: of the t-test, two-sided.
     """
 
-    pairs: int
     mean: float
     low: float
     high: float
     p: float
 
 
-def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
+@dataclass(frozen=True)
+class PairedDifference(Difference):
+    """A mean difference over pairs, and their number."""
+
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """The probability that a value of one sample is above one of another, and its 95 % interval, all in [0, 1]."""
+
+    probability: float
+    low: float
+    high: float
+
+
+def paired_difference(values: np.ndarray, baseline: np.ndarray) -> PairedDifference:
     """Mean of ``values - baseline``, pair by pair.
 
     Args:
@@ -38,15 +58,113 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
         another pair could be away.
     """
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
-    nan = float("nan")
     if not len(differences):
-        return Difference(0, nan, nan, nan, nan)
+        return PairedDifference(NAN, NAN, NAN, NAN, 0)
     mean = float(differences.mean())
-    if not np.ptp(differences) > 1e-12:
-        return Difference(len(differences), mean, nan, nan, nan)
+    if not np.ptp(differences) > SAME:
+        return PairedDifference(mean, NAN, NAN, NAN, len(differences))
     test = stats.ttest_rel(values, baseline)
-    interval = test.confidence_interval(0.95)
-    return Difference(len(differences), mean, float(interval.low), float(interval.high), float(test.pvalue))
+    interval = test.confidence_interval(LEVEL)
+    return PairedDifference(mean, float(interval.low), float(interval.high), float(test.pvalue), len(differences))
+
+
+def welch_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
+    """Mean of ``values`` less mean of ``baseline``, as independent samples of unequal variance (Welch, 1947).
+
+    Args:
+        values: ``(N,)``.
+        baseline: ``(M,)``.
+
+    Returns:
+        Without an interval and p if a sample holds one value, or neither has any spread.
+    """
+    values, baseline = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    if not min(len(values), len(baseline)):
+        return Difference(NAN, NAN, NAN, NAN)
+    mean = float(values.mean() - baseline.mean())
+    if min(len(values), len(baseline)) < 2 or not max(np.ptp(values), np.ptp(baseline)) > SAME:
+        return Difference(mean, NAN, NAN, NAN)
+    test = stats.ttest_ind(values, baseline, equal_var=False)
+    interval = test.confidence_interval(LEVEL)
+    return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue))
+
+
+def hedges_g(values: np.ndarray, baseline: np.ndarray) -> float:
+    """The difference of two independent means in units of their pooled standard deviation: Cohen's d, freed from its
+    bias in small samples (Hedges, 1981).
+
+    Args:
+        values: ``(N,)``.
+        baseline: ``(M,)``.
+
+    Returns:
+        NaN with fewer than two values in a sample, or without any spread.
+    """
+    values, baseline = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    if min(len(values), len(baseline)) < 2 or not max(np.ptp(values), np.ptp(baseline)) > SAME:
+        return NAN
+    freedom = len(values) + len(baseline) - 2
+    squares = ((values - values.mean()) ** 2).sum() + ((baseline - baseline.mean()) ** 2).sum()
+    return float((values.mean() - baseline.mean()) / np.sqrt(squares / freedom) * _small_sample(freedom))
+
+
+def hedges_g_paired(values: np.ndarray, baseline: np.ndarray) -> float:
+    """The mean of paired differences in units of their own standard deviation (Cohen's d_z), freed from its bias in
+    small samples as :func:`hedges_g` is.
+
+    Args:
+        values: ``(N,)``.
+        baseline: ``(N,)``, in the order of ``values``.
+
+    Returns:
+        NaN with fewer than three pairs, for which the correction is not defined, or if all differ by the same.
+    """
+    differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
+    if len(differences) < 3 or not np.ptp(differences) > SAME:
+        return NAN
+    return float(differences.mean() / differences.std(ddof=1) * _small_sample(len(differences) - 1))
+
+
+def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> Improvement:
+    """P(a value of ``values`` > one of ``baseline``), equal ones counting one half: the share of all N x M pairs
+    (Agarwal et al., Deep reinforcement learning at the edge of the statistical precipice, 2021).
+
+    The interval is Newcombe's (Statistics in Medicine 25, 2006, part 2, method 5). Unlike a bootstrap it stays honest
+    where every value of one sample is above all of the other: with three seeds each that happens by chance in one
+    study of ten, and the bootstrap would say "1, from 1 to 1". It holds the true value in about 95 of 100 studies, of
+    three seeds in 90.
+
+    Args:
+        values: ``(N,)``.
+        baseline: ``(M,)``, independent of ``values``.
+
+    Returns:
+        Without an interval if a sample holds one value.
+    """
+    n, m = len(values), len(baseline)
+    if not min(n, m):
+        return Improvement(NAN, NAN, NAN)
+    probability = float(stats.mannwhitneyu(values, baseline, method="asymptotic").statistic / (n * m))
+    if min(n, m) < 2:
+        return Improvement(probability, NAN, NAN)
+
+    def excess(true: float) -> float:
+        """Beyond what chance allows, how far ``probability`` is from ``true``: the square, in standard errors."""
+        pairs_of_a_value = (1 - true) / (2 - true) + true / (1 + true)
+        variance = true * (1 - true) * (1 + ((n + m) / 2 - 1) * pairs_of_a_value) / (n * m)
+        return (probability - true) ** 2 / variance - stats.norm.ppf((1 + LEVEL) / 2) ** 2
+
+    # At 0 and 1 themselves there is no variance to divide by.
+    lowest, highest = 1e-9, 1 - 1e-9
+    low = optimize.brentq(excess, lowest, min(probability, highest)) if probability > 0 else 0.0
+    high = optimize.brentq(excess, max(probability, lowest), highest) if probability < 1 else 1.0
+    return Improvement(probability, float(low), float(high))
+
+
+def interquartile_mean(values: np.ndarray) -> float:
+    """The mean of the middle half of ``(N,)`` values, the lowest and highest quarter left out (both rounded down to
+    whole values, so that it is the mean of fewer than four)."""
+    return float(stats.trim_mean(values, 0.25))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -89,3 +207,9 @@ def true_positive_rates(scores: np.ndarray, labels: np.ndarray, false_positive_r
     real, synthetic = (labels == 0).sum(), (labels == 1).sum()
     false, true = np.round(false.numpy() * real) / real, np.round(true.numpy() * synthetic) / synthetic
     return np.interp(false_positive_rates, false, true)
+
+
+def _small_sample(freedom: int) -> float:
+    """Hedges' exact factor for a standard deviation of so many degrees of freedom, below 1."""
+    half = freedom / 2
+    return float(np.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / np.sqrt(half))

@@ -1,11 +1,23 @@
-"""Holm's correction by hand, the paired interval against SciPy's t distribution, the ROC against scikit-learn."""
+"""Holm's correction and effect sizes by hand, intervals against SciPy's t distribution and by simulation, the ROC
+against scikit-learn."""
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_curve
 
-from saliency_entropy.study.statistics import holm, paired_difference, true_positive_rates
+from saliency_entropy.study.statistics import (
+    hedges_g,
+    hedges_g_paired,
+    holm,
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+    true_positive_rates,
+    welch_difference,
+)
+
+VALUES, BASELINE = np.array([0.71, 0.74, 0.69, 0.80]), np.array([0.60, 0.66, 0.61, 0.65, 0.59])
 
 
 def test_holm_by_hand():
@@ -58,3 +70,84 @@ def test_roc_by_hand():
     constant = true_positive_rates(np.zeros(4), np.array([1, 1, 0, 0]), np.array([0, 0.3, 1]))
     assert constant == pytest.approx([0, 0.3, 1])
     assert np.isnan(true_positive_rates(np.zeros(3), np.ones(3), np.array([0.5]))).all()
+
+
+def test_welch_difference_by_the_formula():
+    errors = VALUES.var(ddof=1) / 4, BASELINE.var(ddof=1) / 5
+    freedom = sum(errors) ** 2 / (errors[0] ** 2 / 3 + errors[1] ** 2 / 4)
+    found = welch_difference(VALUES, BASELINE)
+    assert found.mean == pytest.approx(0.735 - 0.622)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(errors))
+    assert (found.low, found.high) == pytest.approx((0.113 - half, 0.113 + half))
+    assert found.p == pytest.approx(2 * stats.t.sf(0.113 / np.sqrt(sum(errors)), freedom))
+
+
+@pytest.mark.parametrize(
+    ("values", "baseline", "mean"),
+    [([], [0.5], np.nan), ([0.75], [0.5, 0.5], 0.25), ([0.7, 0.8], [0.5], 0.25), ([0.75] * 3, [0.5] * 2, 0.25)],
+)
+def test_without_spread_there_is_no_welch_test_and_no_effect_size(values, baseline, mean):
+    found = welch_difference(np.array(values), np.array(baseline))
+    assert found.mean == pytest.approx(mean, nan_ok=True)
+    assert np.isnan([found.low, found.high, found.p]).all()
+    assert np.isnan(hedges_g(np.array(values), np.array(baseline)))
+
+
+def test_effect_sizes_by_hand():
+    # Means 3 and 1, variances 1 and 1, freedom 4: d = 2, times gamma(2) / (sqrt 2 gamma(1.5)) = 0.7979.
+    assert hedges_g(np.array([2, 3, 4.0]), np.array([0, 1, 2.0])) == pytest.approx(2 * 0.797885, rel=1e-5)
+    # Differences 1, 2, 3: mean 2, deviation 1, freedom 2: times gamma(1) / gamma(0.5) = 0.5642.
+    assert hedges_g_paired(np.array([1, 2, 3.0]), np.zeros(3)) == pytest.approx(2 * 0.564190, rel=1e-5)
+    assert np.isnan(hedges_g_paired(np.array([1, 2.0]), np.zeros(2)))
+    assert np.isnan(hedges_g_paired(np.array([1, 1, 1.0]), np.zeros(3)))
+
+
+def test_effect_sizes_have_no_bias_in_small_samples():
+    """Samples of three whose means are one standard deviation apart: Cohen's d would be 1.25 on average."""
+    random = np.random.default_rng(0)
+    samples = random.normal(size=(20_000, 2, 3)) + np.array([1, 0])[:, None]
+    assert np.mean([hedges_g(*pair) for pair in samples]) == pytest.approx(1, abs=0.03)
+
+
+def test_interquartile_mean_by_hand():
+    assert interquartile_mean(np.array([9, 1, 2, 3, 4, 5, 6, -50.0])) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    # A quarter of ten is 2.5: two are left out at either end.
+    assert interquartile_mean(np.array([0, 0, 1, 2, 3, 4, 5, 6, 99, 99.0])) == pytest.approx(21 / 6)
+    assert interquartile_mean(np.array([1, 2, 6.0])) == pytest.approx(3)
+
+
+def test_probability_of_improvement_by_hand():
+    # 0.8 and 0.6 against 0.6 and 0.5: above, above, equal, above.
+    found = probability_of_improvement(np.array([0.8, 0.6]), np.array([0.6, 0.5]))
+    assert found.probability == pytest.approx(3.5 / 4)
+    turned = probability_of_improvement(np.array([0.6, 0.5]), np.array([0.8, 0.6]))
+    assert (turned.low, turned.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+def test_interval_of_the_probability_by_newcombes_equation():
+    """The ends are the probabilities from which the observed one is 1.96 of their own standard errors away."""
+    found = probability_of_improvement(VALUES, BASELINE)
+    assert (found.probability, found.high) == (1, 1)
+    low = found.low
+    variance = low * (1 - low) * (1 + 3.5 * ((1 - low) / (2 - low) + low / (1 + low))) / 20
+    assert (1 - low) / np.sqrt(variance) == pytest.approx(1.959964, rel=1e-5)
+    assert 0.4 < low < 0.8
+
+
+@pytest.mark.parametrize(("n", "m", "least"), [(3, 3, 0.87), (5, 3, 0.92), (10, 10, 0.92)])
+@pytest.mark.parametrize("distance", [0.0, 1.0])
+def test_interval_of_the_probability_holds_the_true_one(n, m, least, distance):
+    random = np.random.default_rng([n, m, int(distance)])
+    true = stats.norm.cdf(distance / np.sqrt(2))
+    held = 0
+    for _ in range(400):
+        found = probability_of_improvement(random.normal(size=n) + distance, random.normal(size=m))
+        held += found.low <= true <= found.high
+    assert held / 400 >= least
+
+
+@pytest.mark.parametrize(("n", "m", "probability"), [(0, 3, np.nan), (1, 3, 1), (2, 1, 1)])
+def test_one_value_gives_no_interval_of_the_probability(n, m, probability):
+    found = probability_of_improvement(np.ones(n), np.zeros(m))
+    assert found.probability == pytest.approx(probability, nan_ok=True)
+    assert np.isnan([found.low, found.high]).all()
