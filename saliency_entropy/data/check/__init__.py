@@ -1,0 +1,1 @@
+"""What can be found out about a data set before anything is trained on it."""
