@@ -9,18 +9,20 @@ and effects would be drawn differently, or not at all, without anybody being tol
 import re
 from collections.abc import Mapping
 from io import BytesIO
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 import resvg_py
 from PIL import Image
 
-from saliency_entropy.data.images import DataFile
+from saliency_entropy.data.images import DataFile, UnreadableFile
 from saliency_entropy.errors import UserError, in_one_line
 
 # The longer side of a drawn map, in pixels: a CAM has some 7 to 14 cells a side. The size that the file states gives
 # the aspect only, so strokes in fractions of the image (viewBox="0 0 1 1") are drawn as finely as those in pixels.
 SIDE = 512
-# 4 MB are some 200,000 points. Each element may cost one pass over the whole map (10 ms), each level a stack frame.
+# 4 MB are some 200,000 points. An element may cost a pass over the whole map (15 ms), a level 40 KB of the stack, of
+# which a thread has 8 MB or less.
 LARGEST_BYTES = 4_000_000
 MOST_ELEMENTS = 10_000
 DEEPEST = 32
@@ -32,7 +34,11 @@ GEOMETRY = {
     "d", "points", "transform", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "rx", "ry", "width", "height",
     "stroke-width", "stroke-opacity", "opacity",
 }  # fmt: skip
-LENGTH = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(px|pt|pc|mm|cm|in)?\s*", re.IGNORECASE)
+LENGTH = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(px|pt|pc|mm|cm|in|)\s*", re.IGNORECASE)
+UNITS = {"": 1, "px": 1, "pt": 96 / 72, "pc": 16, "mm": 96 / 25.4, "cm": 96 / 2.54, "in": 96}  # in pixels, as CSS says
+# Sides of an SVG, in its own units: from fractions of an image to far more than any has. The renderer computes in
+# single precision.
+LEAST_SIDE, GREATEST_SIDE = 0.001, 1e6
 # What programs write for a number that they do not have. A renderer drops the rest of the path, or takes 0.
 NO_NUMBER = re.compile(r"nan|inf|undefined|null", re.IGNORECASE)
 
@@ -52,12 +58,20 @@ def draw_svg(path: DataFile) -> Image.Image:
 
     Raises:
         UserError: it is too large, not well-formed, has no size, holds anything but strokes, or cannot be drawn.
+        UnreadableFile: it could not be read, for a reason that does not lie in its content.
     """
     text = _read(path)
-    _Check(path).parse(text)
+    width, height = _Check(path).parse(text)
+    svg = ElementTree.fromstring(text)
+    # Set here, and not left to the renderer, which rounds the size to whole units before it scales: 1 x 0.75 would
+    # become 1 x 1.
+    svg.set("viewBox", svg.get("viewBox", f"0 0 {width} {height}"))
+    for name, side in (("width", width), ("height", height)):
+        svg.set(name, str(max(1, round(SIDE * side / max(width, height)))))
     try:
-        # Both sides bound the drawing, which keeps its aspect. 96 dots an inch is what CSS calls an inch.
-        png = resvg_py.svg_to_bytes(svg_string=text, skip_system_fonts=True, width=SIDE, height=SIDE, dpi=96.0)
+        png = resvg_py.svg_to_bytes(
+            svg_string=ElementTree.tostring(svg, encoding="unicode"), skip_system_fonts=True, dpi=96.0
+        )
     except ValueError as error:
         raise UserError(f"{path} cannot be drawn ({in_one_line(error)}); export it again") from None
     except BaseException as error:
@@ -79,7 +93,7 @@ def _read(path: DataFile) -> str:
             content = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         why = error.strerror or in_one_line(error)
-        raise UserError(f"{path} cannot be read ({why}); copy it again, or remove it from column human_map") from None
+        raise UnreadableFile(f"{path} cannot be read ({why}); try again, or copy it again") from None
     if not content:
         raise UserError(f"{path} is empty (0 bytes); copy it again, or remove it from column human_map")
     if len(content) > LARGEST_BYTES:
@@ -100,6 +114,7 @@ class _Check:
         self.open: list[str] = []
         self.elements = 0
         self.style = ""
+        self.size = (0.0, 0.0)
         # A space cannot be part of a name: "NAMESPACE NAME".
         self.parser = expat.ParserCreate(namespace_separator=" ")
         self.parser.StartDoctypeDeclHandler = self.doctype
@@ -108,13 +123,15 @@ class _Check:
         self.parser.CharacterDataHandler = self.characters
         self.parser.EndElementHandler = self.end
 
-    def parse(self, text: str) -> None:
+    def parse(self, text: str) -> tuple[float, float]:
+        """The width and height that the file states, in pixels or in units of its viewBox."""
         try:
             self.parser.Parse(text, True)
         except expat.ExpatError as error:
             raise UserError(
                 f"{self.path} is not well-formed XML ({in_one_line(error)}), as an SVG must be; export it again"
             ) from None
+        return self.size
 
     def refuse(self, what: str, remedy: str) -> None:
         raise UserError(f"{self.path} line {self.parser.CurrentLineNumber}: {what}; {remedy}")
@@ -144,22 +161,24 @@ class _Check:
     def root(self, namespace: str, local: str, attributes: Mapping[str, str]) -> None:
         if local != "svg" or namespace not in ("", SVG):
             self.refuse(f"the first element is <{local}>, not <svg>", "rename the file to what it is")
+        lengths = [_pixels(attributes.get(side, "")) for side in ("width", "height")]
         box = attributes.get("viewBox")
-        if box is None:
-            if not all(LENGTH.fullmatch(attributes.get(side, "")) for side in ("width", "height")):
-                self.refuse(
-                    "<svg> has no size (neither a viewBox nor a width and height), so where its strokes lie on the "
-                    "image is unknown",
-                    'add viewBox="0 0 W H", W x H being the size of the image that was drawn on',
-                )
-            return
-        numbers = re.split(r"[\s,]+", box.strip())
-        try:
-            positive = len(numbers) == 4 and all(float(number) > 0 for number in numbers[2:])
-        except ValueError:
-            positive = False
-        if not positive:
-            self.refuse(f"viewBox is {box!r}", 'give viewBox="0 0 W H", W x H being the size of the image')
+        drawn_on = 'viewBox="0 0 W H", W x H being the size of the image that was drawn on'
+        if box is not None:
+            sides = [_number(number) for number in re.split(r"[\s,]+", box.strip())]
+            if len(sides) != 4 or None in sides or not all(map(_is_side, sides[2:])):
+                self.refuse(f"viewBox is {box!r}", f"give {drawn_on}")
+            self.size = tuple(sides[2:]) if None in lengths else tuple(lengths)
+        elif None in lengths:
+            self.refuse(
+                "<svg> has no size (neither a viewBox nor a width and height), so where on the image its strokes lie "
+                "is unknown",
+                f"add {drawn_on}",
+            )
+        else:
+            self.size = tuple(lengths)
+        if not all(map(_is_side, self.size)):
+            self.refuse("<svg> has a size of {:g} x {:g}".format(*self.size), f"give {drawn_on}")
 
     def attribute(self, name: str, value: str) -> None:
         if name == "href" and not value.startswith("#"):
@@ -180,3 +199,20 @@ class _Check:
             if re.search(r"@|\\|url\(", self.style, re.IGNORECASE):
                 self.refuse("<style> holds @, \\ or url(, which can name other files", "keep plain rules only")
             self.style = ""
+
+
+def _pixels(length: str) -> float | None:
+    """A width or height in pixels; None if it depends on the page that the drawing is shown on."""
+    match = LENGTH.fullmatch(length)
+    return float(match[1]) * UNITS[match[2].lower()] if match else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _is_side(length: float) -> bool:
+    return LEAST_SIDE <= length <= GREATEST_SIDE

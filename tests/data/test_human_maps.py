@@ -1,13 +1,17 @@
 """Human maps on the CAM grid: numbers worked out by hand."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.special import ive
 
-from saliency_entropy.data.human_maps import load_human_map
-from saliency_entropy.data.images import check_pixels
+from saliency_entropy.data.human_maps import MAP_EXTENSIONS, keep_fraction, load_human_map, merged_map
+from saliency_entropy.data.images import check_pixels, load_image
 from saliency_entropy.errors import UserError
 
 
@@ -57,3 +61,303 @@ def test_a_map_that_is_constant_on_the_grid(tmp_path: Path) -> None:
     pixels[5, 5] = 1
     with pytest.raises(UserError, match=r"constant map on the CAM grid of 2 x 3 cells \(each is 0\)"):
         load_human_map([saved(tmp_path / "m.png", pixels)], (2, 3))
+
+
+def grey(path: Path, rows: list[list[int]]) -> Path:
+    return saved(path, np.array(rows, dtype=np.uint8))
+
+
+def strokes(path: Path, alpha: list[list[int]], colour: tuple[int, int, int] = (200, 30, 0)) -> Path:
+    """A stroke layer: one colour, its opacity as given."""
+    pixels = np.zeros((len(alpha), len(alpha[0]), 4), dtype=np.uint8)
+    pixels[..., :3], pixels[..., 3] = colour, alpha
+    return saved(path, pixels)
+
+
+def svg(path: Path, body: str) -> Path:
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">{body}</svg>')
+    return path
+
+
+def merged(*files: Path, **options: float) -> list[list[int]]:
+    image = merged_map(files, **options)
+    assert image.mode == "L"
+    return np.asarray(image).tolist()
+
+
+def test_one_layer_is_the_map_as_it_is(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (9, 7)).tolist()
+    assert merged(grey(tmp_path / "m.png", rows)) == rows
+
+
+def test_two_layers_are_averaged_halves_up(tmp_path: Path) -> None:
+    a = grey(tmp_path / "a.png", [[0, 1, 2, 255]])
+    b = grey(tmp_path / "b.png", [[0, 2, 5, 254]])
+    # 0, 1.5, 3.5, 254.5.
+    assert merged(a, b) == [[0, 2, 4, 255]]
+
+
+def test_three_layers_are_averaged_to_the_nearest(tmp_path: Path) -> None:
+    files = [grey(tmp_path / f"{index}.png", [[0, *row]]) for index, row in enumerate([(1, 9), (0, 0), (0, 2)])]
+    # 1/3 and 11/3.
+    assert merged(*files) == [[0, 0, 4]]
+
+
+def test_a_layer_that_marks_nothing_counts_as_zeros(tmp_path: Path) -> None:
+    drawn = grey(tmp_path / "a.png", [[0, 200, 100]])
+    black = grey(tmp_path / "b.png", [[0, 0, 0]])
+    white = grey(tmp_path / "c.png", [[255, 255, 255]])
+    empty = strokes(tmp_path / "d.png", [[0, 0, 0]])
+    assert merged(drawn, black) == merged(drawn, white) == merged(empty, drawn) == [[0, 100, 50]]
+    assert merged(drawn, black, white, empty) == [[0, 50, 25]]
+
+
+def test_layers_meet_at_the_size_of_the_largest(tmp_path: Path) -> None:
+    small = grey(tmp_path / "a.png", [[0, 255]])
+    large = grey(tmp_path / "b.png", [[0, 0, 0, 100], [0, 0, 0, 100]])
+    # Bilinear, 2 to 4 columns: 0, 0.25, 0.75, 1 of 255 are 0, 64, 191, 255. Halves of these, and of + 100.
+    assert merged(small, large) == [[0, 32, 96, 178]] * 2
+    assert merged(large, small) == [[0, 32, 96, 178]] * 2
+
+
+def test_of_layers_as_large_the_first_decides(tmp_path: Path) -> None:
+    wide = grey(tmp_path / "a.png", [[0, 10, 20, 30]])
+    tall = grey(tmp_path / "b.png", [[0], [10], [20], [30]])
+    assert merged_map([wide, tall]).size == (4, 1)
+    assert merged_map([tall, wide]).size == (1, 4)
+
+
+def test_a_merged_map_that_is_constant_names_all_its_files(tmp_path: Path) -> None:
+    a = grey(tmp_path / "a.png", [[0, 7], [7, 7]])
+    b = grey(tmp_path / "b.png", [[7, 0], [0, 0]])
+    # 3.5 everywhere.
+    with pytest.raises(UserError, match=r"a\.png; .*b\.png is a constant map \(every pixel is 4\); remove it from"):
+        merged(a, b)
+
+
+def test_no_annotator_marked_anything(tmp_path: Path) -> None:
+    files = [strokes(tmp_path / "a.png", [[0, 0]]), grey(tmp_path / "b.png", [[9, 9]])]
+    with pytest.raises(UserError, match=r"a\.png; .*b\.png is a constant map \(every pixel is 0\)"):
+        merged(*files)
+    with pytest.raises(UserError, match=r"a\.png is a constant map \(every pixel is 0\)"):
+        merged(files[0])
+
+
+def test_a_cell_of_separators_only() -> None:
+    with pytest.raises(UserError, match="column human_map names no file"):
+        load_human_map([], (2, 2))
+
+
+ALPHA = [[0, 0, 0, 0], [128, 128, 128, 255], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (12, 240, 7)])
+def test_of_a_stroke_layer_the_opacity_is_the_map(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    assert merged(strokes(tmp_path / "m.png", ALPHA, colour)) == ALPHA
+    # On a grid of its own size: 128 of 255.
+    cells = load_human_map([tmp_path / "m.png"], (3, 4))
+    np.testing.assert_allclose(cells[1], [128 / 255] * 3 + [1], rtol=1e-6)
+
+
+def test_of_a_lossless_webp_and_a_grey_layer_too(tmp_path: Path) -> None:
+    layer = Image.open(strokes(tmp_path / "m.png", ALPHA))
+    layer.save(tmp_path / "m.webp", lossless=True)
+    layer.convert("LA").save(tmp_path / "la.png")
+    assert merged(tmp_path / "m.webp") == merged(tmp_path / "la.png") == ALPHA
+
+
+def test_of_a_palette_with_transparency_too(tmp_path: Path) -> None:
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 255, 255, 255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1, 2])
+    image.save(tmp_path / "m.png", transparency=bytes([0, 128, 255]))
+    assert merged(tmp_path / "m.png") == [[0, 128, 255]]
+
+
+def test_a_layer_that_is_opaque_throughout_is_its_grey_values(tmp_path: Path) -> None:
+    pixels = np.full((1, 3, 4), 255, dtype=np.uint8)
+    pixels[0, :, :3] = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    path = saved(tmp_path / "m.png", pixels)
+    assert merged(path) == [[76, 150, 29]]
+    pixels[..., 3] = 128
+    assert merged(saved(path, pixels)) == [[76, 150, 29]]
+
+
+def test_grey_levels_under_a_hard_mask_are_not_guessed_at(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    Image.fromarray(np.array([[0, 90, 200]], dtype=np.uint8)).save(path, transparency=0)
+    with pytest.raises(UserError, match=r"m\.png has both grey levels and transparent pixels.*save it without transp"):
+        merged(path)
+    # A hard brush of one grey is no such thing.
+    assert merged(strokes(path, [[0, 255, 255]], (90, 90, 90))) == [[0, 255, 255]]
+
+
+def test_strokes_in_svg_merge_with_images(tmp_path: Path) -> None:
+    right = svg(tmp_path / "a.svg", '<rect x="4" width="4" height="8"/>')
+    lower = grey(tmp_path / "b.png", [[0, 0], [200, 200]])
+    np.testing.assert_array_equal(load_human_map([right], (2, 2)), [[0, 1], [0, 1]])
+    # Quadrants far from the borders between them: halves of 0, 255, 200 and 455.
+    image = merged_map([right, lower])
+    assert [image.getpixel(at) for at in [(9, 9), (500, 9), (9, 500), (500, 500)]] == [0, 128, 100, 228]
+
+
+def test_extensions_are_those_of_images_and_svg(tmp_path: Path) -> None:
+    assert {".png", ".jpg", ".webp", ".bmp", ".svg"} < set(MAP_EXTENSIONS)
+    path = svg(tmp_path / "m.PNG", "<rect/>")
+    with pytest.raises(UserError, match=r"m\.PNG is not an image in a known format"):
+        merged(path)
+    with pytest.raises(UserError, match=r"m\.svgz is a compressed SVG; unpack it"):
+        merged(path.rename(tmp_path / "m.svgz"))
+
+
+@pytest.mark.parametrize("map_size", [(50, 25), (50, 50), (200, 100), (31, 77)])
+def test_a_map_is_squashed_like_its_image(tmp_path: Path, map_size: tuple[int, int]) -> None:
+    def spot(path: Path, size: tuple[int, int]) -> Path:
+        """Bright from 0.7 to 0.8 of the width and 0.2 to 0.3 of the height."""
+        x, y = ((np.arange(side) + 0.5) / side for side in size)
+        bright = ((y > 0.2) & (y < 0.3))[:, None] & ((x > 0.7) & (x < 0.8))
+        return saved(path, np.where(bright, 255, 0).astype(np.uint8))
+
+    image = load_image(spot(tmp_path / "image.png", (200, 100)), 7)[..., 0]
+    cells = load_human_map([spot(tmp_path / "map.png", map_size)], (7, 7))
+    # 0.75 x 7 = 5.25 and 0.25 x 7 = 1.75: the sixth column of the second row.
+    assert np.unravel_index(image.argmax(), image.shape) == np.unravel_index(cells.argmax(), cells.shape) == (1, 5)
+
+
+@pytest.mark.parametrize("size", [(90, 60), (61, 97)])
+def test_blur_is_a_gaussian_in_fractions_of_the_longer_side(tmp_path: Path, size: tuple[int, int]) -> None:
+    pixels = np.zeros(size[::-1], dtype=np.uint8)
+    pixels[20:24, 10:50] = 100
+    pixels[:3, :3] = 255
+    blurred = merged_map([saved(tmp_path / "m.png", pixels)], blur=0.1)
+    assert blurred.size == size
+    expected = gaussian_filter(pixels.astype(np.float64), 0.1 * max(size), truncate=8)
+    np.testing.assert_allclose(np.asarray(blurred), expected * (255 / expected.max()), atol=1.2)
+
+
+def test_blur_of_a_thin_stroke_keeps_its_shades(tmp_path: Path) -> None:
+    # One column of 201: its greatest value under a Gaussian of 20 pixels is 255 / (20 sqrt(2 pi)) = 5.1.
+    pixels = np.zeros((201, 201), dtype=np.uint8)
+    pixels[:, 100] = 255
+    row = np.asarray(merged_map([saved(tmp_path / "m.png", pixels)], blur=20.1 / 201))[100].astype(float)
+    expected = 255 * np.exp(-0.5 * ((np.arange(201) - 100) / 20.1) ** 2)
+    np.testing.assert_allclose(row, expected, atol=0.6)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 0.6])
+def test_blur_of_about_a_pixel_is_the_discrete_gaussian(tmp_path: Path, sigma: float) -> None:
+    path = grey(tmp_path / "m.png", [[0] * 10 + [255] + [0] * 10])
+    # Modified Bessel functions of the order of the distance, at sigma squared.
+    expected = 255 * ive(np.abs(np.arange(21) - 10), sigma**2) / ive(0, sigma**2)
+    np.testing.assert_allclose(merged(path, blur=sigma / 21)[0], expected, atol=0.51)
+
+
+def test_binarise_is_a_fraction_of_the_maximum(tmp_path: Path) -> None:
+    path = grey(tmp_path / "m.png", [[0, 99, 100, 101, 200]])
+    assert merged(path, binarise=0.5) == [[0, 0, 255, 255, 255]]
+    assert merged(path, binarise=0.99) == [[0, 0, 0, 0, 255]]
+    np.testing.assert_array_equal(load_human_map([path], (1, 5), binarise=0.5), [[0, 0, 1, 1, 1]])
+
+
+def test_binarise_comes_after_the_merge_and_the_blur(tmp_path: Path) -> None:
+    a, b = grey(tmp_path / "a.png", [[0, 200, 200]]), grey(tmp_path / "b.png", [[0, 0, 200]])
+    assert merged(a, b, binarise=0.6) == [[0, 0, 255]]
+    pixels = np.zeros((1, 101), dtype=np.uint8)
+    pixels[0, 50] = 1
+    # A Gaussian of 10 pixels falls to a half at 10 sqrt(2 ln 2) = 11.77.
+    (row,) = merged(saved(tmp_path / "c.png", pixels), blur=10 / 101, binarise=0.5)
+    assert row == [255 if abs(x - 50) <= 11 else 0 for x in range(101)]
+
+
+def test_a_map_that_binarise_or_blur_leaves_constant(tmp_path: Path) -> None:
+    path = grey(tmp_path / "m.png", [[50, 100]])
+    with pytest.raises(
+        UserError, match=r"m\.png is a constant map \(every pixel is 255\); raise .*binarise, which is 0\.5"
+    ):
+        merged(path, binarise=0.5)
+    with pytest.raises(UserError, match=r"m\.png is a constant map .*; lower data\.human_maps\.blur, which is 0\.5"):
+        merged(grey(tmp_path / "m.png", [[254, 255]]), blur=0.5)
+
+
+@pytest.mark.parametrize("blur", [-0.1, 0.51, float("nan"), "wide", True, None])
+def test_blur_out_of_range(tmp_path: Path, blur: object) -> None:
+    with pytest.raises(UserError, match=r"data\.human_maps\.blur is .*; give a number from 0 to 0\.5"):
+        merged(grey(tmp_path / "m.png", [[0, 9]]), blur=blur)
+
+
+@pytest.mark.parametrize("binarise", [0, 1, -0.5, float("nan"), "half", True])
+def test_binarise_out_of_range(tmp_path: Path, binarise: object) -> None:
+    with pytest.raises(UserError, match=r"data\.human_maps\.binarise is .*; give a number between 0 and 1 .*, or null"):
+        merged(grey(tmp_path / "m.png", [[0, 9]]), binarise=binarise)
+
+
+def annotated(real: int, synthetic: int) -> pd.DataFrame:
+    """Training images with maps, as many without, and a validation and a test image with one."""
+    labels = ["real"] * real + ["synthetic"] * synthetic
+    train = pd.DataFrame({"path": [f"{i}.png" for i in range(len(labels))], "label": labels, "split": "train"})
+    others = pd.DataFrame({"path": ["v.png", "t.png"], "label": "real", "split": ["val", "test"]})
+    bare = train.assign(path="bare/" + train["path"], human_map="")
+    return pd.concat([bare, pd.concat([train, others]).assign(human_map="m.png")], ignore_index=True)
+
+
+def kept(table: pd.DataFrame) -> set[str]:
+    return set(table["path"][(table["split"] == "train") & (table["human_map"] != "")])
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "fraction", "count"),
+    [(9, 9, 0.5, 9), (9, 9, 0, 0), (9, 9, 1, 18), (7, 4, 0.5, 6), (7, 4, 0.4, 4), (30, 3, 0.1, 3), (5, 0, 0.3, 2)],
+)
+def test_the_nearest_number_of_maps_is_kept_of_both_labels_alike(
+    real: int, synthetic: int, fraction: float, count: int
+) -> None:
+    table = annotated(real, synthetic)
+    before = table.copy()
+    thinned = keep_fraction(table, fraction, seed=3)
+    pd.testing.assert_frame_equal(table, before)
+    paths = kept(thinned)
+    assert len(paths) == count
+    of_real = sum(int(path.removesuffix(".png")) < real for path in paths)
+    assert abs(of_real - fraction * real) < 1
+    assert abs(count - of_real - fraction * synthetic) < 1
+    # Nothing else changes.
+    pd.testing.assert_frame_equal(thinned.drop(columns="human_map"), table.drop(columns="human_map"))
+    assert list(thinned["human_map"][table["split"] != "train"]) == ["m.png"] * 2
+    assert (thinned["human_map"][table["human_map"] == ""] == "").all()
+
+
+def test_a_smaller_fraction_keeps_some_of_a_larger_one() -> None:
+    table = annotated(23, 14)
+    sets = [kept(keep_fraction(table, fraction, seed=1)) for fraction in np.linspace(0, 1, 38)]
+    assert [len(paths) for paths in sets] == list(range(38))
+    assert all(small < large for small, large in pairwise(sets))
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.125])  # 10 and 5 of 40: the last may be of either label
+def test_the_order_of_the_rows_changes_nothing(fraction: float) -> None:
+    table = annotated(20, 20)
+    shuffled = table.sample(frac=1, random_state=0)
+    expected = kept(keep_fraction(table, fraction, seed=5))
+    assert kept(keep_fraction(shuffled, fraction, seed=5)) == expected
+    assert kept(keep_fraction(shuffled.reset_index(drop=True), fraction, seed=5)) == expected
+
+
+def test_every_map_is_as_likely_to_be_kept() -> None:
+    table = annotated(12, 8)
+    counts = pd.Series(0, index=sorted(kept(table)))
+    for seed in range(200):
+        counts[sorted(kept(keep_fraction(table, 0.25, seed)))] += 1
+    # Binomial, 200 draws at 1/4: 50, standard deviation 6.1.
+    assert counts.min() > 50 - 4 * 6.2
+    assert counts.max() < 50 + 4 * 6.2
+
+
+def test_a_table_without_maps_stays_as_it_is() -> None:
+    table = annotated(2, 2).assign(human_map="")
+    pd.testing.assert_frame_equal(keep_fraction(table, 0.5, seed=0), table)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan"), "all", None, True])
+def test_fraction_out_of_range(fraction: object) -> None:
+    with pytest.raises(UserError, match=r"data\.human_maps\.fraction is .*; give a number from 0 to 1"):
+        keep_fraction(annotated(2, 2), fraction, seed=0)
