@@ -1,0 +1,289 @@
+"""The decode cache: what was decoded once is mapped into memory by every run that needs it.
+
+The items of a split are cut, in their order, into chunks of 256. A chunk is one file (:mod:`chunk_file`), named by a
+hash of the transform and of path, size and time of every file that it was decoded from: a file that changes costs its
+chunk only, and a chunk is never altered, so that any number of processes may read it. Who finds chunks missing builds
+them; each is locked meanwhile, and whoever finds one locked turns to another. The system lets go of the lock of a
+process that is killed, which loses the chunk it was at.
+
+Nothing is removed but what killed processes left half written: the folder may be deleted whenever no run uses it.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from math import prod
+from pathlib import Path
+from shutil import disk_usage
+
+import numpy as np
+import PIL
+from filelock import FileLock, Timeout
+from PIL import features
+
+from saliency_entropy.data.chunk_file import Chunk, DamagedChunk, read_chunk, remove_partial, write_chunk
+from saliency_entropy.data.images import DataFile, UnreadableFile
+from saliency_entropy.data.manifest import thread_count
+from saliency_entropy.errors import UserError
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of what this package makes of a file; raise it whenever an array changes, so that none is out of date
+ITEMS = 256  # of a chunk: 38 MB of images of 224 x 224
+MAPPED = 128  # chunks at a time in a process: each holds a file descriptor, and a process may have few
+RESERVE = 0.02, 2**30  # of a disk, to be left free: this share, or so many bytes if that is less
+REPORT = 10.0  # seconds from one line in the log to the next
+PATIENCE = 0.1  # seconds until chunks that others are building are looked at again
+
+Items = Sequence[Sequence[DataFile]]
+Decode = Callable[[Sequence[DataFile]], np.ndarray]
+
+
+class CachedArrays:
+    """The arrays of a sequence of items. It may be pickled, and be used by many threads and processes.
+
+    Attributes:
+        broken: index -> why this item cannot be decoded; its array is zeros.
+    """
+
+    def __init__(
+        self, count: int, files: list[str], starts: list[int], shape: tuple[int, ...], dtype: np.dtype,
+        broken: dict[int, str],
+    ) -> None:  # fmt: skip
+        self.broken = broken
+        self._count = count
+        self._files = files
+        self._starts = starts
+        self._shape = shape
+        self._dtype = dtype
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """A copy, the caller's own. Raises UserError if the cache was deleted meanwhile."""
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        chunk, place = divmod(index, ITEMS)
+        values = prod(self._shape)
+        start = self._starts[chunk] + place * values * self._dtype.itemsize
+        return np.frombuffer(_mapped(self._files[chunk]), self._dtype, values, start).reshape(self._shape).copy()
+
+
+@lru_cache(MAPPED)
+def _mapped(file: str) -> mmap.mmap:
+    try:
+        with Path(file).open("rb") as opened:
+            return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise UserError(f"{file} was removed from the decode cache while it was in use; start again") from None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The items of a chunk, and the file that it belongs in."""
+
+    path: Path
+    first: int
+    count: int
+
+
+class DecodeCache:
+    """Arrays that were decoded from files, kept in a folder.
+
+    Args:
+        folder: of this and other caches; made when it is needed.
+        transform: everything besides the files that the arrays depend on, as JSON has it.
+        shape: of the array of an item.
+        dtype: of this array.
+    """
+
+    def __init__(self, folder: Path, transform: Mapping[str, object], shape: tuple[int, ...], dtype: object) -> None:
+        self.folder = Path(folder)
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+        # Another decoder may decode other pixels.
+        decoder = [PIL.__version__, features.version("libjpeg_turbo"), features.version("webp")]
+        key = [VERSION, decoder, dict(transform), self.shape, self.dtype.str]
+        self._key = json.dumps(key, sort_keys=True).encode()
+
+    def open(self, items: Items, decode: Decode, workers: int | None = None) -> CachedArrays:
+        """The arrays of ``items``; those that are not in the cache are decoded first.
+
+        Any number of processes may call this at once; they share the work.
+
+        Args:
+            items: the files of each; the array of one without files is zeros. Looked up whenever one is needed.
+            decode: makes the array of an item of its files.
+            workers: how many items are decoded at once; one a core that this process may use, if not given.
+
+        Raises:
+            UserError: the disk has no room for the arrays, or the folder cannot be written to. That an item cannot be
+                decoded raises nothing: see :attr:`CachedArrays.broken`.
+        """
+        workers = workers or thread_count()
+        _mapped.cache_clear()  # a chunk that was damaged may have been replaced
+        firsts = range(0, len(items), ITEMS)
+        with ThreadPoolExecutor(workers) as pool:
+            places = list(pool.map(partial(self._place, items), firsts))
+            chunks = dict(zip(places, pool.map(self._look, places), strict=True))
+        missing = [place for place, chunk in chunks.items() if chunk is None or chunk.unreadable]
+        if missing:
+            build = _Build(self, items, decode, {place: chunks[place] for place in missing})
+            self._make_room(missing)
+            build.run(workers)
+            chunks |= {place: self._look(place) for place in missing}
+        if None in chunks.values():
+            raise UserError(f"data.cache_folder={self.folder}: files were removed while others were made; start again")
+        return CachedArrays(
+            len(items),
+            [str(place.path) for place in places],
+            [chunk.start for chunk in chunks.values()],
+            self.shape,
+            self.dtype,
+            {place.first + at: why for place, chunk in chunks.items() for at, why in chunk.broken.items()},
+        )
+
+    def _place(self, items: Items, first: int) -> _Place:
+        count = min(ITEMS, len(items) - first)
+        digest = hashlib.sha256(self._key)
+        for index in range(first, first + count):
+            for file in items[index]:
+                digest.update(os.fsencode(os.path.abspath(str(file))) + b"\0" + _state(file))  # noqa: PTH100
+            digest.update(b"\n")
+        name = digest.hexdigest()[:32]
+        return _Place(self.folder / name[:2] / f"{name}.npy", first, count)
+
+    def _look(self, place: _Place) -> Chunk | None:
+        try:
+            return read_chunk(place.path, (place.count, *self.shape), self.dtype)
+        except DamagedChunk as error:
+            log.warning("%s of the decode cache is damaged (%s); its files are decoded again", place.path, error)
+            return None
+        except OSError as error:
+            raise UserError(
+                f"{place.path} of the decode cache cannot be read ({error.strerror}); give yourself read access, or "
+                "set data.cache_folder to another folder"
+            ) from None
+
+    def _make_room(self, missing: list[_Place]) -> None:
+        with self.writing():
+            for folder in reversed((self.folder, *self.folder.parents)):
+                folder.mkdir(mode=0o755, exist_ok=True)
+            disk = disk_usage(self.folder)
+        need = sum(place.count for place in missing) * prod(self.shape) * self.dtype.itemsize
+        share, most = RESERVE
+        free = max(0, disk.free - min(int(share * disk.total), most))
+        if need > free:
+            raise UserError(
+                f"data.cache_folder={self.folder}: the decoded images need {need / 1e9:.2f} GB, but only "
+                f"{free / 1e9:.2f} GB are free there; set data.cache_folder to a disk with room, or data.cache=none"
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Whatever the system says against writing becomes a UserError."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "has no room left" if full else "cannot be written to"
+            remedy = "make room, or set it to a disk with room" if full else "set it to a folder that you may write to"
+            raise UserError(
+                f"data.cache_folder={self.folder} {what} ({error.strerror or error}); {remedy}, or data.cache=none"
+            ) from None
+
+
+class _Build:
+    """The making of the chunks that are missing.
+
+    Args:
+        cache: where they belong.
+        items, decode: as of :meth:`DecodeCache.open`.
+        missing: with each the chunk that is there but had files that could not be read, if there is one.
+    """
+
+    def __init__(self, cache: DecodeCache, items: Items, decode: Decode, missing: dict[_Place, Chunk | None]) -> None:
+        self.cache = cache
+        self.items = items
+        self.decode = decode
+        self.missing = missing
+
+    def run(self, workers: int) -> None:
+        """Returns when all are there, whoever made them."""
+        total, began = sum(place.count for place in self.missing), time.monotonic()
+        log.info("decode cache: %d items to decode into %s", total, self.cache.folder)
+        self._serve(list(self.missing), workers)
+        log.info("decode cache: %d items decoded in %.1f s", total, time.monotonic() - began)
+
+    def _serve(self, left: list[_Place], threads: int) -> None:
+        """Make, in turn, every chunk that nobody else makes; wait for the others."""
+        while left:
+            locked = [place for place in left if not self._settled(place, threads)]
+            if len(locked) == len(left):
+                time.sleep(PATIENCE)
+            left = locked
+
+    def _settled(self, place: _Place, threads: int) -> bool:
+        """Whether a chunk is there now; False if another process is making it."""
+        if self._there(place):
+            return True
+        lock = FileLock(place.path.with_suffix(".lock"), blocking=False)
+        with self.cache.writing():
+            place.path.parent.mkdir(mode=0o755, exist_ok=True)
+            try:
+                held = lock.acquire()
+            except Timeout:
+                return False
+        with held:
+            if not self._there(place):
+                self._make(place, threads)
+        return True
+
+    def _there(self, place: _Place) -> bool:
+        chunk, before = self.cache._look(place), self.missing[place]
+        return chunk is not None and not (chunk.unreadable and before is not None and chunk.written == before.written)
+
+    def _make(self, place: _Place, threads: int) -> None:
+        remove_partial(place.path)
+        arrays = np.zeros((place.count, *self.cache.shape), self.cache.dtype)
+        if threads == 1:
+            failures = [self._fill(arrays, place, at) for at in range(place.count)]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                failures = list(pool.map(partial(self._fill, arrays, place), range(place.count)))
+        broken = {at: str(failure) for at, failure in enumerate(failures) if failure}
+        unreadable = any(isinstance(failure, UnreadableFile) for failure in failures)
+        with self.cache.writing():
+            write_chunk(place.path, arrays, broken, unreadable)
+
+    def _fill(self, arrays: np.ndarray, place: _Place, at: int) -> UserError | None:
+        files = self.items[place.first + at]
+        if not files:
+            return None
+        try:
+            array = self.decode(files)
+        except UserError as error:
+            return error
+        if (array.shape, array.dtype) != (self.cache.shape, self.cache.dtype):
+            raise ValueError(f"decoded {array.shape} {array.dtype}, not {self.cache.shape} {self.cache.dtype}")
+        arrays[at] = array
+        return None
+
+
+def _state(file: DataFile) -> bytes:
+    """What changes when the content of a file does."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        return f"{errno.errorcode.get(error.errno, error)}\0".encode()
+    return f"{status.st_size} {status.st_mtime_ns}\0".encode()
