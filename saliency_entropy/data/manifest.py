@@ -261,15 +261,19 @@ def suggestion(word: str, allowed: Sequence[str]) -> str:
     """ " (did you mean ...?)", if one of the allowed words is near enough."""
     by_lower_case = {known.lower(): known for known in allowed}
     lower = word.strip().lower()
-    near = difflib.get_close_matches(ALIASES.get(lower, lower), by_lower_case, 1)
+    near = difflib.get_close_matches(ALIASES.get(lower, lower), by_lower_case, 1, cutoff=0.7)
     return f" (did you mean {by_lower_case[near[0]]}?)" if near else ""
 
 
 def check_root(root: Path) -> None:
     """Raises UserError if the data root is not a folder."""
-    if not root.is_dir():
+    try:
+        if root.is_dir():
+            return
         what = "is not a folder" if root.exists() else "does not exist"
-        raise UserError(f"data.root={root} {what}; set data.root to the folder that holds the data set")
+    except OSError as error:  # of a folder above it
+        what = f"cannot be looked at ({error.strerror})"
+    raise UserError(f"data.root={root} {what}; set data.root to the folder that holds the data set")
 
 
 def map_names(cell: str) -> list[str]:

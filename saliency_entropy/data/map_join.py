@@ -87,8 +87,8 @@ def _checked_folders(root: Path, folders: Sequence[str]) -> list[str]:
     """The folders in their shortest spelling."""
     names = []
     for given in folders:
-        name = posixpath.normpath(given.strip("/")) if given.strip("/") else ""
-        if not name or re.search(LEADS_OUT, given.strip("/")) or re.search(CONTROL, given) or ";" in given:
+        name = posixpath.normpath(given.strip("/"))
+        if name == "." or re.search(LEADS_OUT, given.strip("/")) or re.search(CONTROL, given) or ";" in given:
             raise UserError(
                 f"data.source.maps={given!r} must be a folder relative to the data root, written with / and without "
                 ".. and ;"
@@ -114,7 +114,7 @@ def _maps_in(root: Path, folder: str, stems: set[str], what: str) -> tuple[dict[
     passed_over: Counter[str] = Counter()
     for entry in _entries(path):
         name = f"{folder}/{entry.name}"
-        if entry.is_dir():
+        if is_folder(entry):
             if entry.name not in stems:
                 passed_over["folders of other base names"] += 1
                 continue
@@ -155,7 +155,7 @@ def _with_folders_expanded(manifest: Manifest) -> Manifest:
     if cells.empty or manifest.archive:
         return manifest
     names = sorted({name for cell in cells for name in map_names(cell)})
-    are_folders = each(lambda name: (manifest.root / name).is_dir(), names, thread_count())
+    are_folders = each(lambda name: os.path.isdir(manifest.root / name), names, thread_count())  # noqa: PTH112
     folders = {name: _map_files(manifest.root, name)
                for name, is_folder in zip(names, are_folders, strict=True) if is_folder}  # fmt: skip
     if not folders:
@@ -186,7 +186,7 @@ def _with_folders_expanded(manifest: Manifest) -> Manifest:
 def _map_files(root: Path, folder: str) -> tuple[list[str], int]:
     """The maps in a folder, sorted, by their names under the root; and the number of other files."""
     # A link that leads nowhere is kept: it is refused with all files that are missing.
-    files = [entry.name for entry in _entries(root / folder) if not entry.is_dir()]
+    files = [entry.name for entry in _entries(root / folder) if not is_folder(entry)]
     maps = [f"{folder.rstrip('/')}/{name}" for name in files if _is_map(name)]
     return maps, len(files) - len(maps)
 
@@ -210,6 +210,11 @@ def _unusable_names(folder: Path, names: Iterable[str]) -> list[str]:
         return []
     shown = listing(map(ascii, wrong), len(wrong))
     return [f"{folder}: names of human maps must be UTF-8 and free of ';', which separates them: {shown}; rename them"]
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; ``entry.is_dir`` raises where a link leads round in a circle."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))  # noqa: PTH112
 
 
 def is_text(name: str) -> bool:
