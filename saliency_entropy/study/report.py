@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -18,7 +19,9 @@ from rich.text import Text
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically
-from saliency_entropy.study import figures, tables
+from saliency_entropy.study import comparisons, figures, questions, reproduction, tables, wording
+from saliency_entropy.study.bootstrap import read_image_covariance
+from saliency_entropy.study.questions import SIGNIFICANCE, Answer
 from saliency_entropy.study.runs import BASELINE, Study, read_study
 from saliency_entropy.study.tables import MEASURES, Measures
 
@@ -26,8 +29,6 @@ log = logging.getLogger(__name__)
 # It tells which glyphs of a font it puts into a PDF.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
-# Below it a difference counts as shown, after Holm's correction.
-SIGNIFICANCE = 0.05
 # The columns of the terminal's table, those that a line holds.
 PRINTED = ("Method", "Seeds", "AUROC", "AUROC unseen", "Difference", "95 % interval", "p (Holm)", "CAM entropy / nats")
 
@@ -40,7 +41,7 @@ class ShownTable:
         name: of its files and its anchor in the page.
         heading: above it.
         numbers: what its CSV holds.
-        cells: what readers see, text only.
+        cells: what readers see, text only. Without any, the notes alone are shown, and there is no file.
         notes: sentences below it.
     """
 
@@ -84,7 +85,14 @@ def report(cfg: DictConfig) -> None:
     output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
     measures = tables.measure(study)
     methods = tables.method_table(measures)
-    shown = shown_tables(study, measures, methods)
+    covariance = read_image_covariance(study, measures.measure)
+    compared = comparisons.comparison_table(measures, covariance)
+    shown = [
+        *shown_tables(study, measures, methods),
+        *shown_comparisons(measures, covariance, compared),
+        shown_reproduction(study, measures),
+    ]
+    answered = questions.answers(study, measures, compared)
     pictures = shown_figures(study, measures)
     warnings = all_warnings(study, measures)
     sentence = headline(methods, measures.measure)
@@ -92,12 +100,13 @@ def report(cfg: DictConfig) -> None:
         study=study,
         headline=sentence,
         warnings=warnings,
+        answers=answered,
         tables=shown,
         figures=pictures,
         made=how_it_was_made(study),
     )
     try:
-        write(output, page, measures.runs, shown, pictures)
+        write(output, page, measures.runs, answered, shown, pictures)
     except OSError as error:
         raise UserError(f"output={output} cannot be written ({error}); give another folder with output=") from None
 
@@ -110,13 +119,23 @@ def report(cfg: DictConfig) -> None:
     log.info("report: %s", output / "index.html")
 
 
-def write(output: Path, page: str, runs: pd.DataFrame, shown: list[ShownTable], pictures: list[ShownFigure]) -> None:
+def write(
+    output: Path,
+    page: str,
+    runs: pd.DataFrame,
+    answered: list[Answer],
+    shown: list[ShownTable],
+    pictures: list[ShownFigure],
+) -> None:
     """Leave everything in ``output``, the page last: where it is, what it names is there too."""
     for picture in pictures:
         write_atomically(output / "figures" / f"{picture.name}.png", picture.png)
         write_atomically(output / "figures" / f"{picture.name}.pdf", figures.pdf(picture.figure))
     write_atomically(output / "runs.csv", tables.neutralised(runs).to_csv(index=False))
+    write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
+        if table.cells.empty:
+            continue
         write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
         write_atomically(output / f"{table.name}.md", tables.markdown(table.cells))
         write_atomically(output / f"{table.name}.tex", tables.latex(table.cells))
@@ -145,6 +164,47 @@ def shown_tables(study: Study, measures: Measures, methods: pd.DataFrame) -> lis
             )
         )
     return shown
+
+
+def shown_comparisons(measures: Measures, covariance: np.ndarray, compared: pd.DataFrame) -> list[ShownTable]:
+    spread = comparisons.spread_table(measures, covariance)
+    shown = [
+        ShownTable(
+            "spread",
+            "Spread over seeds and test images",
+            spread,
+            comparisons.shown_spread(spread),
+            comparisons.spread_notes(spread, measures.measure),
+        )
+    ]
+    if len(compared):
+        shown += [
+            ShownTable(
+                "comparisons",
+                "Comparisons between methods, paired by seed",
+                compared,
+                comparisons.shown_paired(compared),
+                comparisons.paired_notes(compared, measures.measure),
+            ),
+            ShownTable(
+                "comparisons_independent",
+                "Comparisons between methods, seeds taken as independent",
+                compared,
+                comparisons.shown_unpaired(compared),
+                comparisons.unpaired_notes(measures.measure),
+            ),
+        ]
+    return shown
+
+
+def shown_reproduction(study: Study, measures: Measures) -> ShownTable:
+    differing = reproduction.departures(study, measures)
+    if differing:
+        return ShownTable(
+            "reproduction", "Reproduction", pd.DataFrame(), pd.DataFrame(), [reproduction.not_comparable(differing)]
+        )
+    table = reproduction.reproduction_table(study, measures)
+    return ShownTable("reproduction", "Reproduction", table, reproduction.shown(table), reproduction.notes(table))
 
 
 def shown_figures(study: Study, measures: Measures) -> list[ShownFigure]:
@@ -215,12 +275,11 @@ def headline(methods: pd.DataFrame, measure: str) -> str:
         return f"{first}: no other method is above cross-entropy."
     if pd.isna(best["difference"]):
         return f"{first}. Whether it is better than cross-entropy is not shown: there is no pair of runs to compare."
-    above = f"{_signed(best['difference'])} from cross-entropy"
+    above = f"{wording.number(best['difference'], sign='+')} from cross-entropy"
     if pd.isna(best["p_holm"]):
         return f"{first}: {above}. That it is better is not shown: the seeds that both have allow no interval."
-    interval = f"95 % interval {_signed(best['difference_low'])} to {_signed(best['difference_high'])}"
-    p = "p < 0.001" if best["p_holm"] < 0.001 else f"p = {best['p_holm']:.3f}"
-    compared = f"{first}: {above} ({interval}; {p} after Holm’s correction)"
+    interval = f"95 % interval {wording.interval(best['difference_low'], best['difference_high'], sign='+')}"
+    compared = f"{first}: {above} ({interval}; {wording.p_equals(best['p_holm'])} after Holm’s correction)"
     if best["difference_low"] > 0 and best["p_holm"] < SIGNIFICANCE:
         return f"{compared}. The interval excludes 0."
     if best["difference_low"] > 0:
@@ -299,10 +358,6 @@ def printed(cells: pd.DataFrame) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get()
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
 
 
 def _config_values(study: Study, key: str) -> str:

@@ -139,13 +139,13 @@ def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> Impr
         baseline: ``(M,)``, independent of ``values``.
 
     Returns:
-        Without an interval if a sample holds one value.
+        Without an interval if a sample holds one value, or NaN.
     """
     n, m = len(values), len(baseline)
     if not min(n, m):
         return Improvement(NAN, NAN, NAN)
     probability = float(stats.mannwhitneyu(values, baseline, method="asymptotic").statistic / (n * m))
-    if min(n, m) < 2:
+    if min(n, m) < 2 or np.isnan(probability):
         return Improvement(probability, NAN, NAN)
 
     def excess(true: float) -> float:

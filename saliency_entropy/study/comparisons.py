@@ -1,0 +1,251 @@
+"""What seeds and test images allow to say: how far a method's AUROC may be off, and how every two methods differ."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from saliency_entropy.study import wording
+from saliency_entropy.study.bootstrap import interval_over_images, interval_over_seeds
+from saliency_entropy.study.runs import BASELINE
+from saliency_entropy.study.statistics import (
+    hedges_g,
+    hedges_g_paired,
+    holm,
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+    welch_difference,
+)
+from saliency_entropy.study.tables import MEASURES, Measures
+
+COMPARISON_COLUMNS = ["method", "title", "against", "against_title", "seeds", "seeds_against", "pairs"]
+
+
+def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
+    """A row a method, numbers only, all of :attr:`Measures.measure`.
+
+    Args:
+        measures: of the study.
+        covariance: ``(R, R)`` of the runs over the test images, in the order of ``measures.runs``:
+            :func:`~saliency_entropy.study.bootstrap.read_image_covariance`.
+
+    Returns:
+        ``method, title, seeds, mean, std`` (n - 1), ``median, iqm`` (interquartile mean), and 95 % intervals of the
+        mean: ``seeds_low, seeds_high, images_low, images_high, both_low, both_high``. NaN where there is none.
+    """
+    rows = []
+    for method, own in measures.runs.groupby("method", sort=False):
+        values = own[measures.measure].to_numpy()
+        places = own.index.to_numpy()
+        block = covariance[np.ix_(places, places)]
+        row: dict[str, object] = {
+            "method": method,
+            "title": own["title"].iloc[0],
+            "seeds": len(values),
+            "mean": values.mean(),
+            "std": own[measures.measure].std(ddof=1),
+            "median": np.median(values),
+            "iqm": interquartile_mean(values),
+        }
+        intervals = {
+            "seeds": interval_over_seeds(values),
+            # The variance of a mean is the mean of the covariances.
+            "images": interval_over_images(float(values.mean()), float(block.mean())),
+            # No AUROC lies beyond, though two seeds far apart allow any.
+            "both": np.clip(interval_over_seeds(values, block), 0, 1),
+        }
+        for over, (low, high) in intervals.items():
+            row |= {f"{over}_low": low, f"{over}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def comparison_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
+    """A row for every two methods, numbers only: ``method`` less ``against``, of :attr:`Measures.measure`.
+
+    Args:
+        measures: of the study.
+        covariance: as for :func:`spread_table`.
+
+    Returns:
+        :data:`COMPARISON_COLUMNS` (``seeds`` of either method, ``pairs`` in common); paired by seed:
+        ``difference, low, high`` (95 % interval by Student's t), ``p, p_holm, both_low, both_high`` (95 % interval
+        over seeds and test images) and ``g_paired``; with seeds as independent samples: ``welch_difference, welch_low,
+        welch_high, welch_p, welch_p_holm, g``, and ``improvement, improvement_low, improvement_high``, the
+        probability that a seed of ``method`` is above one of ``against``. NaN where there is nothing to say.
+        Holm's correction is made twice: for the comparisons with cross-entropy, and for all others.
+    """
+    groups = {
+        method: own.set_index("seed") for method, own in measures.runs.reset_index().groupby("method", sort=False)
+    }
+    rows = []
+    for (against, other), (method, own) in combinations(groups.items(), 2):
+        shared = own.index.intersection(other.index)
+        values, baseline = own[measures.measure].to_numpy(), other[measures.measure].to_numpy()
+        paired, paired_baseline = (runs.loc[shared, measures.measure].to_numpy() for runs in (own, other))
+        difference = paired_difference(paired, paired_baseline)
+        welch = welch_difference(values, baseline)
+        improvement = probability_of_improvement(values, baseline)
+        both = interval_over_seeds(
+            paired - paired_baseline,
+            _covariance_of_differences(covariance, own.loc[shared, "index"], other.loc[shared, "index"]),
+        )
+        names = (method, own["title"].iloc[0], against, other["title"].iloc[0], len(values), len(baseline))
+        rows.append(
+            dict(zip(COMPARISON_COLUMNS, (*names, difference.pairs), strict=True))
+            | {
+                "difference": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+                "p": difference.p,
+                "both_low": both.low,
+                "both_high": both.high,
+                "g_paired": hedges_g_paired(paired, paired_baseline),
+                "welch_difference": welch.mean,
+                "welch_low": welch.low,
+                "welch_high": welch.high,
+                "welch_p": welch.p,
+                "g": hedges_g(values, baseline),
+                "improvement": improvement.probability,
+                "improvement_low": improvement.low,
+                "improvement_high": improvement.high,
+            }
+        )
+    table = pd.DataFrame(rows)
+    for name in ("p", "welch_p") if rows else ():
+        corrected = table.groupby(table["against"] == BASELINE)[name].transform(lambda p: holm(p.to_numpy()))
+        table.insert(table.columns.get_loc(name) + 1, f"{name}_holm", corrected)
+    return table
+
+
+def shown_spread(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`spread_table` as a reader sees it: text only."""
+    return pd.DataFrame(
+        {
+            "Method": list(table["title"]),
+            "Seeds": [str(seeds) for seeds in table["seeds"]],
+            "Mean": _numbers(table["mean"]),
+            "Standard deviation": _numbers(table["std"]),
+            "Median": _numbers(table["median"]),
+            "IQM": _numbers(table["iqm"]),
+            "95 %, seeds": _intervals(table, "seeds_"),
+            "95 %, images": _intervals(table, "images_"),
+            "95 %, both": _intervals(table, "both_"),
+        }
+    )
+
+
+def spread_notes(table: pd.DataFrame, measure: str) -> list[str]:
+    """How the figures of :func:`shown_spread` are made, and what they cannot say."""
+    sentences = [
+        f"{MEASURES[measure]}, over the seeds. IQM: the mean of the middle half (with fewer than four seeds, of all). "
+        "The intervals are of the mean.",
+        "Seeds: if other seeds had been drawn (bootstrap of the seeds, widened as few seeds need it). Images: if the "
+        "same runs judged other images of the same generators and sources (DeLong’s variance, real and synthetic "
+        "images apart). Both: a bootstrap that draws seeds and images together.",
+    ]
+    one = list(table["title"][table["seeds"] == 1])
+    if one:
+        sentences.append(
+            f"One seed of {wording.listed(one)}: the interval over the images says nothing about another training."
+        )
+    perfect = table[table["images_low"].isna() & table["mean"].isin([0, 1])]
+    if len(perfect):
+        sentences.append(
+            f"“–” for {wording.listed(list(perfect['title']))}: every image is ranked alike, so the images do not say "
+            "how far others could be off."
+        )
+    return sentences
+
+
+def shown_paired(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons by seed of :func:`comparison_table` as a reader sees them: text only."""
+    return pd.DataFrame(
+        {
+            "Method": list(table["title"]),
+            "Against": list(table["against_title"]),
+            "Seeds in common": [str(pairs) for pairs in table["pairs"]],
+            "Difference": _numbers(table["difference"], sign="+"),
+            "95 % interval": _intervals(table, "", sign="+"),
+            "p (Holm)": [wording.p_value(p) for p in table["p_holm"]],
+            "95 %, seeds and images": _intervals(table, "both_", sign="+"),
+            "Effect size g": _numbers(table["g_paired"], digits=1, sign="+"),
+        }
+    )
+
+
+def shown_unpaired(table: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons of independent seeds of :func:`comparison_table` as a reader sees them: text only."""
+    return pd.DataFrame(
+        {
+            "Method": list(table["title"]),
+            "Against": list(table["against_title"]),
+            "Seeds": [f"{row.seeds} + {row.seeds_against}" for row in table.itertuples()],
+            "Difference": _numbers(table["welch_difference"], sign="+"),
+            "95 % interval": _intervals(table, "welch_", sign="+"),
+            "p (Holm)": [wording.p_value(p) for p in table["welch_p_holm"]],
+            "Effect size g": _numbers(table["g"], digits=1, sign="+"),
+            "P(better)": _numbers(table["improvement"], digits=2),
+            "95 %, P(better)": _intervals(table, "improvement_", digits=2),
+        }
+    )
+
+
+def paired_notes(table: pd.DataFrame, measure: str) -> list[str]:
+    """How the figures of :func:`shown_paired` are made, and what they cannot say."""
+    sentences = [
+        f"{MEASURES[measure]} of the method less that of the other, seed by seed, over the seeds that both have: mean, "
+        "95 % interval by Student’s t, p of the paired t-test. Effect size: the mean difference in units of the "
+        "differences’ standard deviation (d_z with Hedges’ correction), from three seeds on. Seeds and images: a "
+        "bootstrap that draws seeds and test images together.",
+        "Holm’s correction is made for the comparisons with cross-entropy (as in the table of methods) and, apart, for "
+        "all others. p (Holm) ≥ 0.05 does not show that methods are equal.",
+    ]
+    unequal = table[(table["pairs"] > 1) & (table["pairs"] < table[["seeds", "seeds_against"]].max(axis=1))]
+    if len(unequal):
+        names = list(dict.fromkeys(f"{row.title} and {row.against_title}" for row in unequal.itertuples()))
+        sentences.append(
+            f"Unequal seeds, of which only those in common are compared: {_first(names)}. The table of independent "
+            "seeds takes all."
+        )
+    for pairs, why in ((0, "no seed in common, so no difference"), (1, "one seed in common, so no interval and no p")):
+        found = table[table["pairs"] == pairs]
+        if len(found):
+            names = [f"{row.title} and {row.against_title}" for row in found.itertuples()]
+            sentences.append(f"“–” for {_first(names)}: {why}.")
+    return sentences
+
+
+def unpaired_notes(measure: str) -> list[str]:
+    """How the figures of :func:`shown_unpaired` are made."""
+    return [
+        f"{MEASURES[measure]}: all seeds of either method, as independent samples. Difference of the means, 95 % "
+        "interval and p by Welch’s t-test; effect size: the difference in units of the pooled standard deviation "
+        "(Hedges’ g). P(better): the share of pairs of a seed of the method and one of the other in which the method’s "
+        "is higher, equal ones one half, with Newcombe’s interval. Holm’s correction as above.",
+        "A seed sets the order of the images and the first weights for every method, so that where these matter the "
+        "table paired by seed is the sharper one. One seed of a method allows a difference, but no interval.",
+    ]
+
+
+def _covariance_of_differences(covariance: np.ndarray, own: pd.Series, other: pd.Series) -> np.ndarray:
+    """``(P, P)`` of the P differences of the runs ``own`` and ``other``, places in ``covariance``."""
+    a, b = own.to_numpy(), other.to_numpy()
+    across = covariance[np.ix_(a, b)]
+    return covariance[np.ix_(a, a)] + covariance[np.ix_(b, b)] - across - across.T
+
+
+def _numbers(column: pd.Series, digits: int = 3, sign: str = "") -> list[str]:
+    return [wording.number(value, digits, sign) for value in column]
+
+
+def _intervals(table: pd.DataFrame, prefix: str, digits: int = 3, sign: str = "") -> list[str]:
+    pairs = zip(table[f"{prefix}low"], table[f"{prefix}high"], strict=True)
+    return [wording.interval(low, high, digits, sign) for low, high in pairs]
+
+
+def _first(names: list[str]) -> str:
+    """The first five, and the number of the others: 15 pairs of methods would be a paragraph of names."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return "; ".join(names[:5]) + more

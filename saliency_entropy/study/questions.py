@@ -1,0 +1,216 @@
+"""The paper's four research questions, answered from the figures of a study.
+
+A question is answered by every comparison that its wording asks for. The paper's own answers rest on differences from
+cross-entropy and from CYBORG, which do not say whether one strategy is better than another.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from saliency_entropy.study import wording
+from saliency_entropy.study.figures import human_entropy, map_kind
+from saliency_entropy.study.runs import BASELINE, Study
+from saliency_entropy.study.tables import Measures
+
+# Below it, after Holm's correction, a difference whose interval excludes 0 counts as shown.
+SIGNIFICANCE = 0.05
+SHOWN, NOT_SHOWN, UNKNOWN = "Shown", "Not shown", "Cannot be said"
+# How the methods are called where a study has none of their runs.
+NAMES = {
+    BASELINE: "cross-entropy",
+    "cyborg": "CYBORG",
+    "hseb": "HSEB",
+    "fmmmse": "FMMMSE",
+    "droid": "DROID",
+    "droid_cyborg": "DROID + CYBORG",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A research question of the paper (section 1).
+
+    Attributes:
+        name: RQ1 to RQ4.
+        quote: the question in the paper's words, shortened.
+        method: which it asks about.
+        against: what this method must be better than for a yes.
+        human_maps: whether the question is about human maps, so that stand-ins for them do not answer it.
+        presumes: the name of the question whose yes it presumes, if any.
+    """
+
+    name: str
+    quote: str
+    method: str
+    against: tuple[str, ...]
+    human_maps: bool = False
+    presumes: str = ""
+
+
+QUESTIONS = (
+    Question(
+        "RQ1",
+        "Does requesting the average entropy of the model’s and human’s saliencies to match increase the performance, "
+        "compared to […] just cross-entropy loss?",
+        "hseb",
+        (BASELINE,),
+        human_maps=True,
+    ),
+    Question(
+        "RQ2",
+        "If the answer to RQ1 is affirmative, what if we aggressively request the minimum possible entropy of the "
+        "model’s saliency?",
+        "fmmmse",
+        (BASELINE, "hseb"),
+        presumes="RQ1",
+    ),
+    Question(
+        "RQ3",
+        "Is there a better strategy to control the entropy of the model’s saliency than requesting a specific entropy "
+        "(as in RQ1) or aggressively minimizing such entropy (as in RQ2)?",
+        "droid",
+        ("hseb", "fmmmse"),
+    ),
+    Question(
+        "RQ4",
+        "Does the model benefit from combining the human saliency-guided training with non-human-guided control of "
+        "the model salience’s entropy?",
+        "droid_cyborg",
+        ("cyborg", "droid"),
+        human_maps=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study says about a question.
+
+    Attributes:
+        question: which.
+        verdict: "Shown", "Not shown" or "Cannot be said".
+        sentences: the figures it rests on, and what limits it.
+    """
+
+    question: Question
+    verdict: str
+    sentences: tuple[str, ...]
+
+
+def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list[Answer]:
+    """The four questions, in order.
+
+    Args:
+        study: its maps, methods and titles.
+        measures: of the study; its :attr:`~Measures.measure` is what "better" means.
+        comparisons: :func:`~saliency_entropy.study.comparisons.comparison_table` of these measures.
+    """
+    found: dict[str, Answer] = {}
+    for question in QUESTIONS:
+        found[question.name] = _answer(question, study, measures, comparisons, found.get(question.presumes))
+    return list(found.values())
+
+
+def markdown(answered: list[Answer]) -> str:
+    """The questions and answers as paragraphs; the words of a study's files cannot be markup."""
+    paragraphs = []
+    for answer in answered:
+        text = wording.markdown(" ".join(answer.sentences))
+        paragraphs.append(
+            f"**{answer.question.name}.** *{wording.markdown(answer.question.quote)}*\n\n**{answer.verdict}.** {text}\n"
+        )
+    return "\n".join(paragraphs)
+
+
+def _answer(
+    question: Question, study: Study, measures: Measures, comparisons: pd.DataFrame, presumed: Answer | None
+) -> Answer:
+    missing = [NAMES[name] for name in (question.method, *question.against) if name not in study.methods]
+    rows = [_row(comparisons, question.method, other) for other in question.against if not missing]
+    sentences = [_comparison(row) for row in rows]
+    unseen = measures.measure == "auroc_unseen"
+    if missing:
+        verdict = UNKNOWN
+        sentences.append(f"The study has no finished run of {wording.listed(missing)}.")
+    elif not unseen:
+        verdict = UNKNOWN
+        sentences.append(
+            "The question is about generators that are not in training, and the test set holds no image that is known "
+            "to be of one; these are differences in AUROC on all test images."
+        )
+    elif any(pd.isna(row["p_holm"]) for row in rows):
+        verdict = UNKNOWN
+    else:
+        verdict = SHOWN if all(_better(row) for row in rows) else NOT_SHOWN
+    if verdict == SHOWN:
+        sentences += [_these_images_only(row) for row in rows if not row["both_low"] > 0]
+    if not missing:
+        sentences.append(_entropies(question, study, measures))
+        sentences += _limits(question, study, presumed)
+    return Answer(question, verdict, tuple(sentences))
+
+
+def _row(comparisons: pd.DataFrame, method: str, against: str) -> pd.Series:
+    """Of these two methods, the comparison, which the table holds with the method of the later place first."""
+    return comparisons[(comparisons["method"] == method) & (comparisons["against"] == against)].iloc[0]
+
+
+def _better(row: pd.Series) -> bool:
+    return row["low"] > 0 and row["p_holm"] < SIGNIFICANCE
+
+
+def _comparison(row: pd.Series) -> str:
+    names = f"{row['title']} against {row['against_title']}"
+    if row["pairs"] == 0:
+        return f"{names}: no seed in common."
+    difference = wording.number(row["difference"], sign="+")
+    seeds = wording.count(row["pairs"], "seed")
+    if row["pairs"] < max(row["seeds"], row["seeds_against"]):
+        seeds = f"the {seeds} in common of {row['seeds']} and {row['seeds_against']}"
+    if pd.isna(row["difference"]):
+        return f"{names}: no AUROC."
+    if row["pairs"] == 1:
+        return f"{names}: {difference} over {seeds}; one seed says nothing about another, so there is no interval."
+    if pd.isna(row["p_holm"]):
+        return f"{names}: {difference} over {seeds}, equal in each, which allows no test."
+    if _better(row):
+        verdict = "better"
+    elif row["high"] < 0 and row["p_holm"] < SIGNIFICANCE:
+        verdict = "worse"
+    elif row["low"] <= 0 <= row["high"]:
+        verdict = "no difference is shown"
+    else:
+        verdict = "the interval excludes 0, but not after the correction: no difference is shown"
+    interval = wording.interval(row["low"], row["high"], sign="+")
+    p = wording.p_equals(row["p_holm"])
+    return f"{names}: {difference} over {seeds} (95 % interval {interval}; {p} after Holm’s correction): {verdict}."
+
+
+def _these_images_only(row: pd.Series) -> str:
+    interval = wording.interval(row["both_low"], row["both_high"], sign="+")
+    return (
+        f"That holds for these test images; over other images, too, {row['title']} is not shown to be better than "
+        f"{row['against_title']} (95 % interval over seeds and images {interval})."
+    )
+
+
+def _entropies(question: Question, study: Study, measures: Measures) -> str:
+    parts = []
+    for method in (question.method, *question.against):
+        own = measures.runs.loc[measures.runs["method"] == method, "cam_entropy"]
+        parts.append(f"{study.titles[method]} {wording.number(own.mean(), 2)}")
+    maps = human_entropy(study) if question.human_maps else None
+    known = f" (training images’ {map_kind(study)} maps {wording.number(maps, 2)})" if maps is not None else ""
+    return f"Mean CAM entropy of the test images in nats: {wording.listed(parts)}{known}."
+
+
+def _limits(question: Question, study: Study, presumed: Answer | None) -> list[str]:
+    sentences = []
+    if question.human_maps and human_entropy(study) is None:
+        sentences.append("No run notes the entropy of human maps, so whether the model’s matches it cannot be said.")
+    elif question.human_maps and (kind := map_kind(study)) != "human":
+        sentences.append(f"The maps were {kind} maps, not human ones: about human saliency this says nothing.")
+    if presumed is not None and presumed.verdict != SHOWN:
+        sentences.append(f"The question presumes a yes to {presumed.question.name}, which these runs do not give.")
+    return sentences

@@ -1,0 +1,42 @@
+"""How figures are written, in tables and in sentences."""
+
+import re
+
+import numpy as np
+
+from saliency_entropy.study.tables import NONE
+
+
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """``−0.123``; with ``sign="+"`` also ``+0.123``; a dash for NaN."""
+    return NONE if np.isnan(value) else f"{value:{sign}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
+    """``0.612 to 0.671``; a dash for NaN."""
+    return NONE if np.isnan(low) else f"{number(low, digits, sign)} to {number(high, digits, sign)}"
+
+
+def p_value(p: float) -> str:
+    """``0.012`` or ``< 0.001``; a dash for NaN."""
+    return "< 0.001" if p < 0.001 else number(p)
+
+
+def p_equals(p: float) -> str:
+    """``p = 0.012`` or ``p < 0.001``."""
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+
+
+def count(number: int, thing: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def listed(words: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def markdown(text: str) -> str:
+    """Text in which Markdown, or the HTML in it, finds no markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
