@@ -320,6 +320,8 @@ def broken_images(
     grid: tuple[int, int],
     workers: int | None = None,
     maps: bool = True,
+    blur: float = 0.0,
+    binarise: float | None = None,
 ) -> list[tuple[int, str]]:
     """Open every image and human map of a split before they are needed.
 
@@ -331,6 +333,8 @@ def broken_images(
         grid: ``(h, w)``, the CAM grid, on which no human map may be constant, in cells.
         workers: threads; all cores that this process may use, if not given.
         maps: look at the human maps, too.
+        blur: of the human maps, see :func:`~saliency_entropy.data.human_maps.merged_map`.
+        binarise: see there.
 
     Returns:
         (row, reason) of each image and human map that cannot be used, sorted.
@@ -343,7 +347,7 @@ def broken_images(
             return
         files = manifest.map_files(cell)
         if decode or any(file.suffix.lower() == ".svg" for file in files):
-            load_human_map(files, grid)
+            load_human_map(files, grid, blur, binarise)
         else:
             for file in files:
                 check_header(file)

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from saliency_entropy.data.images import EXTENSIONS
+from saliency_entropy.data.human_maps import MAP_EXTENSIONS
 from saliency_entropy.data.manifest import CONTROL, LEADS_OUT, Manifest, complete, each, map_names, thread_count
 from saliency_entropy.data.table_file import listing
 from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
-
-MAP_EXTENSIONS = (*EXTENSIONS, ".svg")
 
 
 def with_human_maps(manifest: Manifest, maps: str | Sequence[str] | None, split: str | None = None) -> Manifest:
