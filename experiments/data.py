@@ -1,0 +1,26 @@
+"""Check a data set and show what is in it, before anything is trained on it.
+
+    python experiments/data.py data=faces data.root=DIR
+    python experiments/data.py data=faces data.root=DIR contact_sheet_images=0 output=DIR
+
+Writes data_report/faces/data_report.html and data_report.json: every file that cannot be used, duplicates, unusual
+files, how well file properties alone tell real from synthetic images, human maps and their entropy, and contact sheets.
+Ends with 1 if there is an error in the data, with 0 if there are warnings only.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from saliency_entropy.commands import command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="check")
+@command
+def main(cfg: DictConfig) -> None:
+    from saliency_entropy.data.check.command import check
+
+    check(cfg)
+
+
+if __name__ == "__main__":
+    main()
