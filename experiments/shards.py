@@ -1,0 +1,26 @@
+"""Write a data set into tar shards, for sets too large for one folder or disk.
+
+    python experiments/shards.py data=faces data.root=DIR output=SHARDS
+    python experiments/train.py data=shards data.source.folders=[SHARDS]
+
+Any group of conf/data may be written. The files are copied as they are, and training from the shards is the same as
+from the files. An interrupted command goes on where it stopped when it is given again; the shards may then be moved
+to several folders: data.source.folders=[A,B].
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from saliency_entropy.commands import command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="shards")
+@command
+def main(cfg: DictConfig) -> None:
+    from saliency_entropy.data.shard_writer import shards
+
+    shards(cfg)
+
+
+if __name__ == "__main__":
+    main()
