@@ -12,18 +12,13 @@ from made_up import scored_images, write_run, write_study
 from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.study import report as report_module
 from saliency_entropy.study.report import _ranges, headline, printed, report
 
-FILES = [
-    "generators.csv",
-    "generators.md",
-    "generators.tex",
-    "index.html",
-    "methods.csv",
-    "methods.md",
-    "methods.tex",
-    "runs.csv",
-]
+TABLES = ["comparisons", "comparisons_independent", "generators", "methods", "spread"]
+FILES = sorted(
+    [f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")] + ["index.html", "questions.md", "runs.csv"]
+)
 FIGURES = ["auroc_against_cam_entropy", "auroc_by_method", "cam_entropy_by_epoch", "roc"]
 NAN = float("nan")
 
@@ -141,6 +136,30 @@ def test_everything_is_written(demo, page):
     assert mean in (demo / "methods.md").read_text()
     assert mean.replace("±", r"$\pm$") in (demo / "methods.tex").read_text()
     assert "hseb/seed0: no result, no epoch done" in page
+    compared = pd.read_csv(demo / "comparisons.csv").iloc[0]
+    shared = runs[(runs["seed"] < 2)].pivot(index="seed", columns="method", values="auroc_unseen")
+    assert compared["difference"] == pytest.approx((shared["droid"] - shared["cross_entropy"]).mean())
+    assert f"<td>{compared['difference']:+.3f}</td>" in page
+    assert f"{compared['difference']:+.3f}" in (demo / "comparisons.tex").read_text()
+
+
+def test_the_questions_are_answered(demo, page):
+    text = re.sub(r"<[^>]*>", "", page)
+    for words in ("The study has no finished run of HSEB.", "The study has no finished run of FMMMSE and HSEB."):
+        assert f"Cannot be said. {words}" in text
+        assert f"**Cannot be said.** {words}" in (demo / "questions.md").read_text()
+
+
+def test_another_study_than_the_papers_is_not_set_beside_it(demo, page):
+    assert "These figures are not comparable with the paper’s: data.name is not und_cyborg" in page
+    assert not (demo / "reproduction.csv").exists()
+
+
+def test_a_study_as_the_papers_is_set_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_module.reproduction, "departures", lambda study, measures: [])
+    output = write_report(write_study(tmp_path / "demo", {"cross_entropy": 2}))
+    assert "AUROC: Cross-entropy" in (output / "reproduction.md").read_text()
+    assert '<th scope="row">AUROC: Cross-entropy</th>' in (output / "index.html").read_text()
 
 
 def test_the_page_is_self_contained(page):

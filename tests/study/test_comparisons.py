@@ -1,0 +1,164 @@
+"""The tables of spread and of comparisons, against SciPy and by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up import write_study
+from scipy import stats
+
+from saliency_entropy.study.bootstrap import interval_over_seeds, read_image_covariance
+from saliency_entropy.study.comparisons import (
+    comparison_table,
+    paired_notes,
+    shown_paired,
+    shown_spread,
+    shown_unpaired,
+    spread_notes,
+    spread_table,
+)
+from saliency_entropy.study.runs import read_study
+from saliency_entropy.study.statistics import holm
+from saliency_entropy.study.tables import measure, method_table
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Unequal seeds: cross-entropy 5, HSEB 4, DROID 1, DROID + CYBORG 5."""
+    seeds = {"cross_entropy": 5, "hseb": 4, "droid": 1, "droid_cyborg": 5}
+    study = read_study(write_study(tmp_path_factory.mktemp("runs") / "demo", seeds))
+    measures = measure(study)
+    return measures, read_image_covariance(study, measures.measure)
+
+
+def values(measures, method):
+    return measures.runs.loc[measures.runs["method"] == method, measures.measure].to_numpy()
+
+
+def of(table, *names):
+    """The row of a method, or of a method and what it is compared with."""
+    keys = ["method", "against"][: len(names)]
+    return table.set_index(keys).loc[names[0] if len(names) == 1 else names]
+
+
+def test_the_spread_of_each_method(measured):
+    measures, covariance = measured
+    table = spread_table(measures, covariance)
+    assert list(table["method"]) == ["cross_entropy", "hseb", "droid", "droid_cyborg"]
+    row, own = of(table, "hseb"), values(measures, "hseb")
+    assert (row["mean"], row["std"], row["median"]) == pytest.approx((own.mean(), own.std(ddof=1), np.median(own)))
+    assert row["iqm"] == pytest.approx(np.sort(own)[1:3].mean())
+    assert (row["seeds_low"], row["seeds_high"]) == interval_over_seeds(own)
+    # The runs of HSEB are rows 5 to 8; the variance of their mean over the images is the sum of its parts over 16.
+    error = np.sqrt(covariance[5:9, 5:9].sum() / 16)
+    logit = np.log(own.mean() / (1 - own.mean())) + np.array([-1.959964, 1.959964]) * error / own.mean() / (
+        1 - own.mean()
+    )
+    assert (row["images_low"], row["images_high"]) == pytest.approx(tuple(1 / (1 + np.exp(-logit))), rel=1e-5)
+    assert (row["both_low"], row["both_high"]) == interval_over_seeds(own, covariance[5:9, 5:9])
+    assert row["both_high"] - row["both_low"] > row["seeds_high"] - row["seeds_low"]
+
+
+def test_one_seed_has_an_interval_over_images_alone(measured):
+    measures, covariance = measured
+    table = spread_table(measures, covariance)
+    row = of(table, "droid")
+    assert row[["std", "seeds_low", "both_high"]].isna().all()
+    assert row["images_low"] < row["mean"] < row["images_high"]
+    images = f"{row['images_low']:.3f} to {row['images_high']:.3f}"
+    assert shown_spread(table).loc[2].to_list()[3:] == ["–", *[f"{row['mean']:.3f}"] * 2, "–", images, "–"]
+    assert "One seed of DROID: the interval over the images says nothing about another training." in spread_notes(
+        table, measures.measure
+    )
+
+
+def test_an_interval_of_two_seeds_far_apart_stays_in_the_range_of_an_auroc(measured):
+    measures, _ = measured
+    runs = measures.runs.iloc[:2].assign(auroc_unseen=[0.5, 0.9])
+    row = spread_table(replace(measures, runs=runs), np.full((2, 2), 1e-4)).iloc[0]
+    assert (row["both_low"], row["both_high"]) == (0, 1)
+
+
+def test_every_two_methods_are_compared_by_the_seeds_in_common(measured):
+    measures, covariance = measured
+    table = comparison_table(measures, covariance)
+    assert list(zip(table["method"], table["against"], table["pairs"], strict=True)) == [
+        ("hseb", "cross_entropy", 4),
+        ("droid", "cross_entropy", 1),
+        ("droid_cyborg", "cross_entropy", 5),
+        ("droid", "hseb", 1),
+        ("droid_cyborg", "hseb", 4),
+        ("droid_cyborg", "droid", 1),
+    ]
+    row = of(table, "droid_cyborg", "hseb")
+    own, other = values(measures, "droid_cyborg"), values(measures, "hseb")
+    paired, welch = stats.ttest_rel(own[:4], other), stats.ttest_ind(own, other, equal_var=False)
+    assert row["difference"] == pytest.approx((own[:4] - other).mean())
+    assert (row["low"], row["high"], row["p"]) == pytest.approx((*paired.confidence_interval(), paired.pvalue))
+    assert row["welch_difference"] == pytest.approx(own.mean() - other.mean())
+    assert (row["welch_low"], row["welch_high"]) == pytest.approx(tuple(welch.confidence_interval()))
+    assert row["improvement"] == (own[:, None] > other).mean()
+    # Runs 10 to 13 less runs 5 to 8, image by image.
+    contrast = np.zeros((4, 15))
+    contrast[range(4), range(10, 14)], contrast[range(4), range(5, 9)] = 1, -1
+    both = interval_over_seeds(own[:4] - other, contrast @ covariance @ contrast.T)
+    assert (row["both_low"], row["both_high"]) == pytest.approx(both)
+
+
+def test_holm_is_made_for_comparisons_with_cross_entropy_and_for_the_others(measured):
+    measures, covariance = measured
+    table = comparison_table(measures, covariance)
+    for name in ("p", "welch_p"):
+        for part in (table[:3], table[3:]):
+            assert part[f"{name}_holm"].to_numpy() == pytest.approx(holm(part[name].to_numpy()), nan_ok=True)
+    # The table of methods says the same of cross-entropy.
+    methods = method_table(measures)[1:]
+    assert table["p_holm"][:3].to_numpy() == pytest.approx(methods["p_holm"].to_numpy(), nan_ok=True)
+
+
+def test_what_readers_see_of_the_comparisons(measured):
+    measures, covariance = measured
+    table = comparison_table(measures, covariance)
+    paired, unpaired = shown_paired(table), shown_unpaired(table)
+    row = table.loc[1]
+    dashes = ["–"] * 4
+    assert paired.loc[1].to_list() == ["DROID", "Cross-entropy", "1", f"{row['difference']:+.3f}", *dashes]
+    assert unpaired.loc[1].to_list() == [
+        "DROID", "Cross-entropy", "1 + 5", f"{row['welch_difference']:+.3f}", *dashes[:3], "1.00", "–",
+    ]  # fmt: skip
+    row = table.loc[4]
+    assert paired.loc[4, "95 % interval"] == f"{row['low']:+.3f} to {row['high']:+.3f}".replace("-", "−")
+    sentences = paired_notes(table, measures.measure)
+    for end in (
+        "Unequal seeds, of which only those in common are compared: HSEB and Cross-entropy; DROID + CYBORG and HSEB. "
+        "The table of independent seeds takes all.",
+        "“–” for DROID and Cross-entropy; DROID and HSEB; DROID + CYBORG and DROID: one seed in common, so no interval "
+        "and no p.",
+    ):
+        assert end in sentences
+
+
+def test_a_study_of_one_method_compares_nothing(measured):
+    measures, covariance = measured
+    alone = replace(measures, runs=measures.runs[:5])
+    assert comparison_table(alone, covariance[:5, :5]).empty
+
+
+def test_methods_without_a_seed_in_common_are_compared_as_independent(measured):
+    measures, covariance = measured
+    runs = measures.runs[:8].assign(seed=range(8))
+    table = comparison_table(replace(measures, runs=runs), covariance[:8, :8])
+    row = table.iloc[0]
+    assert row["pairs"] == 0
+    assert row[["difference", "p_holm", "both_low", "g_paired"]].isna().all()
+    assert row[["welch_p_holm", "g", "improvement_low"]].notna().all()
+    assert "“–” for HSEB and Cross-entropy: no seed in common, so no difference." in paired_notes(table, "auroc")
+
+
+def test_a_study_without_auroc_has_no_comparison(measured):
+    measures, covariance = measured
+    runs = measures.runs.assign(auroc_unseen=np.nan)
+    nothing = replace(measures, runs=runs)
+    numbers = comparison_table(nothing, np.full_like(covariance, np.nan)).select_dtypes("float")
+    assert numbers.isna().all(axis=None)
+    assert spread_table(nothing, np.full_like(covariance, np.nan)).select_dtypes("float").isna().all(axis=None)
