@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -150,13 +151,15 @@ def print_summary(report: DataReport) -> None:
             console.print(Text(note))
     for finding in report.findings:
         style = "bold red" if finding.severity == "error" else "bold yellow"
-        console.print(Text(f"\n{finding.severity.upper()}  {finding.title}: {len(finding.places):,}", style=style))
-        for place in finding.places[:SHOWN]:
-            files = f"{place_where(place)}: {place_files(place)} – " if place.where else ""
-            console.print(Text(f"  {files}{printable(place.reason)}"))
+        console.print(Text(f"\n{finding.severity.upper()}  {finding.counted_title}", style=style))
+        lines = [
+            (f"{place_where(place)}: {place_files(place)} – " if place.where else "") + printable(place.reason)
+            for place in finding.places[:SHOWN]
+        ]
         if len(finding.places) > SHOWN:
-            console.print(Text(f"  and {len(finding.places) - SHOWN:,} more, all of which are in {JSON}"))
-        console.print(Text(f"  What to do: {finding.remedy}."))
+            lines.append(f"and {len(finding.places) - SHOWN:,} more, all of which are in {JSON}")
+        for line in (*lines, f"What to do: {finding.remedy}."):
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     console.print(Text(f"\n{printable(report.name)}: {report.headline}", style="bold"))
 
 

@@ -60,6 +60,12 @@ class Finding:
     places: tuple[Place, ...]
     pictures: bool = False
 
+    @property
+    def counted_title(self) -> str:
+        """The title with the number of places, where they are rows."""
+        rows = any(place.rows for place in self.places)
+        return f"{self.title}: {len(self.places):,}" if rows else self.title
+
 
 @dataclass(frozen=True)
 class FileFault:
@@ -131,15 +137,15 @@ FILE_FAULTS = (
 UNUSUAL_IMAGES = {
     "CMYK": (
         "Images in CMYK",
-        "they become RGB by the plain formula, without a colour profile; convert them yourself if colours matter",
+        "convert them yourself if colours matter: they become RGB by the plain formula, without their colour profile",
     ),
     "palette": (
         "Images with a palette",
-        "they become RGB; few colours are a trace of their history, so see whether one label alone has them",
+        "see that both labels have them alike: so few colours are a trace of how a file was stored, which stays in RGB",
     ),
     "alpha": (
         "Images with transparency",
-        "the alpha channel is dropped, and hidden colours become visible; flatten them yourself if that is not meant",
+        "flatten them if a background is meant: the alpha channel is dropped, and colours that it hid become visible",
     ),
     "EXIF-rotated": (
         "Images that are turned upright as their EXIF says",
@@ -147,21 +153,21 @@ UNUSUAL_IMAGES = {
     ),
     "grey": (
         "Grey images",
-        "they become RGB with equal channels; if one label has more of them, colour alone tells the labels apart",
+        "see that both labels have them alike: else colour alone tells the labels apart",
     ),
     "several pictures": (
         "JPEG files that hold further pictures",
-        "only the first is used; see that it is the photograph",
+        "see that the first is the photograph: the others are not used",
     ),
 }
 UNUSUAL_MAPS = {
     "colour": (
         "Human maps in colour",
-        "their grey values (ITU-R 601 luma) are used; if the colours are those of a colour map, convert them first",
+        "see that their grey values (ITU-R 601 luma) are what is meant; colours of a colour map must be converted",
     ),
     "other aspect": (
         "Human maps of another aspect than their image",
-        "both are squashed to a square; see that the map is of this image, and of the whole of it",
+        "see that the map is of this image, and of the whole of it: both are squashed to the same square",
     ),
 }
 
