@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from saliency_entropy.data.manifest import SPLITS
+from saliency_entropy.data.manifest import OPTIONAL, REQUIRED, SCORES, SPLITS
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result, scientific_config
 
@@ -28,6 +29,7 @@ BASELINE = "cross_entropy"
 RESULT_KEYS = ("method", "title", "seed", "train_generators", "cam_cells", "test", "git_commit", "versions")
 SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_entropy")
 OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
+VAL_SCORE_COLUMNS = ("label", "logit_real", "logit_synthetic")
 EPOCH_COLUMNS = ("epoch", "train/cam_entropy", "val/cam_entropy")
 # What may differ between two runs of one study; data.seed is the seed once more.
 VARIED = ("method", "loss", "seed", "data.seed", "data.human_maps.seed")
@@ -68,25 +70,46 @@ class Run:
             _require(EPOCH_COLUMNS, table.columns, "column")
             return table
 
-    def test_scores(self, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
+    def test_scores(self, columns: Sequence[str] = SCORE_COLUMNS, optional: Sequence[str] = ()) -> pd.DataFrame:
         """``scores/test.parquet``: one row an image. Read anew at each call: 60 runs of the paper's study would not
         fit into memory together.
 
         Args:
             columns: to be read; ``source`` and ``compare_with`` come with them where the file has them.
+            optional: further ones that come with them where the file has them.
 
         Raises:
             UserError: the file cannot be read or lacks a column.
         """
-        path = self.folder / "scores" / "test.parquet"
+        with self._reading_scores("test") as path:
+            return _read_scores(path, columns, [*OPTIONAL_SCORE_COLUMNS, *optional])
+
+    def val_scores(self) -> pd.DataFrame | None:
+        """``scores/val.parquet``: ``label, logit_real, logit_synthetic`` of each image; None if there is no such file.
+
+        Raises:
+            UserError: the file cannot be read or lacks a column.
+        """
+        with self._reading_scores("val") as path:
+            return _read_scores(path, VAL_SCORE_COLUMNS) if path.exists() else None
+
+    def manifest_columns(self) -> list[str]:
+        """The columns that ``scores/test.parquet`` has from the manifest, beside the label, the split, the generator
+        and what names files.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        known = {*REQUIRED, *OPTIONAL, *SCORES, "compare_with"} - {"source"}
+        with self._reading_scores("test") as path:
+            schema = pq.read_schema(path)
+            return [field.name for field in schema if field.name not in known and not pa.types.is_nested(field.type)]
+
+    @contextmanager
+    def _reading_scores(self, split: str) -> Iterator[Path]:
+        path = self.folder / "scores" / f"{split}.parquet"
         with _reading(path, f"delete {self.folder / 'result.json'} and train again, which then only scores the run"):
-            names = pq.read_schema(path).names
-            _require(columns, names, "column")
-            optional = [name for name in OPTIONAL_SCORE_COLUMNS if name in names]
-            table = pd.read_parquet(path, columns=[*columns, *optional])
-            if table.empty:
-                raise ValueError("it holds no image")
-            return table.fillna({"generator": ""})
+            yield path
 
 
 @dataclass(frozen=True)
@@ -309,6 +332,16 @@ def _files_left_out(runs: list[Run]) -> list[str]:
 
 def _method_order(method: str) -> tuple[int, str]:
     return (METHODS.index(method), "") if method in METHODS else (len(METHODS), method)
+
+
+def _read_scores(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    names = pq.read_schema(path).names
+    _require(columns, names, "column")
+    further = [name for name in dict.fromkeys(optional) if name in names and name not in columns]
+    table = pd.read_parquet(path, columns=[*columns, *further])
+    if table.empty:
+        raise ValueError("it holds no image")
+    return table.fillna({"generator": ""})
 
 
 @contextmanager

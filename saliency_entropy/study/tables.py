@@ -7,15 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
-from saliency_entropy.study.runs import BASELINE, Run, Study
-from saliency_entropy.study.statistics import holm, paired_difference, true_positive_rates
+from saliency_entropy.metrics import unseen_images
+from saliency_entropy.study.run_figures import GROUP_FIGURES, MIN_IMAGES, group_columns, run_figures, unknown_sources
+from saliency_entropy.study.runs import BASELINE, Study
+from saliency_entropy.study.statistics import holm, paired_difference
 
-# With fewer images the AUROC of one generator says more about these images than about the generator.
-MIN_IMAGES = 30
 GENERATOR_COLUMNS = ["generator", "seen", "against", "synthetic", "real"]
+GROUP_COLUMNS = ["column", "group", "synthetic", "real", "against"]
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 NONE = "–"
+METHOD_FIGURES = (
+    "auroc", "auroc_unseen", "auroc_macro", "auroc_unseen_macro", "auroc_softmax", "accuracy", "cam_entropy",
+)  # fmt: skip
 MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
 # Signs that pdfLaTeX's usual fonts lack or print as others, and "[", which after a line break would be its argument.
 LATEX = {"[": "{[}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$"}
@@ -27,122 +30,72 @@ class Measures:
     """What the test scores of a study say.
 
     Attributes:
-        runs: a row a run: ``method, title, seed``; ``auroc`` of all synthetic images against all real ones,
-            ``auroc_unseen`` of those by generators not in training, ``auroc_unseen_macro`` (the mean of these
-            generators' own AUROCs), ``auroc_softmax`` (as ``auroc``, ranked by the softmax score instead of the logit
-            of "synthetic"), ``accuracy``, all in [0, 1]; ``cam_entropy``, the mean over the test images, in nats.
+        runs: a row a run: ``method, title, seed`` and its figures. In [0, 1]: ``auroc`` of all synthetic images
+            against all real ones, ``auroc_unseen`` of those by generators not in training, ``auroc_macro`` and
+            ``auroc_unseen_macro`` (the mean of these generators' own AUROCs), ``auroc_softmax`` (as ``auroc``, ranked
+            by the softmax score instead of the logit of "synthetic"), ``accuracy``. ``cam_entropy``, the mean over the
+            test images, in nats. What :func:`~saliency_entropy.study.error_tables.operating_point_table` and
+            :func:`~saliency_entropy.study.error_tables.calibration_table` average over the seeds. ``val_real``,
+            ``test_real`` and ``test_synthetic``, numbers of images.
         generators: a row a run, generator and set of real images: ``method, seed, generator, seen`` (in training:
             yes, no or not known), ``against`` (the sources of the real images, "" for all), ``synthetic`` and
             ``real`` (numbers of images), ``auroc`` (NaN with fewer than 30 of either).
+        groups: a row a run and group of test images: ``method, seed, column`` (of the manifest), ``group`` (the value
+            there), ``synthetic`` and ``real`` (numbers of images), ``against`` (which other images a group of one
+            class is ranked with: all real, all synthetic), ``auroc``, and at the threshold of equal errors on
+            validation ``apcer`` and ``bpcer``; each NaN with fewer than 30 images that it needs.
+        ungrouped: columns of the manifest with too many different values to group by.
         roc: method -> ``(runs, G)``, the true positive rates at :data:`FALSE_POSITIVE_RATES`, of :attr:`measure`.
         measure: which AUROC methods are compared by: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
-        warnings: sentences on scores that do not fit together.
+        warnings: sentences on scores that do not fit together or do not allow a figure.
     """
 
     runs: pd.DataFrame
     generators: pd.DataFrame
+    groups: pd.DataFrame
+    ungrouped: list[str]
     roc: dict[str, np.ndarray]
     measure: str
     warnings: list[str]
 
 
 def measure(study: Study) -> Measures:
-    """Read the test scores of every run, one after the other."""
-    rows, by_generator, warnings = [], [], []
+    """Read the scores of every run, one after the other."""
+    columns, ungrouped = group_columns(study.runs[0])
+    rows, by_generator, by_group, warnings = [], [], [], []
+    problems: dict[str, list[str]] = {}
     roc: dict[str, list[np.ndarray]] = {method: [] for method in study.methods}
-    chosen = ""
     for run in study.runs:
-        scores = run.test_scores()
-        synthetic = (scores["label"] == "synthetic").to_numpy()
-        unseen = unseen_images(scores, study.train_generators)
-        chosen = "auroc_unseen" if unseen.any() else "auroc"
-        generators = _generator_rows(scores, study.train_generators)
-        rows.append(_run_row(run, study.titles[run.method], scores, unseen, generators))
-        by_generator += [{"method": run.method, "seed": run.seed} | row for row in generators]
-        kept = ~synthetic | unseen if chosen == "auroc_unseen" else np.ones(len(scores), dtype=bool)
-        roc[run.method].append(
-            true_positive_rates(scores["logit_synthetic"].to_numpy()[kept], synthetic[kept], FALSE_POSITIVE_RATES)
-        )
+        test = run.test_scores(optional=columns)
+        found = run_figures(test, run.val_scores(), study.train_generators, columns)
+        name = {"method": run.method, "seed": run.seed}
+        rows.append({"method": run.method, "title": study.titles[run.method], "seed": run.seed} | found.figures)
+        by_generator += [name | row for row in found.generators]
+        by_group += [name | row for row in found.groups]
+        roc[run.method].append(found.roc.interpolated(FALSE_POSITIVE_RATES))
+        for problem in found.problems:
+            problems.setdefault(problem, []).append(run.name)
         noted = run.result["test"]["auroc"]
         if noted is not None and abs(rows[-1]["auroc"] - noted) > 1e-3:
             warnings.append(
                 f"{run.name}: scores/test.parquet gives AUROC {rows[-1]['auroc']:.4f}, result.json says {noted:.4f}; "
                 "the tables follow the scores."
             )
-    unknown = _unknown_sources(scores)
+    unknown = unknown_sources(test)
     if unknown:
         warnings.append(f"Column compare_with names {', '.join(unknown)}, but no real test image has such a source.")
+    warnings += [f"{_named(names, len(study.runs))}: {problem}" for problem, names in problems.items()]
     return Measures(
         pd.DataFrame(rows),
         # The columns are named for a test set without synthetic images.
         pd.DataFrame(by_generator, columns=["method", "seed", *GENERATOR_COLUMNS, "auroc"]),
+        pd.DataFrame(by_group, columns=["method", "seed", *GROUP_COLUMNS, *GROUP_FIGURES]),
+        ungrouped,
         {method: np.stack(curves) for method, curves in roc.items()},
-        chosen,
+        # The runs share their test images and training generators.
+        "auroc_unseen" if unseen_images(test, study.train_generators).any() else "auroc",
         warnings,
     )
-
-
-def _run_row(
-    run: Run, title: str, scores: pd.DataFrame, unseen: np.ndarray, generators: list[dict[str, object]]
-) -> dict[str, object]:
-    synthetic = (scores["label"] == "synthetic").to_numpy()
-    logit_real, logit_synthetic = (scores[name].to_numpy() for name in ("logit_real", "logit_synthetic"))
-    own = [row["auroc"] for row in generators if row["seen"] == "no" and not row["against"]]
-    own = [value for value in own if not np.isnan(value)]
-    kept = ~synthetic | unseen
-    return {
-        "method": run.method,
-        "title": title,
-        "seed": run.seed,
-        "auroc": auroc(logit_synthetic, synthetic),
-        "auroc_unseen": auroc(logit_synthetic[kept], synthetic[kept]) if unseen.any() else float("nan"),
-        "auroc_unseen_macro": float(np.mean(own)) if own else float("nan"),
-        # The softmax score is a rising function of this difference, which does not saturate.
-        "auroc_softmax": auroc(logit_synthetic.astype(np.float64) - logit_real, synthetic),
-        "accuracy": float(((logit_synthetic > logit_real) == synthetic).mean()),
-        "cam_entropy": float(scores["cam_entropy"].mean()),
-    }
-
-
-def _generator_rows(scores: pd.DataFrame, train_generators: list[str]) -> list[dict[str, object]]:
-    synthetic = scores["label"] == "synthetic"
-    rows = []
-    for generator, images in scores[synthetic].groupby("generator", sort=True):
-        suited = "+".join(_compared_sources(images))
-        for against in ("", suited) if suited else ("",):
-            real = scores[~synthetic]
-            if against:
-                real = real[real["source"].isin(against.split("+"))]
-            few = min(len(images), len(real)) < MIN_IMAGES
-            rows.append(
-                {
-                    "generator": generator,
-                    "seen": seen_in_training(generator, train_generators),
-                    "against": against,
-                    "synthetic": len(images),
-                    "real": len(real),
-                    "auroc": float("nan") if few else _auroc_of(images, real),
-                }
-            )
-    return rows
-
-
-def _compared_sources(images: pd.DataFrame) -> list[str]:
-    """The sources of real images that column compare_with of these images names, as ``a`` or ``a+b``."""
-    if "compare_with" not in images or "source" not in images:
-        return []
-    cells = images["compare_with"].dropna().astype("str").unique()
-    return sorted({name for cell in cells for name in cell.split("+") if name})
-
-
-def _unknown_sources(scores: pd.DataFrame) -> list[str]:
-    named = _compared_sources(scores[scores["label"] == "synthetic"])
-    return sorted(set(named) - set(scores["source"][scores["label"] == "real"])) if named else []
-
-
-def _auroc_of(synthetic: pd.DataFrame, real: pd.DataFrame) -> float:
-    scores = np.concatenate([synthetic["logit_synthetic"], real["logit_synthetic"]])
-    return auroc(scores, np.arange(len(scores)) < len(synthetic))
 
 
 def method_table(measures: Measures) -> pd.DataFrame:
@@ -160,7 +113,7 @@ def method_table(measures: Measures) -> pd.DataFrame:
     rows = []
     for method, own in runs.groupby("method", sort=False):
         row: dict[str, object] = {"method": method, "title": own["title"].iloc[0], "seeds": len(own)}
-        for column in ("auroc", "auroc_unseen", "auroc_unseen_macro", "auroc_softmax", "accuracy", "cam_entropy"):
+        for column in METHOD_FIGURES:
             row |= {f"{column}_mean": own[column].mean(), f"{column}_std": own[column].std(ddof=1)}
         row["focus_area"] = float(np.exp(row["cam_entropy_mean"]))
         values = own.set_index("seed")[measures.measure]
@@ -194,18 +147,18 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> pd.DataFrame:
     columns: dict[str, list[str]] = {
         "Method": list(table["title"]),
         "Seeds": [str(seeds) for seeds in table["seeds"]],
-        "AUROC": _spread_column(table, "auroc", 3),
+        "AUROC": spread_column(table, "auroc", 3),
     }
     if unseen:
-        columns["AUROC unseen"] = _spread_column(table, "auroc_unseen", 3)
-        columns["Unseen, mean of generators"] = _spread_column(table, "auroc_unseen_macro", 3)
+        columns["AUROC unseen"] = spread_column(table, "auroc_unseen", 3)
+        columns["Unseen, mean of generators"] = spread_column(table, "auroc_unseen_macro", 3)
     columns |= {
         "Difference": [_difference(row) for row in table.to_dict("records")],
         "95 % interval": [_interval(row) for row in table.to_dict("records")],
         "p (Holm)": [_p(value) for value in table["p_holm"]],
-        "AUROC softmax": _spread_column(table, "auroc_softmax", 3),
-        "Accuracy": _spread_column(table, "accuracy", 3),
-        "CAM entropy / nats": _spread_column(table, "cam_entropy", 2),
+        "AUROC softmax": spread_column(table, "auroc_softmax", 3),
+        "Accuracy": spread_column(table, "accuracy", 3),
+        "CAM entropy / nats": spread_column(table, "cam_entropy", 2),
         "Focus area / cells": [_number(value, 1) for value in table["focus_area"]],
     }
     return pd.DataFrame(columns)
@@ -224,7 +177,7 @@ def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFram
                 "Images": f"{synthetic:,} + {real:,}",
             }
             | {
-                title: _spread(values[method]["auroc_mean"], values[method]["auroc_std"], 3)
+                title: spread(values[method]["auroc_mean"], values[method]["auroc_std"], 3)
                 for method, title in titles.items()
             }
         )
@@ -332,16 +285,23 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def _named(names: list[str], count: int) -> str:
+    """Some of the ``count`` runs by name."""
+    if len(names) == count > 1:
+        return "Every run"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _as_text(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
-def _spread_column(table: pd.DataFrame, column: str, digits: int) -> list[str]:
+def spread_column(table: pd.DataFrame, column: str, digits: int) -> list[str]:
     pairs = zip(table[f"{column}_mean"], table[f"{column}_std"], strict=True)
-    return [_spread(mean, std, digits) for mean, std in pairs]
+    return [spread(mean, std, digits) for mean, std in pairs]
 
 
-def _spread(mean: float, std: float, digits: int) -> str:
+def spread(mean: float, std: float, digits: int) -> str:
     if np.isnan(mean):
         return NONE
     return f"{mean:.{digits}f}" if np.isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"

@@ -191,5 +191,33 @@ def test_scores_without_a_column_are_refused(tmp_path):
         read_study(tmp_path)
 
 
+def test_the_columns_that_came_from_the_manifest(tmp_path):
+    images = scored_images().assign(
+        compare_with="ffhq", pose="frontal", cam_human_mse=0.1, boxes=[[1, 2]] * len(scored_images())
+    )
+    write_run(tmp_path, "droid", 0, images=images)
+    run = read_study(tmp_path).runs[0]
+    assert run.manifest_columns() == ["source", "pose"]
+    assert list(run.test_scores(("label",), optional=["pose", "absent", "source"])) == [
+        "label", "source", "compare_with", "pose",
+    ]  # fmt: skip
+
+
+def test_validation_scores(tmp_path):
+    folder = write_run(tmp_path, "droid", 0)
+    run = read_study(tmp_path).runs[0]
+    path = folder / "scores" / "val.parquet"
+    expected = pd.read_parquet(path)[["label", "logit_real", "logit_synthetic"]]
+    pd.testing.assert_frame_equal(run.val_scores(), expected)
+    expected.drop(columns="logit_real").to_parquet(path)
+    with pytest.raises(UserError, match=r"val\.parquet is damaged \(it has no column logit_real\); delete .*result"):
+        run.val_scores()
+    path.write_text("PAR1")
+    with pytest.raises(UserError, match=r"val\.parquet is damaged"):
+        run.val_scores()
+    path.unlink()
+    assert run.val_scores() is None
+
+
 def test_the_made_up_study_is_whole(tmp_path):
     assert len(read_study(write_study(tmp_path)).runs) == 3 * len(TITLES)

@@ -53,6 +53,8 @@ def test_the_figures_of_each_run(study, measures):
         # The generator with 29 images has no AUROC of its own.
         own = [sklearn_auroc(scores, [generator]) for generator in ("progan", "stylegan3")]
         assert row["auroc_unseen_macro"] == pytest.approx(np.mean(own), abs=1e-6)
+        own.append(sklearn_auroc(scores, ["stylegan2"]))
+        assert row["auroc_macro"] == pytest.approx(np.mean(own), abs=1e-6)
         assert row["auroc_softmax"] == pytest.approx(sklearn_auroc(scores, score=softmax), abs=1e-6)
         assert row["accuracy"] == pytest.approx((judged == scores["label"]).mean())
         assert row["cam_entropy"] == pytest.approx(scores["cam_entropy"].astype(float).mean(), abs=1e-5)
@@ -183,9 +185,12 @@ def test_a_constant_score_is_worth_one_half(tmp_path):
     assert measures.roc["droid"] == pytest.approx(np.tile(tables.FALSE_POSITIVE_RATES, (2, 1)), abs=1e-6)
     assert "“–” for DROID: every seed differs by the same, which allows no t-test." in tables.notes(table, measures)
     # The results were written from other scores.
-    assert len(measures.warnings) == 4
+    assert len(measures.warnings) == 5
     assert measures.warnings[0].startswith(
         "cross_entropy/seed0: scores/test.parquet gives AUROC 0.5000, result.json says"
+    )
+    assert measures.warnings[4] == (
+        "Every run: no average precision, EER or true positive rate, since in scores/test.parquet all scores are equal."
     )
 
 
@@ -200,6 +205,10 @@ def test_a_test_set_of_one_class_has_no_auroc(tmp_path):
     images = scored_images()
     write_study(tmp_path, {"cross_entropy": 2, "droid": 2}, images=images[images["label"] == "real"])
     measures = tables.measure(read_study(tmp_path))
+    assert measures.warnings == [
+        "Every run: no average precision, EER or true positive rate, since in scores/test.parquet no image is "
+        "synthetic."
+    ]
     shown = tables.shown_methods(tables.method_table(measures), measures)
     assert (shown["AUROC"] == "–").all()
 

@@ -1,0 +1,230 @@
+"""The tables of a study on errors: at which rates its methods make them, how well they know, and in which images."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from saliency_entropy.calibration import BINS
+from saliency_entropy.data.manifest import LABELS
+from saliency_entropy.operating_points import resolves
+from saliency_entropy.study.run_figures import (
+    APCER_FIGURES,
+    BPCER_FIGURES,
+    CALIBRATION_FIGURES,
+    GROUP_FIGURES,
+    LOW_RATES,
+    MAX_GROUPS,
+    MIN_IMAGES,
+    RANKING_FIGURES,
+)
+from saliency_entropy.study.tables import GROUP_COLUMNS, NONE, Measures, spread, spread_column
+
+OPERATING_FIGURES = (*RANKING_FIGURES, *APCER_FIGURES, *BPCER_FIGURES)
+SETS = {"all": "all", "unseen": "unseen generators"}
+ALL_IMAGES, MEAN_OF_GROUPS = "(all images)", "(mean of the groups)"
+
+
+def operating_point_table(measures: Measures) -> pd.DataFrame:
+    """A row a method and set of synthetic images, all or those of unseen generators, against all real images.
+
+    Returns:
+        ``method, title, seeds, synthetic`` (the set: all or unseen), and the ``_mean`` and ``_std`` over the seeds of
+        ``average_precision``, ``eer``, ``tpr_at_fpr_<rate>``, and at each threshold that was fixed on validation,
+        ``val_eer`` (equal errors) and ``val_bpcer_<rate>``: ``apcer_at_<threshold>``, ``apcer_max_at_<threshold>``
+        (the highest of a generator with at least 30 images) and ``bpcer_at_<threshold>``. All in [0, 1]; NaN if one
+        of the runs lacks the figure.
+    """
+    tables = []
+    for name in SETS if measures.measure == "auroc_unseen" else ("all",):
+        suffix = "" if name == "all" else f"_{name}"
+        figures = {f"{figure}{suffix}": figure for figure in (*RANKING_FIGURES, *APCER_FIGURES)}
+        renamed = measures.runs.drop(columns=list(figures.values()) if suffix else []).rename(columns=figures)
+        tables.append(_by_method(renamed, OPERATING_FIGURES, {"synthetic": name}))
+    # The sets of a method lie together.
+    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
+
+
+def calibration_table(measures: Measures) -> pd.DataFrame:
+    """A row a method: ``method, title, seeds``, and the ``_mean`` and ``_std`` over the seeds of ``ece`` (expected
+    calibration error of the test images, in [0, 1]), ``temperature`` (fitted on validation) and ``ece_scaled`` (after
+    dividing the logits by it). NaN if one of the runs lacks the figure."""
+    return _by_method(measures.runs, CALIBRATION_FIGURES, {})
+
+
+def group_table(measures: Measures) -> pd.DataFrame:
+    """A row a group of test images and method.
+
+    Groups are all images, the generators, and the values of the manifest's other columns; the groups of a column are
+    followed by their mean, which is over those that have the figure, if there are several.
+
+    Returns:
+        ``column, group, synthetic, real, against`` as in :attr:`Measures.groups`, ``method, seeds``, and the ``_mean``
+        and ``_std`` over the seeds of ``auroc``, ``apcer`` and ``bpcer``; NaN if one of the runs lacks the figure.
+    """
+    groups = measures.groups
+    by_column = groups.groupby(["method", "seed", "column"], sort=False)[list(GROUP_FIGURES)]
+    macro = by_column.mean().where(by_column.count() > 1).reset_index()
+    macro = macro.assign(group=MEAN_OF_GROUPS, synthetic=0, real=0, against="")
+    pooled = measures.runs.rename(columns={"apcer_at_val_eer": "apcer", "bpcer_at_val_eer": "bpcer"})
+    pooled = pooled.assign(column="", group=ALL_IMAGES, synthetic=pooled["test_synthetic"], real=pooled["test_real"])
+    rows = pd.concat([pooled.assign(against=""), groups, macro])[["method", "seed", *GROUP_COLUMNS, *GROUP_FIGURES]]
+    place = {column: i for i, column in enumerate(["", *groups["column"].unique()])}
+    rows = rows.sort_values("column", key=lambda column: column.map(place), kind="stable")
+    return _over_seeds(rows, [*GROUP_COLUMNS, "method"], GROUP_FIGURES)
+
+
+def shown_operating_points(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`operating_point_table` as a reader sees it, of thresholds only that of equal errors."""
+    columns = {"Method": list(table["title"])}
+    if table["synthetic"].nunique() > 1:
+        columns["Synthetic images"] = [SETS[name] for name in table["synthetic"]]
+    names = {"average_precision": "AP", "eer": "EER"}
+    names |= {f"tpr_at_fpr_{rate}": f"TPR at {_percent(rate)} FPR" for rate in LOW_RATES}
+    names |= {
+        "apcer_at_val_eer": "APCER",
+        "apcer_max_at_val_eer": "APCER, worst generator",
+        "bpcer_at_val_eer": "BPCER",
+    }
+    return pd.DataFrame(columns | {name: spread_column(table, figure, 3) for figure, name in names.items()})
+
+
+def operating_point_notes(table: pd.DataFrame, measures: Measures) -> list[str]:
+    """What a reader of the operating points must know."""
+    real, synthetic = (int(measures.runs[f"test_{label}"].iloc[0]) for label in ("real", "synthetic"))
+    chance = synthetic / (real + synthetic)
+    sentences = [
+        "AP (average precision), EER (equal error rate) and TPR (true positive rate at a false positive rate no higher "
+        "than the one named) rank the test images by the logit of “synthetic”, as AUROC does, against all real ones. "
+        f"AP depends on the share of synthetic images: of all images, chance reaches {chance:.3f}.",
+        "APCER (synthetic images taken for real: of all together, and of the worst generator) and BPCER (real images "
+        "called synthetic) are those of ISO/IEC 30107-3. They judge by the difference of both logits, as the softmax "
+        "does, at the threshold where both errors are equal on the validation images. The CSV has them also at the "
+        f"thresholds of BPCER = {' and '.join(map(_percent, LOW_RATES))} on validation.",
+    ]
+    few = list(dict.fromkeys(measures.generators.loc[measures.generators["synthetic"] < MIN_IMAGES, "generator"]))
+    if few:
+        sentences.append(
+            f"Not looked at for the worst generator, for fewer than {MIN_IMAGES} images: {_names('generator', few)}."
+        )
+    val_real = int(measures.runs["val_real"].min())
+    for rate in LOW_RATES:
+        needed = f"{_percent(rate)} of real images needs {round(1 / rate):,} of them"
+        if not resolves(real, rate):
+            sentences.append(f"“–” for TPR at {_percent(rate)} FPR: {needed}, and the test set has {real:,}.")
+        if not resolves(val_real, rate):
+            sentences.append(
+                f"No threshold of BPCER = {_percent(rate)}: {needed}, and the validation set has {val_real:,}."
+            )
+    return sentences + _note_on_missing(table, ("average_precision", "apcer_at_val_eer", "bpcer_at_val_eer"))
+
+
+def shown_calibration(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`calibration_table` as a reader sees it."""
+    return pd.DataFrame(
+        {
+            "Method": list(table["title"]),
+            "ECE": spread_column(table, "ece", 3),
+            "Temperature": spread_column(table, "temperature", 2),
+            "ECE after scaling": spread_column(table, "ece_scaled", 3),
+        }
+    )
+
+
+def calibration_notes(table: pd.DataFrame) -> list[str]:
+    """What a reader of the calibration table must know."""
+    return [
+        f"ECE (expected calibration error): how far the softmax confidence is from the accuracy, over {BINS} bins of "
+        "equal width, of all test images; so it holds for their mix of real and synthetic, and of generators.",
+        "Temperature: what the logits are divided by, chosen for the smallest negative log-likelihood of the "
+        "validation images; above 1, the detector is too sure of them. It changes no verdict. ECE after scaling is "
+        "that of the test images with it.",
+        *_note_on_missing(table, CALIBRATION_FIGURES),
+    ]
+
+
+def shown_groups(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """:func:`group_table` as a reader sees it: a row a group and figure, a column a method."""
+    rows = []
+    for (column, group, synthetic, real, _), own in table.groupby(GROUP_COLUMNS, sort=False):
+        values = {row["method"]: row for row in own.to_dict("records")}
+        for figure in GROUP_FIGURES:
+            # What these images cannot have; and the AUROC of a generator, which has a table of its own.
+            if group == MEAN_OF_GROUPS:
+                skipped = own[f"{figure}_mean"].isna().all()
+            else:
+                skipped = {"auroc": column == "generator", "apcer": not synthetic, "bpcer": not real}[figure]
+            if not skipped:
+                rows.append(
+                    {
+                        "Column": column or NONE,
+                        "Group": group or "(not named)",
+                        "Images": _images(synthetic, real),
+                        "Figure": figure.upper(),
+                    }
+                    | {
+                        title: spread(values[method][f"{figure}_mean"], values[method][f"{figure}_std"], 3)
+                        if method in values
+                        else NONE
+                        for method, title in titles.items()
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def group_notes(table: pd.DataFrame, measures: Measures) -> list[str]:
+    """What a reader of the table by group must know."""
+    sentences = [
+        "AUROC is within a group; a group of one class is ranked with all test images of the other. APCER and BPCER "
+        "are at the threshold of equal errors on validation. The mean of the groups is over those with the figure.",
+    ]
+    groups, columns = measures.groups, list(measures.groups["column"].unique())
+    # A class that a group lacks is all of it.
+    compared = [groups[label].where(groups[label] > 0, measures.runs[f"test_{label}"].max()) for label in LABELS]
+    few = groups[np.minimum(*compared) < MIN_IMAGES].groupby("column", sort=False)["group"].unique()
+    if len(few):
+        named = "; ".join(_names(column, list(names)) for column, names in few.items())
+        sentences.append(f"“–” for {named}: fewer than {MIN_IMAGES} synthetic or real images.")
+    if columns not in ([], ["generator"]):
+        sentences.append("Images with nothing in a column are in none of its groups.")
+    runs = groups.groupby(["column", "group"], sort=False).size()
+    partial = list(runs[runs < len(measures.runs)].index.unique("column"))
+    if partial:
+        sentences.append(f"Not all runs have these columns, or the same values in them: {', '.join(partial)}.")
+    if measures.ungrouped:
+        named = ", ".join(measures.ungrouped)
+        sentences.append(f"Not grouped by {named}: more than {MAX_GROUPS} different values in the test images.")
+    return sentences + _note_on_missing(table[table["column"] == ""], GROUP_FIGURES)
+
+
+def _by_method(runs: pd.DataFrame, figures: Iterable[str], further: dict[str, str]) -> pd.DataFrame:
+    return _over_seeds(runs.assign(**further), ["method", "title", *further], figures)
+
+
+def _over_seeds(rows: pd.DataFrame, keys: list[str], figures: Iterable[str]) -> pd.DataFrame:
+    """The keys, ``seeds``, and the mean and standard deviation (of a sample) of each figure; NaN if one is NaN."""
+    grouped = rows.groupby(keys, sort=False)
+    table = {"seeds": grouped.size()}
+    for name in figures:
+        table |= {f"{name}_mean": grouped[name].mean(skipna=False), f"{name}_std": grouped[name].std(skipna=False)}
+    return pd.DataFrame(table).reset_index()
+
+
+def _note_on_missing(table: pd.DataFrame, figures: Iterable[str]) -> list[str]:
+    missing = table[[f"{name}_mean" for name in figures]].isna().any(axis=None)
+    return ["“–”: the scores of at least one run do not allow the figure; the warnings say why."] if missing else []
+
+
+def _names(column: str, groups: list[str]) -> str:
+    named = ", ".join(group or "(not named)" for group in groups)
+    return named if column == "generator" else f"{column} {named}"
+
+
+def _images(synthetic: int, real: int) -> str:
+    if synthetic and real:
+        return f"{synthetic:,} + {real:,}"
+    return f"{synthetic:,} synthetic" if synthetic else f"{real:,} real" if real else NONE
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:g} %"

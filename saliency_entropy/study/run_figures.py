@@ -1,0 +1,287 @@
+"""The figures of one run, from the scores that it left.
+
+Two scores, for two purposes. Images are *ranked* by the logit of "synthetic", as in the paper: AUROC, average
+precision, EER and true positive rates. They are *judged* by the difference of both logits, with which the softmax
+rises: accuracy, thresholds, APCER and BPCER, calibration.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from saliency_entropy.calibration import expected_calibration_error, fitted_temperature
+from saliency_entropy.metrics import seen_in_training, unseen_images
+from saliency_entropy.operating_points import RocCurve, apcer, average_precision, bpcer, roc, score_problem
+from saliency_entropy.study.runs import Run
+
+NAN = float("nan")
+# With fewer images a figure of one generator or group says more about these images than about the group.
+MIN_IMAGES = 30
+# A column of more different values, such as a person's number, is not one to group images by.
+MAX_GROUPS = 20
+# Shares of real images that may be called synthetic: of the test images (TPR), or of those of validation (thresholds).
+LOW_RATES = (0.01, 0.001)
+# The thresholds fixed on validation: name -> the share of its real images called synthetic; None for equal errors.
+THRESHOLDS: dict[str, float | None] = {"val_eer": None} | {f"val_bpcer_{rate}": rate for rate in LOW_RATES}
+# A run has these twice, for all synthetic images and, with "_unseen", for those of unseen generators.
+RANKING_FIGURES = ("average_precision", "eer", *(f"tpr_at_fpr_{rate}" for rate in LOW_RATES))
+APCER_FIGURES = tuple(f"{kind}_at_{name}" for name in THRESHOLDS for kind in ("apcer", "apcer_max"))
+BPCER_FIGURES = tuple(f"bpcer_at_{name}" for name in THRESHOLDS)
+CALIBRATION_FIGURES = ("ece", "temperature", "ece_scaled")
+GROUP_FIGURES = ("auroc", "apcer", "bpcer")
+
+
+@dataclass(frozen=True, eq=False)
+class RunFigures:
+    """What the scores of one run say.
+
+    Attributes:
+        figures: by name, see :class:`~saliency_entropy.study.tables.Measures`.
+        generators: a row a generator and set of real images.
+        groups: a row a value of a column of the manifest.
+        roc: the ROC curve of the synthetic images that methods are compared by, against all real ones: those of
+            unseen generators if there are any, else all.
+        problems: clauses on figures that the scores do not allow, each to follow the name of the run and a colon.
+    """
+
+    figures: dict[str, float]
+    generators: list[dict[str, object]]
+    groups: list[dict[str, object]]
+    roc: RocCurve
+    problems: list[str]
+
+
+class RankedScores:
+    """Test images from the highest logit of "synthetic" to the lowest: sorted once, so that no curve of some of them
+    needs a sort of its own.
+
+    Args:
+        table: the scores, one row an image.
+        train_generators: those in training.
+    """
+
+    def __init__(self, table: pd.DataFrame, train_generators: list[str]) -> None:
+        self.table = table.iloc[np.argsort(-table["logit_synthetic"].to_numpy(), kind="stable")]
+        self.train_generators = train_generators
+        self.ranking = self.table["logit_synthetic"].to_numpy()
+        self.judging = _difference(self.table)
+        self.synthetic = (self.table["label"] == "synthetic").to_numpy()
+        self.unseen = unseen_images(self.table, train_generators)
+        # A mask for each generator, by name.
+        codes, names = pd.factorize(self.table["generator"])
+        masks = {name: (codes == code) & self.synthetic for code, name in enumerate(names)}
+        self.generators = {name: masks[name] for name in sorted(masks) if masks[name].any()}
+
+    def roc(self, kept: np.ndarray) -> RocCurve:
+        return roc(self.ranking[kept], self.synthetic[kept])
+
+    def auroc(self, synthetic: np.ndarray, real: np.ndarray) -> float:
+        """NaN with fewer than 30 of either."""
+        if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
+            return NAN
+        return self.roc(synthetic | real).auroc
+
+
+def run_figures(
+    test: pd.DataFrame, val: pd.DataFrame | None, train_generators: list[str], group_columns: Iterable[str] = ()
+) -> RunFigures:
+    """Everything that a report says of a run's scores.
+
+    Args:
+        test: the test images with finite scores, see :meth:`~saliency_entropy.study.runs.Run.test_scores`.
+        val: the validation images, if there are any.
+        train_generators: those in training.
+        group_columns: columns by whose values the test images are grouped; those that ``test`` lacks are passed over.
+    """
+    scores = RankedScores(test, train_generators)
+    real, everything = ~scores.synthetic, np.ones(len(test), dtype=bool)
+    thresholds, temperature, problems = _fixed_on_validation(val)
+    problem = score_problem(scores.ranking, scores.synthetic)
+    if problem:
+        problems.append(f"no average precision, EER or true positive rate, since in scores/test.parquet {problem}.")
+    pooled = scores.roc(everything)
+    has_unseen = bool(scores.unseen.any())
+    unseen = scores.roc(real | scores.unseen) if has_unseen else None
+    generators = _generator_rows(scores)
+    own = [row for row in generators if not row["against"]]
+    figures = {
+        "auroc": pooled.auroc,
+        "auroc_unseen": unseen.auroc if unseen else NAN,
+        "auroc_macro": _mean(row["auroc"] for row in own),
+        "auroc_unseen_macro": _mean(row["auroc"] for row in own if row["seen"] == "no"),
+        "auroc_softmax": roc(scores.judging, scores.synthetic).auroc,
+        "accuracy": float(((scores.judging > 0) == scores.synthetic).mean()),
+        "cam_entropy": float(test["cam_entropy"].mean()),
+        **_ranking_figures(scores, everything, pooled),
+        **_with_suffix(_ranking_figures(scores, real | scores.unseen, unseen)),
+        **_apcers(scores, scores.synthetic, thresholds),
+        **_with_suffix(_apcers(scores, scores.unseen, thresholds)),
+        **{f"bpcer_at_{name}": bpcer(scores.judging[real], value) for name, value in thresholds.items()},
+        "ece": expected_calibration_error(scores.judging, scores.synthetic),
+        "temperature": temperature,
+        "ece_scaled": expected_calibration_error(scores.judging, scores.synthetic, temperature),
+        "val_real": 0 if val is None else int((val["label"] == "real").sum()),
+        "test_real": int(real.sum()),
+        "test_synthetic": int(scores.synthetic.sum()),
+    }
+    return RunFigures(
+        figures,
+        generators,
+        _group_rows(scores, group_columns, thresholds["val_eer"], generators),
+        unseen or pooled,
+        problems,
+    )
+
+
+def group_columns(run: Run) -> tuple[list[str], list[str]]:
+    """The columns of the manifest that group the run's test images, and those of too many different values for it.
+
+    One of a single value groups nothing. Nor does what every image has its own of, but it is named with the latter.
+    """
+    names = run.manifest_columns()
+    if not names:
+        return [], []
+    table = run.test_scores(names)
+    counts = {name: len(_values(table[name])) for name in names}
+    return [name for name in names if 1 < counts[name] <= MAX_GROUPS], [
+        name for name in names if counts[name] > MAX_GROUPS
+    ]
+
+
+def unknown_sources(table: pd.DataFrame) -> list[str]:
+    """What column compare_with names though no real image has such a source."""
+    real = (table["label"] == "real").to_numpy()
+    named = _compared_sources(table, ~real)
+    return sorted(set(named) - set(table["source"][real])) if named else []
+
+
+def _fixed_on_validation(val: pd.DataFrame | None) -> tuple[dict[str, float], float, list[str]]:
+    """The thresholds by name, the temperature, and why there are not all of them."""
+    missing = dict.fromkeys(THRESHOLDS, NAN)
+    without = "no threshold or temperature can be fixed on validation, since"
+    if val is None:
+        return missing, NAN, [f"{without} scores/val.parquet does not exist."]
+    differences, synthetic = _difference(val), (val["label"] == "synthetic").to_numpy()
+    problem = score_problem(differences, synthetic)
+    if problem:
+        return missing, NAN, [f"{without} in scores/val.parquet {problem}."]
+    curve = roc(differences, synthetic)
+    thresholds = {
+        name: curve.equal_error_threshold if rate is None else curve.threshold(rate)
+        for name, rate in THRESHOLDS.items()
+    }
+    temperature = fitted_temperature(differences, synthetic)
+    if not np.isnan(temperature):
+        return thresholds, temperature, []
+    why = (
+        "the logits of no image point to the wrong class, so that a lower one always fits better"
+        if np.where(synthetic, differences, -differences).mean() > 0
+        else "the logits point to the wrong class on average, so that a higher one always fits better"
+    )
+    return thresholds, NAN, [f"no temperature fits scores/val.parquet best: {why}."]
+
+
+def _ranking_figures(scores: RankedScores, kept: np.ndarray, curve: RocCurve | None) -> dict[str, float]:
+    if curve is None or score_problem(scores.ranking[kept], scores.synthetic[kept]):
+        return dict.fromkeys(RANKING_FIGURES, NAN)
+    return {
+        "average_precision": average_precision(scores.ranking[kept], scores.synthetic[kept]),
+        "eer": curve.equal_error_rate,
+        **{f"tpr_at_fpr_{rate}": curve.true_positive_rate(rate) for rate in LOW_RATES},
+    }
+
+
+def _apcers(scores: RankedScores, kept: np.ndarray, thresholds: dict[str, float]) -> dict[str, float]:
+    """APCER of these images, and the highest of a generator with at least 30 of them."""
+    figures = {}
+    for name, threshold in thresholds.items():
+        figures[f"apcer_at_{name}"] = apcer(scores.judging[kept], threshold)
+        own = [scores.judging[mask] for mask in scores.generators.values() if (mask & kept).sum() >= MIN_IMAGES]
+        figures[f"apcer_max_at_{name}"] = max((apcer(values, threshold) for values in own), default=NAN)
+    return figures
+
+
+def _generator_rows(scores: RankedScores) -> list[dict[str, object]]:
+    rows = []
+    for generator, images in scores.generators.items():
+        suited = "+".join(_compared_sources(scores.table, images))
+        for against in ("", suited) if suited else ("",):
+            real = ~scores.synthetic
+            if against:
+                real = real & scores.table["source"].isin(against.split("+")).to_numpy()
+            rows.append(
+                {
+                    "generator": generator,
+                    "seen": seen_in_training(generator, scores.train_generators),
+                    "against": against,
+                    "synthetic": int(images.sum()),
+                    "real": int(real.sum()),
+                    "auroc": scores.auroc(images, real),
+                }
+            )
+    return rows
+
+
+def _group_rows(
+    scores: RankedScores, columns: Iterable[str], threshold: float, generators: list[dict[str, object]]
+) -> list[dict[str, object]]:
+    """Every generator, and every value of the columns; a group of one class is compared with all of the other."""
+    known = {row["generator"]: row["auroc"] for row in generators if not row["against"]}
+    groups = [("generator", name, mask) for name, mask in scores.generators.items()]
+    for column in columns:
+        if column in scores.table:
+            cells = scores.table[column]
+            groups += [(column, value, (cells == value).to_numpy(dtype=bool)) for value in _values(cells)]
+    rows = []
+    for column, value, mask in groups:
+        synthetic, real = mask & scores.synthetic, mask & ~scores.synthetic
+        against = "all real" if not real.any() else "all synthetic" if not synthetic.any() else ""
+        if column == "generator":
+            area = known[value]
+        else:
+            area = scores.auroc(
+                synthetic if synthetic.any() else scores.synthetic, real if real.any() else ~scores.synthetic
+            )
+        rows.append(
+            {
+                "column": column,
+                # A column of whole numbers with gaps is one of floats.
+                "group": f"{value:g}" if isinstance(value, float) else str(value),
+                "synthetic": int(synthetic.sum()),
+                "real": int(real.sum()),
+                "against": against,
+                "auroc": area,
+                "apcer": apcer(scores.judging[synthetic], threshold) if synthetic.sum() >= MIN_IMAGES else NAN,
+                "bpcer": bpcer(scores.judging[real], threshold) if real.sum() >= MIN_IMAGES else NAN,
+            }
+        )
+    return rows
+
+
+def _compared_sources(table: pd.DataFrame, images: np.ndarray) -> list[str]:
+    """The sources of real images that column compare_with of these images names."""
+    if "compare_with" not in table or "source" not in table:
+        return []
+    cells = table["compare_with"][images].dropna().astype("str").unique()
+    return sorted({source for cell in cells for source in cell.split("+") if source})
+
+
+def _values(cells: pd.Series) -> list[object]:
+    """The different values, in order; an empty cell is none."""
+    return sorted(value for value in cells.dropna().unique() if value != "")
+
+
+def _difference(table: pd.DataFrame) -> np.ndarray:
+    """``(N,)`` float64, the logit of "synthetic" minus that of "real"."""
+    return table["logit_synthetic"].to_numpy(dtype=np.float64) - table["logit_real"].to_numpy(dtype=np.float64)
+
+
+def _with_suffix(figures: dict[str, float]) -> dict[str, float]:
+    return {f"{name}_unseen": value for name, value in figures.items()}
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else NAN
