@@ -18,7 +18,7 @@ SIGNIFICANCE = 0.05
 SHOWN, NOT_SHOWN, UNKNOWN = "Shown", "Not shown", "Cannot be said"
 # How the methods are called where a study has none of their runs.
 NAMES = {
-    BASELINE: "cross-entropy",
+    BASELINE: "Cross-entropy",
     "cyborg": "CYBORG",
     "hseb": "HSEB",
     "fmmmse": "FMMMSE",
@@ -90,11 +90,13 @@ class Answer:
     Attributes:
         question: which.
         verdict: "Shown", "Not shown" or "Cannot be said".
+        claim: the verdict in words, with what it is about.
         sentences: the figures it rests on, and what limits it.
     """
 
     question: Question
     verdict: str
+    claim: str
     sentences: tuple[str, ...]
 
 
@@ -113,13 +115,15 @@ def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list
 
 
 def markdown(answered: list[Answer]) -> str:
-    """The questions and answers as paragraphs; the words of a study's files cannot be markup."""
+    """The questions, and the answers as lists; the words of a study's files cannot be markup."""
     paragraphs = []
     for answer in answered:
-        text = wording.markdown(" ".join(answer.sentences))
-        paragraphs.append(
-            f"**{answer.question.name}.** *{wording.markdown(answer.question.quote)}*\n\n**{answer.verdict}.** {text}\n"
-        )
+        paragraphs += [
+            f"**{answer.question.name}.** *{wording.markdown(answer.question.quote)}*\n",
+            f"**{wording.markdown(answer.claim)}**\n",
+            *(f"- {wording.markdown(sentence)}" for sentence in answer.sentences),
+            "",
+        ]
     return "\n".join(paragraphs)
 
 
@@ -148,7 +152,15 @@ def _answer(
     if not missing:
         sentences.append(_entropies(question, study, measures))
         sentences += _limits(question, study, presumed)
-    return Answer(question, verdict, tuple(sentences))
+    return Answer(question, verdict, _claim(question, verdict, study), tuple(sentences))
+
+
+def _claim(question: Question, verdict: str, study: Study) -> str:
+    method, *others = (study.titles.get(name, NAMES[name]) for name in (question.method, *question.against))
+    better = f"{method} is better than {wording.listed(others)}"
+    if verdict == UNKNOWN:
+        return f"It cannot be said whether {better}."
+    return f"Shown: {better}." if verdict == SHOWN else f"Not shown: that {better}."
 
 
 def _row(comparisons: pd.DataFrame, method: str, against: str) -> pd.Series:

@@ -101,6 +101,7 @@ def report(cfg: DictConfig) -> None:
         headline=sentence,
         warnings=warnings,
         answers=answered,
+        measure=MEASURES[measures.measure],
         tables=shown,
         figures=pictures,
         made=how_it_was_made(study),

@@ -74,7 +74,9 @@ def departures(study: Study, measures: Measures) -> list[str]:
         if any(_at(run.config, key) != wanted for run in study.runs)
     ]
     others = [run.method for run in study.runs if run.method in WEIGHTS and _weights(run) != WEIGHTS[run.method]]
-    differing += [f"the loss of {study.titles[method]} is not the paper’s" for method in dict.fromkeys(others)]
+    if others:
+        named = wording.listed([study.titles[method] for method in dict.fromkeys(others)])
+        differing.append(f"the weights in the loss of {named} are not the paper’s")
     counts = measures.generators[measures.generators["against"] == ""]
     images = (
         counts.groupby(["method", "seed"])[["synthetic", "real"]].agg({"synthetic": "sum", "real": "max"}).sum(axis=1)

@@ -48,6 +48,7 @@ def test_what_is_shown_is_claimed(studied):
     found = answers(*studied, compared())
     assert [answer.question.name for answer in found] == ["RQ1", "RQ2", "RQ3", "RQ4"]
     assert [answer.verdict for answer in found] == ["Shown"] * 4
+    assert found[1].claim == "Shown: FMMMSE is better than Cross-entropy and HSEB."
     assert found[0].sentences[0] == (
         "HSEB against Cross-entropy: +0.100 over 5 seeds (95 % interval +0.050 to +0.150; p = 0.004 after Holm’s "
         "correction): better."
@@ -69,6 +70,7 @@ def test_what_is_shown_is_claimed(studied):
 def test_what_is_not_shown_is_not_claimed(studied, figures, words):
     found = answers(*studied, compared(hseb_cross_entropy=figures))
     assert [answer.verdict for answer in found] == ["Not shown", "Shown", "Shown", "Shown"]
+    assert found[0].claim == "Not shown: that HSEB is better than Cross-entropy."
     assert found[0].sentences[0].endswith(words)
     assert found[1].sentences[-1] == "The question presumes a yes to RQ1, which these runs do not give."
 
@@ -113,6 +115,7 @@ def test_missing_methods_are_named(tmp_path):
     study = read_study(write_study(tmp_path / "demo", {"cross_entropy": 2, "hseb": 2, "droid": 2}))
     found = answers(study, measure(study), compared())
     assert [answer.verdict for answer in found] == ["Shown", *["Cannot be said"] * 3]
+    assert found[3].claim == "It cannot be said whether DROID + CYBORG is better than CYBORG and DROID."
     assert [answer.sentences for answer in found[1:]] == [
         ("The study has no finished run of FMMMSE.",),
         ("The study has no finished run of FMMMSE.",),
@@ -155,8 +158,8 @@ def test_maps_that_nobody_drew_say_nothing_about_human_saliency(tmp_path, option
 
 def test_titles_are_no_markup(tmp_path):
     titles = dict.fromkeys(TITLES, "*<b>x</b>*")
-    study = read_study(write_study(tmp_path / "demo", dict.fromkeys(METHODS, 1)))
+    study = read_study(write_study(tmp_path / "demo", dict.fromkeys(METHODS, 1), title="*<b>x</b>*"))
     text = markdown(answers(study, measure(study), compared(titles=titles)))
     assert "\\*\\<b\\>x\\</b\\>\\* against" in text
-    assert text.count("**Shown.**") == 4
+    assert text.count("**Shown: \\*\\<b\\>x") == 4
     assert "<b>" not in text

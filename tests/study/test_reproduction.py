@@ -127,7 +127,10 @@ def test_one_seed_has_no_verdict(tmp_path):
         ({"protocol": {"name": "author"}}, "protocol.name is not paper"),
         ({"protocol": {"optimizer": {"lr": 0.01}}}, "protocol.optimizer.lr is not 0.002"),
         ({"trainer": {"max_epochs": 1}}, "trainer.max_epochs is not 150"),
-        ({"loss": {"terms": {"cross_entropy": {"weight": 0.9}}}}, "the loss of Cross-entropy is not the paper’s"),
+        (
+            {"loss": {"terms": {"cross_entropy": {"weight": 0.9}}}},
+            "the weights in the loss of Cross-entropy are not the paper’s",
+        ),
     ],
 )
 def test_another_study_is_not_compared(tmp_path, differing, words):
