@@ -26,7 +26,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
 
 THUMBNAIL = 12  # pixels a side: shows where eyes, mouth and background are, and little more
-HASHED = 64  # pixels of the shorter side, at least, that are left of a larger image before it is hashed and averaged
+HASHED = 64  # pixels of the shorter side, at least, that are left of an image before it is hashed and averaged
 COVERED = 25  # of 255: what a map must exceed where it counts as marked
 SAME_ASPECT = 0.01  # by which the aspect ratios of an image and its map may differ, in fractions of the image's
 # More than an image of LARGEST_PIXELS needs in any format: such a file is something else, not to be held in memory.
@@ -76,8 +76,8 @@ class ImageScan:
             - ``content``: SHA-256 of the file's bytes, in hex;
             - ``pixels``: SHA-256 of ``"<width>x<height> "`` and the RGB bytes, row by row, upright: the same for one
               picture in two files;
-            - ``phash``: ``imagehash.phash``, the first bit the highest, of the picture shrunk (by averaging whole pixels)
-              to 64 pixels at least;
+            - ``phash``: ``imagehash.phash``, the first bit the highest, of the upright picture, shrunk to 64
+              pixels at least by averaging blocks;
             - ``red``, ``green``, ``blue``: means, 0 to 255, of the same.
         thumbnails: ``(n, 12, 12, 3)`` uint8, RGB, upright, bilinear; zeros where there is a problem.
     """
