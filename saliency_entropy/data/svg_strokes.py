@@ -41,6 +41,8 @@ UNITS = {"": 1, "px": 1, "pt": 96 / 72, "pc": 16, "mm": 96 / 25.4, "cm": 96 / 2.
 LEAST_SIDE, GREATEST_SIDE = 0.001, 1e6
 # What programs write for a number that they do not have. A renderer drops the rest of the path, or takes 0.
 NO_NUMBER = re.compile(r"nan|inf|undefined|null", re.IGNORECASE)
+# A million dashes to a stroke take seconds. Some tools write the absence of dashes at every stroke.
+DASHES = re.compile(r"dasharray(?!\s*:\s*none)", re.IGNORECASE)
 
 
 def draw_svg(path: DataFile) -> Image.Image:
@@ -99,7 +101,7 @@ def _read(path: DataFile) -> str:
     if len(content) > LARGEST_BYTES:
         raise UserError(f"{path} is an SVG of more than {LARGEST_BYTES // 1_000_000} MB; save it as a grey PNG")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text (byte {error.start}), as an SVG must be; save it as SVG in UTF-8, not compressed"
@@ -113,7 +115,7 @@ class _Check:
         self.path = path
         self.open: list[str] = []
         self.elements = 0
-        self.style = ""
+        self.style: list[str] = []
         self.size = (0.0, 0.0)
         # A space cannot be part of a name: "NAMESPACE NAME".
         self.parser = expat.ParserCreate(namespace_separator=" ")
@@ -186,19 +188,25 @@ class _Check:
         # Whatever paints, clips or filters is no stroke and was refused, so a reference to it leads nowhere.
         if "url(" in value.lower():
             self.refuse(f"{name} refers to {value[:60]!r}", "export plain strokes, without gradients, masks or filters")
+        if DASHES.search(f"{name}:{value}"):
+            self.refuse("a dashed stroke", "export solid strokes")
         if name in GEOMETRY and NO_NUMBER.search(value):
             self.refuse(f"{name} holds {NO_NUMBER.search(value)[0]!r} instead of a number", "export it again")
 
     def characters(self, text: str) -> None:
         if self.open[-1] == "style":
-            self.style += text
+            self.style.append(text)
 
     def end(self, _: str) -> None:
+        if self.open.pop() != "style":
+            return
+        rules = "".join(self.style)
+        self.style.clear()
         # @import and url(), however they are written: CSS allows \75rl(.
-        if self.open.pop() == "style":
-            if re.search(r"@|\\|url\(", self.style, re.IGNORECASE):
-                self.refuse("<style> holds @, \\ or url(, which can name other files", "keep plain rules only")
-            self.style = ""
+        if re.search(r"@|\\|url\(", rules, re.IGNORECASE):
+            self.refuse("<style> holds @, \\ or url(, which can name other files", "keep plain rules only")
+        if DASHES.search(rules):
+            self.refuse("<style> dashes strokes", "export solid strokes")
 
 
 def _pixels(length: str) -> float | None:

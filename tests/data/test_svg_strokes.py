@@ -46,7 +46,7 @@ ROW[2] = 1
     [
         '<line x1="0" y1="2.5" x2="8" y2="2.5" stroke="red" stroke-width="1"/>',
         '<path d="M0 2.5 L4,2.5 h4" fill="none" stroke="#000" stroke-width="1"/>',
-        '<polyline points="0,2.5 4,2.5 8,2.5" style="fill:none;stroke:white;stroke-width:1"/>',
+        '<polyline points="0,2.5 4,2.5 8,2.5" style="fill:none;stroke:white;stroke-width:1;stroke-dasharray: none"/>',
         '<polygon points="0,2 8,2 8,3 0,3"/>',
         '<rect y="2" width="8" height="1" fill="blue"/>',
         '<g transform="translate(0 1)"><g transform="scale(2)"><rect y="0.5" width="4" height="0.5"/></g></g>',
@@ -160,6 +160,9 @@ def test_a_layer_without_a_usable_size(layer: Path, root: str, what: str) -> Non
         (r"<style>rect { fill: \75rl(SECRET) }</style>", "<style> holds @"),
         ("<style><![CDATA[rect { fill: u]]><![CDATA[rl(SECRET) }]]></style>", "<style> holds @"),
         ("<?xml-stylesheet href='a.css'?>", r"a processing instruction \(<\?xml-stylesheet\?>\)"),
+        ('<path d="M0 0 8 8" stroke="red" stroke-dasharray="1e-6"/>', "line 2: a dashed stroke; export solid strokes"),
+        ('<path d="M0 0 8 8" style="stroke:red;stroke-dasharray/**/:1e-6"/>', "a dashed stroke"),
+        ("<style>path { stroke-dasharray: 0.001 }</style>", "<style> dashes strokes; export solid strokes"),
         ("<rect>", "is not well-formed XML"),
         ("<x:rect/>", r"is not well-formed XML \(unbound prefix"),
         ("&secret;", "is not well-formed XML"),
