@@ -140,7 +140,7 @@ def test_calibration(study, measures):
         own = measures.runs[measures.runs["method"] == method].set_index("seed")
         for seed in range(SEEDS):
             scores, val = (scores_of(study, method, seed, split) for split in ("test", "val"))
-            logits = torch.from_numpy(scores[["logit_real", "logit_synthetic"]].to_numpy(dtype=float))
+            logits = torch.tensor(scores[["logit_real", "logit_synthetic"]].to_numpy(dtype=float))
             labels = torch.tensor((scores["label"] == "synthetic").to_numpy(dtype=int))
             # By trying temperatures.
             margins = val["difference"] * np.where(val["label"] == "synthetic", 1, -1)
