@@ -493,9 +493,9 @@ def test_a_table_of_700_000_rows(tmp_path: Path) -> None:
         "path,label,split,generator\n"
         + "".join(f"test/1_fake/stylegan3/{row:07d}.png,synthetic,test,stylegan3\n" for row in range(rows)),
     )
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     manifest = read_manifest(path)
-    took = time.perf_counter() - start
+    took = time.process_time() - start  # of the processor: others may use it, too
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10  # in MiB, on Linux
     assert len(manifest.table) == rows
     assert manifest.where(rows - 1) == "row 721822"

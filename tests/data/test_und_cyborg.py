@@ -72,6 +72,77 @@ def test_maps_by_base_name_for_training_images_only(root: Path) -> None:
     assert manifest.table["human_map"].tolist() == ["heatmaps/04233d408.jpg", "heatmaps/p1_100_fake.jpg"] + [""] * 6
 
 
+def test_maps_of_several_annotators(root: Path) -> None:
+    Image.linear_gradient("L").save(root / "heatmaps" / "2.png")  # of no image
+    for name in ("second/04233d408.png", "second/stylegan2_000188/a.png", "second/stylegan2_000188/b.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.linear_gradient("L").save(root / name)
+    manifest = und_cyborg(root, maps=["heatmaps", "second"])
+    check_files(manifest)
+    assert manifest.table["human_map"].tolist() == [
+        "heatmaps/04233d408.jpg;second/04233d408.png",
+        "heatmaps/p1_100_fake.jpg",
+        "second/stylegan2_000188/a.png;second/stylegan2_000188/b.png",
+        *[""] * 5,
+    ]
+
+
+def test_csvs_as_a_spreadsheet_saves_them(root: Path) -> None:
+    expected = und_cyborg(root).table
+    for file in (root / "csvs").rglob("*.csv"):
+        text = file.read_text().replace(",", " ; ").replace("; /", ";/").replace("\n", "\r\n")
+        file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert und_cyborg(root).table.equals(expected)
+
+
+def test_a_test_set_that_is_called_original(root: Path) -> None:
+    tests = root / "csvs" / "gan_test_sets"
+    (tests / "stylegan3.csv").rename(tests / "original.csv")
+    table = und_cyborg(root).table
+    assert table.set_index("path").loc["test/1_fake/stylegan3/000001.png", ["split", "generator"]].tolist() == [
+        "test",
+        "original",
+    ]
+
+
+def test_the_faults_of_all_csvs_at_once(root: Path) -> None:
+    original, tests = root / "csvs" / "original.csv", root / "csvs" / "gan_test_sets"
+    original.write_text(ORIGINAL + "Train,Fake,/train/../a.png\n")
+    (tests / "ffhq.csv").write_text(FFHQ + "train,Real,\n\ntest,Synthetic,/test/0_real/ffhq_aligned/01128.png\n")
+    with pytest.raises(UserError) as caught:
+        und_cyborg(root)
+    mend = "correct it, or copy the file again"
+    assert str(caught.value).splitlines() == [
+        f"{original}: column split must be train or test: csvs/original.csv row 6 has 'Train' (did you mean train?); "
+        f"{mend}",
+        f"{original}: column label must be Real or Synthetic: csvs/original.csv row 6 has 'Fake' (did you mean "
+        f"Synthetic?); {mend}",
+        f"{tests}/ffhq.csv: column split must be test: csvs/gan_test_sets/ffhq.csv row 3 has 'train'; {mend}",
+        f"{root}/csvs: column path must name a file: csvs/gan_test_sets/ffhq.csv row 3 has ''; "
+        "csvs/gan_test_sets/ffhq.csv row 4 has ''; fill it in, or remove the row",
+        f"{root}/csvs: column path must be relative to the data root, written with / and without ..: "
+        "csvs/original.csv row 6 has 'train/../a.png'; move the files under the data root, or set data.root to a "
+        "folder above them",
+        f"{root}/csvs: column path must not be listed both as real and as synthetic: csvs/gan_test_sets/ffhq.csv row 1 "
+        "has 'test/0_real/ffhq_aligned/01128.png'; csvs/gan_test_sets/ffhq.csv row 5 has "
+        "'test/0_real/ffhq_aligned/01128.png'; keep the row that is right",
+    ]
+
+
+def test_files_that_are_no_such_csvs_are_named_at_once(root: Path) -> None:
+    original, tests = root / "csvs" / "original.csv", root / "csvs" / "gan_test_sets"
+    original.write_text("train,/a.png\n")
+    (tests / "ffhq.csv").write_bytes(b"test,Real,/\xff.png\n")
+    (tests / "stylegan3.csv").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        und_cyborg(root)
+    assert str(caught.value).splitlines() == [
+        f"{original} has 2 columns, not split,Class,path; copy it again",
+        f"{tests}/ffhq.csv is not UTF-8 text: row 1 has 'test,Real,/\\xff.png'; save it as CSV UTF-8",
+        f"{tests}/stylegan3.csv is empty; copy it again",
+    ]
+
+
 def test_two_training_images_of_one_base_name(root: Path) -> None:
     row = "train,Real,/train/original_data/0_real/p1_100_fake.png\n"
     (root / "csvs" / "original.csv").write_text(ORIGINAL + row)
@@ -131,9 +202,3 @@ def test_wrong_rows(root: Path, file: str, line: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         und_cyborg(root)
     assert message in str(caught.value)
-
-
-def test_another_csv(root: Path) -> None:
-    (root / "csvs" / "original.csv").write_text("train,/a.png\n")
-    with pytest.raises(UserError, match=r"original\.csv has 2 columns, not split,Class,path"):
-        und_cyborg(root)
