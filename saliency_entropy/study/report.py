@@ -19,7 +19,7 @@ from rich.text import Text
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically
-from saliency_entropy.study import comparisons, figures, questions, reproduction, tables, wording
+from saliency_entropy.study import comparisons, error_tables, figures, questions, reproduction, tables, wording
 from saliency_entropy.study.bootstrap import read_image_covariance
 from saliency_entropy.study.questions import SIGNIFICANCE, Answer
 from saliency_entropy.study.runs import BASELINE, Study, read_study
@@ -90,6 +90,7 @@ def report(cfg: DictConfig) -> None:
     shown = [
         *shown_tables(study, measures, methods),
         *shown_comparisons(measures, covariance, compared),
+        *shown_errors(study, measures),
         shown_reproduction(study, measures),
     ]
     answered = questions.answers(study, measures, compared)
@@ -196,6 +197,35 @@ def shown_comparisons(measures: Measures, covariance: np.ndarray, compared: pd.D
             ),
         ]
     return shown
+
+
+def shown_errors(study: Study, measures: Measures) -> list[ShownTable]:
+    operating_points = error_tables.operating_point_table(measures)
+    calibration = error_tables.calibration_table(measures)
+    groups = error_tables.group_table(measures)
+    return [
+        ShownTable(
+            "operating_points",
+            "Operating points",
+            operating_points,
+            error_tables.shown_operating_points(operating_points),
+            error_tables.operating_point_notes(operating_points, measures),
+        ),
+        ShownTable(
+            "calibration",
+            "Calibration",
+            calibration,
+            error_tables.shown_calibration(calibration),
+            error_tables.calibration_notes(calibration),
+        ),
+        ShownTable(
+            "groups",
+            "Errors by group of images",
+            groups,
+            error_tables.shown_groups(groups, study.titles),
+            error_tables.group_notes(groups, measures),
+        ),
+    ]
 
 
 def shown_reproduction(study: Study, measures: Measures) -> ShownTable:

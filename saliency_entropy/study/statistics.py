@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import optimize, special, stats
-from torchmetrics.functional.classification import binary_roc
 
 NAN = float("nan")
 # Of every interval.
@@ -185,28 +183,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
     return corrected
-
-
-def true_positive_rates(scores: np.ndarray, labels: np.ndarray, false_positive_rates: np.ndarray) -> np.ndarray:
-    """The ROC curve at given false positive rates, linear between its corners.
-
-    Args:
-        scores: ``(N,)``, larger for synthetic. Only their order counts.
-        labels: ``(N,)``, 0 = real, 1 = synthetic.
-        false_positive_rates: ``(G,)`` in [0, 1], the share of real images called synthetic.
-
-    Returns:
-        ``(G,)`` in [0, 1], the share of synthetic images called so; NaN if there is only one class.
-    """
-    if labels.min() == labels.max():
-        return np.full(false_positive_rates.shape, np.nan)
-    # Ranks in [0, 1]: torchmetrics squashes anything else with a sigmoid, see saliency_entropy.metrics.auroc.
-    ranks = np.unique(scores, return_inverse=True)[1] / max(len(scores) - 1, 1)
-    false, true, _ = binary_roc(torch.from_numpy(ranks), torch.from_numpy(labels.astype(np.int64)))
-    # Where the curve rises straight up, np.interp takes the upper end; torchmetrics' float32 may lie beside that place.
-    real, synthetic = (labels == 0).sum(), (labels == 1).sum()
-    false, true = np.round(false.numpy() * real) / real, np.round(true.numpy() * synthetic) / synthetic
-    return np.interp(false_positive_rates, false, true)
 
 
 def _small_sample(freedom: int) -> float:

@@ -15,7 +15,10 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.study import report as report_module
 from saliency_entropy.study.report import _ranges, headline, printed, report
 
-TABLES = ["comparisons", "comparisons_independent", "generators", "methods", "spread"]
+TABLES = [
+    "calibration", "comparisons", "comparisons_independent", "generators", "groups", "methods", "operating_points",
+    "spread",
+]  # fmt: skip
 FILES = sorted(
     [f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")] + ["index.html", "questions.md", "runs.csv"]
 )

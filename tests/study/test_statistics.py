@@ -1,10 +1,8 @@
-"""Holm's correction and effect sizes by hand, intervals against SciPy's t distribution and by simulation, the ROC
-against scikit-learn."""
+"""Holm's correction and effect sizes by hand, intervals against SciPy's t distribution and by simulation."""
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_curve
 
 from saliency_entropy.study.statistics import (
     hedges_g,
@@ -13,7 +11,6 @@ from saliency_entropy.study.statistics import (
     interquartile_mean,
     paired_difference,
     probability_of_improvement,
-    true_positive_rates,
     welch_difference,
 )
 
@@ -50,26 +47,6 @@ def test_without_spread_there_is_no_interval(count, mean):
     assert found.pairs == count
     assert found.mean == pytest.approx(mean, nan_ok=True)
     assert np.isnan([found.low, found.high, found.p]).all()
-
-
-@pytest.mark.parametrize("spread", [1.0, 1e4])
-def test_roc_against_scikit_learn(spread):
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 2, 500)
-    scores = ((random.normal(size=500) + labels) * spread).astype(np.float32)
-    scores[::7] = scores[0]
-    grid = np.linspace(0, 1, 101)
-    expected = np.interp(grid, *roc_curve(labels, scores, drop_intermediate=False)[:2])
-    assert true_positive_rates(scores, labels, grid) == pytest.approx(expected, abs=1e-6)
-
-
-def test_roc_by_hand():
-    # Synthetic 3, 1; real 2, 0: up, right, up, right.
-    rates = true_positive_rates(np.array([3, 1, 2, 0.0]), np.array([1, 1, 0, 0]), np.array([0, 0.25, 0.5, 1]))
-    assert rates == pytest.approx([0.5, 0.5, 1, 1])
-    constant = true_positive_rates(np.zeros(4), np.array([1, 1, 0, 0]), np.array([0, 0.3, 1]))
-    assert constant == pytest.approx([0, 0.3, 1])
-    assert np.isnan(true_positive_rates(np.zeros(3), np.ones(3), np.array([0.5]))).all()
 
 
 def test_welch_difference_by_the_formula():
