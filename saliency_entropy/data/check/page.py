@@ -195,7 +195,7 @@ def _maps_table(facts: Facts) -> ShownTable:
     for row in facts.maps.to_dict("records"):
         spread = "" if math.isnan(row["entropy_std"]) else f" ± {row['entropy_std']:.2f}"
         notes.append(
-            f"{(row['label'] or 'all').capitalize()}: {row['maps']:,} maps, mean entropy "
+            f"{(row['label'] or 'all').capitalize()}: {row['maps']:,} map{'' if row['maps'] == 1 else 's'}, mean entropy "
             f"{row['entropy_mean']:.2f}{spread} nats on a {height} × {width} grid, a focus of "
             f"{row['focus_area']:.1f} of {height * width} cells; {row['covered']:.0%} of a map is marked."
         )
