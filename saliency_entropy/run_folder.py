@@ -17,7 +17,8 @@ from saliency_entropy.errors import UserError
 
 # What may change between two launches of the same run without changing its result.
 NOT_HASHED = (
-    "runs_dir", "study", "threads", "logger", "data.num_workers", "data.in_memory", "data.check",
+    "runs_dir", "study", "threads", "logger", "data.num_workers", "data.check",
+    "data.cache", "data.cache_folder", "data.cached_splits",
     "data.source.folder",  # of the built-in faces, which are the same wherever they are drawn
 )  # fmt: skip
 NOT_HASHED_TRAINER = ("trainer.accelerator", "trainer.enable_progress_bar")

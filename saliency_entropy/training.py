@@ -254,6 +254,7 @@ def summarise(
         "cam_cells": int(np.prod(data.map_size)),
         "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
         "data_hash": data_hash(data.manifest.table),
+        "left_out": data.left_out,
         **{split: split_figures(table, data.train_generators) for split, table in scores.items()},
         "config_hash": run_folder.config_hash(config),
         "versions": versions(),

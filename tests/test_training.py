@@ -157,6 +157,7 @@ def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, faces: Pat
         train_generators = ("gan",)
         map_size = (3, 3)
         manifest = read_manifest(faces / "manifest.csv")
+        left_out = {}  # noqa: RUF012
 
     config = OmegaConf.to_container(configure("method=droid_cyborg"), resolve=True)
     assert summarise(config, tmp_path, Data(), {})["best_epoch"] == 3
@@ -199,7 +200,7 @@ def test_another_seed_gives_another_run(train_small: TrainSmall, done: Path, tmp
 def test_images_from_memory_or_from_workers_give_the_same_run(
     train_small: TrainSmall, done: Path, tmp_path: Path
 ) -> None:
-    other = train_small(tmp_path, "method=droid_cyborg", "data.in_memory=false", "data.num_workers=2")
+    other = train_small(tmp_path, "method=droid_cyborg", "data.cache=none", "data.num_workers=2")
     assert (done / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
 
 
@@ -365,9 +366,9 @@ def test_the_command_prints_plain_lines(command, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "mine" / "first" / "cross_entropy" / "seed3"
     assert (folder / "result.json").exists()
     lines = [line.partition("] ")[2] for line in ended.out.splitlines()]
-    assert [line for line in lines if line.startswith("cross_entropy seed 3, epoch ")] == lines[4:6]
-    assert lines[6].startswith("Cross-entropy, seed 3: test AUROC ")
-    assert lines[7:] == [f"results: {folder}"]
+    assert [line for line in lines if line.startswith("cross_entropy seed 3, epoch ")] == lines[-4:-2]
+    assert lines[-2].startswith("Cross-entropy, seed 3: test AUROC ")
+    assert lines[-1] == f"results: {folder}"
     assert "\x1b" not in ended.out + ended.err
     assert ended.err == ""
 
@@ -506,7 +507,8 @@ def test_a_broken_test_image_that_is_found_when_it_is_scored(command, own_faces:
     """The sentence of the process that decodes it; what was trained stays."""
     whole = (own_faces / "test" / "4.png").read_bytes()
     (own_faces / "test" / "4.png").write_bytes(whole[: len(whole) // 2])
-    arguments = [f"data.root={own_faces}", "data.check=headers", "data.num_workers=1", "trainer.max_epochs=1"]
+    arguments = [f"data.root={own_faces}", "data.check=headers", "data.cached_splits=[train]", "data.num_workers=1",
+                 "trainer.max_epochs=1"]  # fmt: skip
     ended = command(*arguments)
     assert ended.code == 1
     assert "Traceback" not in ended.out + ended.err
@@ -518,6 +520,23 @@ def test_a_broken_test_image_that_is_found_when_it_is_scored(command, own_faces:
     again = command(*arguments)
     assert again.code == 0, again.err
     assert "epoch 1/" not in again.out
+
+
+def test_broken_files_that_are_left_out_are_counted_in_the_result(command, own_faces: Path, tmp_path: Path) -> None:
+    (own_faces / "train" / "4.png").write_text("no image")
+    (own_faces / "test" / "4.png").unlink()
+    (own_faces / "maps" / "train_7.png").unlink()
+    arguments = [f"data.root={own_faces}", "trainer.max_epochs=1"]
+    refused = command(*arguments)
+    assert refused.code == 1
+    assert "'test/4.png', does not exist" in refused.err
+    ended = command(*arguments, "data.skip_broken=true")
+    assert ended.code == 0, ended.err
+    (path,) = (tmp_path / "runs").rglob("result.json")
+    result = json.loads(path.read_text())
+    assert result["left_out"] == {"train": {"images": 1, "human_maps": 1}, "test": {"images": 1, "human_maps": 0}}
+    assert result["test"]["images"] == 11
+    assert ended.out.count("left out (data.skip_broken=true)") == 2
 
 
 def test_a_sweep_leaves_nothing_outside_its_folder(command, tmp_path: Path) -> None:

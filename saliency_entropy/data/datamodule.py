@@ -1,145 +1,56 @@
 """From manifest to batches."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from saliency_entropy.data.human_maps import load_human_map, on_grid
-from saliency_entropy.data.images import load_image
+from saliency_entropy.data.dataset import TEMPLATE, FaceBatch, FaceDataset, Transform
+from saliency_entropy.data.human_maps import keep_fraction
 from saliency_entropy.data.manifest import (
     LABELS,
     SPLITS,
     Manifest,
-    broken_images,
     check_files,
-    each,
-    refuse_broken,
+    file_problems,
+    listing,
     thread_count,
 )
-from saliency_entropy.data.templates import template_map
 from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
 
 # What must be in order before a stage begins. A broken test image is better found before the training than after it.
 STAGES = {"fit": SPLITS, "validate": ("val",), "test": ("test",), "predict": ("val", "test")}
-# Read in every epoch, so worth their memory; the test images, by far the most in the paper's data, are read once.
-REPEATED = ("train", "val")
-TEMPLATE = "template"  # what stands in column human_map, and so in the score tables, for a template map
+REPEATED = ("train", "val")  # read in every epoch; the test images once
+CACHES = ("disk", "memory", "none")
+MOST_WORKERS = 16  # more processes wait for the disk, not for a core
 
 
-class FaceBatch(NamedTuple):
-    """B images with S x S pixels, and their human maps on a CAM grid of ``h x w`` cells.
+@dataclass(frozen=True)
+class HumanMaps:
+    """What is made of the human maps, and of how many.
 
     Attributes:
-        image: ``(B, 3, S, S)`` uint8, RGB.
-        label: ``(B,)`` int64, 0 = real, 1 = synthetic.
-        human_map: ``(B, h, w)`` float32 in [0, 1]; zeros where an image has none.
-        has_map: ``(B,)`` bool.
-        row: ``(B,)`` int64, the row of each image in the manifest's table.
+        fraction: share of the training images with a map that keep it, in [0, 1], for a study of how much annotation
+            is needed; see :func:`~saliency_entropy.data.human_maps.keep_fraction`.
+        seed: of the choice.
+        blur, binarise: see :func:`~saliency_entropy.data.human_maps.load_human_map`.
     """
 
-    image: Tensor
-    label: Tensor
-    human_map: Tensor
-    has_map: Tensor
-    row: Tensor
-
-
-class FaceDataset(Dataset[FaceBatch]):
-    """The images of one split, in the manifest's order; an item is a :class:`FaceBatch` without its dimension B.
-
-    Each image and its map come from the same row of the manifest; nothing is matched by name.
-
-    Args:
-        manifest: the table and its root.
-        split: ``train``, ``val`` or ``test``.
-        image_size: S, in pixels.
-        map_size: ``(h, w)``, the CAM grid, in cells.
-        interpolation: of the images; see :func:`~saliency_entropy.data.images.load_image`.
-        template_maps: column human_map holds no files; "template" there stands for a template map.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        split: str,
-        image_size: int,
-        map_size: tuple[int, int],
-        interpolation: str,
-        template_maps: bool = False,
-    ) -> None:
-        table = manifest.split(split)
-        self.manifest = manifest
-        self.image_size = image_size
-        self.map_size = map_size
-        self.interpolation = interpolation
-        self.template_maps = template_maps
-        # Arrays, not lists: forked workers would copy 700,000 Python objects, page by page, by counting references.
-        self.rows = table.index.to_numpy()
-        self.labels = table["label"].map(LABELS.index).to_numpy(dtype=np.int64)
-        self.paths = table["path"].array
-        self.human_maps = table["human_map"].array
-        self._memory: tuple[Tensor, Tensor] | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> FaceBatch:
-        """Raises UserError, naming file and row, if the image or its map cannot be used."""
-        image, human_map = self._decode(index) if self._memory is None else (part[index] for part in self._memory)
-        return FaceBatch(
-            image,
-            torch.tensor(self.labels[index]),
-            human_map,
-            torch.tensor(self.human_maps[index] != ""),
-            torch.tensor(self.rows[index]),
-        )
-
-    def load(self) -> list[tuple[int, str]]:
-        """Decode all images and maps into memory; returns (row, reason) of those that cannot be used."""
-        size, count = self.image_size, len(self)
-        images = torch.empty((count, 3, size, size), dtype=torch.uint8)
-        maps = torch.empty((count, *self.map_size))
-
-        def place(index: int) -> tuple[int, str] | None:
-            try:
-                images[index], maps[index] = self._read(index)
-            except UserError as error:
-                return int(self.rows[index]), str(error)
-            return None
-
-        broken = [failure for failure in each(place, range(count), thread_count()) if failure]
-        self._memory = images, maps
-        return broken
-
-    def _decode(self, index: int) -> tuple[Tensor, Tensor]:
-        try:
-            return self._read(index)
-        except UserError as error:
-            where = self.manifest.where(int(self.rows[index]))
-            raise UserError(f"{self.manifest.origin}: {where}: {error}") from None
-
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
-        image = load_image(self.manifest.file(self.paths[index]), self.image_size, self.interpolation)
-        name = self.human_maps[index]
-        if not name:
-            human_map = np.zeros(self.map_size, dtype=np.float32)
-        elif self.template_maps:
-            human_map = on_grid(template_map(self.paths[index]), self.map_size, TEMPLATE)
-        else:
-            human_map = load_human_map(self.manifest.map_files(name), self.map_size)
-        return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(human_map)
+    fraction: float = 1.0
+    seed: int = 0
+    blur: float = 0.0
+    binarise: float | None = None
 
 
 class FaceDataModule(pl.LightningDataModule):
@@ -159,11 +70,18 @@ class FaceDataModule(pl.LightningDataModule):
             looked at, it may be set later, before ``setup``.
         root: the data root, as the user gave it; ``source`` is what reads it.
         eval_batch_size: of the other images; as ``batch_size``, if not given.
-        num_workers: processes that decode the images that are not in memory.
-        in_memory: decode the training and validation images once and keep them: 3 S^2 bytes each.
+        num_workers: processes that decode the images that are not kept; as many as there are cores, but no more than
+            :data:`MOST_WORKERS`, if not given.
+        cache: where the decoded images are kept, 3 S^2 bytes each: ``disk``, once for all runs; ``memory`` of this
+            process; ``none``: they are decoded each time that they are read.
+        cache_folder: for ``disk``; see :mod:`saliency_entropy.data.cache`.
+        cached_splits: those that are kept.
         check: ``decode`` every image before anything is trained, or read the ``headers`` only. Images that are kept
-            in memory are decoded in any case.
+            are decoded in any case.
+        skip_broken: leave out the images and human maps that cannot be used instead of refusing them all;
+            :attr:`left_out` counts them.
         skip_last_batch_of_one: leave out a last training batch of one image, as the first author's script does.
+        human_maps: the arguments of :class:`HumanMaps`.
         template_maps: give the training and validation images template maps; see
             :mod:`saliency_entropy.data.templates`.
         train_batches: train on this many batches, the same in every epoch and of both classes where the data allow:
@@ -181,18 +99,29 @@ class FaceDataModule(pl.LightningDataModule):
         map_size: tuple[int, int] | None = None,
         root: str | None = None,
         eval_batch_size: int | None = None,
-        num_workers: int = 0,
-        in_memory: bool = True,
+        num_workers: int | None = None,
+        cache: Literal["disk", "memory", "none"] = "memory",
+        cache_folder: str | None = None,
+        cached_splits: Sequence[str] = REPEATED,
         check: Literal["decode", "headers"] = "decode",
+        skip_broken: bool = False,
         skip_last_batch_of_one: bool = False,
+        human_maps: Mapping[str, object] | None = None,
         template_maps: bool = False,
         train_batches: int | None = None,
     ) -> None:
         super().__init__()
-        if check not in ("decode", "headers"):
-            raise UserError(f"data.check is {check!r}; it must be 'decode' or 'headers'")
-        if type(num_workers) is not int or num_workers < 0:
-            raise UserError(f"data.num_workers is {num_workers!r}; give a whole number from 0 on")
+        for option, value, allowed in (("check", check, ("decode", "headers")), ("cache", cache, CACHES)):
+            if value not in allowed:
+                words = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
+                raise UserError(f"data.{option} is {value!r}; it must be {words}")
+        if cache == "disk" and not cache_folder:
+            raise UserError("data.cache is 'disk', but data.cache_folder is not given; name a folder with room")
+        unknown = [split for split in cached_splits if split not in SPLITS]
+        if unknown:
+            raise UserError(f"data.cached_splits names {unknown[0]!r}; choose of {', '.join(SPLITS)}")
+        if num_workers is not None and (type(num_workers) is not int or num_workers < 0):
+            raise UserError(f"data.num_workers is {num_workers!r}; give a whole number from 0 on, or null")
         for option, value in (("train_batches", train_batches), ("eval_batch_size", eval_batch_size)):
             if value is not None and (type(value) is not int or value < 1):
                 raise UserError(f"data.{option} is {value!r}; give a whole number from 1 on, or null")
@@ -205,34 +134,46 @@ class FaceDataModule(pl.LightningDataModule):
         self.seed = seed
         self.root = root
         self.eval_batch_size = eval_batch_size or batch_size
-        self.num_workers = num_workers
-        self.in_memory = in_memory
+        self.num_workers = default_workers() if num_workers is None else num_workers
+        self.cache = cache
+        self.cache_folder = cache_folder
+        self.cached_splits = tuple(cached_splits)
         self.check = check
+        self.skip_broken = skip_broken
         self.skip_last_batch_of_one = skip_last_batch_of_one
+        self.human_maps = HumanMaps(**human_maps or {})
         self.template_maps = template_maps
         self.train_batches = train_batches
         self._datasets: dict[str, FaceDataset] = {}
+        self._left_out: list[tuple[str, str]] = []  # (split, column)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest, its files looked at and its splits complete.
+        """The manifest, its files looked at and its splits complete; what is left out later is taken out of it.
 
         Raises:
             UserError: it is not in order, a file is missing, or a split lacks images or a class.
         """
         manifest = self.source()
-        for split in SPLITS:
-            labels = set(manifest.split(split)["label"])
-            # One class alone cannot be learned from or validated on; what to score is up to the user.
-            lacking = [label for label in LABELS if label not in labels] if split in REPEATED else []
-            if not labels or lacking:
-                what = f"{' and no '.join(lacking)} image" if labels else "image"
-                raise UserError(
-                    f"{manifest.origin}: split {split} has no {what}; a study needs train, val and test images, of "
-                    f"both classes in train and val"
-                )
-        check_files(manifest)
-        return _with_template_maps(manifest) if self.template_maps else manifest
+        if not self.skip_broken:
+            _require_splits(manifest)
+            check_files(manifest)
+        else:
+            manifest = self._without(manifest, file_problems(manifest))
+            _require_splits(manifest)
+        if self.template_maps:
+            manifest = _with_template_maps(manifest)
+        table = keep_fraction(manifest.table, self.human_maps.fraction, self.human_maps.seed)
+        return replace(manifest, table=table)
+
+    @property
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """Of each split that lacks some: how many ``images`` and ``human_maps`` ``skip_broken`` left out so far."""
+        counts: dict[str, dict[str, int]] = {}
+        for split, column in self._left_out:
+            of_split = counts.setdefault(split, {"images": 0, "human_maps": 0})
+            of_split["images" if column == "path" else "human_maps"] += 1
+        return counts
 
     @property
     def train_generators(self) -> list[str]:
@@ -260,21 +201,50 @@ class FaceDataModule(pl.LightningDataModule):
         Raises:
             UserError: names all files that cannot be used.
         """
-        broken = []
+        prepared, broken = {}, []
         for split in STAGES[stage] if stage else SPLITS:
-            if split in self._datasets:
-                continue
-            dataset = FaceDataset(
-                self.manifest, split, self.image_size, self.map_size, self.interpolation, self.template_maps
+            if split not in self._datasets:
+                prepared[split], of_split = self._prepare(split)
+                broken += of_split
+        if broken and not self.skip_broken:
+            raise UserError(
+                f"{self.manifest.origin}: {len(broken)} {'file' if len(broken) == 1 else 'files'} cannot be used: "
+                f"{_shown(self.manifest, broken)} (data.skip_broken=true trains without them)"
             )
-            if self._kept(split):
-                broken += dataset.load()
-            else:
-                decode = self.check == "decode"
-                broken += broken_images(self.manifest, split, decode, self.map_size, maps=not self.template_maps)
-            self._datasets[split] = dataset
+        if broken:
+            self.manifest = self._without(self.manifest, broken)
+            _require_splits(self.manifest)
+            images, human_maps = ([row for row, of, _ in broken if of == column] for column in ("path", "human_map"))
+            for dataset in prepared.values():
+                dataset.leave_out(images, human_maps)
+        self._datasets |= prepared
+        for split in prepared:
             log.info("%s", self._describe(split))
-        refuse_broken(self.manifest, broken)
+
+    def _prepare(self, split: str) -> tuple[FaceDataset, list[tuple[int, str, str]]]:
+        """A split's dataset, and (row, column, reason) of all that cannot be used."""
+        transform = Transform(
+            self.image_size, self.interpolation, self.map_size,
+            self.human_maps.blur, self.human_maps.binarise, self.template_maps,
+        )  # fmt: skip
+        dataset = FaceDataset(self.manifest, split, transform)
+        if self._kept(split):
+            return dataset, dataset.keep(Path(self.cache_folder) if self.cache == "disk" else None)
+        return dataset, dataset.broken(self.check == "decode")
+
+    def _without(self, manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
+        """The manifest without the broken images, and without the broken maps of the others; says which they are."""
+        if not broken:
+            return manifest
+        table = manifest.table.copy()
+        self._left_out += [(table.at[row, "split"], column) for row, column, _ in broken]
+        log.warning(
+            "%s: %d %s cannot be used and %s left out (data.skip_broken=true): %s",
+            manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")),
+            _shown(manifest, broken),
+        )  # fmt: skip
+        table.loc[[row for row, column, _ in broken if column == "human_map"], "human_map"] = ""
+        return replace(manifest, table=table.drop(index=[row for row, column, _ in broken if column == "path"]))
 
     def train_dataloader(self) -> DataLoader[FaceBatch]:
         dataset = self._datasets["train"]
@@ -324,13 +294,35 @@ class FaceDataModule(pl.LightningDataModule):
         )
 
     def _kept(self, split: str) -> bool:
-        return self.in_memory and split in REPEATED
+        return self.cache != "none" and split in self.cached_splits
 
     def _describe(self, split: str) -> str:
         table = self.split_table(split)
         kind = "template maps (not human maps)" if self.template_maps else "human maps"
         counts = ", ".join(f"{(table['label'] == label).sum()} {label}" for label in LABELS)
         return f"data {self.name}, {split}: {counts}; {(table['human_map'] != '').sum()} {kind}"
+
+
+def default_workers() -> int:
+    """Processes that decode images: as many as there are cores, but no more than :data:`MOST_WORKERS`."""
+    return min(thread_count(), MOST_WORKERS)
+
+
+def _require_splits(manifest: Manifest) -> None:
+    for split in SPLITS:
+        labels = set(manifest.split(split)["label"])
+        # One class alone cannot be learned from or validated on; what to score is up to the user.
+        lacking = [label for label in LABELS if label not in labels] if split in REPEATED else []
+        if not labels or lacking:
+            what = f"{' and no '.join(lacking)} image" if labels else "image"
+            raise UserError(
+                f"{manifest.origin}: split {split} has no {what}; a study needs train, val and test images, of both "
+                "classes in train and val"
+            )
+
+
+def _shown(manifest: Manifest, broken: list[tuple[int, str, str]]) -> str:
+    return listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken))
 
 
 def _with_template_maps(manifest: Manifest) -> Manifest:
@@ -343,4 +335,4 @@ def _with_template_maps(manifest: Manifest) -> Manifest:
         )
     # Not the test images: the paper's have no maps, and nothing says that they are aligned.
     table.loc[table["split"].isin(REPEATED), "human_map"] = TEMPLATE
-    return Manifest(table, Path(manifest.root), manifest.origin, manifest.parts)
+    return replace(manifest, table=table)

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -20,13 +21,15 @@ from sklearn.preprocessing import StandardScaler
 
 from saliency_entropy.data import Manifest, builtin
 from saliency_entropy.data.builtin import SEEN, annotated, builtin_faces
+from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.drawn_faces import CAMERAS, DEFECTS, FINGERPRINTS, Stroke, draw_face
 from saliency_entropy.data.human_maps import load_human_map
-from saliency_entropy.data.manifest import check_files, check_images
+from saliency_entropy.data.manifest import SPLITS, check_files
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
+from saliency_entropy.run_folder import register_resolvers
 
-CONF = Path(__file__).parents[2] / "conf" / "data" / "builtin.yaml"
+CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"seed": 0, "image_size": 64, "train": 40, "val": 24, "test": 48}
 
 
@@ -52,7 +55,8 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_files_and_columns(faces: Manifest) -> None:
     check_files(faces)
-    check_images(faces, ["train", "val", "test"], decode=True, grid=(7, 7))
+    transform = Transform(image_size=64, interpolation="bilinear", map_size=(7, 7))
+    assert not any(FaceDataset(faces, split, transform).broken(decode=True) for split in SPLITS)
     table = faces.table
     assert table["path"].tolist() == [
         f"{split}/{index:06d}.jpg" for split, count in (("train", 240), ("val", 40), ("test", 360))
@@ -268,13 +272,12 @@ def test_a_root_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_config(tmp_path: Path) -> None:
-    cfg = OmegaConf.create({
-        "backbone": {"image_size": 56, "interpolation": "bilinear"},
-        "protocol": {"batch_size": 20, "skip_last_batch_of_one": False},
-        "seed": 3, "runs_dir": str(tmp_path), "data": OmegaConf.load(CONF),
-    })  # fmt: skip
-    for split in ("train", "val", "test"):
-        cfg.data.source[split] = SMALL[split]
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    overrides = [f"runs_dir={tmp_path}", "backbone.image_size=56", "seed=3"]
+    overrides += [f"data.source.{split}={SMALL[split]}" for split in ("train", "val", "test")]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides)
     data = instantiate(cfg.data, map_size=(7, 7), _convert_="all")
     data.setup()
     assert data.manifest.root.parent == tmp_path / ".builtin_faces"

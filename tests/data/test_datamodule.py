@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from saliency_entropy.data import FaceBatch, FaceDataModule, read_manifest
+from saliency_entropy.data.manifest import SPLITS
 from saliency_entropy.errors import UserError
 
 SIZE, GRID = 8, (2, 2)
-CONF = Path(__file__).parents[2] / "conf" / "data"
+CONF = Path(__file__).parents[2] / "conf"
 FACES = Path(__file__).parents[3] / "shared" / "data" / "faces"
 
 
@@ -51,7 +53,8 @@ def root(tmp_path: Path) -> Path:
 def module(root: Path, **options: object) -> FaceDataModule:
     defaults = {
         "name": "made-up", "source": partial(read_manifest, root / "manifest.csv"), "image_size": SIZE,
-        "map_size": GRID, "interpolation": "bilinear", "batch_size": 5, "seed": 1,
+        "map_size": GRID, "interpolation": "bilinear", "batch_size": 5, "seed": 1, "num_workers": 0,
+        "cache_folder": str(root.parent / "decoded"),
     }  # fmt: skip
     return FaceDataModule(**{**defaults, **options})
 
@@ -75,9 +78,12 @@ def equal(one: list[FaceBatch], other: list[FaceBatch]) -> bool:
     )
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_each_image_has_its_own_label_and_map(root: Path, in_memory: bool) -> None:
-    data = ready(root, in_memory=in_memory)
+CACHES = [{"cache": "memory"}, {"cache": "none"}, {"cache": "disk"}, {"cache": "disk", "cached_splits": SPLITS}]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_each_image_has_its_own_label_and_map(root: Path, cache: dict[str, object]) -> None:
+    data = ready(root, **cache)
     seen = []
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         for batch in loader:
@@ -110,7 +116,7 @@ def test_channels_are_rgb(root: Path) -> None:
     assert images[row][:, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_workers_and_memory_do_not_change_the_batches(root: Path) -> None:
+def test_workers_and_caches_do_not_change_the_batches(root: Path) -> None:
     def batches(**options: object) -> list[FaceBatch]:
         data = ready(root, **options)
         train = data.train_dataloader()
@@ -121,9 +127,10 @@ def test_workers_and_memory_do_not_change_the_batches(root: Path) -> None:
         return epochs + list(data.val_dataloader()) + list(data.test_dataloader())
 
     reference = batches()
-    assert equal(batches(in_memory=False), reference)
-    assert equal(batches(in_memory=False, num_workers=2), reference)
-    assert equal(batches(num_workers=1), reference)
+    for cache in CACHES:
+        for workers in (0, 2):
+            assert equal(batches(**cache, num_workers=workers), reference)
+    assert equal(batches(cache="disk", num_workers=1), reference)  # now from the files that others left
 
 
 def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:
@@ -198,7 +205,7 @@ def test_a_number_of_batches_that_is_none(root: Path, batches: object) -> None:
         module(root, train_batches=batches)
 
 
-@pytest.mark.parametrize("option", [{"num_workers": -1}, {"num_workers": None}, {"eval_batch_size": 0}])
+@pytest.mark.parametrize("option", [{"num_workers": -1}, {"num_workers": 1.5}, {"eval_batch_size": 0}])
 def test_numbers_that_no_loader_takes(root: Path, option: dict[str, object]) -> None:
     name, value = next(iter(option.items()))
     with pytest.raises(UserError, match=rf"^data\.{name} is {value}; give a whole number from \d on"):
@@ -247,7 +254,7 @@ def test_a_missing_file(root: Path) -> None:
         module(root).setup("fit")
 
 
-@pytest.mark.parametrize("options", [{}, {"check": "headers"}, {"in_memory": False}])
+@pytest.mark.parametrize("options", [{}, {"check": "headers"}, {"cache": "none"}, {"cache": "disk"}])
 def test_all_broken_images_before_training(root: Path, options: dict[str, object]) -> None:
     large = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
     for path in ("train/3/face.png", "val/25/face.png"):
@@ -263,9 +270,9 @@ def test_all_broken_images_before_training(root: Path, options: dict[str, object
         assert f"row {row}: {root}/{path}/face.png is " in str(caught.value)
 
 
-@pytest.mark.parametrize(("number", "in_memory"), [(4, False), (4, True), (36, True)])
-def test_a_map_that_is_constant_on_the_grid_only(root: Path, number: int, in_memory: bool) -> None:
-    """Whether or not its split is held in memory, it is found before training."""
+@pytest.mark.parametrize(("number", "cache"), [(4, "none"), (4, "memory"), (4, "disk"), (36, "memory")])
+def test_a_map_that_is_constant_on_the_grid_only(root: Path, number: int, cache: str) -> None:
+    """Whether or not its split is kept, it is found before training."""
     pixels = np.zeros((64, 64))
     pixels[5, 5] = 1
     grey(root / "maps/dim.png", pixels)
@@ -279,13 +286,13 @@ def test_a_map_that_is_constant_on_the_grid_only(root: Path, number: int, in_mem
     row = next(row for row, line in enumerate(lines, start=1) if line.endswith(f",{number}"))
     message = rf"row {row}: \S+/maps/dim\.png is a constant map on the CAM grid of 2 x 2 cells \(each is 0\)"
     with pytest.raises(UserError, match=message):
-        module(root, in_memory=in_memory).setup("fit")
-    ready(root, in_memory=in_memory, map_size=(64, 64))
+        module(root, cache=cache).setup("fit")
+    ready(root, cache=cache, map_size=(64, 64))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_image_that_breaks_later(root: Path, num_workers: int) -> None:
-    data = ready(root, in_memory=False, num_workers=num_workers)
+    data = ready(root, cache="none", num_workers=num_workers)
     (root / "test/33/face.png").write_bytes(b"")
     lines = (root / "manifest.csv").read_text().splitlines()
     row = next(row for row, line in enumerate(lines, start=1) if line.endswith(",33"))
@@ -296,6 +303,90 @@ def test_an_image_that_breaks_later(root: Path, num_workers: int) -> None:
 def test_an_unknown_check(root: Path) -> None:
     with pytest.raises(UserError, match=r"data\.check is 'none'; it must be 'decode' or 'headers'"):
         module(root, check="none")
+
+
+def test_caches_that_there_are_none_of(root: Path) -> None:
+    with pytest.raises(UserError, match=r"^data\.cache is 'ram'; it must be 'disk', 'memory' or 'none'$"):
+        module(root, cache="ram")
+    with pytest.raises(UserError, match=r"data\.cached_splits names 'valid'; choose of train, val, test"):
+        module(root, cached_splits=["train", "valid"])
+    with pytest.raises(UserError, match=r"data\.cache is 'disk', but data\.cache_folder is not given"):
+        module(root, cache="disk", cache_folder=None)
+
+
+def test_workers_are_as_many_as_cores_but_not_without_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((1, 1), (8, 8), (128, 16)):
+        monkeypatch.setattr("saliency_entropy.data.datamodule.thread_count", lambda cores=cores: cores)
+        data = module(root, num_workers=None, cache="none")
+        assert data.num_workers == expected
+    data = ready(root, num_workers=2, cache="memory")
+    assert data.train_dataloader().num_workers == 0
+    assert data.test_dataloader().num_workers == 2
+
+
+# Doing without what cannot be used.
+
+
+@pytest.fixture
+def damaged(root: Path) -> Path:
+    """Image 5 is missing, 25 and 36 are no images; the map of 4 is constant, that of 8 is missing."""
+    (root / "train/5/face.png").unlink()
+    for path in ("val/25/face.png", "test/36/face.png"):
+        (root / path).write_text("no")
+    grey(root / f"maps/{4 * 7}/face.png", np.zeros((8, 8)))
+    (root / f"maps/{8 * 7 % 40}/face.png").unlink()
+    return root
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_what_cannot_be_used_is_left_out_and_counted(damaged: Path, cache: dict[str, object], caplog) -> None:
+    data = ready(damaged, skip_broken=True, **cache)
+    assert data.left_out == {
+        "train": {"images": 1, "human_maps": 2},
+        "val": {"images": 1, "human_maps": 0},
+        "test": {"images": 1, "human_maps": 0},
+    }
+    numbers = {}
+    for split, loader in zip(SPLITS, (data.train_dataloader(), *data.predict_dataloader()), strict=True):
+        batches = list(loader)
+        rows = torch.cat([batch.row for batch in batches]).tolist()
+        of_rows = data.manifest.table.loc[rows, "number"].astype(int)
+        numbers[split] = sorted(of_rows)
+        for number, image, has_map, human_map in zip(
+            of_rows,
+            *(torch.cat([getattr(batch, name) for batch in batches]) for name in ("image", "has_map", "human_map")),
+            strict=True,
+        ):
+            assert torch.equal(image, torch.full((3, SIZE, SIZE), number, dtype=torch.uint8))
+            assert has_map == (split == "train" and number % 2 == 0 and number not in (4, 8))
+            assert human_map.any() == has_map
+    assert numbers["train"] == [number for number in range(22) if number != 5]
+    assert numbers["val"] == [number for number in range(22, 31) if number != 25]
+    assert numbers["test"] == [number for number in range(31, 40) if number != 36]
+    assert "2 files cannot be used and are left out (data.skip_broken=true): row " in caplog.text
+    assert "3 files cannot be used and are left out" in caplog.text
+    assert "train/5/face.png" in caplog.text
+    assert "is a constant map" in caplog.text
+
+
+def test_a_split_that_is_lost_with_what_is_left_out(root: Path) -> None:
+    for folder in (root / "val").iterdir():
+        if int(folder.name) % 3 == 0:
+            (folder / "face.png").write_text("no")
+    with pytest.raises(UserError, match="split val has no synthetic image"):
+        module(root, skip_broken=True).setup()
+
+
+def test_without_broken_files_nothing_is_left_out(root: Path, caplog) -> None:
+    data = ready(root, skip_broken=True)
+    assert data.left_out == {}
+    assert "left out" not in caplog.text
+
+
+def test_a_fraction_of_the_human_maps(root: Path) -> None:
+    data = ready(root, human_maps={"fraction": 0.5, "seed": 1})
+    assert (data.split_table("train")["human_map"] != "").sum() == round(11 / 2)
+    assert sum(int(batch.has_map.sum()) for batch in data.train_dataloader()) == round(11 / 2)
 
 
 # Human maps and templates.
@@ -319,11 +410,11 @@ def test_methods_that_need_maps(root: Path) -> None:
     module(root, template_maps=True).require_human_maps("method cyborg (term human_saliency)")
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_templates_are_called_so(root: Path, in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("cache", ["disk", "memory", "none"])
+def test_templates_are_called_so(root: Path, cache: str, caplog: pytest.LogCaptureFixture) -> None:
     edit(root, without_maps)
     with caplog.at_level(logging.INFO):
-        data = ready(root, template_maps=True, in_memory=in_memory, map_size=(7, 7))
+        data = ready(root, template_maps=True, cache=cache, map_size=(7, 7))
     assert "data made-up, train: 14 real, 8 synthetic; 22 template maps (not human maps)" in caplog.text
     assert "test: 6 real, 3 synthetic; 0 template maps" in caplog.text
     assert data.split_table("val")["human_map"].unique().tolist() == ["template"]
@@ -354,15 +445,13 @@ def test_counts_of_human_maps_are_logged(root: Path, caplog: pytest.LogCaptureFi
 
 
 def composed(name: str, root: Path) -> FaceDataModule:
-    cfg = OmegaConf.create(
-        {
-            "backbone": {"image_size": SIZE, "interpolation": "bicubic"},
-            "protocol": {"batch_size": 20, "skip_last_batch_of_one": True},
-            "seed": 3,
-            "data": OmegaConf.load(CONF / f"{name}.yaml"),
-        }
-    )
-    cfg.data.root = str(root)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(
+            "train",
+            [f"data={name}", f"data.root={root}", f"runs_dir={root.parent}", f"backbone.image_size={SIZE}", "seed=3",
+             "backbone.interpolation=bicubic", "protocol.skip_last_batch_of_one=true"],
+        )  # fmt: skip
     return instantiate(cfg.data, map_size=GRID, _convert_="all")
 
 
