@@ -1,7 +1,8 @@
-"""Measure what the saliency terms cost: training steps side by side, as ratios of their medians.
+"""Measure what the package costs, side by side, as ratios of medians.
 
 python experiments/benchmark.py
-python experiments/benchmark.py backbone=efficientnet_lite0 repeats=15
+python experiments/benchmark.py parts=[steps] backbone=efficientnet_lite0 repeats=15
+python experiments/benchmark.py parts=[cached_epoch,decoding] data=faces data.root=DIR
 python experiments/benchmark.py device=cuda
 """
 
@@ -14,9 +15,9 @@ from saliency_entropy.commands import command
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.benchmark import benchmark_steps
+    from saliency_entropy.benchmarks import benchmark
 
-    benchmark_steps(cfg)
+    benchmark(cfg)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""What the package costs, measured side by side in one process."""
+
+import logging
+import tempfile
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
+from saliency_entropy.benchmarks.steps import benchmark_steps
+from saliency_entropy.data.manifest import thread_count
+from saliency_entropy.device import usable_device
+from saliency_entropy.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PARTS = ("steps", "cached_epoch", "decoding")
+
+
+def benchmark(cfg: DictConfig) -> None:
+    """Measure ``cfg.parts`` of the package and print what they cost.
+
+    Raises:
+        UserError: a number is none, or there is no such part.
+    """
+    for name in ("repeats", "batches", "images"):
+        if type(cfg[name]) is not int or cfg[name] < 1:
+            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from 1 on")
+    unknown = [part for part in cfg.parts if part not in PARTS]
+    if unknown:
+        raise UserError(f"parts names {unknown[0]!r}; choose of {', '.join(PARTS)}")
+    torch.set_num_threads(cfg.threads or thread_count())
+    device = usable_device(cfg.device)
+    torch.manual_seed(0)
+    backbone = Backbone(**OmegaConf.to_container(cfg.backbone, resolve=True)).to(device)
+    log.info(
+        "%s, %d px, batch %d, %s, %d threads, median of %d",
+        cfg.backbone.name, backbone.image_size, cfg.protocol.batch_size, device, torch.get_num_threads(), cfg.repeats,
+    )  # fmt: skip
+    if "steps" in cfg.parts:
+        benchmark_steps(cfg, backbone, device)
+    with tempfile.TemporaryDirectory() as folder:
+        if "cached_epoch" in cfg.parts:
+            benchmark_cached_epoch(cfg, backbone, device, folder)
+        if "decoding" in cfg.parts:
+            benchmark_decoding(cfg, backbone, Path(folder))

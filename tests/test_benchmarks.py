@@ -1,0 +1,67 @@
+"""The benchmarks measure what they say, in the order they say; their figures are the machine's."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from saliency_entropy.benchmarks import benchmark
+from saliency_entropy.benchmarks.timing import in_turn, ratio
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import register_resolvers
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def configured(*overrides: str) -> DictConfig:
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("benchmark", ["backbone=tiny", "threads=1", "device=cpu", "repeats=1", *overrides])
+
+
+def test_in_turn_without_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    clock = iter([0, 90, 90, 99, 99, 100, 100, 102, 102, 105, 105, 109])  # two reads a call
+    monkeypatch.setattr("saliency_entropy.benchmarks.timing.time.perf_counter", lambda: next(clock))
+    seconds = in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert seconds == {"a": [1, 3], "b": [2, 4]}
+
+
+def test_a_ratio_is_the_median_of_the_rounds() -> None:
+    assert ratio([2.0, 9.0, 40.0], [1.0, 3.0, 10.0]) == 3.0  # of 2, 3 and 4
+    assert ratio([2.0, 9.0], [1.0, 2.0]) == 3.25
+
+
+def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    benchmark(configured(
+        "data=faces", f"data.root={faces}", "backbone.image_size=48", "protocol.batch_size=8", "batches=1", "images=30",
+    ))  # fmt: skip
+    for words in (
+        r"tiny, 48 px, batch 8, cpu, 1 threads, median of 1",
+        r"plain +\d+\.\d ms a step",
+        r"droid_cyborg costs \d+\.\d{3} x a plain cross-entropy step",
+        r"two forwards and a loop cost \d+\.\d\d x droid_cyborg",
+        r"disk +\d+\.\d ms a step, of which \d+\.\d\d ms to load its batch",
+        r"an epoch from the decode cache costs \d+\.\d{3} x one on images in memory",
+        r"bare loop +\d+ images a second",
+        r"cache filled at \d+\.\d\d x the speed of the bare loop times \d+ cores",
+        r"streamed at \d+\.\d\d x the speed of the bare loop",
+    ):
+        assert re.search(words, caplog.text), words
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("repeats=0", "repeats is 0; give a whole number from 1 on"),
+    ("images=many", "images is 'many'; give a whole number from 1 on"),
+    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding"),
+])  # fmt: skip
+def test_mistakes(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        benchmark(configured(override))
+    assert str(caught.value) == message
