@@ -38,6 +38,7 @@ from saliency_entropy.run_folder import write_atomically
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout; raise it whenever the same data give other shards, so that no folder mixes two
+MEGABYTE = 1_000_000
 PARTIAL = ".partial"
 READ_AT_ONCE = 64  # samples: their bytes are in memory together
 # Of a sample, besides the bytes of its files: headers, padding, JSON. For the comparison with the free space.
@@ -71,7 +72,7 @@ def write_shards(manifest: Manifest, output: Path, shard_megabytes: int) -> None
         raise UserError(f"shard_megabytes is {shard_megabytes!r}; give a whole number from 1 on")
     _refuse_other_files(output)
     check_files(manifest)
-    plan = _Plan(manifest, shard_megabytes * 1_000_000)
+    plan = _Plan(manifest, shard_megabytes * MEGABYTE)
     with _writing(output):
         output.mkdir(parents=True, exist_ok=True)
         try:

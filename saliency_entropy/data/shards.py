@@ -10,7 +10,8 @@ Shards without a manifest, of other origin, are looked through once, header by h
 
 import filecmp
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
@@ -55,15 +56,14 @@ class ShardArchive:
     def __init__(
         self,
         shards: Sequence[Shard],
-        names: Iterable[str],
+        names: Sequence[str],
         shard: np.ndarray,
         members: pa.Array,
         offsets: np.ndarray,
         sizes: np.ndarray,
     ) -> None:
         self.shards = tuple(shards)
-        names = np.array(list(names), dtype=object)
-        hashes = _hashes(names)
+        hashes = np.fromiter(map(_hash, names), np.uint64, len(names))
         self._names = pa.array(names, pa.large_string())
         self._order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
@@ -92,10 +92,15 @@ class ShardArchive:
         return None if self._sizes[place] else "is empty (0 bytes)"
 
     def _place(self, name: str) -> int | None:
-        wanted = _hashes(np.array([name], dtype=object))[0]
-        first, last = np.searchsorted(self._hashes, wanted, "left"), np.searchsorted(self._hashes, wanted, "right")
+        wanted = _hash(name)
+        at = int(self._hashes.searchsorted(wanted))
         # Two names may have the same hash.
-        return next((int(at) for at in self._order[first:last] if self._names[at].as_py() == name), None)
+        while at < len(self._hashes) and self._hashes[at] == wanted:
+            place = int(self._order[at])
+            if self._names[place].as_py() == name:
+                return place
+            at += 1
+        return None
 
 
 def read_shards(folders: str | Path | Sequence[str | Path]) -> Manifest:
@@ -290,9 +295,11 @@ def _files(folder: Path) -> list[Path]:
 
 def _names_of_files(table: pd.DataFrame) -> tuple[list[str], np.ndarray]:
     """The files of all rows, of each its image and then its human maps; and how many each row has."""
-    rows = [[path, *map_names(cell)] for path, cell in zip(table["path"], table["human_map"], strict=True)]
+    cells = zip(table["path"].tolist(), table["human_map"].tolist(), strict=True)
+    rows = [[path, *map_names(cell)] if cell else [path] for path, cell in cells]
     return [name for row in rows for name in row], np.array([len(row) for row in rows])
 
 
-def _hashes(names: np.ndarray) -> np.ndarray:
-    return pd.util.hash_array(names, categorize=False)
+def _hash(name: str) -> np.uint64:
+    """64 bits, the same in every process, as Python's own are not."""
+    return np.uint64(int.from_bytes(blake2b(name.encode(), digest_size=8).digest()))
