@@ -15,7 +15,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -159,7 +158,8 @@ def print_summary(report: DataReport) -> None:
         if len(finding.places) > SHOWN:
             lines.append(f"and {len(finding.places) - SHOWN:,} more, all of which are in {JSON}")
         for line in (*lines, f"What to do: {finding.remedy}."):
-            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+            for part in Text(line).wrap(console, console.width - 2):
+                console.print(Text("  ").append_text(part))
     console.print(Text(f"\n{printable(report.name)}: {report.headline}", style="bold"))
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from saliency_entropy.data.check.contact_sheets import ContactSheet, Picture
 from saliency_entropy.data.check.facts import PROPERTIES
 from saliency_entropy.data.check.findings import PAPER_ENTROPY, PAPER_GRID, Finding, Place
+from saliency_entropy.data.check.scan import THUMBNAIL
 from saliency_entropy.data.check.shortcuts import SHORTCUTS, WARN
 from saliency_entropy.data.manifest import LABELS, SPLITS
 from saliency_entropy.data.table_file import SHOWN
@@ -245,9 +246,9 @@ def _shortcuts_table(audit: pd.DataFrame) -> ShownTable:
     headings = [shortcut[0].upper() + shortcut[1:].replace(" quantisation", "") for shortcut in SHORTCUTS]
     columns = ["Split", "Synthetic images", "Images", *headings]
     notes = [
-        "AUROC with which one property of the files alone tells synthetic from real images, by a classifier on images "
-        f"it was not fitted on. 0.5: it says nothing; {FLAG}: above {WARN}, a detector may learn it instead of the "
-        "picture."
+        "AUROC with which one trait alone (of the file, the mean colour, or a thumbnail of "
+        f"{THUMBNAIL} × {THUMBNAIL} pixels) tells synthetic from real images, by a classifier on images it was not "
+        f"fitted on. 0.5: it says nothing; {FLAG}: above {WARN}, a detector may learn it instead of the picture."
     ]
     for note, own in audit[audit["note"] != ""].groupby("note", sort=False):
         of = dict.fromkeys(f"{row.split} {printable(row.generator)}".strip() for row in own.itertuples())

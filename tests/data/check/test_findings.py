@@ -250,10 +250,11 @@ def test_generators_without_a_name_and_with_few_test_images() -> None:
     assert reasons(found["unnamed_generator"]) == ["split train"]
 
 
-def test_shortcuts_above_the_threshold_the_strongest_first() -> None:
+def test_shortcuts_above_the_threshold_those_of_the_training_images_first() -> None:
     audit = pd.DataFrame(
         [
             ("train", "", "file size", 0.71, 1200, True, ""),
+            ("test", "", "image size", 0.65, 90, True, ""),
             ("test", "gan", "file format", 1.0, 90, True, ""),
             ("test", "", "thumbnail", 0.59, 90, False, ""),
         ],
@@ -262,8 +263,9 @@ def test_shortcuts_above_the_threshold_the_strongest_first() -> None:
     (finding,) = shortcut_findings(audit)
     assert (finding.kind, finding.severity) == ("shortcut", "warning")
     assert reasons(finding) == [
-        "file format alone tells the test images of gan from the real ones with an AUROC of 1.000 (90 images)",
         "file size alone tells the synthetic train images from the real ones with an AUROC of 0.710 (1,200 images)",
+        "file format alone tells the test images of gan from the real ones with an AUROC of 1.000 (90 images)",
+        "image size alone tells the synthetic test images from the real ones with an AUROC of 0.650 (90 images)",
     ]
     assert shortcut_findings(audit[~audit["warn"]]) == []
 
