@@ -98,12 +98,16 @@ def run_figures(
     scores = RankedScores(test, train_generators)
     real, everything = ~scores.synthetic, np.ones(len(test), dtype=bool)
     thresholds, temperature, problems = _fixed_on_validation(val)
+    pooled = scores.roc(everything)
+    unseen = scores.roc(real | scores.unseen) if scores.unseen.any() else None
+    ranking = dict.fromkeys(RANKING_FIGURES, NAN)
+    ranking |= _with_suffix(ranking)
     problem = score_problem(scores.ranking, scores.synthetic)
     if problem:
         problems.append(f"no average precision, EER or true positive rate, since in scores/test.parquet {problem}.")
-    pooled = scores.roc(everything)
-    has_unseen = bool(scores.unseen.any())
-    unseen = scores.roc(real | scores.unseen) if has_unseen else None
+    else:
+        ranking |= _ranking_figures(scores, everything, pooled)
+        ranking |= _with_suffix(_ranking_figures(scores, real | scores.unseen, unseen)) if unseen else {}
     generators = _generator_rows(scores)
     own = [row for row in generators if not row["against"]]
     figures = {
@@ -114,8 +118,7 @@ def run_figures(
         "auroc_softmax": roc(scores.judging, scores.synthetic).auroc,
         "accuracy": float(((scores.judging > 0) == scores.synthetic).mean()),
         "cam_entropy": float(test["cam_entropy"].mean()),
-        **_ranking_figures(scores, everything, pooled),
-        **_with_suffix(_ranking_figures(scores, real | scores.unseen, unseen)),
+        **ranking,
         **_apcers(scores, scores.synthetic, thresholds),
         **_with_suffix(_apcers(scores, scores.unseen, thresholds)),
         **{f"bpcer_at_{name}": bpcer(scores.judging[real], value) for name, value in thresholds.items()},
@@ -136,18 +139,17 @@ def run_figures(
 
 
 def group_columns(run: Run) -> tuple[list[str], list[str]]:
-    """The columns of the manifest that group the run's test images, and those of too many different values for it.
+    """The columns of the manifest that group the run's test images, and those with too many different values to.
 
-    One of a single value groups nothing. Nor does what every image has its own of, but it is named with the latter.
+    A column of one value groups nothing and is in neither.
     """
     names = run.manifest_columns()
     if not names:
         return [], []
     table = run.test_scores(names)
     counts = {name: len(_values(table[name])) for name in names}
-    return [name for name in names if 1 < counts[name] <= MAX_GROUPS], [
-        name for name in names if counts[name] > MAX_GROUPS
-    ]
+    grouping = [name for name in names if 1 < counts[name] <= MAX_GROUPS]
+    return grouping, [name for name in names if counts[name] > MAX_GROUPS]
 
 
 def unknown_sources(table: pd.DataFrame) -> list[str]:
@@ -183,9 +185,7 @@ def _fixed_on_validation(val: pd.DataFrame | None) -> tuple[dict[str, float], fl
     return thresholds, NAN, [f"no temperature fits scores/val.parquet best: {why}."]
 
 
-def _ranking_figures(scores: RankedScores, kept: np.ndarray, curve: RocCurve | None) -> dict[str, float]:
-    if curve is None or score_problem(scores.ranking[kept], scores.synthetic[kept]):
-        return dict.fromkeys(RANKING_FIGURES, NAN)
+def _ranking_figures(scores: RankedScores, kept: np.ndarray, curve: RocCurve) -> dict[str, float]:
     return {
         "average_precision": average_precision(scores.ranking[kept], scores.synthetic[kept]),
         "eer": curve.equal_error_rate,
@@ -195,10 +195,12 @@ def _ranking_figures(scores: RankedScores, kept: np.ndarray, curve: RocCurve | N
 
 def _apcers(scores: RankedScores, kept: np.ndarray, thresholds: dict[str, float]) -> dict[str, float]:
     """APCER of these images, and the highest of a generator with at least 30 of them."""
+    pooled = scores.judging[kept]
+    masks = [mask & kept for mask in scores.generators.values()]
+    own = [scores.judging[mask] for mask in masks if mask.sum() >= MIN_IMAGES]
     figures = {}
     for name, threshold in thresholds.items():
-        figures[f"apcer_at_{name}"] = apcer(scores.judging[kept], threshold)
-        own = [scores.judging[mask] for mask in scores.generators.values() if (mask & kept).sum() >= MIN_IMAGES]
+        figures[f"apcer_at_{name}"] = apcer(pooled, threshold)
         figures[f"apcer_max_at_{name}"] = max((apcer(values, threshold) for values in own), default=NAN)
     return figures
 
