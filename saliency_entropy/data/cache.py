@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from PIL import features
 
 from saliency_entropy.data.chunk_file import Chunk, DamagedChunk, read_chunk, remove_partial, write_chunk
+from saliency_entropy.data.forked import in_processes, may_fork
 from saliency_entropy.data.images import DataFile, UnreadableFile
 from saliency_entropy.data.manifest import thread_count
 from saliency_entropy.errors import UserError
@@ -134,7 +135,7 @@ class DecodeCache:
         _mapped.cache_clear()  # a chunk that was damaged may have been replaced
         firsts = range(0, len(items), ITEMS)
         with ThreadPoolExecutor(workers) as pool:
-            places = list(pool.map(partial(self._place, items), firsts))
+            places = list(pool.map(partial(self.place, items), firsts))
             chunks = dict(zip(places, pool.map(self._look, places), strict=True))
         missing = [place for place, chunk in chunks.items() if chunk is None or chunk.unreadable]
         if missing:
@@ -153,7 +154,8 @@ class DecodeCache:
             {place.first + at: why for place, chunk in chunks.items() for at, why in chunk.broken.items()},
         )
 
-    def _place(self, items: Items, first: int) -> _Place:
+    def place(self, items: Items, first: int) -> _Place:
+        """Of the chunk that begins with this item, as its files are now."""
         count = min(ITEMS, len(items) - first)
         digest = hashlib.sha256(self._key)
         for index in range(first, first + count):
@@ -165,10 +167,15 @@ class DecodeCache:
 
     def _look(self, place: _Place) -> Chunk | None:
         try:
-            return read_chunk(place.path, (place.count, *self.shape), self.dtype)
+            return self.read(place)
         except DamagedChunk as error:
             log.warning("%s of the decode cache is damaged (%s); its files are decoded again", place.path, error)
             return None
+
+    def read(self, place: _Place) -> Chunk | None:
+        """As :func:`~saliency_entropy.data.chunk_file.read_chunk`."""
+        try:
+            return read_chunk(place.path, (place.count, *self.shape), self.dtype)
         except OSError as error:
             raise UserError(
                 f"{place.path} of the decode cache cannot be read ({error.strerror}); give yourself read access, or "
@@ -217,18 +224,50 @@ class _Build:
         self.items = items
         self.decode = decode
         self.missing = missing
+        # The same memory for one chunk after another: fresh pages would cost as much as the writing.
+        self._arrays = np.empty((ITEMS, *cache.shape), cache.dtype)
+        self._total = sum(place.count for place in missing)
+        self._awaited = list(missing)
+        self._began = time.monotonic()
+        self._reported = 0.0
 
     def run(self, workers: int) -> None:
         """Returns when all are there, whoever made them."""
-        total, began = sum(place.count for place in self.missing), time.monotonic()
-        log.info("decode cache: %d items to decode into %s", total, self.cache.folder)
-        self._serve(list(self.missing), workers)
-        log.info("decode cache: %d items decoded in %.1f s", total, time.monotonic() - began)
+        log.info("decode cache: decoding %d items into %s", self._total, self.cache.folder)
+        places = list(self.missing)
+        processes = min(workers, len(places)) if may_fork() else 1
+        threads = workers // processes
+        if processes == 1:
+            self._serve(places, threads, self._report)
+        else:
+            # Each begins elsewhere, so that they seldom find a chunk locked.
+            begins = [number * len(places) // processes for number in range(processes)]
+            in_processes(
+                lambda number: self._serve(places[begins[number] :] + places[: begins[number]], threads),
+                processes,
+                REPORT,
+                self._report,
+            )
+        seconds = time.monotonic() - self._began
+        log.info("decode cache: %d items in %.1f s, %.0f a second", self._total, seconds, self._total / seconds)
 
-    def _serve(self, left: list[_Place], threads: int) -> None:
+    def _report(self) -> None:
+        """Say how far all are, unless that was said just now."""
+        seconds = time.monotonic() - self._began
+        if seconds > self._reported + REPORT:
+            self._reported = seconds
+            self._awaited = [place for place in self._awaited if not self._there(place)]
+            done = self._total - sum(place.count for place in self._awaited)
+            log.info("decode cache: %d of %d items, %.0f a second", done, self._total, done / seconds)
+
+    def _serve(self, left: list[_Place], threads: int, report: Callable[[], None] = lambda: None) -> None:
         """Make, in turn, every chunk that nobody else makes; wait for the others."""
         while left:
-            locked = [place for place in left if not self._settled(place, threads)]
+            locked = []
+            for place in left:
+                if not self._settled(place, threads):
+                    locked.append(place)
+                report()
             if len(locked) == len(left):
                 time.sleep(PATIENCE)
             left = locked
@@ -250,12 +289,15 @@ class _Build:
         return True
 
     def _there(self, place: _Place) -> bool:
-        chunk, before = self.cache._look(place), self.missing[place]
+        try:
+            chunk, before = self.cache.read(place), self.missing[place]
+        except DamagedChunk:
+            return False
         return chunk is not None and not (chunk.unreadable and before is not None and chunk.written == before.written)
 
     def _make(self, place: _Place, threads: int) -> None:
         remove_partial(place.path)
-        arrays = np.zeros((place.count, *self.cache.shape), self.cache.dtype)
+        arrays = self._arrays[: place.count]
         if threads == 1:
             failures = [self._fill(arrays, place, at) for at in range(place.count)]
         else:
@@ -263,16 +305,24 @@ class _Build:
                 failures = list(pool.map(partial(self._fill, arrays, place), range(place.count)))
         broken = {at: str(failure) for at, failure in enumerate(failures) if failure}
         unreadable = any(isinstance(failure, UnreadableFile) for failure in failures)
+        if not unreadable and self.cache.place(self.items, place.first) != place:
+            names = [str(file) for at in range(place.count) for file in self.items[place.first + at]]
+            raise UserError(
+                f"one of the files {names[0]} to {names[-1]} changed while it was decoded; start again when the data "
+                "are at rest"
+            )
         with self.cache.writing():
             write_chunk(place.path, arrays, broken, unreadable)
 
     def _fill(self, arrays: np.ndarray, place: _Place, at: int) -> UserError | None:
         files = self.items[place.first + at]
         if not files:
+            arrays[at] = 0
             return None
         try:
             array = self.decode(files)
         except UserError as error:
+            arrays[at] = 0
             return error
         if (array.shape, array.dtype) != (self.cache.shape, self.cache.dtype):
             raise ValueError(f"decoded {array.shape} {array.dtype}, not {self.cache.shape} {self.cache.dtype}")

@@ -25,6 +25,8 @@ EXTENSIONS = {
 LARGEST_PIXELS = 64_000_000
 # Samples of more than 8 bits: conversion to 8 bits would clip or scale them, and which is not ours to guess.
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# What Pillow's exif_transpose reads an orientation from: EXIF and XMP, of a JPEG, a PNG or a WebP.
+ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -89,8 +91,10 @@ def check_pixels(path: DataFile) -> None:
 def decode(path: DataFile, mode: str) -> Image.Image:
     """The whole image, upright, in a mode of Pillow; raises UserError as :func:`load_image`."""
     with _opened(path) as image:
-        # In place, and converted only where there is something to convert: Pillow would copy the image each time.
-        ImageOps.exif_transpose(image, in_place=True)
+        # Pillow would look for an orientation, and copy the image twice, where there is nothing to turn or convert.
+        image.load()  # before the look at its information, some of which a PNG may hold behind the pixels
+        if not image.info.keys().isdisjoint(ORIENTED):
+            ImageOps.exif_transpose(image, in_place=True)
         return image if image.mode == mode else image.convert(mode)
 
 
