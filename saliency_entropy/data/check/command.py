@@ -226,7 +226,8 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
             task = bar.add_task(what, total=total)
             yield lambda count: bar.advance(task, count)
         return
-    log.info("looking at %s %s", f"{total:,}", what)
+    if total:
+        log.info("looking at %s %s", f"{total:,}", what)
     done, told = 0, time.monotonic()
 
     def advance(count: int) -> None:

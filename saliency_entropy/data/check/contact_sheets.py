@@ -116,7 +116,7 @@ def average_map_pictures(averages: dict[str, np.ndarray], counts: pd.Series) -> 
     for label, average in averages.items():
         colours = (colormaps["plasma"](average)[..., :3] * 255).round().astype(np.uint8)
         enlarged = Image.fromarray(colours.repeat(CELL, axis=0).repeat(CELL, axis=1))
-        caption = f"{label or 'all'}: mean of {counts[label]:,} map{'' if counts[label] == 1 else 's'}"
+        caption = f"{label or 'all'}: mean of {counts[label]:,} {'map' if counts[label] == 1 else 'maps'}"
         pictures.append(_picture(enlarged, "PNG", f"Average human map, {caption}", caption))
     return pictures
 

@@ -194,11 +194,12 @@ def _maps_table(facts: Facts) -> ShownTable:
     height, width = facts.grid
     notes = []
     for row in facts.maps.to_dict("records"):
+        of = (row["label"] or "all").capitalize()
         spread = "" if math.isnan(row["entropy_std"]) else f" ± {row['entropy_std']:.2f}"
         notes.append(
-            f"{(row['label'] or 'all').capitalize()}: {row['maps']:,} map{'' if row['maps'] == 1 else 's'}, mean entropy "
-            f"{row['entropy_mean']:.2f}{spread} nats on a {height} × {width} grid, a focus of "
-            f"{row['focus_area']:.1f} of {height * width} cells; {row['covered']:.0%} of a map is marked."
+            f"{of}: {row['maps']:,} {'map' if row['maps'] == 1 else 'maps'}, mean entropy {row['entropy_mean']:.2f}"
+            f"{spread} nats on a {height} × {width} grid, a focus of {row['focus_area']:.1f} of {height * width} "
+            f"cells; {row['covered']:.0%} of a map is marked."
         )
     if notes and facts.grid == (PAPER_GRID, PAPER_GRID):
         notes.append(
