@@ -66,28 +66,7 @@ class Detector:
         Raises:
             UserError: the file is missing, damaged, holds code, or is no checkpoint of this package.
         """
-        path = Path(path)
-        checkpoint = read_checkpoint(path, "give the best.ckpt of a run")
-        described = checkpoint.get("detector")
-        weights = checkpoint.get("state_dict")
-        if not isinstance(described, dict) or not isinstance(weights, dict):
-            raise UserError(f"{path} is not a detector of this package: give the best.ckpt of a run")
-        config, class_index = described.get("backbone"), described.get("class_index")
-        if not isinstance(config, dict) or class_index not in CAM_CLASSES:
-            raise UserError(f"{path} does not describe its network: give the best.ckpt of a run")
-        try:
-            # Its own weights come from this file; nothing else is fetched or opened.
-            backbone = Backbone(**config | {"pretrained": False, "weights_package": None, "checkpoint": None})
-        except Exception as error:  # timm and PyTorch fail in their own ways on values that describe no network
-            raise UserError(f"{path} does not describe a network of this package ({in_one_line(error, 200)})") from None
-        try:
-            backbone.load_state_dict(
-                {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
-            )
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"the weights in {path} do not fit the network it describes ({in_one_line(error, 200)})"
-            ) from None
+        backbone, class_index = read_network(Path(path))
         # The true class is not known of an image that is to be judged.
         return cls(backbone, "predicted" if class_index == "true" else class_index, device)
 
@@ -140,3 +119,32 @@ class Detector:
         detections = iter(self(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)) if pixels else [])
         for path, image in batch:
             yield (path, None, image) if isinstance(image, str) else (path, image, next(detections))
+
+
+def read_network(path: Path) -> tuple[Backbone, str]:
+    """The network in a run's checkpoint, with its weights, and whose CAM the run takes (``class_index``).
+
+    Nothing that the file names is imported or executed, see :meth:`Detector.from_checkpoint`, which raises the same.
+    """
+    checkpoint = read_checkpoint(path, "give the best.ckpt of a run")
+    described = checkpoint.get("detector")
+    weights = checkpoint.get("state_dict")
+    if not isinstance(described, dict) or not isinstance(weights, dict):
+        raise UserError(f"{path} is not a detector of this package: give the best.ckpt of a run")
+    config, class_index = described.get("backbone"), described.get("class_index")
+    if not isinstance(config, dict) or class_index not in CAM_CLASSES:
+        raise UserError(f"{path} does not describe its network: give the best.ckpt of a run")
+    try:
+        # Its own weights come from this file; nothing else is fetched or opened.
+        backbone = Backbone(**config | {"pretrained": False, "weights_package": None, "checkpoint": None})
+    except Exception as error:  # timm and PyTorch fail in their own ways on values that describe no network
+        raise UserError(f"{path} does not describe a network of this package ({in_one_line(error, 200)})") from None
+    try:
+        backbone.load_state_dict(
+            {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
+        )
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"the weights in {path} do not fit the network it describes ({in_one_line(error, 200)})"
+        ) from None
+    return backbone, class_index

@@ -4,17 +4,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from saliency_entropy.backbone import Backbone
-from saliency_entropy.cam import detector_cam
 from saliency_entropy.data import FaceBatch
-from saliency_entropy.functional import min_max, spatial_entropy
 from saliency_entropy.losses import LossSum, Prediction
 from saliency_entropy.metrics import SplitMetrics
+from saliency_entropy.scoring import predict_batch, score_columns
 
 
 class DetectorModule(pl.LightningModule):
@@ -51,14 +49,7 @@ class DetectorModule(pl.LightningModule):
         self.val_metrics = SplitMetrics(terms, human_terms)
 
     def forward(self, batch: FaceBatch) -> Prediction:
-        output = self.backbone(batch.image)
-        return Prediction(
-            logits=output.logits,
-            labels=batch.label,
-            maps=min_max(detector_cam(output, self.class_index, batch.label)),
-            human_maps=batch.human_map,
-            has_map=batch.has_map,
-        )
+        return predict_batch(self.backbone, batch, self.class_index)
 
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         prediction = self(batch)
@@ -83,20 +74,8 @@ class DetectorModule(pl.LightningModule):
         metrics.reset()
 
     def predict_step(self, batch: FaceBatch, batch_index: int) -> dict[str, Tensor]:
-        """One row an image for the score table: both logits, the CAM's entropy, its likeness to the human map."""
-        prediction = self(batch)
-        maps, human_maps = prediction.maps.flatten(1), prediction.human_maps.flatten(1)
-        centred = maps - maps.mean(dim=1, keepdim=True)
-        human_centred = human_maps - human_maps.mean(dim=1, keepdim=True)
-        missing = torch.where(prediction.has_map, 0.0, torch.nan)
-        return {
-            "row": batch.row,
-            "logit_real": prediction.logits[:, 0].float(),
-            "logit_synthetic": prediction.logits[:, 1].float(),
-            "cam_entropy": spatial_entropy(prediction.maps),
-            "cam_human_mse": (maps - human_maps).square().mean(dim=1) + missing,
-            "cam_human_correlation": nn.functional.cosine_similarity(centred, human_centred) + missing,
-        }
+        """The columns of the score table, and of each image its row in the manifest's."""
+        return {"row": batch.row} | score_columns(self(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.optimizer(self.backbone.parameters())

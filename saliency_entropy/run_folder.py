@@ -41,6 +41,12 @@ def study_folder(runs_dir: str, study: str) -> str:
     return str(Path(str(runs_dir)) / str(study))
 
 
+def check_name(key: str, name: str) -> None:
+    """Raises UserError if ``name``, the value of ``key``, cannot be the name of a file or folder."""
+    if not _SEGMENT.fullmatch(str(name)):
+        raise UserError(f"{key}={name!r} cannot name a folder: use letters, digits and . _ = , + @ -")
+
+
 def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
     """``runs_dir/study/method/seed<seed>``.
 
@@ -48,8 +54,7 @@ def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
         UserError: the study or the method cannot name a folder, or the seed is not a whole number from 0 on.
     """
     folder = study_folder(runs_dir, study)
-    if not _SEGMENT.fullmatch(str(method)):
-        raise UserError(f"method.name={method!r} cannot name a folder: use letters, digits and . _ = , + @ -")
+    check_name("method.name", method)
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed!r} is not a whole number from 0 to 4294967295")
     return str(Path(folder) / method / f"seed{seed}")
@@ -140,20 +145,29 @@ def save_config(folder: Path, config: DictConfig) -> None:
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
 
-def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
-    """Write a file whole or not at all: a reader, or a run that comes after a kill, never sees half of it."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file that takes ``path``'s place at the end: a reader, or a run that comes after a kill, never sees
+    half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        yield temporary
+        os.fsync(handle)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file whole or not at all; see :func:`written_whole`."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

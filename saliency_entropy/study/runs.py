@@ -166,7 +166,7 @@ def read_study(folder: Path) -> Study:
         UserError: there is no finished run; a file of a finished run is damaged; two runs were scored on different
             test images or trained with different generators.
     """
-    folders = _run_folders(folder)
+    folders = run_folders(folder)
     runs, left_out = [], []
     for run_folder in folders:
         result = finished_result(run_folder)
@@ -184,7 +184,8 @@ def read_study(folder: Path) -> Study:
     return Study(folder, runs, left_out + diverged, [*_files_left_out(runs), *_differing_configs(runs)])
 
 
-def _run_folders(study: Path) -> list[Path]:
+def run_folders(study: Path) -> list[Path]:
+    """The folders ``<study>/<method>/seed<seed>``, sorted; raises UserError if there is none."""
     if not study.is_dir():
         raise UserError(f"study={study} is not a folder; give the folder of a study, such as study=runs/demo")
     found = _seed_folders(study)

@@ -1,0 +1,25 @@
+"""Score every run of a study in one pass over the images: each is decoded once, whatever the number of runs.
+
+    python experiments/evaluate.py study=runs/demo
+    python experiments/evaluate.py study=runs/demo data=faces data.root=DIR set=other
+
+Writes scores/<set>.parquet of each run, a row an image. Interrupted, it goes on where it stopped; runs that are scored
+already are left as they are.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from saliency_entropy.commands import command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
+@command
+def main(cfg: DictConfig) -> None:
+    from saliency_entropy.evaluation import evaluate
+
+    evaluate(cfg)
+
+
+if __name__ == "__main__":
+    main()
