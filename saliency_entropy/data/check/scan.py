@@ -6,10 +6,10 @@ what is worked out of the pixels. All later checks use the tables made here, nev
 
 import hashlib
 import io
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -17,11 +17,12 @@ import imagehash
 import numpy as np
 import pandas as pd
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
-from saliency_entropy.data.human_maps import load_human_map, merged_map
-from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels
+from saliency_entropy.data.human_maps import merged_map, on_grid
+from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels, decode
 from saliency_entropy.data.manifest import Manifest, thread_count
+from saliency_entropy.data.svg_strokes import draw_svg
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
 
@@ -29,6 +30,7 @@ THUMBNAIL = 12  # pixels a side: shows where eyes, mouth and background are, and
 HASHED = 64  # pixels of the shorter side, at least, that are left of an image before it is hashed and averaged
 COVERED = 25  # of 255: what a map must exceed where it counts as marked
 SAME_ASPECT = 0.01  # by which the aspect ratios of an image and its map may differ, in fractions of the image's
+COLOURED = 16  # levels of 255 that two channels of a map differ by, where it is not grey
 # More than an image of LARGEST_PIXELS needs in any format: such a file is something else, not to be held in memory.
 LARGEST_BYTES = 5 * LARGEST_PIXELS
 CHUNK = 64  # rows a task: one of each would cost more than a look at a small image
@@ -54,6 +56,8 @@ IMAGE_FACTS = np.dtype(
 MAP_FACTS = np.dtype([("unusual", "S64"), ("annotators", np.int32), ("entropy", np.float32), ("covered", np.float32)])
 
 Progress = Callable[[int], object]
+# Of some rows: facts; thumbnails or maps; position -> problem.
+Part = tuple[np.ndarray, np.ndarray, dict[int, str]]
 
 
 @dataclass(frozen=True)
@@ -149,13 +153,20 @@ def scan_maps(
         binarise: see there.
         workers: see :func:`scan_images`.
         progress: see there; it counts images, not maps.
+
+    Returns:
+        A map that cannot be used raises nothing, see :attr:`MapScan.facts`.
+
+    Raises:
+        UserError: ``blur`` or ``binarise`` is out of range.
     """
-    table = manifest.table.loc[manifest.table["human_map"] != "", ["path", "human_map"]]
+    has_map = manifest.table["human_map"] != ""
+    table = manifest.table.loc[has_map, ["path", "human_map"]]
     facts = np.zeros(len(table), MAP_FACTS)
     maps = np.zeros((len(table), *grid), np.float32)
     problems: dict[int, str] = {}
     start = 0
-    items = table.to_numpy(dtype=object)
+    items = list(table.itertuples(index=False, name=None))
     for some, arrays, why in _in_processes(_MapTask(manifest, grid, blur, binarise), items, workers):
         stop = start + len(some)
         facts[start:stop], maps[start:stop] = some, arrays
@@ -163,10 +174,10 @@ def scan_maps(
         start = stop
         if progress:
             progress(len(some))
+    # Not in the processes: torch may hang in one that was forked from a process in which it ran.
+    facts["entropy"] = spatial_entropy(torch.from_numpy(maps)).numpy()
+    facts["entropy"][list(problems)] = np.nan
     return MapScan(_table(facts, problems, table.index), maps)
-
-
-Part = tuple[np.ndarray, np.ndarray, dict[int, str]]
 
 
 @dataclass(frozen=True)
@@ -197,20 +208,20 @@ class _MapTask:
 
     def __call__(self, items: Sequence[tuple[str, str]]) -> Part:
         facts = np.zeros(len(items), MAP_FACTS)
-        facts["entropy"] = facts["covered"] = np.nan
+        facts["covered"] = np.nan
         maps = np.zeros((len(items), *self.grid), np.float32)
         problems = {}
-        for at, (_, cell) in enumerate(items):
+        for at, (path, cell) in enumerate(items):
             files = self.manifest.map_files(cell)
             facts[at]["annotators"] = len(files)
             try:
-                maps[at] = load_human_map(files, self.grid, self.blur, self.binarise)
                 merged = merged_map(files, self.blur, self.binarise)
+                maps[at] = on_grid(merged, self.grid, "; ".join(map(str, files)))
+                facts[at]["unusual"] = _unusual_map(self.manifest.file(path), files)
             except UserError as error:
                 problems[at] = str(error)
                 continue
             facts[at]["covered"] = (np.asarray(merged) > COVERED).mean()
-            facts[at]["entropy"] = spatial_entropy(torch.from_numpy(maps[at : at + 1])).item()
         return facts, maps, problems
 
 
@@ -242,7 +253,8 @@ def _look(file: DataFile, facts: np.void) -> np.ndarray:
     try:
         with file.open("rb") as opened, Image.open(opened, formats=FORMATS) as image:
             _header_facts(image, facts)
-            image = ImageOps.exif_transpose(image)
+            if facts["orientation"] != 1:
+                ImageOps.exif_transpose(image, in_place=True)
             return _pixel_facts(image if image.mode == "RGB" else image.convert("RGB"), facts)
     except Exception:
         check_pixels(file)  # whatever Pillow raises of a damaged file, this says it in a sentence
@@ -301,6 +313,43 @@ def _pixel_facts(image: Image.Image, facts: np.void) -> np.ndarray:
     return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
 
 
+def _unusual_map(image: DataFile, files: Sequence[DataFile]) -> str:
+    """The words of a map that can be used."""
+    layers = [draw_svg(file) if file.suffix.lower() == ".svg" else decode(file, "RGBA") for file in files]
+    of_image = _upright_size(image)
+    words = {
+        "colour": any(layer.mode == "RGBA" and _coloured(layer) for layer in layers),
+        "other aspect": of_image is not None and any(_other_aspect(layer.size, of_image) for layer in layers),
+        "several annotators": len(files) > 1,
+    }
+    return ";".join(word for word, found in words.items() if found)
+
+
+def _upright_size(file: DataFile) -> tuple[int, int] | None:
+    """Width and height as a viewer shows them; None if the file cannot be used, which the scan of the images says."""
+    try:
+        check_header(file)
+        with file.open("rb") as opened, Image.open(opened, formats=FORMATS) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+            return image.size[::-1] if turned else image.size
+    except Exception:  # Pillow raises almost anything of a damaged file
+        return None
+
+
+def _other_aspect(size: tuple[int, int], of_image: tuple[int, int]) -> bool:
+    return abs(size[0] * of_image[1] / (size[1] * of_image[0]) - 1) > SAME_ASPECT
+
+
+def _coloured(layer: Image.Image) -> bool:
+    """Whether taking its grey values loses something, as of a heat map; a stroke layer is its opacity."""
+    *colours, alpha = layer.split()
+    low, high = alpha.getextrema()
+    if low < high:
+        return False
+    pairs = zip(colours, colours[1:] + colours[:1], strict=True)
+    return any(ImageChops.difference(*pair).getextrema()[1] > COLOURED for pair in pairs)
+
+
 _task: Callable[[Sequence[object]], Part]
 
 
@@ -317,13 +366,19 @@ def _in_processes(
     task: Callable[[Sequence[object]], Part], items: Sequence[object], workers: int | None
 ) -> Iterator[Part]:
     """``task`` of every :data:`CHUNK` items in turn."""
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    chunks = [list(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
     workers = min(workers or thread_count(), len(chunks))
     if workers <= 1:
         yield from map(task, chunks)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context(), _take, (task,)) as pool:
-        yield from pool.map(_run, chunks)
+    try:
+        with ProcessPoolExecutor(workers, initializer=_take, initargs=(task,)) as pool:
+            yield from pool.map(_run, chunks)
+    except BrokenProcessPool:
+        raise UserError(
+            f"one of the {workers} processes that read the files was killed, most likely because memory ran out; set "
+            "workers to a smaller number"
+        ) from None
 
 
 def _table(facts: np.ndarray, problems: dict[int, str], index: pd.Index) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def audit_shortcuts(table: pd.DataFrame, scan: ImageScan, seed: int = 0, most_im
         - ``note``: why there is no figure, or of how many images these were drawn; "" otherwise.
     """
     facts = scan.facts.loc[table.index]
-    thumbnails = scan.thumbnails.reshape(len(scan.thumbnails), -1)[scan.facts.index.get_indexer(table.index)]
+    at = scan.facts.index.get_indexer(table.index)
     counts = (facts["problem"] == "") & ~facts.assign(label=table["label"])[["content", "label"]].duplicated()
     synthetic = (table["label"] == "synthetic").to_numpy()
     rows = []
@@ -74,7 +74,7 @@ def audit_shortcuts(table: pd.DataFrame, scan: ImageScan, seed: int = 0, most_im
             auroc = np.nan
             if fewest >= FEWEST:
                 columns = CATEGORIES.get(shortcut) or NUMBERS.get(shortcut)
-                known = facts[columns].iloc[places] if columns else thumbnails[places].astype(np.float32)
+                known = facts[columns].iloc[places] if columns else scan.thumbnails[at[places]].reshape(len(places), -1)
                 auroc = _auroc(_model(shortcut, seed), known, synthetic[places], seed)
             rows.append((split, generator, shortcut, auroc, len(places), auroc > WARN, note))
     return pd.DataFrame(rows, columns=["split", "generator", "shortcut", "auroc", "images", "warn", "note"])
