@@ -20,6 +20,12 @@ from saliency_entropy.study.statistics import (
 from saliency_entropy.study.tables import MEASURES, Measures
 
 COMPARISON_COLUMNS = ["method", "title", "against", "against_title", "seeds", "seeds_against", "pairs"]
+# What a comparison by seed and one of independent seeds consist of.
+PAIRED_COLUMNS = ["difference", "low", "high", "p", "p_holm", "both_low", "both_high", "g_paired"]
+INDEPENDENT_COLUMNS = [
+    "welch_difference", "welch_low", "welch_high", "welch_p", "welch_p_holm", "g",
+    "improvement", "improvement_low", "improvement_high",
+]  # fmt: skip
 
 
 def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
@@ -69,11 +75,11 @@ def comparison_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame
         covariance: as for :func:`spread_table`.
 
     Returns:
-        :data:`COMPARISON_COLUMNS` (``seeds`` of either method, ``pairs`` in common); paired by seed:
-        ``difference, low, high`` (95 % interval by Student's t), ``p, p_holm, both_low, both_high`` (95 % interval
-        over seeds and test images) and ``g_paired``; with seeds as independent samples: ``welch_difference, welch_low,
-        welch_high, welch_p, welch_p_holm, g``, and ``improvement, improvement_low, improvement_high``, the
-        probability that a seed of ``method`` is above one of ``against``. NaN where there is nothing to say.
+        :data:`COMPARISON_COLUMNS` (``seeds`` of either method, ``pairs`` in common). :data:`PAIRED_COLUMNS`, by the
+        seeds in common: difference, its 95 % interval and p by Student's t, its interval over seeds and test images
+        (``both``), effect size. :data:`INDEPENDENT_COLUMNS`, by all seeds of either: the same by Welch's t, effect
+        size, and the probability that a seed of ``method`` is above one of ``against``. NaN where there is nothing to
+        say.
         Holm's correction is made twice: for the comparisons with cross-entropy, and for all others.
     """
     groups = {

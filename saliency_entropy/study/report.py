@@ -184,14 +184,14 @@ def shown_comparisons(measures: Measures, covariance: np.ndarray, compared: pd.D
             ShownTable(
                 "comparisons",
                 "Comparisons between methods, paired by seed",
-                compared,
+                compared[comparisons.COMPARISON_COLUMNS + comparisons.PAIRED_COLUMNS],
                 comparisons.shown_paired(compared),
                 comparisons.paired_notes(compared, measures.measure),
             ),
             ShownTable(
                 "comparisons_independent",
                 "Comparisons between methods, seeds taken as independent",
-                compared,
+                compared[comparisons.COMPARISON_COLUMNS + comparisons.INDEPENDENT_COLUMNS],
                 comparisons.shown_unpaired(compared),
                 comparisons.unpaired_notes(measures.measure),
             ),
