@@ -1,9 +1,9 @@
 """How far an AUROC would move with other seeds, with other test images, and with both.
 
 Seeds are resampled. Images are not: weighing 700,000 ranked images anew in each of 1,000 resamples of each of 60 runs
-takes ten minutes, and binned scores would lose that all runs judged the same images. DeLong's covariance of the AUROCs says what
-such a bootstrap would find, exact in the limit of many resamples but for a part of 1 / (number of images), from one
-sort of each run's scores. It holds for the mean and for the difference of any runs, with the images in common.
+takes ten minutes, and binned scores would lose that all runs judged the same images. DeLong's covariance of the AUROCs
+says what such a bootstrap would find, exact in the limit of many resamples but for a part of 1 / (number of images),
+from one sort of each run's scores. It holds for the mean and for the difference of any runs, with the images in common.
 """
 
 from typing import NamedTuple
