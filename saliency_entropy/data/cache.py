@@ -276,7 +276,7 @@ class _Build:
         """Whether a chunk is there now; False if another process is making it."""
         if self._there(place):
             return True
-        lock = FileLock(place.path.with_suffix(".lock"), blocking=False)
+        lock = FileLock(place.path.with_suffix(".lock"), mode=0o644, blocking=False)
         with self.cache.writing():
             place.path.parent.mkdir(mode=0o755, exist_ok=True)
             try:

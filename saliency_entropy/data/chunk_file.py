@@ -59,7 +59,7 @@ def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Chunk | N
             end = json.loads(file.read())
             broken = {int(place): str(reason) for place, reason in end["broken"].items()}
             return Chunk(start, broken, bool(end["unreadable"]), (status.st_ino, status.st_mtime_ns))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedChunk:
         raise
