@@ -118,8 +118,20 @@ def test_shards_hold_the_table_and_the_bytes_of_the_folder(root: Path, manifest:
     assert again.where(0) == manifest.where(0)
 
 
-@pytest.mark.parametrize("options", [{"in_memory": True}, {"in_memory": False}, {"in_memory": False, "num_workers": 2}])
-def test_the_batches_are_those_of_the_folder(root: Path, output: Path, options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache": "memory"},
+        {"cache": "disk", "cache_folder": "cache"},
+        {"cache": "none", "num_workers": 0},
+        {"cache": "none", "num_workers": 2},
+    ],
+)
+def test_the_batches_are_those_of_the_folder(
+    root: Path, output: Path, options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def batches(source: Callable[[], Manifest], **options: object) -> list[FaceBatch]:
         data = FaceDataModule(
             "made-up", source, image_size=16, interpolation="bilinear", batch_size=5, seed=3, map_size=GRID, **options
@@ -132,7 +144,7 @@ def test_the_batches_are_those_of_the_folder(root: Path, output: Path, options: 
             epochs += list(train)
         return epochs + [batch for loader in data.predict_dataloader() for batch in loader]
 
-    folder = batches(partial(read_manifest, root / "manifest.csv"))
+    folder = batches(partial(read_manifest, root / "manifest.csv"), num_workers=0)
     assert [len(batch.row) for batch in folder] == [5, 5, 2, 5, 5, 2, 5, 1, 5, 1]
     assert torch.cat([batch.has_map for batch in folder]).sum() == 9
     for one, other in zip(folder, batches(partial(read_shards, [output]), **options), strict=True):
