@@ -1,6 +1,8 @@
 """Decoding: the numbers of the transforms, and a clear refusal of everything that is not an image to train on."""
 
+import errno
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image, ImageFile
 from torchvision.transforms import InterpolationMode, Resize
 
-from saliency_entropy.data.images import check_header, load_image
+from saliency_entropy.data.images import UnreadableFile, check_header, load_image
 from saliency_entropy.errors import UserError
 
 
@@ -53,6 +55,48 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     pixels = noise(8, 8)
     path = saved(tmp_path / "a.png", pixels, exif=exif)
     np.testing.assert_array_equal(load_image(path, 8), np.rot90(pixels, -1))
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_of_every_format(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"exif": exif, **({"lossless": True} if suffix == "webp" else {})}
+    path = saved(tmp_path / f"a.{suffix}", noise(8, 8), **options)
+    with Image.open(path) as image:
+        stored = np.asarray(image.convert("RGB"))
+    # What the EXIF standard says of the 0th row and column of the stored image.
+    upright = [
+        stored, stored[:, ::-1], stored[::-1, ::-1], stored[::-1], stored.swapaxes(0, 1), np.rot90(stored, -1),
+        stored[::-1, ::-1].swapaxes(0, 1), np.rot90(stored),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(load_image(path, 8), upright[orientation - 1])
+
+
+def test_an_orientation_in_xmp(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", noise(8, 8), xmp=XMP)
+    with Image.open(path) as image:
+        stored = np.asarray(image)
+    np.testing.assert_array_equal(load_image(path, 8), np.rot90(stored, -1))
+
+
+def test_an_orientation_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = noise(8, 8)
+    content = saved(tmp_path / "a.png", pixels).read_bytes()
+    end = content.index(b"IEND") - 4
+    behind = chunk(b"eXIf", exif.tobytes()[6:])
+    (tmp_path / "a.png").write_bytes(content[:end] + behind + content[end:])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png", 8), np.rot90(pixels, -1))
+
+
+def test_an_array_can_be_written_to(tmp_path: Path) -> None:
+    assert load_image(saved(tmp_path / "a.png", noise(8, 8)), 8).flags.writeable
 
 
 def test_other_modes_become_rgb(tmp_path: Path) -> None:
@@ -211,3 +255,45 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "open", no)
     refused(path, r"may not be read \(permission denied\)")
+
+
+@pytest.mark.parametrize("locked", ["file", "folder"])
+def test_no_permission_of_a_file_or_its_folder(tmp_path: Path, locked: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = saved(folder / "a.png", noise(8, 8))
+    (path if locked == "file" else folder).chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)  # root may read everything
+        refused(path, r"may not be read \(permission denied\)")
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_fails_is_not_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    path = saved(tmp_path / "a.png", noise(64, 64))
+
+    class Failing(io.BytesIO):
+        def read(self, size: int = -1) -> bytes:
+            if self.tell() > 1000:
+                raise OSError(number, os.strerror(number))
+            return super().read(size)
+
+    content = path.read_bytes()
+    monkeypatch.setattr(Path, "open", lambda *_: Failing(content))
+    with pytest.raises(UnreadableFile, match=rf"cannot be read \({os.strerror(number)}\); try again"):
+        load_image(path, 8)
+
+
+def test_what_lies_in_the_content_is_no_failure_to_read(tmp_path: Path) -> None:
+    for content in (b"", b"<html>", png(tmp_path)[:2000]):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            load_image(tmp_path / "a.png", 8)
+        assert type(caught.value) is UserError
+    with pytest.raises(UnreadableFile):
+        load_image(tmp_path / "missing.png", 8)
