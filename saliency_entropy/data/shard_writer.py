@@ -161,13 +161,14 @@ def _carry_out(plan: _Plan, output: Path) -> None:
 def _begin(plan: _Plan, output: Path) -> None:
     path = output / PLAN
     text = json.dumps({"version": VERSION, "shards": len(plan.shards), "sha256": plan.digest}) + "\n"
-    if not path.exists():
-        write_atomically(path, text)
-    elif path.read_bytes() != text.encode():
+    if path.exists() and path.read_bytes() == text.encode():
+        return
+    if any(output.glob("*.tar")) or (output / MANIFEST).exists():
         raise UserError(
             f"output={output} holds shards of other data (other rows, or files of other sizes or times) or of another "
             "shard_megabytes; set it to another folder, or delete those"
         )
+    write_atomically(path, text)
 
 
 def _write_shard(plan: _Plan, path: Path, rows: range) -> None:

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -344,6 +346,9 @@ def test_too_little_room(manifest: Manifest, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"the shards need 0\.\d\d GB, but only 0\.00 GB are free there"):
         write_shards(manifest, tmp_path / "new", 1)
     assert not tars(tmp_path / "new")
+    monkeypatch.undo()
+    write_shards(manifest, tmp_path / "new", 2)  # no shard of another size is there
+    assert len(tars(tmp_path / "new")) == 1
 
 
 def test_a_full_disk_leaves_no_half_shard(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,6 +398,13 @@ def test_the_command(root: Path, tmp_path: Path) -> None:
     ]
     assert len(read_shards(tmp_path / "out").table) == 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+
+
+@pytest.mark.parametrize("data", [path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")])
+def test_every_data_set_can_be_written(data: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("shards", [f"data={data}", "++data.root=DIR", "++data.source.folders=[DIR]"])
+    assert callable(instantiate(cfg.data.source))  # it needs nothing that only training has
 
 
 def test_the_options_are_those_of_a_folder() -> None:
