@@ -44,8 +44,10 @@ def test_a_confidence_of_one_lies_in_the_last_bin():
 
 
 def test_a_tie_is_a_verdict_of_real():
-    assert expected_calibration_error(np.zeros(2), np.array([False, False])) == pytest.approx(0.5)
-    assert expected_calibration_error(np.zeros(2), np.array([True, True])) == pytest.approx(0.5)
+    """In one bin with an image of confidence 0.52, which is right."""
+    differences = np.array([0, logit(0.52)])
+    assert expected_calibration_error(differences, np.array([False, True])) == pytest.approx(1 - 0.51)
+    assert expected_calibration_error(differences, np.array([True, True])) == pytest.approx(0.51 - 0.5)
 
 
 def test_calibration_error_of_what_is_not_finite():

@@ -234,6 +234,21 @@ def test_a_column_that_some_runs_lack_is_named(tmp_path):
     )
 
 
+def test_one_group_alone_has_no_mean_of_groups(tmp_path):
+    """Of the people from b, too few are real for an AUROC or BPCER."""
+    images = scored_images()
+    images["country"] = np.where((images["label"] == "real") | (images.index % 2 == 0), "a", "b")
+    images.loc[images[images["label"] == "real"].index[:29], "country"] = "b"
+    write_run(tmp_path, "droid", 0, images=images)
+    measures = tables.measure(read_study(tmp_path))
+    row = error_tables.group_table(measures).set_index(["column", "group"]).loc[("country", "(mean of the groups)")]
+    assert np.isnan(row["auroc_mean"])
+    assert np.isnan(row["bpcer_mean"])
+    own = measures.groups.set_index(["column", "group"]).loc["country"]
+    assert row["apcer_mean"] == pytest.approx(own["apcer"].mean())
+    assert list(own["bpcer"].isna()) == [False, True]
+
+
 def test_groups_of_numbers(tmp_path):
     """20 and 30 years; those without an age make the column one of floats."""
     write_run(tmp_path, "droid", 0, images=scored_images().assign(age=[20, 30, np.nan, 30] * 65))
