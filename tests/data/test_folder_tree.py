@@ -5,15 +5,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 
 from saliency_entropy.data.folder_tree import folder_tree
 from saliency_entropy.data.manifest import check_files, file_problems
 from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import register_resolvers
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def made(root: Path, *names: str) -> Path:
@@ -172,16 +174,12 @@ def test_config(tmp_path: Path) -> None:
             Image.linear_gradient("L").save(path)
     (tmp_path / "maps").mkdir()
     Image.linear_gradient("L").save(tmp_path / "maps" / "2.png")
-    cfg = OmegaConf.create(
-        {
-            "backbone": {"image_size": 32, "interpolation": "bilinear"},
-            "protocol": {"batch_size": 2, "skip_last_batch_of_one": False},
-            "seed": 0,
-            "data": OmegaConf.load(CONF / "folder.yaml"),
-        }
-    )
-    assert cfg.data.source.maps is None
-    cfg.data.root, cfg.data.source.maps = str(tmp_path), ["maps"]
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = ["data=folder", f"data.root={tmp_path}", f"runs_dir={tmp_path}/runs", "backbone=tiny"]
+        assert compose("train", overrides).data.source.maps is None
+        cfg = compose("train", [*overrides, "data.source.maps=[maps]"])
     data = instantiate(cfg.data, map_size=(2, 2), _convert_="all")
     data.setup()
     assert data.name == "folder"
