@@ -164,9 +164,11 @@ def print_summary(report: DataReport) -> None:
 
 
 def _terminal_table(table: ShownTable) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name, words in zip(table.cells, table.word_columns, strict=True):
-        shown.add_column(Text(name), justify="left" if words else "right", overflow="fold")
+        # Headings of numbers are a word a line: rich would rather break names.
+        heading = Text(name) if words else Text(name.replace(" ", "\n"))
+        shown.add_column(heading, justify="left" if words else "right", overflow="fold")
     for row in table.cells.itertuples(index=False):
         # Text, not str: a name in [brackets] would be read as a style.
         shown.add_row(*map(Text, row))

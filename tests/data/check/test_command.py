@@ -340,6 +340,8 @@ def test_no_line_of_the_summary_is_longer_than_100_columns(own_faces: Path, run)
     summary = run(own_faces).out.partition("\nImages\n")[2].partition("\nwritten: ")[0]
     assert "a_folder_of_some_length" in summary
     assert max(map(len, summary.splitlines())) <= 100
+    # And nothing is cut off: the last column of the widest table.
+    assert re.search(r"Thumbnail *$", summary, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
