@@ -23,6 +23,7 @@ from saliency_entropy.data.manifest import (
     check_files,
     file_problems,
     listing,
+    refuse_broken,
     thread_count,
 )
 from saliency_entropy.errors import UserError
@@ -206,11 +207,9 @@ class FaceDataModule(pl.LightningDataModule):
             if split not in self._datasets:
                 prepared[split], of_split = self._prepare(split)
                 broken += of_split
-        if broken and not self.skip_broken:
-            raise UserError(
-                f"{self.manifest.origin}: {len(broken)} {'file' if len(broken) == 1 else 'files'} cannot be used: "
-                f"{_shown(self.manifest, broken)} (data.skip_broken=true trains without them)"
-            )
+        if not self.skip_broken:
+            remedy = "data.skip_broken=true does without them"
+            refuse_broken(self.manifest, [(row, why) for row, _, why in broken], remedy)
         if broken:
             self.manifest = self._without(self.manifest, broken)
             _require_splits(self.manifest)
@@ -241,7 +240,7 @@ class FaceDataModule(pl.LightningDataModule):
         log.warning(
             "%s: %d %s cannot be used and %s left out (data.skip_broken=true): %s",
             manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")),
-            _shown(manifest, broken),
+            listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken)),
         )  # fmt: skip
         table.loc[[row for row, column, _ in broken if column == "human_map"], "human_map"] = ""
         return replace(manifest, table=table.drop(index=[row for row, column, _ in broken if column == "path"]))
@@ -319,10 +318,6 @@ def _require_splits(manifest: Manifest) -> None:
                 f"{manifest.origin}: split {split} has no {what}; a study needs train, val and test images, of both "
                 "classes in train and val"
             )
-
-
-def _shown(manifest: Manifest, broken: list[tuple[int, str, str]]) -> str:
-    return listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken))
 
 
 def _with_template_maps(manifest: Manifest) -> Manifest:

@@ -1,6 +1,6 @@
 """The table that lists a data set: one row an image.
 
-Reading a manifest checks the table only; :func:`check_files` looks at the disk, :func:`broken_images` into the files.
+Reading a manifest checks the table only; :func:`check_files` looks at the disk, but into no file.
 Every check names all the rows that fail it, and all checks of a kind are made at once, so that a data set is mended
 in a few rounds, not row by row.
 """
@@ -12,14 +12,12 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from saliency_entropy.data.human_maps import load_human_map
-from saliency_entropy.data.images import DataFile, check_header, check_pixels
+from saliency_entropy.data.images import DataFile
 from saliency_entropy.data.table_file import listing, read_fields, read_parquet
 from saliency_entropy.errors import UserError
 
@@ -313,66 +311,13 @@ def check_files(manifest: Manifest) -> None:
         raise UserError("\n".join(sentences))
 
 
-def broken_images(
-    manifest: Manifest,
-    split: str,
-    decode: bool,
-    grid: tuple[int, int],
-    workers: int | None = None,
-    maps: bool = True,
-    blur: float = 0.0,
-    binarise: float | None = None,
-) -> list[tuple[int, str]]:
-    """Open every image and human map of a split before they are needed.
-
-    Args:
-        manifest: what to look at.
-        split: ``train``, ``val`` or ``test``.
-        decode: decode every pixel (finds truncated files and constant maps), or read the headers only (a few times
-            faster). A map that is drawn, an SVG, has none and is decoded in any case.
-        grid: ``(h, w)``, the CAM grid, on which no human map may be constant, in cells.
-        workers: threads; all cores that this process may use, if not given.
-        maps: look at the human maps, too.
-        blur: of the human maps, see :func:`~saliency_entropy.data.human_maps.merged_map`.
-        binarise: see there.
-
-    Returns:
-        (row, reason) of each image and human map that cannot be used, sorted.
-    """
-    table = manifest.split(split)
-
-    def check(column: str, cell: str) -> None:
-        if column == "path":
-            (check_pixels if decode else check_header)(manifest.file(cell))
-            return
-        files = manifest.map_files(cell)
-        if decode or any(file.suffix.lower() == ".svg" for file in files):
-            load_human_map(files, grid, blur, binarise)
-        else:
-            for file in files:
-                check_header(file)
-
-    def reason(column: str, cell: str) -> str | None:
-        try:
-            check(column, cell)
-        except UserError as error:
-            return str(error)
-        return None
-
-    broken = []
-    for column in ("path", "human_map") if maps else ("path",):
-        cells = table[column][table[column] != ""]
-        reasons = each(partial(reason, column), cells, workers or thread_count())
-        broken += [(row, why) for row, why in zip(cells.index, reasons, strict=True) if why]
-    return sorted(broken)
-
-
-def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]]) -> None:
-    """Raises UserError naming all of these (row, reason); nothing if there is none."""
+def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str = "") -> None:
+    """Raises UserError naming all of these (row, reason), and the remedy; nothing if there is none."""
     if broken:
         raise UserError(
             f"{manifest.origin}: {len(broken)} {'file' if len(broken) == 1 else 'files'} cannot be used: "
-            + listing(f"{manifest.where(row)}: {why}" for row, why in broken)
+            + listing(f"{manifest.where(row)}: {why}" for row, why in sorted(broken))
+            + (f"; {remedy}" if remedy else "")
         )
 
 

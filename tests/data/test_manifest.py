@@ -4,7 +4,6 @@ import os
 import re
 import resource
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from PIL import Image
 
 from saliency_entropy.data.manifest import (
     Manifest,
-    broken_images,
     check_files,
     complete,
     file_problems,
@@ -414,8 +412,6 @@ def test_files_in_an_archive(tmp_path: Path) -> None:
         (1, "path", "'in/b.png', is in no shard"),
         (0, "human_map", "'in/c.png', is in no shard"),
     ]
-    manifest.table["human_map"] = ""
-    assert broken_images(replace(manifest, table=manifest.table[:1]), "train", decode=True, grid=(2, 2)) == []
 
 
 def test_links_out_of_the_root(tmp_path: Path) -> None:
@@ -437,49 +433,15 @@ def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
     check_files(listed(tmp_path / "link", "a.png"))
 
 
-def test_all_broken_images_and_maps_in_one_message(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png", "c.png", "map.png"):
-        image(tmp_path / name, size=64)
-    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:-5000])
-    (tmp_path / "c.png").write_text("no image")
-    Image.new("L", (8, 8)).save(tmp_path / "map.png")
-    manifest = listed(tmp_path, "b.png", "a.png", "c.png")
-    manifest.table.loc[1, "human_map"] = "map.png"
+def test_all_broken_files_in_one_message(tmp_path: Path) -> None:
+    manifest = listed(tmp_path, *map(str, range(30)))
     with pytest.raises(UserError) as caught:
-        refuse_broken(manifest, broken_images(manifest, "train", decode=True, grid=(2, 2)))
-    message = str(caught.value)
-    assert "manifest.csv: 3 files cannot be used: row 2: " in message
-    assert re.search(r"row 2: \S+/b\.png is truncated or damaged .*; row 3: \S+/map\.png is a constant map", message)
-    assert re.search(r"row 4: \S+/c\.png is not an image in a known format", message)
-
-    ((row, why),) = broken_images(manifest, "train", decode=False, grid=(2, 2), workers=1)
-    assert row == 2
-    assert "c.png is not an image" in why
-    with pytest.raises(UserError, match="1 file cannot be used: row 4"):
-        refuse_broken(manifest, [(row, why)])
-    assert broken_images(manifest, "val", decode=True, grid=(2, 2)) == []
+        refuse_broken(manifest, [(row, f"{row} is torn") for row in reversed(range(21))], "mend them")
+    assert "manifest.csv: 21 files cannot be used: row 2: 0 is torn; row 3: 1 is torn; " in str(caught.value)
+    assert str(caught.value).endswith("row 21: 19 is torn; and 1 more; mend them")
+    with pytest.raises(UserError, match=r"1 file cannot be used: row 4: torn$"):
+        refuse_broken(manifest, [(2, "torn")])
     refuse_broken(manifest, [])
-
-
-def test_maps_of_several_annotators_are_opened(tmp_path: Path) -> None:
-    for name in ("a.png", "m1.png", "m2.png"):
-        image(tmp_path / name, size=64)
-    (tmp_path / "m.svg").write_text("no SVG")
-    (tmp_path / "text.png").write_text("no image")
-    for cell, wrong in (("m1.png;m2.png", None), ("m1.png;text.png", "text.png"), ("m1.png;m.svg", "m.svg")):
-        for decode in (True, False):
-            broken = broken_images(listed(tmp_path, "a.png", human_map=cell), "train", decode, (2, 2))
-            assert [row for row, _ in broken] == [0] * (wrong is not None)
-            assert all(wrong in why for _, why in broken)
-            assert broken_images(listed(tmp_path, "a.png", human_map=cell), "train", decode, (2, 2), maps=False) == []
-
-
-def test_maps_are_opened_as_they_will_be_used(tmp_path: Path) -> None:
-    image(tmp_path / "a.png")
-    Image.fromarray(np.array([[255, 0], [0, 0]], dtype=np.uint8)).save(tmp_path / "m.png")
-    manifest = listed(tmp_path, "a.png", human_map="m.png")
-    assert broken_images(manifest, "train", decode=True, grid=(2, 2)) == []
-    assert broken_images(manifest, "train", decode=True, grid=(2, 2), blur=0.5, binarise=0.001) != []
 
 
 # At the size of the paper's data.
