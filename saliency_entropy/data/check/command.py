@@ -31,7 +31,7 @@ from saliency_entropy.data.check.page import (
     shown_tables,
 )
 from saliency_entropy.data.check.scan import ImageScan, MapScan, scan_images, scan_maps
-from saliency_entropy.data.check.shortcuts import audit_shortcuts
+from saliency_entropy.data.check.shortcuts import FEWEST, audit_shortcuts
 from saliency_entropy.data.manifest import Manifest, file_problems
 from saliency_entropy.data.table_file import SHOWN
 from saliency_entropy.errors import UserError
@@ -49,7 +49,7 @@ IMAGES_PICTURED = 4  # of one group
 # option -> its least and its greatest value; the greatest contact sheets make a page of some 30 MB of 30 kinds
 RANGES = {
     "grid": (2, 64),
-    "most_images": (1, None),
+    "most_images": (2 * FEWEST, None),
     "contact_sheet_images": (0, 50),
     "seed": (0, 2**32 - 1),
     "workers": (1, None),

@@ -64,7 +64,6 @@ def run(tmp_path: Path, capsys) -> Callable[..., Checked]:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             where = [f"data={data}", f"data.root={root}", f"output={tmp_path}/out", "workers=1"]
-            where += ["most_images=10"]  # too few for the audit of shortcuts, which takes seconds
             config = compose("check", [*where, *overrides])
         code: object = 0
         try:
@@ -118,23 +117,39 @@ def test_good_data_and_what_is_in_it(faces: Path, run) -> None:
     assert all(finding["severity"] == "warning" for finding in content["findings"])
 
 
-def test_the_average_map_is_that_of_the_maps(own_faces: Path, run) -> None:
-    # One white cell of a 7 x 7 map that Pillow has nothing to resize in.
-    cells = np.zeros((7, 7), np.uint8)
-    cells[2, 3] = 255
-    root = own_faces
-    lines = (root / "manifest.csv").read_text().splitlines()
-    kept = [lines[0]] + [re.sub(r"maps/\S+\.png", "", line) for line in lines[1:]]
-    kept[1] = lines[1]
-    (root / "manifest.csv").write_text("\n".join(kept) + "\n")
+def keep_one_map(root: Path, cells: np.ndarray) -> None:
+    """Leave the human map of the first image alone, which is real, with these grey values."""
+    header, first, *others = (root / "manifest.csv").read_text().splitlines()
+    others = [re.sub(r"maps/\S+\.png", "", line) for line in others]
+    (root / "manifest.csv").write_text("\n".join([header, first, *others]) + "\n")
     Image.fromarray(cells).save(root / "maps" / "train_0.png")
-    maps = run(root).content["human_maps"]
-    assert maps["average"][""] == (cells / 255).tolist()
-    (whole, real) = maps["statistics"]
+
+
+def test_the_statistics_of_a_map_of_one_cell(own_faces: Path, run) -> None:
+    cells = np.zeros((7, 7), np.uint8)  # the size of the grid: there is nothing to resize
+    cells[2, 3] = 255
+    keep_one_map(own_faces, cells)
+    maps = run(own_faces).content["human_maps"]
+    assert maps["average"][""] == maps["average"]["real"] == (cells / 255).tolist()
+    whole, real = maps["statistics"]
     assert (whole["label"], real["label"], whole["maps"]) == ("", "real", 1)
     assert whole["entropy_mean"] == pytest.approx(0, abs=1e-6)
+    assert whole["focus_area"] == pytest.approx(1)
     assert whole["entropy_std"] is None
     assert whole["covered"] == pytest.approx(1 / 49)
+
+
+def test_maps_are_prepared_as_in_training(own_faces: Path, run) -> None:
+    cells = np.zeros((7, 7), np.uint8)
+    cells[2, 3], cells[5, 5] = 255, 85
+    keep_one_map(own_faces, cells)
+    plain = run(own_faces).content["human_maps"]["statistics"][0]
+    # 3/4 and 1/4 of the whole: 0.75 ln(4/3) + 0.25 ln 4 = 0.562335 nats.
+    assert plain["entropy_mean"] == pytest.approx(0.562335, abs=1e-5)
+    halved = run(own_faces, "data.human_maps.binarise=0.3").content["human_maps"]["statistics"][0]
+    assert halved["entropy_mean"] == pytest.approx(np.log(2), abs=1e-5)
+    blurred = run(own_faces, "data.human_maps.blur=0.2").content["human_maps"]["statistics"][0]
+    assert blurred["entropy_mean"] > 2.0
 
 
 def test_a_damaged_data_set(own_faces: Path, run) -> None:
@@ -256,7 +271,7 @@ def test_a_shortcut_is_found_and_flagged(tmp_path: Path, run) -> None:
         name, label = (f"{number}.png", "synthetic") if number % 2 else (f"{number}.jpg", "real")
         noise(number).save(root / name)
         add(root, name, label, "train", "gan" if label == "synthetic" else "")
-    checked = run(root, "most_images=20000")
+    checked = run(root)
     (by_format,) = [
         row for row in checked.content["shortcuts"]
         if (row["split"], row["shortcut"]) == ("train", "file format")
@@ -349,7 +364,7 @@ def test_no_line_of_the_summary_is_longer_than_100_columns(own_faces: Path, run)
     [
         ("grid=1", "grid is 1; give a whole number from 2 to 64"),
         ("grid=7.5", "grid is 7.5; give a whole number from 2 to 64"),
-        ("most_images=0", "most_images is 0; give a whole number from 1 on"),
+        ("most_images=39", "most_images is 39; give a whole number from 40 on"),
         ("contact_sheet_images=-1", "contact_sheet_images is -1; give a whole number from 0 to 50"),
         ("workers=0", "workers is 0; give a whole number from 1 on"),
         ("workers=true", "workers is True; give a whole number from 1 on"),
@@ -381,7 +396,7 @@ def test_the_script(own_faces: Path, tmp_path: Path) -> None:
     """As it is started by a user, who finds the report below the folder that he is in."""
     (own_faces / "train" / "0.jpg").write_bytes(b"")
     done = subprocess.run(
-        [sys.executable, ROOT / "experiments" / "data.py", "data=faces", f"data.root={own_faces}", "most_images=10"],
+        [sys.executable, ROOT / "experiments" / "data.py", "data=faces", f"data.root={own_faces}"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
