@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ WIDTH = 100  # of the summary, in columns
 LOG_SECONDS = 15  # between two lines on the progress, where there is no terminal
 GROUPS_PICTURED = 8  # of one finding
 IMAGES_PICTURED = 4  # of one group
-# option -> its least and its greatest value; the greatest contact sheets make a page of some 30 MB of 30 kinds
+# option -> its least and its greatest value; the greatest contact sheets make a page of some 10 MB of 30 kinds
 RANGES = {
     "grid": (2, 64),
     "most_images": (2 * FEWEST, None),
@@ -65,15 +66,15 @@ def check(cfg: DictConfig) -> None:
     """
     for option, (least, most) in RANGES.items():
         _require_number(option, cfg[option], least, most)
-    report = data_report(cfg)
     output = Path(str(cfg.output))
-    try:
+    with _writing(output):  # found out now, not after hours of looking at files
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    report = data_report(cfg)
+    with _writing(output):
         write_atomically(output / JSON, as_json(report))
         # The page last: where it is, the other is there too. A path in another encoding cannot be UTF-8.
         write_atomically(output / PAGE, as_html(report).encode(errors="backslashreplace"))
-    except OSError as error:
-        where = f"output={output} cannot be written ({error.strerror}); give another folder with output="
-        raise UserError(where) from None
     print_summary(report)
     log.info("written: %s and %s", output / PAGE, output / JSON)
     if report.of("error"):
@@ -240,6 +241,16 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
             log.info("%s of %s %s", f"{done:,}", f"{total:,}", what)
 
     yield advance
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"output={output} cannot be written to ({error.strerror}); give another folder with output="
+        ) from None
 
 
 def _require_number(option: str, value: Any, least: int, most: int | None) -> None:
