@@ -381,9 +381,7 @@ def test_an_output_that_cannot_be_written_to_is_told_before_the_files_are_looked
 ) -> None:
     monkeypatch.setattr(module, "data_report", None)
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        CompactHydraException, match=r"^output=\S+/file cannot be written to \(.+\); give another"
-    ):
+    with pytest.raises(CompactHydraException, match=r"^output=\S+/file cannot be written to \(.+\); give another"):
         run(faces, f"output={tmp_path}/file")
 
 
