@@ -1,6 +1,5 @@
 """The tables of a study: what each run reaches, what each method reaches, and how they are written down."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,14 +7,15 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.metrics import unseen_images
+from saliency_entropy.study import wording
 from saliency_entropy.study.run_figures import GROUP_FIGURES, MIN_IMAGES, group_columns, run_figures, unknown_sources
 from saliency_entropy.study.runs import BASELINE, Study
 from saliency_entropy.study.statistics import holm, paired_difference
+from saliency_entropy.study.wording import NONE
 
 GENERATOR_COLUMNS = ["generator", "seen", "against", "synthetic", "real"]
 GROUP_COLUMNS = ["column", "group", "synthetic", "real", "against"]
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
-NONE = "–"
 METHOD_FIGURES = (
     "auroc", "auroc_unseen", "auroc_macro", "auroc_unseen_macro", "auroc_softmax", "accuracy", "cam_entropy",
 )  # fmt: skip
@@ -153,13 +153,16 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> pd.DataFrame:
         columns["AUROC unseen"] = spread_column(table, "auroc_unseen", 3)
         columns["Unseen, mean of generators"] = spread_column(table, "auroc_unseen_macro", 3)
     columns |= {
-        "Difference": [_difference(row) for row in table.to_dict("records")],
-        "95 % interval": [_interval(row) for row in table.to_dict("records")],
-        "p (Holm)": [_p(value) for value in table["p_holm"]],
+        "Difference": [wording.number(value, sign="+") for value in table["difference"]],
+        "95 % interval": [
+            wording.interval(low, high, sign="+")
+            for low, high in zip(table["difference_low"], table["difference_high"], strict=True)
+        ],
+        "p (Holm)": [wording.p_value(value) for value in table["p_holm"]],
         "AUROC softmax": spread_column(table, "auroc_softmax", 3),
         "Accuracy": spread_column(table, "accuracy", 3),
         "CAM entropy / nats": spread_column(table, "cam_entropy", 2),
-        "Focus area / cells": [_number(value, 1) for value in table["focus_area"]],
+        "Focus area / cells": [wording.number(value, 1) for value in table["focus_area"]],
     }
     return pd.DataFrame(columns)
 
@@ -202,8 +205,8 @@ def notes(table: pd.DataFrame, measures: Measures) -> list[str]:
     elif table["p"].notna().any():
         sentences.append(
             f"Differences are from cross-entropy with the same seed ({what}): their mean, its 95 % interval by "
-            "Student’s t, and p of the paired t-test after Holm’s correction for the methods compared. Whether other "
-            "methods differ from each other is not tested."
+            "Student’s t, and p of the paired t-test after Holm’s correction for the methods compared. The other pairs "
+            "of methods are in the tables of comparisons."
         )
     others = table[(table["method"] != BASELINE) & (BASELINE in set(table["method"]))]
     for pairs, why in (
@@ -253,7 +256,7 @@ def markdown(shown: pd.DataFrame) -> str:
     """A pipe table of text cells."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(_markdown_cell(cell) for cell in cells) + " |"
+        return "| " + " | ".join(wording.markdown(cell) for cell in cells) + " |"
 
     rule = "|" + "|".join(":--" if is_words(shown[name]) else "--:" for name in shown) + "|"
     rows = [line(row) for row in shown.itertuples(index=False)]
@@ -273,11 +276,6 @@ def latex(shown: pd.DataFrame) -> str:
 def is_words(column: pd.Series) -> bool:
     """Whether a column of text is read as words (set flush left) rather than as numbers."""
     return column.map(lambda cell: cell[:1].isalpha() or cell[:1] == "(").any()
-
-
-def _markdown_cell(text: str) -> str:
-    # Whatever Markdown or the HTML in it would take for markup.
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
 
 
 def printable(text: str) -> str:
@@ -305,23 +303,3 @@ def spread(mean: float, std: float, digits: int) -> str:
     if np.isnan(mean):
         return NONE
     return f"{mean:.{digits}f}" if np.isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"
-
-
-def _number(value: float, digits: int, sign: str = "") -> str:
-    return NONE if np.isnan(value) else f"{value:{sign}.{digits}f}".replace("-", "−")
-
-
-def _difference(row: dict[str, float]) -> str:
-    return _number(row["difference"], 3, sign="+")
-
-
-def _interval(row: dict[str, float]) -> str:
-    if np.isnan(row["difference_low"]):
-        return NONE
-    return f"{_number(row['difference_low'], 3, '+')} to {_number(row['difference_high'], 3, '+')}"
-
-
-def _p(value: float) -> str:
-    if np.isnan(value):
-        return NONE
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

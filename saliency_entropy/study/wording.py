@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from saliency_entropy.study.tables import NONE
+NONE = "–"
 
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
