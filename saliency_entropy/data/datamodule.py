@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import TEMPLATE, FaceBatch, FaceDataset, Transform
-from saliency_entropy.data.human_maps import keep_fraction
+from saliency_entropy.data.human_maps import check_options, keep_fraction
 from saliency_entropy.data.manifest import (
     LABELS,
     SPLITS,
@@ -52,6 +52,9 @@ class HumanMaps:
     seed: int = 0
     blur: float = 0.0
     binarise: float | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self.blur, self.binarise)
 
 
 class FaceDataModule(pl.LightningDataModule):
@@ -163,6 +166,11 @@ class FaceDataModule(pl.LightningDataModule):
             manifest = self._without(manifest, file_problems(manifest))
             _require_splits(manifest)
         if self.template_maps:
+            if self.human_maps.blur or self.human_maps.binarise is not None:
+                raise UserError(
+                    "data.template_maps is true, but data.human_maps.blur and binarise are for human maps; leave out "
+                    "the one or the other"
+                )
             manifest = _with_template_maps(manifest)
         table = keep_fraction(manifest.table, self.human_maps.fraction, self.human_maps.seed)
         return replace(manifest, table=table)

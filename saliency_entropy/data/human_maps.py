@@ -63,12 +63,7 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
         UserError: an option is out of range; a file cannot be read (as :func:`~saliency_entropy.data.images.load_image`
             and :func:`~saliency_entropy.data.svg_strokes.draw_svg`); the map is constant.
     """
-    if not _is_number(blur) or not 0 <= blur <= 0.5:
-        raise UserError(f"data.human_maps.blur is {blur!r}; give a number from 0 to 0.5 (of the map's longer side)")
-    if binarise is not None and (not _is_number(binarise) or not 0 < binarise < 1):
-        raise UserError(
-            f"data.human_maps.binarise is {binarise!r}; give a number between 0 and 1 (of the map's maximum), or null"
-        )
+    check_options(blur, binarise)
     if not files:
         raise UserError("a cell of column human_map names no file; name one, or leave the cell empty")
     name = _name(files)
@@ -82,6 +77,16 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
         image = image.point([255 * (level >= threshold) for level in range(256)])
         _refuse_constant(image, name, f"raise data.human_maps.binarise, which is {binarise}")
     return image
+
+
+def check_options(blur: float, binarise: float | None) -> None:
+    """Raises UserError if one of the options of :func:`merged_map` is out of range."""
+    if not _is_number(blur) or not 0 <= blur <= 0.5:
+        raise UserError(f"data.human_maps.blur is {blur!r}; give a number from 0 to 0.5 (of the map's longer side)")
+    if binarise is not None and (not _is_number(binarise) or not 0 < binarise < 1):
+        raise UserError(
+            f"data.human_maps.binarise is {binarise!r}; give a number between 0 and 1 (of the map's maximum), or null"
+        )
 
 
 def on_grid(image: Image.Image, grid: tuple[int, int], name: str) -> np.ndarray:

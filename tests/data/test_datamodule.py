@@ -435,6 +435,19 @@ def test_templates_do_not_replace_human_maps(root: Path) -> None:
         module(root, template_maps=True).setup()
 
 
+def test_options_of_human_maps_that_cannot_be(root: Path) -> None:
+    """Told at once, not of every map."""
+    with pytest.raises(UserError, match=r"^data\.human_maps\.blur is 2; give a number from 0 to 0\.5"):
+        module(root, human_maps={"blur": 2})
+    with pytest.raises(UserError, match=r"^data\.human_maps\.fraction is 1\.5; give a number from 0 to 1"):
+        module(root, human_maps={"fraction": 1.5}).setup()
+    edit(root, without_maps)
+    with pytest.raises(
+        UserError, match=r"data\.template_maps is true, but data\.human_maps\.blur and binarise are for"
+    ):
+        module(root, template_maps=True, human_maps={"binarise": 0.5}).setup()
+
+
 def test_counts_of_human_maps_are_logged(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         module(root).setup("fit")

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from saliency_entropy.data.check.scan import ImageScan
 from saliency_entropy.data.manifest import SPLITS
@@ -121,4 +122,6 @@ def _model(shortcut: str, seed: int) -> ClassifierMixin:
 def _auroc(model: ClassifierMixin, known: pd.DataFrame | np.ndarray, synthetic: np.ndarray, seed: int) -> float:
     # Averaged over the folds, not of all scores at once: what a constant model says differs from fold to fold.
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    return float(cross_val_score(model, known, synthetic, cv=folds, scoring="roc_auc").mean())
+    # Threads that wait for each other cost more than they save on so little, the more so on a machine that is busy.
+    with threadpool_limits(1, user_api="openmp"):
+        return float(cross_val_score(model, known, synthetic, cv=folds, scoring="roc_auc").mean())
