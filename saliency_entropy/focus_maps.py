@@ -1,0 +1,242 @@
+"""Where the detectors of a study look: every run's maps of the same few images, computed once and kept."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import LayerGradCam
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.cam import detector_cam
+from saliency_entropy.data import FaceBatch, Manifest
+from saliency_entropy.data.datamodule import default_workers
+from saliency_entropy.data.dataset import FaceDataset, Transform
+from saliency_entropy.data.manifest import LABELS, SPLITS, thread_count
+from saliency_entropy.detector import read_network
+from saliency_entropy.device import usable_device
+from saliency_entropy.errors import UserError
+from saliency_entropy.evaluation import _digest as file_digest
+from saliency_entropy.evaluation import _images as study_images
+from saliency_entropy.functional import min_max
+from saliency_entropy.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
+from saliency_entropy.run_folder import check_name, finished_result
+from saliency_entropy.study.runs import run_folders
+from saliency_entropy.training import data_hash
+
+log = logging.getLogger(__name__)
+
+
+def focus(cfg: DictConfig) -> None:
+    """Keep the maps of every finished run of ``cfg.study``, of some images of ``cfg.split`` of its own data, or of
+    ``cfg.data``.
+
+    What is there already is left, so an interrupted command is gone on with.
+
+    Raises:
+        UserError: the study, a checkpoint or the data cannot be used; maps that are there were made from others.
+    """
+    for name in ("batch_size", "samples"):
+        if type(cfg[name]) is not int or cfg[name] < 1:
+            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from 1 on")
+    if type(cfg.seed) is not int or cfg.seed < 0:
+        raise UserError(f"seed is {cfg.seed!r}; give a whole number from 0 on")
+    if cfg.split not in SPLITS:
+        raise UserError(f"split is {cfg.split!r}; choose of {', '.join(SPLITS)}")
+    study = Path(str(cfg.study))
+    folders = [folder for folder in run_folders(study) if finished_result(folder) is not None]
+    if not folders:
+        raise UserError(f"no run in {study} is finished; give the command that trains them again")
+    manifest, data_name, human_maps = study_images(cfg, folders[0])
+    name = str(cfg.set or (data_name if "data" in cfg else cfg.split))
+    check_name("set", name)
+    torch.set_num_threads(cfg.threads or thread_count())
+    device = usable_device(cfg.device)
+    try:
+        with FileLock(study / ".focus.lock", timeout=0):
+            _focus(cfg, study, folders, manifest, human_maps, name, device)
+    except Timeout:
+        raise UserError(f"the maps of {study} are being made by another process; wait for it") from None
+
+
+def _focus(
+    cfg: DictConfig,
+    study: Path,
+    folders: list[Path],
+    manifest: Manifest,
+    human_maps: dict[str, Any],
+    name: str,
+    device: torch.device,
+) -> None:
+    table = manifest.split(cfg.split)
+    places = np.flatnonzero(table["human_map"] != "") if cfg.with_maps else np.arange(len(table))
+    if not len(places):
+        kind = "image with a human map" if cfg.with_maps else "image"
+        raise UserError(f"{manifest.origin}: split {cfg.split} has no {kind}; give another, split=...")
+    places = places[stratified_sample(table.iloc[places], cfg.samples, cfg.seed)]
+    chosen = table.iloc[places]
+    # With its index: the rows of figures are looked up in the manifest.
+    about = f"{data_hash(chosen.reset_index())}/{json.dumps(human_maps, sort_keys=True)}"
+    sample = hashlib.sha256(about.encode()).hexdigest()[:16]
+
+    @cache
+    def batches(transform: Transform) -> list[FaceBatch]:
+        """The images as a network sees them, decoded once for all runs."""
+        loader = DataLoader(
+            Subset(FaceDataset(manifest, cfg.split, transform), places.tolist()),
+            cfg.batch_size,
+            num_workers=default_workers() if cfg.num_workers is None else cfg.num_workers,
+        )
+        return list(loader)
+
+    def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
+        backbone, class_index = read_network(folder / "checkpoints" / "best.ckpt")
+        transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size, **human_maps)
+        return backbone, class_index, batches(transform)
+
+    if not _is_kept(maps_file(study, name), Sample, {"sample": sample}, cfg.overwrite):
+        save_maps(maps_file(study, name), _sample(sample, chosen, read(folders[0])[2]))
+    made = kept = 0
+    for folder in folders:
+        made_from = {"sample": sample, "checkpoint": file_digest(folder / "checkpoints" / "best.ckpt")[:16]}
+        if _is_kept(maps_file(folder, name), RunMaps, made_from, cfg.overwrite):
+            kept += 1
+            continue
+        backbone, class_index, images = read(folder)
+        maps = run_maps(backbone.requires_grad_(False).to(device), class_index, images)
+        if not all(np.isfinite(values).all() for values in maps.values()):
+            log.warning("warning: %s diverged: its maps are not finite, and are not kept", folder)
+            continue
+        made += 1
+        save_maps(maps_file(folder, name), RunMaps(**made_from, row=chosen.index.to_numpy(), **maps))
+        log.info("%s/%s: maps of %d images", folder.parent.name, folder.name, len(chosen))
+    log.info(
+        "maps of %d runs made, of %d there before: maps/%s.npz, %d images, %d with a human map",
+        made, kept, name, len(chosen), (chosen["human_map"] != "").sum(),
+    )  # fmt: skip
+
+
+def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:
+    """Some rows, drawn at random: of each label and generator in proportion, and one at least.
+
+    Args:
+        table: columns ``label, generator``.
+        count: of rows; all, if there are no more.
+        seed: of the drawing.
+
+    Returns:
+        Their places in the table, ascending.
+
+    Raises:
+        UserError: ``count`` is smaller than the number of labels and generators.
+    """
+    if count >= len(table):
+        return np.arange(len(table))
+    strata = list(table.groupby(["label", "generator"]).indices.values())
+    if count < len(strata):
+        raise UserError(
+            f"samples is {count}, but the images are of {len(strata)} kinds (label and generator); give {len(strata)} "
+            "or more"
+        )
+    shares = np.array([len(places) for places in strata]) * count / len(table)
+    taken = np.ones(len(strata), dtype=int)
+    while taken.sum() < count:
+        taken[np.argmax(shares - taken)] += 1
+    random = np.random.default_rng(seed)
+    drawn = [random.choice(places, size, replace=False) for places, size in zip(strata, taken, strict=True)]
+    return np.sort(np.concatenate(drawn))
+
+
+def run_maps(backbone: Backbone, class_index: str, batches: Sequence[FaceBatch]) -> dict[str, np.ndarray]:
+    """The maps of :data:`KINDS`, of all images of some batches.
+
+    Args:
+        backbone: a detector; it is put into evaluation mode.
+        class_index: whose CAM is its own, see :func:`~saliency_entropy.cam.detector_cam`.
+        batches: on any device.
+
+    Returns:
+        Kind -> ``(n, h, w)`` float32 in [0, 1]; a constant map is zeros.
+    """
+    backbone.eval()
+    device = backbone.mean.device
+    grad_cam = GradCam(backbone)
+    maps: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    for batch in batches:
+        labels = batch.label.to(device)
+        with torch.no_grad():
+            output = backbone(batch.image.to(device))
+        found = {
+            "cam": detector_cam(output, class_index, labels),
+            "cam_true": detector_cam(output, "true", labels),
+            "cam_difference": detector_cam(output, "difference"),
+            "grad_cam": grad_cam(output.features, output.logits.argmax(dim=1)),
+        }
+        for kind, values in found.items():
+            maps[kind].append(min_max(values.detach()).cpu())
+    return {kind: torch.cat(values).numpy() for kind, values in maps.items()}
+
+
+class GradCam:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) by Captum, of the feature maps that a network averages.
+
+    For these, each channel's weight is ``W[c, k] / (h w)``, so that it is the CAM without what is negative. It is
+    computed by automatic differentiation all the same, through everything that follows the feature maps.
+
+    Args:
+        backbone: in evaluation mode.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._pooled = nn.Identity()  # a layer for Captum, after the last activation, on the grid
+        self._captum = LayerGradCam(self._logits, self._pooled)
+
+    def __call__(self, features: Tensor, class_index: Tensor) -> Tensor:
+        """``(B, h, w)``, not negative, not normalised, of feature maps ``(B, C, h, w)`` and one class an image."""
+        inputs = features.detach().float().requires_grad_()
+        return self._captum.attribute(inputs, target=class_index, relu_attributions=True).squeeze(1)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        net = self._backbone.net
+        maps = self._pooled(self._backbone.activation(features))
+        prefix = getattr(net, "num_prefix_tokens", None)
+        if prefix is not None:  # a vision transformer, whose head takes tokens and does not look at the first
+            maps = nn.functional.pad(maps.flatten(2).transpose(1, 2), (0, 0, prefix, 0))
+        return net.forward_head(maps)
+
+
+def _is_kept(path: Path, kind: type[Sample] | type[RunMaps], made_from: dict[str, str], overwrite: bool) -> bool:
+    if overwrite or not path.exists():
+        return False
+    theirs = read_maps(path, kind)
+    if all(getattr(theirs, name) == value for name, value in made_from.items()):
+        return True
+    what = "other images" if theirs.sample != made_from["sample"] else "another checkpoint"
+    raise UserError(f"{path} was made from {what}; give another name, set=..., or overwrite=true")
+
+
+def _sample(sample: str, chosen: pd.DataFrame, batches: Sequence[FaceBatch]) -> Sample:
+    images = torch.cat([batch.image for batch in batches]).permute(0, 2, 3, 1).numpy()
+    size = (PICTURE, PICTURE)
+    pictures = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images]
+    return Sample(
+        sample,
+        chosen.index.to_numpy(),
+        chosen["label"].map(LABELS.index).to_numpy(dtype=np.int64),
+        chosen["generator"].to_numpy(dtype=np.str_),
+        np.stack(pictures),
+        torch.cat([batch.human_map for batch in batches]).numpy(),
+        torch.cat([batch.has_map for batch in batches]).numpy(),
+    )
