@@ -4,9 +4,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,18 +16,18 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import detector_cam
-from saliency_entropy.data import FaceBatch, Manifest
+from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.datamodule import default_workers
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.manifest import LABELS, SPLITS, thread_count
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError
-from saliency_entropy.evaluation import _digest as file_digest
+from saliency_entropy.evaluation import Images
 from saliency_entropy.evaluation import _images as study_images
 from saliency_entropy.functional import min_max
 from saliency_entropy.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
@@ -58,68 +58,58 @@ def focus(cfg: DictConfig) -> None:
     folders = [folder for folder in run_folders(study) if finished_result(folder) is not None]
     if not folders:
         raise UserError(f"no run in {study} is finished; give the command that trains them again")
-    manifest, data_name, human_maps = study_images(cfg, folders[0])
-    name = str(cfg.set or (data_name if "data" in cfg else cfg.split))
+    images = study_images(cfg, folders)
+    name = str(cfg.set or (images.data_name if "data" in cfg else cfg.split))
     check_name("set", name)
     torch.set_num_threads(cfg.threads or thread_count())
     device = usable_device(cfg.device)
     try:
         with FileLock(study / ".focus.lock", timeout=0):
-            _focus(cfg, study, folders, manifest, human_maps, name, device)
+            _focus(cfg, study, folders, images, name, device)
     except Timeout:
         raise UserError(f"the maps of {study} are being made by another process; wait for it") from None
 
 
-def _focus(
-    cfg: DictConfig,
-    study: Path,
-    folders: list[Path],
-    manifest: Manifest,
-    human_maps: dict[str, Any],
-    name: str,
-    device: torch.device,
-) -> None:
-    table = manifest.split(cfg.split)
-    places = np.flatnonzero(table["human_map"] != "") if cfg.with_maps else np.arange(len(table))
-    if not len(places):
-        kind = "image with a human map" if cfg.with_maps else "image"
-        raise UserError(f"{manifest.origin}: split {cfg.split} has no {kind}; give another, split=...")
-    places = places[stratified_sample(table.iloc[places], cfg.samples, cfg.seed)]
-    chosen = table.iloc[places]
-    # With its index: the rows of figures are looked up in the manifest.
-    about = f"{data_hash(chosen.reset_index())}/{json.dumps(human_maps, sort_keys=True)}"
+def _focus(cfg: DictConfig, study: Path, folders: list[Path], images: Images, name: str, device: torch.device) -> None:
+    table = images.manifest.table
+    if cfg.with_maps:
+        table = table[table["human_map"] != ""]
+        if table.empty:
+            raise UserError(
+                f"{images.manifest.origin}: split {cfg.split} has no image with a human map; give another, split=..."
+            )
+    chosen = table.iloc[stratified_sample(table, cfg.samples, cfg.seed)]
+    manifest = replace(images.manifest, table=chosen)
+    # With its index, by which the images are found in the manifest.
+    about = f"{data_hash(chosen.reset_index())}/{json.dumps(images.human_maps, sort_keys=True)}"
     sample = hashlib.sha256(about.encode()).hexdigest()[:16]
 
     @cache
     def batches(transform: Transform) -> list[FaceBatch]:
         """The images as a network sees them, decoded once for all runs."""
-        loader = DataLoader(
-            Subset(FaceDataset(manifest, cfg.split, transform), places.tolist()),
-            cfg.batch_size,
-            num_workers=default_workers() if cfg.num_workers is None else cfg.num_workers,
-        )
-        return list(loader)
+        workers = default_workers() if cfg.num_workers is None else cfg.num_workers
+        return list(DataLoader(FaceDataset(manifest, cfg.split, transform), cfg.batch_size, num_workers=workers))
 
     def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
-        backbone, class_index = read_network(folder / "checkpoints" / "best.ckpt")
-        transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size, **human_maps)
+        backbone, class_index = read_network(_checkpoint(folder))
+        transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size, **images.human_maps)
         return backbone, class_index, batches(transform)
 
     if not _is_kept(maps_file(study, name), Sample, {"sample": sample}, cfg.overwrite):
         save_maps(maps_file(study, name), _sample(sample, chosen, read(folders[0])[2]))
     made = kept = 0
     for folder in folders:
-        made_from = {"sample": sample, "checkpoint": file_digest(folder / "checkpoints" / "best.ckpt")[:16]}
+        made_from = {"sample": sample, "checkpoint": _digest(_checkpoint(folder))}
         if _is_kept(maps_file(folder, name), RunMaps, made_from, cfg.overwrite):
             kept += 1
             continue
-        backbone, class_index, images = read(folder)
-        maps = run_maps(backbone.requires_grad_(False).to(device), class_index, images)
+        backbone, class_index, seen = read(folder)
+        maps = run_maps(backbone.requires_grad_(False).to(device), class_index, seen)
         if not all(np.isfinite(values).all() for values in maps.values()):
             log.warning("warning: %s diverged: its maps are not finite, and are not kept", folder)
             continue
-        made += 1
         save_maps(maps_file(folder, name), RunMaps(**made_from, row=chosen.index.to_numpy(), **maps))
+        made += 1
         log.info("%s/%s: maps of %d images", folder.parent.name, folder.name, len(chosen))
     log.info(
         "maps of %d runs made, of %d there before: maps/%s.npz, %d images, %d with a human map",
@@ -215,6 +205,18 @@ class GradCam:
         if prefix is not None:  # a vision transformer, whose head takes tokens and does not look at the first
             maps = nn.functional.pad(maps.flatten(2).transpose(1, 2), (0, 0, prefix, 0))
         return net.forward_head(maps)
+
+
+def _checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "best.ckpt"
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); train the run again") from None
 
 
 def _is_kept(path: Path, kind: type[Sample] | type[RunMaps], made_from: dict[str, str], overwrite: bool) -> bool:
