@@ -1,0 +1,433 @@
+"""Where the detectors of a study look: how focused their maps are, whether they look where people do, and where each
+other does. From the maps that ``experiments/focus.py`` keeps.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from saliency_entropy.map_files import KINDS, RunMaps, Sample, maps_file, read_maps
+from saliency_entropy.study import wording
+from saliency_entropy.study.runs import BASELINE, Run, Study
+from saliency_entropy.study.tables import spread_column
+
+KIND_TITLES = {"cam": "CAM", "cam_true": "True class", "cam_difference": "Logit difference", "grad_cam": "Grad-CAM"}
+TOP_SHARE = 0.2  # of the cells: what of a map is compared as a region
+SHARE = f"{100 * TOP_SHARE:g} %"
+AGREEMENT_FIGURES = {
+    "mse": "MSE",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "iou": f"IoU of the top {SHARE}",
+    "pointing": "Pointing game",
+}
+# A difference in entropy below this, a tenth of the focus area, is too small to ask whether half of it is left.
+LEAST_DIFFERENCE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class StudyMaps:
+    """The maps of a study's runs, all of the same images.
+
+    Attributes:
+        study: whose they are.
+        name: of the set of images, ``test``, ``val`` ...
+        sample: the images and their human maps.
+        runs: those with maps, in the order of the study.
+        maps: kind -> ``(R, n, h, w)`` in [0, 1], the runs in order.
+        problems: sentences on runs without.
+    """
+
+    study: Study
+    name: str
+    sample: Sample
+    runs: list[Run]
+    maps: dict[str, np.ndarray]
+    problems: list[str]
+
+    @cached_property
+    def methods(self) -> dict[str, np.ndarray]:
+        """Method -> the places of its runs."""
+        return {
+            method: np.array([place for place, run in enumerate(self.runs) if run.method == method])
+            for method in dict.fromkeys(run.method for run in self.runs)
+        }
+
+
+def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
+    """The maps of a set of images; None if the study has none.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    try:
+        sample = read_maps(maps_file(study.folder, name), Sample)
+    except FileNotFoundError:
+        return None
+    found: dict[Run, RunMaps] = {}
+    missing, other = [], []
+    for run in study.runs:
+        try:
+            maps = read_maps(maps_file(run.folder, name), RunMaps)
+        except FileNotFoundError:
+            missing.append(run.name)
+            continue
+        if maps.sample == sample.sample and maps.cam.shape == sample.human_map.shape:
+            found[run] = maps
+        else:
+            other.append(run.name)
+    problems = []
+    again = "python experiments/focus.py makes them"
+    if missing:
+        problems.append(f"No maps of {_some(missing)}, which are not in these figures: {again}.")
+    if other:
+        problems.append(
+            f"The maps of {_some(other)} are of other images or on another grid, and not in these figures: {again}, "
+            "with overwrite=true."
+        )
+    if not found:
+        return None
+    stacked = {kind: np.stack([getattr(maps, kind) for maps in found.values()]) for kind in KINDS}
+    return StudyMaps(study, name, sample, list(found), stacked, problems)
+
+
+def read_maps_beside_human_maps(study: Study) -> StudyMaps | None:
+    """The maps of the first set, of those that there are, in which images have human maps: ``test`` if it has any,
+    then ``val``, ``train``, and others by name. None if there is none."""
+    names = {path.stem for path in Path(study.folder / "maps").glob("*.npz")}
+    usual = [name for name in ("test", "val", "train") if name in names]
+    for name in (*usual, *sorted(names - {*usual})):
+        maps = read_study_maps(study, name)
+        if maps is not None and maps.sample.has_map.any():
+            return maps
+    return None
+
+
+def entropies(maps: np.ndarray) -> np.ndarray:
+    """Entropy of each map as a distribution over its cells, in nats; NaN of a constant map, which has no focus.
+
+    Args:
+        maps: ``(..., h, w)`` in [0, 1], min-max scaled, so that a constant one is zeros.
+
+    Returns:
+        ``(...)``.
+    """
+    cells = maps.reshape(*maps.shape[:-2], -1).astype(np.float64)
+    constant = ~cells.any(axis=-1)
+    cells = np.where(constant[..., None], 1.0, cells)
+    return np.where(constant, np.nan, stats.entropy(cells, axis=-1))
+
+
+def correlations(maps: np.ndarray, others: np.ndarray, ranks: bool = False) -> np.ndarray:
+    """Pearson's correlation over the cells of each map and the other of the same place; NaN where one is constant.
+
+    Args:
+        maps, others: ``(n, h, w)`` each.
+        ranks: Spearman's instead: of the ranks of the cells, equal ones sharing the mean of theirs.
+
+    Returns:
+        ``(n,)`` in [-1, 1].
+    """
+    pairs = [array.reshape(len(array), -1).astype(np.float64) for array in (maps, others)]
+    known = np.logical_and(*(np.ptp(array, axis=1) > 0 for array in pairs))
+    found = np.full(len(maps), np.nan)
+    if known.any():
+        pairs = [array[known] for array in pairs]
+        if ranks:
+            pairs = [stats.rankdata(array, axis=1) for array in pairs]
+        found[known] = stats.pearsonr(*pairs, axis=1).statistic
+    return found
+
+
+def top_region(maps: np.ndarray) -> np.ndarray:
+    """The :data:`TOP_SHARE` highest cells of each map, one at least; all that equal the lowest of them, but no zeros.
+
+    Args:
+        maps: ``(n, h, w)`` in [0, 1].
+
+    Returns:
+        ``(n, h, w)`` bool.
+    """
+    cells = np.sort(maps.reshape(len(maps), -1), axis=1)
+    count = max(1, round(TOP_SHARE * cells.shape[1]))
+    return (maps >= cells[:, -count][:, None, None]) & (maps > 0)
+
+
+def agreement(maps: np.ndarray, human_maps: np.ndarray) -> dict[str, np.ndarray]:
+    """How alike each map and its human map are: :data:`AGREEMENT_FIGURES`.
+
+    ``mse`` over the cells, as in CYBORG's loss; ``pearson`` and ``spearman``, see :func:`correlations`; ``iou``,
+    intersection over union of the two :func:`top_region`; ``pointing``, whether the highest cell of the map is in the
+    human map's top region (of several highest cells, the share that is).
+
+    Args:
+        maps, human_maps: ``(n, h, w)`` in [0, 1].
+
+    Returns:
+        ``(n,)`` each; all NaN where a map is constant.
+    """
+    region, human_region = top_region(maps), top_region(human_maps)
+    highest = maps == maps.max(axis=(1, 2), keepdims=True)
+    constant = ~(maps.any(axis=(1, 2)) & human_maps.any(axis=(1, 2)))
+    union = (region | human_region).sum(axis=(1, 2))
+    found = {
+        "mse": np.square(maps.astype(np.float64) - human_maps).mean(axis=(1, 2)),
+        "pearson": correlations(maps, human_maps),
+        "spearman": correlations(maps, human_maps, ranks=True),
+        "iou": (region & human_region).sum(axis=(1, 2)) / np.maximum(union, 1),
+        "pointing": (highest & human_region).sum(axis=(1, 2)) / highest.sum(axis=(1, 2)),
+    }
+    return {name: np.where(constant, np.nan, values) for name, values in found.items()}
+
+
+def focus_table(maps: StudyMaps) -> pd.DataFrame:
+    """A row a method, numbers only.
+
+    Returns:
+        ``method, title, seeds``, and of each of :data:`~saliency_entropy.map_files.KINDS` the ``_mean`` and ``_std``
+        (of a sample, over the seeds) of ``<kind>_entropy``, the mean over the images in nats, and of
+        ``<kind>_focus_area``, exp of it, in cells; and ``<kind>_constant``, how many maps of all seeds are constant and
+        in neither. NaN where there is nothing to say.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for kind in KINDS:
+        found = entropies(maps.maps[kind])
+        columns[f"{kind}_entropy"] = _mean(found)
+        columns[f"{kind}_focus_area"] = np.exp(columns[f"{kind}_entropy"])
+        columns[f"{kind}_constant"] = np.isnan(found).sum(axis=1)
+    table = _over_seeds(maps, columns)
+    for kind in KINDS:
+        counts = table.pop(f"{kind}_constant_mean") * table["seeds"]
+        table[f"{kind}_constant"] = counts.round().astype(int)
+        del table[f"{kind}_constant_std"]
+    return table
+
+
+def agreement_table(maps: StudyMaps) -> pd.DataFrame | None:
+    """A row a method, numbers only: its own CAMs beside the human maps of the same images.
+
+    Returns:
+        ``method, title, seeds, images`` (with a human map), and the ``_mean`` and ``_std`` (of a sample, over the
+        seeds) of each of :data:`AGREEMENT_FIGURES`, the mean over the images, without constant CAMs. None if no image
+        has a human map.
+    """
+    has_map = maps.sample.has_map
+    if not has_map.any():
+        return None
+    human_maps = maps.sample.human_map[has_map]
+    found = [agreement(own[has_map], human_maps) for own in maps.maps["cam"]]
+    columns = {name: _mean(np.stack([run[name] for run in found])) for name in AGREEMENT_FIGURES}
+    table = _over_seeds(maps, columns)
+    table.insert(3, "images", int(has_map.sum()))
+    return table
+
+
+def run_agreement_table(maps: StudyMaps) -> pd.DataFrame:
+    """A row for every two methods, and for each with itself, numbers only: how alike two runs' CAMs of an image are.
+
+    Returns:
+        ``method, title, against, against_title``; of the pairs of runs of different seeds ``pairs`` and ``pearson``,
+        the mean over the pairs of the mean over the images; of the pairs of one seed ``pairs_same_seed`` and
+        ``pearson_same_seed``: two methods then begin with the same weights and see the images in the same order. NaN
+        without a pair.
+    """
+    cams, titles = maps.maps["cam"], maps.study.titles
+    pearson = np.full((len(cams), len(cams)), np.nan)
+    for one, other in combinations(range(len(cams)), 2):
+        pearson[one, other] = pearson[other, one] = _mean(correlations(cams[one], cams[other]))
+    seeds = np.array([run.seed for run in maps.runs])
+    rows = []
+    for i, (method, own) in enumerate(maps.methods.items()):
+        for against, others in list(maps.methods.items())[: i + 1]:
+            pairs = np.array(list(combinations(own, 2) if against == method else product(own, others))).reshape(-1, 2)
+            row = {"method": method, "title": titles[method], "against": against, "against_title": titles[against]}
+            same = seeds[pairs[:, 0]] == seeds[pairs[:, 1]]
+            for suffix, chosen in (("", pairs[~same]), ("_same_seed", pairs[same])):
+                row |= {f"pairs{suffix}": len(chosen), f"pearson{suffix}": _mean(pearson[tuple(chosen.T)])}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_cams(maps: StudyMaps) -> dict[str, np.ndarray]:
+    """Method -> ``(h, w)`` in [0, 1]: its mean CAM over images and seeds, constant ones left out; NaN if all are."""
+    found = {}
+    for method, places in maps.methods.items():
+        cams = maps.maps["cam"][places].reshape(-1, *maps.sample.human_map.shape[1:])
+        found[method] = np.full(cams.shape[1:], np.nan)
+        if (known := cams.any(axis=(1, 2))).any():
+            found[method] = cams[known].mean(axis=0)
+    return found
+
+
+def shown_focus(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`focus_table` as a reader sees it: text only."""
+    columns = {"Method": list(table["title"]), "Seeds": [str(seeds) for seeds in table["seeds"]]}
+    columns |= {f"{title} / nats": spread_column(table, f"{kind}_entropy", 2) for kind, title in KIND_TITLES.items()}
+    columns |= {
+        f"{title} / cells": spread_column(table, f"{kind}_focus_area", 1) for kind, title in KIND_TITLES.items()
+    }
+    return pd.DataFrame(columns)
+
+
+def focus_notes(table: pd.DataFrame, maps: StudyMaps) -> list[str]:
+    """What a reader of the focus table must know, and whether a low entropy is one of other maps, too."""
+    count, (height, width) = len(maps.sample.row), maps.sample.human_map.shape[1:]
+    sentences = [
+        f"Entropy H and focus area exp(H) of the maps of the same {wording.count(count, 'image')} of set {maps.name}, "
+        f"on {height} × {width} cells: mean over the images; ± is the standard deviation over the seeds (n − 1). The "
+        "images are drawn from each label and generator in proportion.",
+        "CAM: of the class whose CAM the run is trained with. True class, logit difference: the CAMs of these. "
+        "Grad-CAM: of the predicted class; for a linear layer of averaged feature maps, as here, it is the CAM without "
+        "what is negative in it, so that it tells what that part adds.",
+        *_survivals(table),
+    ]
+    constant = {
+        title: int(table[f"{kind}_constant"].sum())
+        for kind, title in KIND_TITLES.items()
+        if table[f"{kind}_constant"].any()
+    }
+    if constant:
+        named = wording.listed([f"{number:,} ({title})" for title, number in constant.items()])
+        sentences.append(
+            f"Constant maps, which have no focus and are left out: {named} of {len(maps.runs) * count:,} each."
+        )
+    return [*sentences, *_on_constant(table, [f"{kind}_entropy" for kind in KINDS]), *maps.problems]
+
+
+def shown_agreement(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`agreement_table` as a reader sees it."""
+    columns = {"Method": list(table["title"]), "Seeds": [str(seeds) for seeds in table["seeds"]]}
+    return pd.DataFrame(columns | {title: _cells(table, name, 3) for name, title in AGREEMENT_FIGURES.items()})
+
+
+def agreement_notes(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> list[str]:
+    """What a reader of the agreement table must know.
+
+    Args:
+        table: :func:`agreement_table`.
+        maps: what it is of.
+        map_kind: what stood in the place of human maps, see :func:`~saliency_entropy.study.figures.map_kind`.
+    """
+    chance = top_region(maps.sample.human_map[maps.sample.has_map]).mean()
+    images = wording.count(int(table["images"].iloc[0]), "image")
+    sentences = [
+        f"CAMs beside the {map_kind} maps of the same {images} of set {maps.name}: mean over the images; ± is the "
+        "standard deviation over the seeds (n − 1).",
+        "MSE: mean squared error over the cells, 0 if they are the same. Pearson, Spearman: correlation over cells. "
+        f"IoU: intersection over union of the {SHARE} highest cells of either. Pointing game: how often the CAM’s "
+        f"highest cell is one of the map’s {SHARE} highest; a cell at random is so {chance:.3f} of the time.",
+    ]
+    if map_kind != "human":
+        sentences.append(f"These are {map_kind} maps, not human maps: nobody looked at the images.")
+    if maps.name == "train":
+        sentences.append("The images are those of the training, where some methods were taught these very maps.")
+    elif maps.name == "val":
+        sentences.append("The images are those of the validation, by which each run’s epoch was chosen.")
+    return sentences + _on_constant(table, AGREEMENT_FIGURES) + maps.problems
+
+
+def shown_run_agreement(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`run_agreement_table` as a reader sees it: a row and a column a method, different seeds below the diagonal
+    and in it, the same seed above."""
+    titles = list(dict.fromkeys(table["title"]))
+    cells = {}
+    for row in table.to_dict("records"):
+        cells[row["against_title"], row["title"]] = wording.number(row["pearson_same_seed"])
+        cells[row["title"], row["against_title"]] = wording.number(row["pearson"])
+    return pd.DataFrame({"Method": titles} | {column: [cells[row, column] for row in titles] for column in titles})
+
+
+def run_agreement_notes(table: pd.DataFrame, maps: StudyMaps) -> list[str]:
+    """What a reader of the table of agreement between runs must know."""
+    within = table["method"] == table["against"]
+    sentences = [
+        "Pearson’s correlation of two runs’ CAMs of the same image: mean over the "
+        f"{wording.count(len(maps.sample.row), 'image')} of set {maps.name}, and over the pairs of runs. In the "
+        "diagonal and below it the runs have different seeds: in the diagonal of one method, which tells how far a CAM "
+        "is a matter of the method rather than of chance."
+    ]
+    if not within.all():
+        sentences.append(
+            "Above the diagonal the runs have the same seed, so they began with the same weights and saw the images in "
+            "the same order."
+        )
+    if ((table["pairs"] == 0) | (~within & (table["pairs_same_seed"] == 0))).any():
+        sentences.append("“–”: there is no such pair of runs.")
+    if (table["pearson"].isna() & (table["pairs"] > 0)).any():
+        sentences.append("“–” also where every CAM of a run is constant.")
+    return sentences + maps.problems
+
+
+def _survivals(table: pd.DataFrame) -> list[str]:
+    """Whether the methods whose CAM is more focused than that of cross-entropy are so by the other maps."""
+    own = table.set_index("method")
+    if BASELINE not in own.index:
+        return ["Whether a low entropy survives a change of map needs cross-entropy runs, and there are none."]
+    means = own[[f"{kind}_entropy_mean" for kind in KINDS]]
+    below = means.loc[BASELINE] - means
+    lower = below.index[below["cam_entropy_mean"] >= LEAST_DIFFERENCE]
+    if lower.empty:
+        return [
+            f"No method’s CAM entropy is {LEAST_DIFFERENCE} nats or more below that of cross-entropy, so there is no "
+            "low entropy that could survive a change of map."
+        ]
+    sentences = []
+    for kind in KINDS[1:]:
+        pairs = {method: tuple(below.loc[method, ["cam_entropy_mean", f"{kind}_entropy_mean"]]) for method in lower}
+        pairs = {method: pair for method, pair in pairs.items() if not np.isnan(pair[1])}
+        words = {
+            method: f"{own.loc[method, 'title']} ({wording.number(after, 2)} of {wording.number(before, 2)})"
+            for method, (before, after) in pairs.items()
+        }
+        kept = [words[method] for method, (before, after) in pairs.items() if after >= before / 2]
+        lost = [words[method] for method, (before, after) in pairs.items() if after < before / 2]
+        parts = []
+        if kept:
+            parts.append(f"survives, at least by half, for {wording.listed(kept)}")
+        if lost:
+            parts.append(f"does not for {wording.listed(lost)}")
+        if parts:
+            sentences.append(f"{KIND_TITLES[kind]}: it {'; it '.join(parts)}.")
+    return [
+        "Does an entropy below that of cross-entropy survive a change of map? Nats below cross-entropy by the other "
+        f"map, of those by the CAM, where the latter are {LEAST_DIFFERENCE} or more. " + " ".join(sentences)
+    ]
+
+
+def _over_seeds(maps: StudyMaps, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+    """``method, title, seeds``, and mean and standard deviation over the seeds of ``(R,)`` columns; NaN if one is."""
+    rows = []
+    for method, places in maps.methods.items():
+        row: dict[str, object] = {"method": method, "title": maps.study.titles[method], "seeds": len(places)}
+        for name, values in columns.items():
+            row[f"{name}_mean"] = values[places].mean()
+            row[f"{name}_std"] = values[places].std(ddof=1) if len(places) > 1 else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the last axis, without NaN; NaN if there is nothing else."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=-1)
+    total = np.where(known, values, 0.0).sum(axis=-1)
+    return np.where(count, total / np.maximum(count, 1), np.nan)[()]
+
+
+def _on_constant(table: pd.DataFrame, figures: Iterable[str]) -> list[str]:
+    missing = table[[f"{name}_mean" for name in figures]].isna().any(axis=None)
+    return ["“–”: every CAM of at least one run is constant."] if missing else []
+
+
+def _cells(table: pd.DataFrame, figure: str, digits: int) -> list[str]:
+    return [cell.replace("-", "−") for cell in spread_column(table, figure, digits)]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
