@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich import box
@@ -21,6 +20,9 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically
 from saliency_entropy.study import comparisons, error_tables, figures, questions, reproduction, tables, wording
 from saliency_entropy.study.bootstrap import read_image_covariance
+from saliency_entropy.study.gallery import read_gallery
+from saliency_entropy.study.generator_choice import generator_choice
+from saliency_entropy.study.page import render
 from saliency_entropy.study.questions import SIGNIFICANCE, Answer
 from saliency_entropy.study.runs import BASELINE, Study, read_study
 from saliency_entropy.study.tables import MEASURES, Measures
@@ -78,11 +80,13 @@ def report(cfg: DictConfig) -> None:
     """Write the report of ``cfg.study`` below ``cfg.output`` (its folder ``report``, if None) and print its table.
 
     Raises:
-        UserError: see :func:`~saliency_entropy.study.runs.read_study`; or the output cannot be written.
+        UserError: see :func:`~saliency_entropy.study.runs.read_study` and
+            :func:`~saliency_entropy.study.gallery.read_gallery`; or the output cannot be written.
     """
     study = read_study(Path(str(cfg.study)))
     log.info("%d finished runs of %d methods in %s", len(study.runs), len(study.methods), study.folder)
     output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
+    gallery = read_gallery(study, cfg.gallery_images)
     measures = tables.measure(study)
     methods = tables.method_table(measures)
     covariance = read_image_covariance(study, measures.measure)
@@ -105,6 +109,9 @@ def report(cfg: DictConfig) -> None:
         measure=MEASURES[measures.measure],
         tables=shown,
         figures=pictures,
+        choice=generator_choice(measures, study.titles),
+        gallery=gallery,
+        map_kind=figures.map_kind(study),
         made=how_it_was_made(study),
     )
     try:
@@ -363,18 +370,6 @@ def how_it_was_made(study: Study) -> dict[str, str]:
         "Versions": versions,
         "Git commit": commits,
     }
-
-
-def render(**content: Any) -> str:
-    """The page. Every string is escaped by the template engine; nothing is marked safe."""
-    environment = Environment(
-        loader=PackageLoader("saliency_entropy.study", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(content)
 
 
 def printed(cells: pd.DataFrame) -> str:

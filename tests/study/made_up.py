@@ -1,6 +1,7 @@
 """A study of random scores, written as runs leave it."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,50 @@ def write_study(study: Path, methods: dict[str, int] | None = None, **options) -
         for seed in range(seeds):
             write_run(study, method, seed, **options)
     return study
+
+
+def write_maps(
+    study: Path,
+    rows: Iterable[int],
+    images: pd.DataFrame | None = None,
+    sample: str = "0123456789abcdef",
+    sizes: dict[str, int] | None = None,
+    only: str | None = None,
+    named: bool = True,
+) -> None:
+    """The maps of some test images, as experiments/focus.py keeps them: one blob each. ``sizes``: run -> cells a side,
+    7 if not given; ``only``: write those of this run alone."""
+    images = scored_images() if images is None else images
+    rows = np.array(list(rows))
+    random = np.random.default_rng(0)
+    kept = {
+        "sample": sample,
+        "row": rows,
+        "label": (images["label"] == "synthetic").to_numpy(dtype=np.int64)[rows],
+        "generator": images["generator"].to_numpy(dtype=np.str_)[rows],
+        "image": np.kron(
+            random.integers(0, 256, (len(rows), 7, 7, 3)).astype(np.uint8), np.ones((1, 16, 16, 1), dtype=np.uint8)
+        ),
+        "human_map": _blobs(len(rows), 7, random),
+        "has_map": rows % 2 == 0,
+    }
+    if named:
+        kept["path"] = images["path"].to_numpy(dtype=np.str_)[rows]
+    if only is None:
+        _save(study / "maps" / "test.npz", kept)
+    for run in [study / only] if only else sorted(study.glob("*/seed*")):
+        maps = _blobs(len(rows), (sizes or {}).get(f"{run.parent.name}/{run.name}", 7), random)
+        kinds = dict.fromkeys(("cam", "cam_true", "cam_difference", "grad_cam"), maps)
+        _save(run / "maps" / "test.npz", {"sample": sample, "checkpoint": "0" * 16, "row": rows} | kinds)
+
+
+def _save(path: Path, arrays: dict[str, object]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **arrays)
+
+
+def _blobs(count: int, cells: int, random: np.random.Generator) -> np.ndarray:
+    """``(count, cells, cells)`` float32 in [0, 1]."""
+    y, x, spread = (random.uniform(low, high, (count, 1, 1)) for low, high in ((0, cells), (0, cells), (0.7, 3)))
+    down, across = np.mgrid[:cells, :cells]
+    return np.exp(-((down - y) ** 2 + (across - x) ** 2) / (2 * spread**2)).astype(np.float32)

@@ -1,5 +1,8 @@
 """The headline, the page and the files of a report."""
 
+import base64
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import scored_images, write_run, write_study
+from made_up import scored_images, write_maps, write_run, write_study
 from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
@@ -26,8 +29,9 @@ FIGURES = ["auroc_against_cam_entropy", "auroc_by_method", "cam_entropy_by_epoch
 NAN = float("nan")
 
 
-def write_report(study, output=None):
-    report(OmegaConf.create({"study": str(study), "output": None if output is None else str(output)}))
+def write_report(study, output=None, gallery_images=48):
+    output = None if output is None else str(output)
+    report(OmegaConf.create({"study": str(study), "output": output, "gallery_images": gallery_images}))
     return Path(output or study / "report")
 
 
@@ -169,11 +173,80 @@ def test_a_study_as_the_papers_is_set_beside_it(tmp_path, monkeypatch):
 
 
 def test_the_page_is_self_contained(page):
-    assert "<script" not in page
-    assert not re.search(r"https?://|url\(|@import|<link", page)
-    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]*)"', page))
+    assert not re.search(r"https?://|url\(|@import|<iframe|\bfetch\(|XMLHttpRequest", page)
+    assert re.findall(r"<link [^>]*>", page) == ['<link rel="icon" href="data:,">']
+    assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)"', page))
     assert "prefers-color-scheme: dark" in page
-    assert "default-src 'none'" in page
+
+
+def test_the_policy_allows_the_pages_own_style_and_script_alone(page):
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1].replace("&#39;", "'")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules.pop("default-src") == "'none'"
+    assert rules.pop("img-src") == "data:"
+    for kind in ("style", "script"):
+        (text,) = re.findall(rf"<{kind}>(.*?)</{kind}>", page, flags=re.DOTALL)
+        assert (
+            rules.pop(f"{kind}-src") == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        )
+    assert rules == {"base-uri": "'none'", "form-action": "'none'"}
+    assert not re.search(r"<[^>]* (on\w+|style)=", page)
+
+
+def test_every_link_leads_to_a_section_or_a_file_of_the_report(demo, page):
+    links = re.findall(r'<a href="([^"]*)"', page)
+    anchors = [link.removeprefix("#") for link in links if link.startswith("#")]
+    files = [link for link in links if not link.startswith("#")]
+    assert set(anchors) <= set(re.findall(r' id="([^"]*)"', page))
+    assert set(anchors) >= {"methods", "generators", "roc", "gallery", "made"}
+    written = {str(path.relative_to(demo)) for path in demo.rglob("*") if path.is_file()} - {"index.html"}
+    assert set(files) == written
+
+
+def test_the_runs_are_in_the_page_for_each_choice_of_generators(demo, page):
+    found = re.search(r'<script type="application/json" id="choices">(.*?)</script>', page)[1]
+    choice = json.loads(found)
+    assert [method["title"] for method in choice["methods"]] == ["Cross-entropy", "DROID"]
+    assert [entry["name"] for entry in choice["choices"]] == [
+        "all generators", "unseen generators", "progan, unseen", "stylegan2, in training", "stylegan3, unseen",
+    ]  # fmt: skip
+    runs = pd.read_csv(demo / "runs.csv")
+    for entry, column in zip(choice["choices"], ("auroc", "auroc_unseen"), strict=False):
+        for values, method in zip(entry["auroc"], ("cross_entropy", "droid"), strict=True):
+            own = runs[runs["method"] == method]
+            assert [seed for seed, _ in values] == list(own["seed"])
+            assert [value for _, value in values] == pytest.approx(list(own[column]), abs=6e-5)
+    images = {entry["name"]: entry["images"] for entry in choice["choices"]}
+    assert images["all generators"] == "180 synthetic and 80 real test images."
+    assert images["unseen generators"] == "120 synthetic and 80 real test images."
+    generators = pd.read_csv(demo / "generators.csv").set_index(["generator", "method"])
+    droid = [value for _, value in choice["choices"][2]["auroc"][1]]
+    assert np.mean(droid) == pytest.approx(generators.loc[("progan", "droid"), "auroc_mean"], abs=6e-5)
+
+
+def test_a_generator_of_few_images_has_no_auroc_to_choose(tmp_path):
+    images = scored_images()
+    images = images[~((images["generator"] == "progan") & (images.index % 60 >= 29))]
+    page = (write_report(write_study(tmp_path / "demo", {"droid": 1}, images=images)) / "index.html").read_text()
+    choices = json.loads(re.search(r'id="choices">(.*?)</script>', page)[1])["choices"]
+    assert choices[2]["auroc"] == [[]]
+    assert choices[2]["images"] == "29 synthetic and 80 real test images. No AUROC with fewer than 30 of either."
+
+
+def test_the_gallery_holds_each_photograph_once(tmp_path):
+    study = write_study(tmp_path / "demo", {"cross_entropy": 1, "droid": 2})
+    write_maps(study, rows=range(0, 260, 5))
+    page = (write_report(study, gallery_images=20) / "index.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == page.count('<li class="card"') == 20
+    assert page.count('alt="CAM of DROID"') == 20
+    assert 0 < page.count('alt="human map"') < 20
+    without = (write_report(study, gallery_images=0) / "index.html").read_text()
+    assert "data:image/jpeg" not in without
+    assert 'id="gallery"' not in without
+
+
+def test_without_maps_the_page_says_which_command_makes_them(page):
+    assert "python experiments/focus.py study=STUDY makes them" in page
 
 
 def test_how_it_was_made(page):
@@ -238,7 +311,7 @@ def test_a_test_set_of_one_class_is_reported_without_auroc(tmp_path, label):
 def test_words_from_data_are_text(tmp_path, caplog):
     """In the page, for a spreadsheet, and on the terminal."""
     caplog.set_level("INFO")
-    evil = "<img src=x onerror=alert(1)>"
+    evil = "<img src=x onerror=alert(1)></script>"
     images = scored_images()
     images["generator"] = images["generator"].replace({"progan": evil, "stylegan3": '=HYPERLINK("x")'})
     write_run(tmp_path, "cross_entropy", 0, images=images)
@@ -250,6 +323,11 @@ def test_words_from_data_are_text(tmp_path, caplog):
     page = (output / "index.html").read_text()
     assert "<img src=x" not in page
     assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 4
+    # The choices, the figures of which the script reads, and the script itself.
+    assert page.count("</script>") == 2
+    assert f"{evil}, unseen" in [
+        entry["name"] for entry in json.loads(re.search(r'id="choices">(.*?)</script>', page)[1])["choices"]
+    ]
     assert "'@SUM(1)" in (output / "methods.csv").read_text()
     assert "'=HYPERLINK" in (output / "generators.csv").read_text()
     assert "\x1b" not in caplog.text

@@ -1,0 +1,72 @@
+"""The runs' AUROC for each choice of synthetic test images, which the page of a report draws."""
+
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+
+from saliency_entropy.study.figures import MIN_BOX, method_styles
+from saliency_entropy.study.run_figures import MIN_IMAGES
+from saliency_entropy.study.tables import GENERATOR_COLUMNS, Measures
+
+
+class Choice(TypedDict):
+    """A set of synthetic images and the real ones that they are compared with.
+
+    ``name``; ``images``, a sentence on their numbers; ``auroc``: for each method, in order, ``(seed, AUROC)`` of its
+    runs that have one.
+    """
+
+    name: str
+    images: str
+    auroc: list[list[tuple[int, float]]]
+
+
+class GeneratorChoice(TypedDict):
+    """What a page needs to draw: ``methods`` with title and colour, ``choices``, and ``min_box``, with fewer runs than
+    which a method is drawn as its runs alone."""
+
+    methods: list[dict[str, str]]
+    choices: list[Choice]
+    min_box: int
+
+
+def generator_choice(measures: Measures, titles: dict[str, str]) -> GeneratorChoice | None:
+    """All generators, those unseen in training, and each on its own; None where the test images have no AUROC."""
+    runs, generators = measures.runs, measures.generators
+    if runs["auroc"].isna().all() or generators.empty:
+        return None
+    real = int(runs["test_real"].iloc[0])
+    choices = [_choice("all generators", int(runs["test_synthetic"].iloc[0]), real, runs, "auroc", titles)]
+    if measures.measure == "auroc_unseen":
+        # Each run has the same generators.
+        first = runs.iloc[0]
+        own = generators[(generators["method"] == first["method"]) & (generators["seed"] == first["seed"])]
+        unseen = int(own.loc[(own["seen"] == "no") & (own["against"] == ""), "synthetic"].sum())
+        choices.append(_choice("unseen generators", unseen, real, runs, "auroc_unseen", titles))
+    for (name, seen, against, synthetic, real_images), own in generators.groupby(GENERATOR_COLUMNS, sort=False):
+        called = name or "(generator not named)"
+        if seen != "not known":
+            called += ", in training" if seen == "yes" else ", unseen"
+        if against:
+            called += f", against {against.replace('+', ' + ')}"
+        choices.append(_choice(called, synthetic, real_images, own, "auroc", titles))
+    styles = method_styles(list(titles))
+    return {
+        "methods": [{"title": title, "colour": styles[method].colour} for method, title in titles.items()],
+        "choices": choices,
+        "min_box": MIN_BOX,
+    }
+
+
+def _choice(name: str, synthetic: int, real: int, rows: pd.DataFrame, column: str, titles: dict[str, str]) -> Choice:
+    images = f"{synthetic:,} synthetic and {real:,} real test images."
+    auroc = []
+    for method in titles:
+        own = rows.loc[rows["method"] == method, ["seed", column]].dropna()
+        auroc.append([(int(seed), round(float(value), 4)) for seed, value in own.to_numpy(np.float64)])
+    if not any(auroc):
+        images += f" No AUROC with fewer than {MIN_IMAGES} of either."
+    elif min(synthetic, real) < MIN_IMAGES:
+        images += f" With fewer than {MIN_IMAGES} of either it says more about these images than about generators."
+    return {"name": name, "images": images, "auroc": auroc}
