@@ -17,7 +17,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -224,8 +224,10 @@ class _Build:
         self.items = items
         self.decode = decode
         self.missing = missing
-        # The same memory for one chunk after another: fresh pages would cost as much as the writing.
-        self._arrays = np.empty((ITEMS, *cache.shape), cache.dtype)
+        # The same memory for chunk after chunk: fresh pages would cost as much as the writing. Two, so that one is
+        # written, and the disk waited for, while the next is decoded.
+        self._memory = [np.empty((ITEMS, *cache.shape), cache.dtype) for _ in range(2)]
+        self._writing: list[Future[None]] = []
         self._total = sum(place.count for place in missing)
         self._awaited = list(missing)
         self._began = time.monotonic()
@@ -262,31 +264,52 @@ class _Build:
 
     def _serve(self, left: list[_Place], threads: int, report: Callable[[], None] = lambda: None) -> None:
         """Make, in turn, every chunk that nobody else makes; wait for the others."""
-        while left:
-            locked = []
-            for place in left:
-                if not self._settled(place, threads):
-                    locked.append(place)
-                report()
-            if len(locked) == len(left):
-                time.sleep(PATIENCE)
-            left = locked
+        with ThreadPoolExecutor(1) as writer:
+            while left:
+                locked = []
+                for place in left:
+                    if not self._settled(place, threads, writer):
+                        locked.append(place)
+                    report()
+                if len(locked) == len(left):
+                    time.sleep(PATIENCE)
+                left = locked
+            self._written(0)
 
-    def _settled(self, place: _Place, threads: int) -> bool:
-        """Whether a chunk is there now; False if another process is making it."""
+    def _settled(self, place: _Place, threads: int, writer: Executor) -> bool:
+        """Whether a chunk is there, or about to be written by this process; False if another is making it."""
         if self._there(place):
             return True
-        lock = FileLock(place.path.with_suffix(".lock"), mode=0o644, blocking=False)
+        # Let go of by the thread that writes.
+        lock = FileLock(place.path.with_suffix(".lock"), mode=0o644, blocking=False, thread_local=False)
         with self.cache.writing():
             place.path.parent.mkdir(mode=0o755, exist_ok=True)
             try:
-                held = lock.acquire()
+                lock.acquire()
             except Timeout:
                 return False
-        with held:
+        try:
             if not self._there(place):
-                self._make(place, threads)
+                write = self._make(place, threads)
+                self._writing.append(writer.submit(self._write, write, lock))
+                return True
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()
         return True
+
+    def _write(self, write: Callable[[], None], lock: FileLock) -> None:
+        try:
+            with self.cache.writing():
+                write()
+        finally:
+            lock.release()
+
+    def _written(self, but: int) -> None:
+        """Wait until all chunks are written ``but`` so many; raises what writing them did."""
+        while len(self._writing) > but:
+            self._writing.pop(0).result()
 
     def _there(self, place: _Place) -> bool:
         try:
@@ -295,9 +318,12 @@ class _Build:
             return False
         return chunk is not None and not (chunk.unreadable and before is not None and chunk.written == before.written)
 
-    def _make(self, place: _Place, threads: int) -> None:
+    def _make(self, place: _Place, threads: int) -> Callable[[], None]:
+        """Decode a chunk; returns what writes it."""
+        self._written(1)
         remove_partial(place.path)
-        arrays = self._arrays[: place.count]
+        self._memory.reverse()
+        arrays = self._memory[0][: place.count]
         if threads == 1:
             failures = [self._fill(arrays, place, at) for at in range(place.count)]
         else:
@@ -311,8 +337,7 @@ class _Build:
                 f"one of the files {names[0]} to {names[-1]} changed while it was decoded; start again when the data "
                 "are at rest"
             )
-        with self.cache.writing():
-            write_chunk(place.path, arrays, broken, unreadable)
+        return partial(write_chunk, place.path, arrays, broken, unreadable)
 
     def _fill(self, arrays: np.ndarray, place: _Place, at: int) -> UserError | None:
         files = self.items[place.first + at]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from saliency_entropy.data.cache import DecodeCache
 from saliency_entropy.data.human_maps import load_human_map, on_grid
-from saliency_entropy.data.images import DataFile, check_header, check_pixels, load_image
+from saliency_entropy.data.images import DataFile, check_header, check_pixels, load_channels
 from saliency_entropy.data.manifest import LABELS, Manifest, each, thread_count
 from saliency_entropy.data.templates import template_map
 from saliency_entropy.errors import UserError
@@ -200,9 +200,9 @@ def _template_paths(path: str) -> list[str]:
 
 
 def read_image(files: Sequence[DataFile], size: int, interpolation: str) -> np.ndarray:
-    """One image as ``(3, S, S)`` uint8; see :func:`~saliency_entropy.data.images.load_image`."""
+    """One image as ``(3, S, S)`` uint8; see :func:`~saliency_entropy.data.images.load_channels`."""
     (file,) = files
-    return np.ascontiguousarray(load_image(file, size, interpolation).transpose(2, 0, 1))
+    return load_channels(file, size, interpolation)
 
 
 def _read_template(paths: Sequence[str], grid: tuple[int, int]) -> np.ndarray:

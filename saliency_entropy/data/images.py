@@ -63,10 +63,20 @@ def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np
         UserError: the file cannot be read whole, or is not an 8-bit still image; says which and what to do.
         UnreadableFile: the former, for a reason that does not lie in the file's content.
     """
+    return np.array(_resized(path, size, interpolation))
+
+
+def load_channels(path: DataFile, size: int, interpolation: str = "bilinear") -> np.ndarray:
+    """As :func:`load_image`, but ``(3, S, S)``, which is faster than to transpose its array."""
+    bands = _resized(path, size, interpolation).split()
+    # A bytearray, since the array is to be written to.
+    return np.frombuffer(bytearray().join(band.tobytes() for band in bands), np.uint8).reshape(3, size, size)
+
+
+def _resized(path: DataFile, size: int, interpolation: str) -> Image.Image:
     if interpolation not in INTERPOLATIONS:
         raise UserError(f"interpolation is {interpolation!r}; use one of {', '.join(INTERPOLATIONS)}")
-    image = decode(path, "RGB")
-    return np.array(image.resize((size, size), Image.Resampling[interpolation.upper()]))
+    return decode(path, "RGB").resize((size, size), Image.Resampling[interpolation.upper()])
 
 
 def check_header(path: DataFile) -> None:

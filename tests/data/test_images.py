@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageFile
 from torchvision.transforms import InterpolationMode, Resize
 
-from saliency_entropy.data.images import UnreadableFile, check_header, load_image
+from saliency_entropy.data.images import UnreadableFile, check_header, load_channels, load_image
 from saliency_entropy.errors import UserError
 
 
@@ -36,6 +36,10 @@ def test_resize_equals_torchvision_bit_for_bit(tmp_path: Path, height: int, widt
     loaded = load_image(saved(tmp_path / "a.png", pixels), 48, name)
     assert loaded.dtype == np.uint8
     np.testing.assert_array_equal(loaded, np.asarray(expected))
+    channels = load_channels(tmp_path / "a.png", 48, name)
+    assert channels.dtype == np.uint8
+    np.testing.assert_array_equal(channels, np.asarray(expected).transpose(2, 0, 1))
+    channels[:] = 0  # the caller's own
 
 
 def test_halving_is_the_triangle_filter_worked_out_by_hand(tmp_path: Path) -> None:
