@@ -1,10 +1,12 @@
 """Score every run of a study in one pass over the images: each is decoded once, whatever the number of runs.
 
     python experiments/evaluate.py study=runs/demo
+    python experiments/evaluate.py study=runs/demo corruptions=all
+    python experiments/evaluate.py study=runs/demo corruptions=[jpeg,blur] corruption_images=500
     python experiments/evaluate.py study=runs/demo data=faces data.root=DIR set=other
 
-Writes scores/<set>.parquet of each run, a row an image. Interrupted, it goes on where it stopped; runs that are scored
-already are left as they are.
+Writes scores/<set>.parquet of each run, a row an image, and scores/<set>+corruptions.parquet, a row an image and
+corruption. Interrupted, it goes on where it stopped; runs that are scored already are left as they are.
 """
 
 import hydra

@@ -1,0 +1,204 @@
+"""Several detectors score the same images in one pass: each image is decoded once, and judged by all.
+
+The images are cut into chunks. The scores of a chunk are one file for each detector, kept until all are there and make
+the score file: an interrupted pass goes on after its last whole chunk, and no more than a chunk is held in memory.
+"""
+
+import io
+import itertools
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.data import FaceBatch
+from saliency_entropy.data.datamodule import default_workers
+from saliency_entropy.data.manifest import SCORES
+from saliency_entropy.data.table_file import listing
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import write_atomically, written_whole
+from saliency_entropy.score_tables import ScoreTable, VariantDataset
+from saliency_entropy.scoring import predict_batch, score_columns
+
+log = logging.getLogger(__name__)
+
+MADE_FROM = b"saliency_entropy.made_from"  # key in a score file's metadata
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A detector and the score file that it fills.
+
+    Attributes:
+        file: ``<run>/scores/<set>.parquet``.
+        made_from: 16 hex digits of everything that the scores depend on.
+        backbone: in evaluation mode, on its device.
+        class_index: whose CAM is taken.
+    """
+
+    file: Path
+    made_from: str
+    backbone: Backbone
+    class_index: str
+
+    @property
+    def parts(self) -> Path:
+        """The folder of the scores of single chunks, kept until all are there."""
+        return self.file.parent / f".{self.file.stem}-{self.made_from}"
+
+    def part(self, images: range) -> Path:
+        return self.parts / f"{images.start}-{images.stop}.npz"
+
+
+def score_images(
+    table: ScoreTable,
+    detectors: Sequence[Scored],
+    device: torch.device,
+    batch_size: int,
+    chunk: int,
+    num_workers: int | None = None,
+    skip_broken: bool = False,
+) -> None:
+    """Write the score file of each detector.
+
+    Args:
+        table: what is scored.
+        detectors: whose networks see images of this size.
+        device: where they are.
+        batch_size: of a forward; images, or variants of them.
+        chunk: batches.
+        num_workers: processes that decode; as many as there are cores, if None.
+        skip_broken: leave out the images that cannot be used, and say which.
+
+    Raises:
+        UserError: names all images that cannot be used, after all chunks without one have been scored; or the device
+            has too little memory.
+        OSError: a file cannot be written. What was scored stays.
+    """
+    dataset = table.dataset
+    images_a_batch = max(1, batch_size // len(dataset.variants))
+    # Chunks are whole batches, so that an interrupted pass goes on with the very batches that it would have had.
+    chunks = list(_cut(range(len(dataset)), images_a_batch * chunk))
+    todo = [its for its in chunks if not all(detector.part(its).exists() for detector in detectors)]
+    batches = [batch for its in todo for batch in _cut(its, images_a_batch)]
+    loaded = iter(_loader(dataset, batches, num_workers, device))
+    started, done, broken = time.monotonic(), 0, []
+    try:
+        for its in todo:
+            missing = [detector for detector in detectors if not detector.part(its).exists()]
+            count = -(-len(its) // images_a_batch)
+            scores, reasons = _score_chunk(itertools.islice(loaded, count), missing, device, batch_size)
+            broken += [why for why in reasons if why]
+            if skip_broken or not any(reasons):
+                for detector, of_detector in zip(missing, scores, strict=True):
+                    _save_part(detector.part(its), of_detector, np.array([not why for why in reasons]))
+            done += len(its)
+            log.info(
+                "%d of %d images by %d detectors, %.1f images/s",
+                its.stop, len(dataset), len(detectors), done / (time.monotonic() - started),
+            )  # fmt: skip
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{device} has too little memory for {len(detectors)} detectors and batches of {batch_size} images; give "
+            "a smaller batch_size="
+        ) from None
+    _report(dataset, broken, skip_broken)
+    for detector in detectors:
+        _assemble(detector, table, chunks)
+
+
+def remove_parts(file: Path, made_from: str | None) -> None:
+    """Remove what interrupted passes left beside a score file, but for those of the pass that is to go on."""
+    # Digits, since another set may be called "<set>-2".
+    folder = re.compile(rf"\.{re.escape(file.stem)}-([0-9a-f]{{16}})")
+    for left in file.parent.glob(".*-*"):
+        match = folder.fullmatch(left.name)
+        if match and match[1] != made_from:
+            shutil.rmtree(left)
+
+
+def _loader(
+    dataset: VariantDataset, batches: list[range], num_workers: int | None, device: torch.device
+) -> DataLoader[tuple[FaceBatch, list[str]]]:
+    workers = default_workers() if num_workers is None else num_workers
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=min(workers, len(batches)), pin_memory=device.type == "cuda"
+    )
+
+
+def _cut(images: range, size: int) -> Iterator[range]:
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def _score_chunk(
+    batches: Iterable[tuple[FaceBatch, list[str]]],
+    detectors: Sequence[Scored],
+    device: torch.device,
+    batch_size: int,
+) -> tuple[list[np.ndarray], list[str]]:
+    """The scores of a chunk by each detector, and of each image why it cannot be used ("" if it can)."""
+    kept: list[list[Tensor]] = [[] for _ in detectors]
+    reasons: list[str] = []
+    for batch, of_batch in batches:
+        reasons += of_batch
+        on_device = FaceBatch(*(part.to(device, non_blocking=True) for part in batch))
+        for detector, scores in zip(detectors, kept, strict=True):
+            scores.append(score_variants(detector.backbone, on_device, detector.class_index, batch_size))
+    return [torch.cat(scores).cpu().numpy() for scores in kept], reasons
+
+
+@torch.inference_mode()
+def score_variants(backbone: Backbone, batch: FaceBatch, class_index: str, batch_size: int) -> Tensor:
+    """``(B, V, 5)`` scores, in the order of :data:`~saliency_entropy.data.manifest.SCORES`, of B images ``(B, V, 3, S,
+    S)`` in V variants."""
+    images, variants = batch.image.shape[:2]
+    flat = FaceBatch(batch.image.flatten(0, 1), *(part.repeat_interleave(variants, dim=0) for part in batch[1:]))
+    scores = []
+    for start in range(0, images * variants, batch_size):
+        part = FaceBatch(*(values[start : start + batch_size] for values in flat))
+        columns = score_columns(predict_batch(backbone, part, class_index))
+        scores.append(torch.stack([columns[name] for name in SCORES], dim=1))
+    return torch.cat(scores).unflatten(0, (images, variants))
+
+
+def _save_part(path: Path, scores: np.ndarray, usable: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.savez(content, scores=scores, usable=usable)
+    write_atomically(path, content.getbuffer())
+
+
+def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> None:
+    if not broken:
+        return
+    origin = dataset.manifest.origin
+    several = "images" if len(broken) > 1 else "image"
+    named = listing(why.removeprefix(f"{origin}: ") for why in broken)
+    if not skip_broken:
+        raise UserError(
+            f"{origin}: {len(broken)} {several} cannot be used: {named}; mend them and give the same command again, "
+            "which scores what is missing, or do without them with skip_broken=true"
+        )
+    log.warning("%s: %d %s cannot be used and left out (skip_broken=true): %s", origin, len(broken), several, named)
+
+
+def _assemble(detector: Scored, table: ScoreTable, chunks: Sequence[range]) -> None:
+    """Put the parts together into the score file, and take them away."""
+    schema = table.schema.with_metadata((table.schema.metadata or {}) | {MADE_FROM: detector.made_from.encode()})
+    with written_whole(detector.file) as path, pq.ParquetWriter(path, schema) as writer:
+        for its in chunks:
+            with np.load(detector.part(its)) as part:
+                usable = part["usable"].repeat(len(table.dataset.variants))
+                rows = table.rows(its, part["scores"])
+            writer.write_table(rows.filter(pa.array(usable)).cast(schema))
+    shutil.rmtree(detector.parts)
