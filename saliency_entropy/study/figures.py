@@ -15,7 +15,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
+from saliency_entropy.overlay import cam_overlay
+from saliency_entropy.study.focus import StudyMaps, entropies, mean_cams
 from saliency_entropy.study.runs import METHODS, Study
 from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, printable
 
@@ -39,13 +42,17 @@ STYLE = {
     "pdf.fonttype": 42,
 }
 DPI = 200
-# The six methods, then any others; yellow last, the hardest to see on white.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#F0E442")
+# The six methods, then any others. Instead of Okabe and Ito's yellow, which is hard to see on white, a dark red: of the
+# colours tried, the furthest from all others, also as protanopes, deuteranopes and tritanopes see them.
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#661100")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 # With fewer runs the quartiles are single runs, and the notch, an interval of the median, is wider than the box.
 MIN_BOX = 5
 HEIGHT = 3.6
 WIDTH = 7.0
+PANEL = 1.0  # inches, the side of an image or a map
+MAP_COLOURS = "plasma"  # as in cam_overlay
+MAX_ROWS = 12  # of a figure of images, so that it stays on a page
 
 
 class MethodStyle(NamedTuple):
@@ -189,6 +196,61 @@ def mean_roc(study: Study, measures: Measures) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
+def cams_by_method(maps: StudyMaps, images: Sequence[int] | None = None) -> Figure:
+    """Figure 1: a real and a synthetic image, with the human map and the CAM of each method over it.
+
+    The CAMs are those of each method's first seed. Below each map, its entropy in nats; "constant" of a map that is
+    equal everywhere.
+
+    Args:
+        maps: of the study.
+        images: their places in the sample; if not given, of either label the first with a human map, or the first.
+    """
+    if images is None:
+        labels, has_map = maps.sample.label, maps.sample.has_map
+        # Of equals, the first.
+        images = [max(np.flatnonzero(labels == label), key=lambda i: has_map[i]) for label in np.unique(labels)]
+    return _images_with_maps(maps, images)
+
+
+@rc_context(STYLE)
+def cams_by_generator(maps: StudyMaps) -> Figure:
+    """Figure 4: an image of each generator, and a real one, as in :func:`cams_by_method`; of up to 12 generators."""
+    sample = maps.sample
+    kinds = pd.DataFrame({"label": sample.label, "generator": sample.generator, "without": ~sample.has_map})
+    # Of each kind the first image with a human map, else the first.
+    first = kinds.sort_values(["label", "generator", "without"], kind="stable").groupby(["label", "generator"]).head(1)
+    return _images_with_maps(maps, list(first.index[:MAX_ROWS]))
+
+
+@rc_context(STYLE)
+def maps_by_entropy(maps: StudyMaps, count: int = 6) -> Figure:
+    """Figure 2: CAMs of all runs and images whose entropies are evenly spaced, with these; the most focused last.
+
+    Args:
+        maps: of the study.
+        count: of maps to be shown.
+    """
+    cams = maps.maps["cam"].reshape(-1, *maps.sample.human_map.shape[1:])
+    found = entropies(cams)
+    known = np.flatnonzero(~np.isnan(found))
+    order = known[np.argsort(found[known], kind="stable")]
+    wanted = np.linspace(found[order[-1]], found[order[0]], count) if len(order) else []
+    chosen = list(dict.fromkeys(int(order[np.abs(found[order] - entropy).argmin()]) for entropy in wanted))
+    panels = [(cams[place], f"H = {found[place]:.2f}\n{np.exp(found[place]):.1f} cells") for place in chosen]
+    return _maps(panels)
+
+
+@rc_context(STYLE)
+def mean_cam_by_method(maps: StudyMaps) -> Figure:
+    """The mean CAM of each method over all images and seeds, and the mean human map where there are any."""
+    found = {maps.study.titles[method]: cam for method, cam in mean_cams(maps).items()}
+    if (has_map := maps.sample.has_map).any():
+        found[f"{map_kind(maps.study)} maps".capitalize()] = maps.sample.human_map[has_map].mean(axis=0)
+    return _maps([(cam, textwrap.fill(_plain(title), 15)) for title, cam in found.items()])
+
+
 def human_entropy(study: Study) -> float | None:
     """Mean entropy of the training images' maps, of whatever :func:`map_kind`, in nats; None where no run had any."""
     found = [run.result.get("human_entropy") for run in study.runs]
@@ -232,6 +294,61 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]
     # Not pyplot: no window system, nothing to close.
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _images_with_maps(maps: StudyMaps, images: Sequence[int]) -> Figure:
+    """A row an image: as it is, with its human map, and with the CAM of each method."""
+    sample, study = maps.sample, maps.study
+    cams = {study.titles[method]: maps.maps["cam"][places[0]] for method, places in maps.methods.items()}
+    columns = {f"{map_kind(study)} map".capitalize(): sample.human_map} if sample.has_map[list(images)].any() else {}
+    columns |= cams
+    width, height = len(columns) + 1, len(images)
+    figure = Figure(figsize=(1.0 + PANEL * width, 0.4 + 1.15 * PANEL * height), layout="constrained")
+    panels = figure.subplots(height, width, squeeze=False)
+    for row, place in zip(panels, images, strict=True):
+        kind = "real" if sample.label[place] == 0 else sample.generator[place] or "synthetic"
+        row[0].imshow(sample.image[place])
+        # Grey below a map, so that all colours are the map's.
+        grey = np.asarray(Image.fromarray(sample.image[place]).convert("L").convert("RGB"))
+        row[0].set_ylabel(textwrap.fill(_plain(str(kind)), 14), rotation=0, ha="right", va="center")
+        for axes, of_images in zip(row[1:], columns.values(), strict=True):
+            if of_images is sample.human_map and not sample.has_map[place]:
+                axes.imshow(np.full((1, 1, 3), 255, dtype=np.uint8))
+                axes.set_xlabel("none")
+                continue
+            axes.imshow(cam_overlay(grey, of_images[place]))
+            entropy = entropies(of_images[place])
+            axes.set_xlabel("constant" if np.isnan(entropy) else f"{entropy:.2f}")
+    for axes, title in zip(panels[0], ["Image", *columns], strict=True):
+        axes.set_title(textwrap.fill(_plain(title), 13), fontsize=STYLE["font.size"])
+    for axes in panels.flat:
+        _bare(axes)
+    return figure
+
+
+def _maps(panels: Sequence[tuple[np.ndarray, str]]) -> Figure:
+    """Maps side by side in one scale of colours, each with a text below."""
+    figure = Figure(figsize=(0.9 + 1.2 * PANEL * max(len(panels), 1), 1.6 * PANEL), layout="constrained")
+    row = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    for axes in row:
+        _bare(axes)
+    for axes, (cells, text) in zip(row, panels, strict=False):
+        drawn = axes.imshow(cells, cmap=MAP_COLOURS, vmin=0, vmax=1)
+        axes.set_xlabel(text)
+    if not panels:
+        row[0].set_xlabel("every map is constant")
+    else:
+        figure.colorbar(drawn, ax=row, ticks=[0, 0.5, 1], shrink=0.8, aspect=12)
+    return figure
+
+
+def _bare(axes: Axes) -> None:
+    """Without ticks and lines, for a picture."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
 def _legend_outside(axes: Axes) -> None:
