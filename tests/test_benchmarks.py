@@ -50,8 +50,9 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
         r"disk +\d+\.\d ms a step, of which \d+\.\d\d ms to load its batch",
         r"an epoch from the decode cache costs \d+\.\d{3} x one on images in memory",
         r"bare loop +\d+ images a second",
-        r"cache filled at \d+\.\d\d x the speed of the bare loop times \d+ cores",
-        r"streamed at \d+\.\d\d x the speed of the bare loop",
+        r"on all cores: \d+\.\d\d x the speed of the bare loop times \d+ cores",
+        r"cache filled: \d+\.\d\d x the speed of the bare loop times \d+ cores",
+        r"streamed: \d+\.\d\d x the speed of the bare loop",
     ):
         assert re.search(words, caplog.text), words
 

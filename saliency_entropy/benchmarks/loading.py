@@ -19,6 +19,7 @@ from saliency_entropy.benchmarks.timing import in_turn, ratio
 from saliency_entropy.data import FaceBatch, FaceDataModule
 from saliency_entropy.data.cache import DecodeCache
 from saliency_entropy.data.dataset import read_image
+from saliency_entropy.data.forked import in_processes
 from saliency_entropy.data.manifest import thread_count
 
 log = logging.getLogger(__name__)
@@ -56,15 +57,17 @@ def benchmark_cached_epoch(cfg: DictConfig, backbone: Backbone, device: torch.de
 
 def benchmark_decoding(cfg: DictConfig, backbone: Backbone, folder: Path) -> None:
     """Time filling the decode cache, and streaming without one, beside a bare loop that decodes and resizes with Pillow
-    on one core."""
+    on one core, and beside that loop on every core at once: how much more these do is the machine's own limit."""
     data = _data(cfg, backbone, cache="none")
     paths = itertools.islice(itertools.cycle(data.split_table("train")["path"]), cfg.images)
     files = [data.manifest.file(path) for path in paths]
     size, interpolation = backbone.image_size, backbone.interpolation
     caches = itertools.count()
 
-    def bare() -> None:
-        for file in files:
+    cores = thread_count()
+
+    def bare(first: int = 0, step: int = 1) -> None:
+        for file in files[first::step]:
             with Image.open(file) as image:
                 image.convert("RGB").resize((size, size), Image.Resampling[interpolation.upper()])
 
@@ -76,13 +79,16 @@ def benchmark_decoding(cfg: DictConfig, backbone: Backbone, folder: Path) -> Non
         for _ in _batches(data.train_dataloader(), -(-cfg.images // cfg.protocol.batch_size)):
             pass
 
-    seconds = in_turn({"bare loop": bare, "cache filled": filled, "streamed": streamed}, cfg.repeats)
+    def on_all_cores() -> None:
+        in_processes(lambda number: bare(number, cores), cores, 60, lambda: None)
+
+    ways = {"bare loop": bare, "on all cores": on_all_cores, "cache filled": filled, "streamed": streamed}
+    seconds = in_turn(ways, cfg.repeats)
     for name, values in seconds.items():
         log.info("%-13s %8.0f images a second", name, cfg.images / statistics.median(values))
-    cores = thread_count()
-    for name in ("cache filled", "streamed"):
-        speed = 1 / ratio(seconds[name], seconds["bare loop"]) / cores
-        log.info("%s at %.2f x the speed of the bare loop times %d cores", name, speed, cores)
+    for name in ("on all cores", "cache filled", "streamed"):
+        speed = ratio(seconds["bare loop"], seconds[name]) / cores
+        log.info("%s: %.2f x the speed of the bare loop times %d cores", name, speed, cores)
 
 
 def _data(cfg: DictConfig, backbone: Backbone, **options: object) -> FaceDataModule:
