@@ -16,15 +16,15 @@ from omegaconf import DictConfig
 from saliency_entropy.corruptions import NONE, Variant, variants
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import Transform
-from saliency_entropy.data.manifest import SCORES, SPLITS, each, thread_count
+from saliency_entropy.data.manifest import SCORES, SPLITS, thread_count
 from saliency_entropy.data.table_file import listing
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import check_name, finished_result
 from saliency_entropy.score_tables import SUFFIX, ImageScores, ScoreTable, VariantScores, sampled
-from saliency_entropy.scored_images import ScoredImages, read_images
-from saliency_entropy.scoring_pass import MADE_FROM, Scored, remove_parts, score_images
+from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images
+from saliency_entropy.scoring_pass import MADE_FROM, Scored, made_from, remove_parts, score_images
 from saliency_entropy.study.runs import run_folders
 from saliency_entropy.training import data_hash
 
@@ -124,16 +124,16 @@ def _set_name(cfg: DictConfig, images: ScoredImages) -> str:
 
 def _score(cfg: DictConfig, folders: Sequence[Path], target: Target, device: torch.device) -> None:
     """Group the runs by what their networks see, and make a pass for each group."""
-    waiting = _waiting(cfg, folders, target)
+    waiting, sizes = _waiting(cfg, folders, target)
     groups: dict[Transform, list[Scored]] = defaultdict(list)
     try:
-        for folder, made_from in waiting.items():
+        for folder, identity in waiting.items():
             backbone, class_index = read_network(folder / "checkpoints" / "best.ckpt")
             backbone.eval().requires_grad_(False).to(device)
             transform = Transform(
                 backbone.image_size, backbone.interpolation, backbone.cam_size, **target.images.human_maps
             )
-            groups[transform].append(Scored(_score_file(folder, target), made_from, backbone, class_index))
+            groups[transform].append(Scored(_score_file(folder, target), identity, backbone, class_index))
     except torch.OutOfMemoryError:
         raise UserError(f"{device} has too little memory for {len(waiting)} detectors; give device=cpu") from None
     for transform, detectors in groups.items():
@@ -142,6 +142,7 @@ def _score(cfg: DictConfig, folders: Sequence[Path], target: Target, device: tor
         score_images(
             target.table(target.images.manifest, cfg.split, transform, target.variants),
             detectors,
+            sizes,
             device,
             cfg.batch_size,
             cfg.chunk,
@@ -156,25 +157,34 @@ def _score_file(folder: Path, target: Target) -> Path:
     return folder / "scores" / f"{target.name}.parquet"
 
 
-def _waiting(cfg: DictConfig, folders: Sequence[Path], target: Target) -> dict[Path, str]:
-    """The runs without this score file, and what theirs is to be made from."""
+def _waiting(cfg: DictConfig, folders: Sequence[Path], target: Target) -> tuple[dict[Path, str], np.ndarray]:
+    """The runs without this score file, with the identity of theirs, and the sizes of the images' files.
+
+    Raises:
+        UserError: names all checkpoints that cannot be read, and all score files that were made from something else.
+    """
     files = {folder: _score_file(folder, target) for folder in folders}
     theirs = {folder: None if cfg.overwrite else _made_from(file) for folder, file in files.items()}
     # A run scores its own images when it is trained, and does not say what from.
     asked = [folder for folder in folders if not (target.own and theirs[folder] == "")]
-    about_images = _about_images(target, cfg.batch_size) if asked else ""
+    if target.images.manifest.table.empty:
+        raise UserError(f"{target.images.manifest.origin}: no image of split {cfg.split} can be used; mend some")
+    # Another batch size changes the last bits of scores.
+    settings = (SCORES, sorted(target.images.human_maps.items()), target.variants, cfg.batch_size)
+    about_images = f"{data_hash(target.images.manifest.table)}/{settings}"
+    sizes = file_sizes(target.images.manifest) if asked else np.empty(0, np.int64)
     waiting: dict[Path, str] = {}
     others, unreadable = [], []
     for folder in asked:
         checkpoint = folder / "checkpoints" / "best.ckpt"
         try:
-            made_from = _hashed(about_images, _digest(checkpoint))
+            identity = hashlib.sha256(f"{about_images}/{_digest(checkpoint)}".encode()).hexdigest()[:16]
         except OSError as error:
             unreadable.append(f"{checkpoint} ({error.strerror})")
             continue
         if theirs[folder] is None:
-            waiting[folder] = made_from
-        elif theirs[folder] != made_from:
+            waiting[folder] = identity
+        elif theirs[folder] != made_from(identity, sizes):
             others.append(str(files[folder]))
     problems = []
     if unreadable:
@@ -191,26 +201,7 @@ def _waiting(cfg: DictConfig, folders: Sequence[Path], target: Target) -> dict[P
         raise UserError("\n".join(problems))
     for folder, file in files.items():
         remove_parts(file, waiting.get(folder))
-    return waiting
-
-
-def _about_images(target: Target, batch_size: int) -> str:
-    """A hash of everything but the detector that scores depend on: another batch size changes their last bits."""
-    manifest, table = target.images.manifest, target.images.manifest.table
-    if table.empty:
-        raise UserError(f"{manifest.origin}: there is no image to score; choose another split=")
-    try:
-        sizes = np.fromiter(
-            each(lambda name: manifest.file(name).stat().st_size, table["path"], thread_count()), np.int64, len(table)
-        )
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be looked at ({error.strerror}); copy it again") from None
-    settings = (SCORES, sorted(target.images.human_maps.items()), target.variants, batch_size)
-    return _hashed(data_hash(table), sizes.tobytes().hex(), repr(settings))
-
-
-def _hashed(*parts: str) -> str:
-    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:16]
+    return waiting, sizes
 
 
 def _digest(checkpoint: Path) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,7 +17,7 @@ from yaml import YAMLError
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.datamodule import REPEATED
 from saliency_entropy.data.dataset import TEMPLATE, FaceDataset, Transform
-from saliency_entropy.data.manifest import check_files, file_problems
+from saliency_entropy.data.manifest import check_files, each, file_problems, thread_count
 from saliency_entropy.data.table_file import listing
 from saliency_entropy.errors import UserError, in_one_line
 
@@ -82,6 +83,20 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
         headers = FaceDataset(manifest, cfg.split, Transform(32, "bilinear", (7, 7), **human_maps))
         manifest = _without(manifest, headers.broken(decode=False))
     return ScoredImages(manifest, str(data.get("name")), human_maps, skip_broken)
+
+
+def file_sizes(manifest: Manifest) -> np.ndarray:
+    """``(N,)`` int64, the bytes of each image's file: whether it is the one that it was, but for a rare chance."""
+
+    def size(name: str) -> int:
+        file = manifest.file(name)
+        try:
+            return file.stat().st_size
+        except OSError as error:
+            raise UserError(f"{file} cannot be looked at ({error.strerror}); copy it again") from None
+
+    paths = manifest.table["path"]
+    return np.fromiter(each(size, paths, thread_count()), np.int64, len(paths))
 
 
 def _without(manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:

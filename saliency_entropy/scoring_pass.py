@@ -4,13 +4,14 @@ The images are cut into chunks. The scores of a chunk are one file for each dete
 the score file: an interrupted pass goes on after its last whole chunk, and no more than a chunk is held in memory.
 """
 
+import hashlib
 import io
 import itertools
 import logging
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,28 +43,26 @@ class Scored:
 
     Attributes:
         file: ``<run>/scores/<set>.parquet``.
-        made_from: 16 hex digits of everything that the scores depend on.
+        identity: 16 hex digits of everything that the scores depend on but what is in the images' files.
         backbone: in evaluation mode, on its device.
         class_index: whose CAM is taken.
     """
 
     file: Path
-    made_from: str
+    identity: str
     backbone: Backbone
     class_index: str
 
     @property
     def parts(self) -> Path:
         """The folder of the scores of single chunks, kept until all are there."""
-        return self.file.parent / f".{self.file.stem}-{self.made_from}"
-
-    def part(self, images: range) -> Path:
-        return self.parts / f"{images.start}-{images.stop}.npz"
+        return self.file.parent / f".{self.file.stem}-{self.identity}"
 
 
 def score_images(
     table: ScoreTable,
     detectors: Sequence[Scored],
+    sizes: np.ndarray,
     device: torch.device,
     batch_size: int,
     chunk: int,
@@ -75,6 +74,7 @@ def score_images(
     Args:
         table: what is scored.
         detectors: whose networks see images of this size.
+        sizes: ``(N,)``, the bytes of each image's file. One that changes costs its chunk only.
         device: where they are.
         batch_size: of a forward; images, or variants of them.
         chunk: batches.
@@ -89,20 +89,23 @@ def score_images(
     dataset = table.dataset
     images_a_batch = max(1, batch_size // len(dataset.variants))
     # Chunks are whole batches, so that an interrupted pass goes on with the very batches that it would have had.
-    chunks = list(_cut(range(len(dataset)), images_a_batch * chunk))
-    todo = [its for its in chunks if not all(detector.part(its).exists() for detector in detectors)]
+    chunks = {
+        its: f"{its.start}-{its.stop}-{made_from('', sizes[its.start : its.stop])}.npz"
+        for its in _cut(range(len(dataset)), images_a_batch * chunk)
+    }
+    todo = [its for its, name in chunks.items() if not all((detector.parts / name).exists() for detector in detectors)]
     batches = [batch for its in todo for batch in _cut(its, images_a_batch)]
     loaded = iter(_loader(dataset, batches, num_workers, device))
     started, done, broken = time.monotonic(), 0, []
     try:
         for its in todo:
-            missing = [detector for detector in detectors if not detector.part(its).exists()]
+            missing = [detector for detector in detectors if not (detector.parts / chunks[its]).exists()]
             count = -(-len(its) // images_a_batch)
             scores, reasons = _score_chunk(itertools.islice(loaded, count), missing, device, batch_size)
             broken += [why for why in reasons if why]
             if skip_broken or not any(reasons):
                 for detector, of_detector in zip(missing, scores, strict=True):
-                    _save_part(detector.part(its), of_detector, np.array([not why for why in reasons]))
+                    _save_part(detector.parts / chunks[its], of_detector, np.array([not why for why in reasons]))
             done += len(its)
             log.info(
                 "%d of %d images by %d detectors, %.1f images/s",
@@ -115,16 +118,21 @@ def score_images(
         ) from None
     _report(dataset, broken, skip_broken)
     for detector in detectors:
-        _assemble(detector, table, chunks)
+        _assemble(detector, table, chunks, made_from(detector.identity, sizes))
 
 
-def remove_parts(file: Path, made_from: str | None) -> None:
+def made_from(identity: str, sizes: np.ndarray) -> str:
+    """16 hex digits of a detector's identity and of the sizes of the images' files."""
+    return hashlib.sha256(identity.encode() + sizes.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def remove_parts(file: Path, identity: str | None) -> None:
     """Remove what interrupted passes left beside a score file, but for those of the pass that is to go on."""
     # Digits, since another set may be called "<set>-2".
     folder = re.compile(rf"\.{re.escape(file.stem)}-([0-9a-f]{{16}})")
     for left in file.parent.glob(".*-*"):
         match = folder.fullmatch(left.name)
-        if match and match[1] != made_from:
+        if match and match[1] != identity:
             shutil.rmtree(left)
 
 
@@ -192,12 +200,12 @@ def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> No
     log.warning("%s: %d %s cannot be used and left out (skip_broken=true): %s", origin, len(broken), several, named)
 
 
-def _assemble(detector: Scored, table: ScoreTable, chunks: Sequence[range]) -> None:
+def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], source: str) -> None:
     """Put the parts together into the score file, and take them away."""
-    schema = table.schema.with_metadata((table.schema.metadata or {}) | {MADE_FROM: detector.made_from.encode()})
+    schema = table.schema.with_metadata((table.schema.metadata or {}) | {MADE_FROM: source.encode()})
     with written_whole(detector.file) as path, pq.ParquetWriter(path, schema) as writer:
-        for its in chunks:
-            with np.load(detector.part(its)) as part:
+        for its, name in chunks.items():
+            with np.load(detector.parts / name) as part:
                 usable = part["usable"].repeat(len(table.dataset.variants))
                 rows = table.rows(its, part["scores"])
             writer.write_table(rows.filter(pa.array(usable)).cast(schema))
