@@ -217,7 +217,8 @@ function startGallery(form) {
   }
 
   form.hidden = false;
-  form.addEventListener("input", apply);
+  form.addEventListener("change", apply);
+  form.strength.addEventListener("input", apply);  // while it is drawn
   form.addEventListener("submit", (event) => event.preventDefault());
   apply();
 }
