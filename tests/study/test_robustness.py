@@ -1,0 +1,212 @@
+"""The robustness of a study against scikit-learn and pandas, and the figure against the table."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import scored_images, write_study
+from sklearn.metrics import roc_auc_score
+
+from saliency_entropy.corruptions import STRENGTHS
+from saliency_entropy.errors import UserError
+from saliency_entropy.study import figures
+from saliency_entropy.study.robustness import (
+    FILE,
+    robustness_figure,
+    robustness_notes,
+    robustness_table,
+    shown_robustness,
+)
+from saliency_entropy.study.runs import read_study
+
+VARIANTS = [("none", 0.0), *(("jpeg", q) for q in STRENGTHS["jpeg"]), *(("noise", s) for s in STRENGTHS["noise"])]
+METHODS = {"cross_entropy": 3, "droid": 2}
+
+
+def write_corruptions(run, variants=VARIANTS, images=None):
+    """Scores that are the worse the stronger a corruption is."""
+    images = scored_images() if images is None else images
+    random = np.random.default_rng([len(run.method), run.seed])
+    parts = []
+    for place, (corruption, strength) in enumerate(variants):
+        shift = 1.5 * (images["label"] == "synthetic") / (1 + place % 5)
+        parts.append(
+            images[["path", "label", "generator"]].assign(
+                corruption=corruption,
+                strength=float(strength),
+                logit_real=np.float32(0),
+                logit_synthetic=(random.normal(size=len(images)) + shift).astype(np.float32),
+                cam_entropy=random.uniform(1, 3, len(images)).astype(np.float32),
+            )
+        )
+    # Image by image, as a pass leaves them.
+    table = pd.concat(parts, ignore_index=True)
+    table = table.iloc[np.arange(len(table)).reshape(len(variants), -1).T.ravel()]
+    table.astype(dict.fromkeys(("path", "label", "generator", "corruption"), "category")).to_parquet(
+        run.folder / "scores" / FILE, index=False
+    )
+
+
+def write(folder, **options):
+    study = read_study(write_study(folder, METHODS, **options))
+    for run in study.runs:
+        write_corruptions(run)
+    return study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("robustness") / "study")
+
+
+@pytest.fixture(scope="module")
+def table(study):
+    return robustness_table(study)
+
+
+def expected(study, method, corruption, strength):
+    """AUROC, AUROC of unseen generators and mean entropy of each seed."""
+    found = []
+    for run in study.of_method(method):
+        scores = pd.read_parquet(run.folder / "scores" / FILE).astype({"label": "str", "generator": "str"})
+        own = scores[(scores["corruption"] == corruption) & (scores["strength"] == strength)]
+        unseen = own[(own["label"] == "real") | own["generator"].isin(["progan", "stylegan3"])]
+        found.append(
+            [
+                *(roc_auc_score(part["label"] == "synthetic", part["logit_synthetic"]) for part in (own, unseen)),
+                own["cam_entropy"].mean(),
+            ]
+        )
+    return np.array(found)
+
+
+def test_every_figure(study, table):
+    assert len(table) == len(VARIANTS) * len(METHODS)
+    assert list(zip(table["corruption"], table["strength"], strict=True)) == [v for v in VARIANTS for _ in METHODS]
+    assert list(table["method"]) == list(METHODS) * len(VARIANTS)
+    rows = table.set_index(["method", "corruption", "strength"])
+    for method, seeds in METHODS.items():
+        clean = expected(study, method, "none", 0.0)
+        for corruption, strength in VARIANTS:
+            own, row = expected(study, method, corruption, strength), rows.loc[(method, corruption, strength)]
+            changes = own - clean
+            assert (row["seeds"], row["images"]) == (seeds, 260)
+            for name, values in (
+                ("auroc", own[:, 0]), ("auroc_unseen", own[:, 1]), ("cam_entropy", own[:, 2]),
+                ("auroc_change", changes[:, 0]), ("auroc_unseen_change", changes[:, 1]),
+            ):  # fmt: skip
+                assert row[f"{name}_mean"] == pytest.approx(values.mean(), abs=1e-6)
+                assert row[f"{name}_std"] == pytest.approx(values.std(ddof=1), abs=1e-6)
+
+
+def test_the_table_as_shown(table):
+    shown = shown_robustness(table)
+    assert list(shown) == ["Corruption", "Strength", "Cross-entropy", "DROID"]
+    assert shown["Corruption"].tolist() == ["As they are", *["JPEG compression"] * 4, *["Gaussian noise"] * 4]
+    assert shown["Strength"].tolist() == [
+        "", "quality 90", "quality 70", "quality 50", "quality 30",
+        "8 grey levels", "11 grey levels", "18 grey levels", "26 grey levels",
+    ]  # fmt: skip
+    row = table[(table["corruption"] == "jpeg") & (table["strength"] == 50) & (table["method"] == "droid")].iloc[0]
+    assert shown.loc[3, "DROID"] == f"{row['auroc_unseen_mean']:.3f} ± {row['auroc_unseen_std']:.3f}"
+
+
+def test_a_study_without_such_scores(tmp_path):
+    assert robustness_table(read_study(write_study(tmp_path / "study", METHODS))) is None
+
+
+def test_runs_without_such_scores_are_named(tmp_path):
+    study = write(tmp_path / "study")
+    for run in study.of_method("cross_entropy")[1:]:
+        (run.folder / "scores" / FILE).unlink()
+    table = robustness_table(study)
+    assert table.groupby("method")["seeds"].unique().map(list).to_dict() == {"cross_entropy": [1], "droid": [2]}
+    assert table.loc[table["method"] == "cross_entropy", "auroc_std"].isna().all()
+    notes = robustness_notes(study, table)
+    assert any("Left out, " in note and "cross_entropy/seed1 and cross_entropy/seed2;" in note for note in notes)
+    # A line without a band.
+    robustness_figure(table)
+
+
+def test_notes(study, table):
+    notes = robustness_notes(study, table)
+    assert notes[0].startswith("AUROC of the same 260 test images, as they are and corrupted, synthetic ones of gen")
+    assert not any("Left out" in note or "not finite" in note for note in notes)
+
+
+def test_all_generators_in_training(tmp_path):
+    """Then the AUROC of all generators is shown."""
+    names = ["progan", "stylegan2", "stylegan3"]
+    study = write(tmp_path / "study", result={"train_generators": names})
+    table = robustness_table(study)
+    assert table["auroc_unseen_mean"].isna().all()
+    shown = shown_robustness(table)
+    assert shown.loc[0, "DROID"].startswith(f"{table.loc[1, 'auroc_mean']:.3f} ±")
+    assert "unseen" not in robustness_notes(study, table)[0]
+    assert robustness_figure(table).get_supylabel() == "Test AUROC, all generators"
+
+
+def test_scores_that_are_not_finite(tmp_path):
+    study = write(tmp_path / "study")
+    path = study.runs[0].folder / "scores" / FILE
+    scores = pd.read_parquet(path)
+    scores.loc[(scores["strength"] == 26) & (scores.index < 200), "logit_synthetic"] = np.nan
+    scores.to_parquet(path)
+    table = robustness_table(study)
+    broken = table[table["auroc_mean"].isna()]
+    assert broken[["corruption", "strength", "method"]].to_numpy().tolist() == [["noise", 26.0, "cross_entropy"]]
+    assert "–" in shown_robustness(table)["Cross-entropy"].iloc[-1]
+    assert any("scores that are not finite" in note for note in robustness_notes(study, table))
+    robustness_figure(table)
+
+
+@pytest.mark.parametrize("difference", ["images", "variants"])
+def test_runs_of_different_images_or_corruptions(tmp_path, difference):
+    study = write(tmp_path / "study")
+    other = scored_images()
+    other.loc[3, "path"] = "another.png"
+    write_corruptions(
+        study.runs[1], **{"images": {"images": other}, "variants": {"variants": VARIANTS[:5]}}[difference]
+    )
+    with pytest.raises(UserError, match="seed0 and of .*seed1 are of different images or corruptions; make all"):
+        robustness_table(study)
+
+
+@pytest.mark.parametrize("content", ["not parquet", "other columns", "no image as it is"])
+def test_a_damaged_file(tmp_path, content):
+    study = write(tmp_path / "study")
+    path = study.runs[1].folder / "scores" / FILE
+    if content == "not parquet":
+        path.write_bytes(b"PAR1 ... PAR1")
+    elif content == "other columns":
+        pd.DataFrame({"path": ["a"]}).to_parquet(path)
+    else:
+        write_corruptions(study.runs[1], variants=VARIANTS[1:])
+    with pytest.raises(UserError, match=r"corruptions\.parquet is damaged \(.*\); delete it"):
+        robustness_table(study)
+
+
+def test_the_figure(table):
+    figure = robustness_figure(table)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["JPEG compression", "Gaussian noise"]
+    styles = figures.method_styles(list(METHODS))
+    for axes, corruption in zip(panels, ("jpeg", "noise"), strict=True):
+        assert [label.get_text() for label in axes.get_xticklabels()][0] == "as is"
+        assert [label.get_text() for label in axes.get_xticklabels()][1:] == [f"{s:g}" for s in STRENGTHS[corruption]]
+        for line, method in zip(axes.lines, METHODS, strict=False):
+            own = table[(table["method"] == method) & table["corruption"].isin(["none", corruption])]
+            np.testing.assert_allclose(line.get_ydata(), own["auroc_unseen_mean"])
+            assert (line.get_color(), line.get_marker()) == styles[method]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cross-entropy", "DROID"]
+    assert figures.png(figure).startswith(b"\x89PNG")
+    pdf = figures.pdf(figure)
+    assert pdf.startswith(b"%PDF")
+    assert pdf == figures.pdf(robustness_figure(table))
+
+
+def test_a_title_is_no_mathematics(tmp_path):
+    study = write(tmp_path / "study", title="a $b$ \x1b[2J")
+    figure = robustness_figure(robustness_table(study))
+    label = figure.legends[0].get_texts()[0].get_text()
+    assert label.startswith("a \\$b\\$ ?[2J")
+    figures.png(figure)
