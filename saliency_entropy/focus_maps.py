@@ -27,11 +27,10 @@ from saliency_entropy.data.manifest import LABELS, SPLITS, thread_count
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError
-from saliency_entropy.evaluation import Images
-from saliency_entropy.evaluation import _images as study_images
 from saliency_entropy.functional import min_max
 from saliency_entropy.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
 from saliency_entropy.run_folder import check_name, finished_result
+from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images
 from saliency_entropy.study.runs import run_folders
 from saliency_entropy.training import data_hash
 
@@ -58,9 +57,11 @@ def focus(cfg: DictConfig) -> None:
     folders = [folder for folder in run_folders(study) if finished_result(folder) is not None]
     if not folders:
         raise UserError(f"no run in {study} is finished; give the command that trains them again")
-    images = study_images(cfg, folders)
+    images = read_images(cfg, folders)
     name = str(cfg.set or (images.data_name if "data" in cfg else cfg.split))
     check_name("set", name)
+    if name in SPLITS and ("data" in cfg or name != cfg.split):
+        raise UserError(f"set={name} is the name of the study's own {name} images, which a report reads; give another")
     torch.set_num_threads(cfg.threads or thread_count())
     device = usable_device(cfg.device)
     try:
@@ -70,7 +71,9 @@ def focus(cfg: DictConfig) -> None:
         raise UserError(f"the maps of {study} are being made by another process; wait for it") from None
 
 
-def _focus(cfg: DictConfig, study: Path, folders: list[Path], images: Images, name: str, device: torch.device) -> None:
+def _focus(
+    cfg: DictConfig, study: Path, folders: list[Path], images: ScoredImages, name: str, device: torch.device
+) -> None:
     table = images.manifest.table
     if cfg.with_maps:
         table = table[table["human_map"] != ""]
@@ -81,7 +84,8 @@ def _focus(cfg: DictConfig, study: Path, folders: list[Path], images: Images, na
     chosen = table.iloc[stratified_sample(table, cfg.samples, cfg.seed)]
     manifest = replace(images.manifest, table=chosen)
     # With its index, by which the images are found in the manifest.
-    about = f"{data_hash(chosen.reset_index())}/{json.dumps(images.human_maps, sort_keys=True)}"
+    table_hash, sizes = data_hash(chosen.reset_index()), file_sizes(manifest).tolist()
+    about = f"{table_hash}/{sizes}/{json.dumps(images.human_maps, sort_keys=True)}"
     sample = hashlib.sha256(about.encode()).hexdigest()[:16]
 
     @cache
