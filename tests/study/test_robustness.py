@@ -164,10 +164,9 @@ def test_runs_of_different_images_or_corruptions(tmp_path, difference):
     study = write(tmp_path / "study")
     other = scored_images()
     other.loc[3, "path"] = "another.png"
-    write_corruptions(
-        study.runs[1], **{"images": {"images": other}, "variants": {"variants": VARIANTS[:5]}}[difference]
-    )
-    with pytest.raises(UserError, match="seed0 and of .*seed1 are of different images or corruptions; make all"):
+    options = {"images": other} if difference == "images" else {"variants": VARIANTS[:5]}
+    write_corruptions(study.runs[1], **options)
+    with pytest.raises(UserError, match=r"seed0 and of .*seed1 are of different images or corruptions; make all"):
         robustness_table(study)
 
 
@@ -191,17 +190,17 @@ def test_the_figure(table):
     assert [axes.get_title() for axes in panels] == ["JPEG compression", "Gaussian noise"]
     styles = figures.method_styles(list(METHODS))
     for axes, corruption in zip(panels, ("jpeg", "noise"), strict=True):
-        assert [label.get_text() for label in axes.get_xticklabels()][0] == "as is"
-        assert [label.get_text() for label in axes.get_xticklabels()][1:] == [f"{s:g}" for s in STRENGTHS[corruption]]
+        ticks = [label.get_text() for label in axes.get_xticklabels()]
+        assert ticks == ["as is", *(f"{strength:g}" for strength in STRENGTHS[corruption])]
         for line, method in zip(axes.lines, METHODS, strict=False):
             own = table[(table["method"] == method) & table["corruption"].isin(["none", corruption])]
             np.testing.assert_allclose(line.get_ydata(), own["auroc_unseen_mean"])
             assert (line.get_color(), line.get_marker()) == styles[method]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cross-entropy", "DROID"]
     assert figures.png(figure).startswith(b"\x89PNG")
-    pdf = figures.pdf(figure)
-    assert pdf.startswith(b"%PDF")
-    assert pdf == figures.pdf(robustness_figure(table))
+    first, second = (figures.pdf(robustness_figure(table)) for _ in range(2))
+    assert first.startswith(b"%PDF")
+    assert first == second
 
 
 def test_a_title_is_no_mathematics(tmp_path):
