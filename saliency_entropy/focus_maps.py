@@ -240,6 +240,7 @@ def _sample(sample: str, chosen: pd.DataFrame, batches: Sequence[FaceBatch]) -> 
     return Sample(
         sample,
         chosen.index.to_numpy(),
+        chosen["path"].to_numpy(dtype=np.str_),
         chosen["label"].map(LABELS.index).to_numpy(dtype=np.int64),
         chosen["generator"].to_numpy(dtype=np.str_),
         np.stack(pictures),

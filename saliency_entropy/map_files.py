@@ -27,6 +27,7 @@ class Sample:
     Attributes:
         sample: 16 hex digits of the images' rows in the manifest and of what is made of their human maps.
         row: ``(n,)`` int64, in the manifest's table.
+        path: ``(n,)`` text, as in the manifest and the score tables.
         label: ``(n,)`` int64, 0 = real, 1 = synthetic.
         generator: ``(n,)`` text, "" of a real image.
         image: ``(n, 112, 112, 3)`` uint8 RGB.
@@ -36,6 +37,7 @@ class Sample:
 
     sample: str
     row: np.ndarray
+    path: np.ndarray
     label: np.ndarray
     generator: np.ndarray
     image: np.ndarray
@@ -73,6 +75,7 @@ LAYOUTS: dict[type, Layout] = {
     Sample: {
         "sample": ("U", ()),
         "row": ("i", ("n",)),
+        "path": ("U", ("n",)),
         "label": ("i", ("n",)),
         "generator": ("U", ("n",)),
         "image": ("u", ("n", PICTURE, PICTURE, 3)),

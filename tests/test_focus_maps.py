@@ -174,6 +174,7 @@ def test_the_maps_are_of_the_chosen_images_whose_scores_they_explain(study: Path
     assert (rows["split"] == "test").all()
     assert (sample.label == (rows["label"] == "synthetic")).all()
     assert (sample.generator == rows["generator"]).all()
+    assert (sample.path == rows["path"]).all()
     assert set(sample.generator) == {"", "gan", "new"}
     assert not sample.has_map.any()
     first = Image.open(faces / rows["path"].iloc[0]).convert("RGB").resize((112, 112), Image.Resampling.BILINEAR)
@@ -373,5 +374,5 @@ def test_arrays_of_something_else(kept, name: str, value: np.ndarray, message: s
 
 def test_one_kind_of_file_is_not_the_other(kept) -> None:
     path, _ = kept
-    with pytest.raises(UserError, match="label is not a file in the archive"):
+    with pytest.raises(UserError, match="path is not a file in the archive"):
         read_maps(path, Sample)

@@ -245,7 +245,8 @@ def run_agreement_table(maps: StudyMaps) -> pd.DataFrame:
     rows = []
     for i, (method, own) in enumerate(maps.methods.items()):
         for against, others in list(maps.methods.items())[: i + 1]:
-            pairs = np.array(list(combinations(own, 2) if against == method else product(own, others))).reshape(-1, 2)
+            pairs = combinations(own, 2) if against == method else product(own, others)
+            pairs = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)  # also of none
             row = {"method": method, "title": titles[method], "against": against, "against_title": titles[against]}
             same = seeds[pairs[:, 0]] == seeds[pairs[:, 1]]
             for suffix, chosen in (("", pairs[~same]), ("_same_seed", pairs[same])):
@@ -422,7 +423,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 def _on_constant(table: pd.DataFrame, figures: Iterable[str]) -> list[str]:
     missing = table[[f"{name}_mean" for name in figures]].isna().any(axis=None)
-    return ["“–”: every CAM of at least one run is constant."] if missing else []
+    return ["“–”: every map of a kind is constant in at least one run."] if missing else []
 
 
 def _cells(table: pd.DataFrame, figure: str, digits: int) -> list[str]:
