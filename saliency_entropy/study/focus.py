@@ -383,7 +383,7 @@ def _survivals(table: pd.DataFrame) -> list[str]:
         pairs = {method: tuple(below.loc[method, ["cam_entropy_mean", f"{kind}_entropy_mean"]]) for method in lower}
         pairs = {method: pair for method, pair in pairs.items() if not np.isnan(pair[1])}
         words = {
-            method: f"{own.loc[method, 'title']} ({wording.number(after, 2)} of {wording.number(before, 2)})"
+            method: f"{own.loc[method, 'title']} ({wording.number(after, 2)}; CAM {wording.number(before, 2)})"
             for method, (before, after) in pairs.items()
         }
         kept = [words[method] for method, (before, after) in pairs.items() if after >= before / 2]
@@ -396,8 +396,9 @@ def _survivals(table: pd.DataFrame) -> list[str]:
         if parts:
             sentences.append(f"{KIND_TITLES[kind]}: it {'; it '.join(parts)}.")
     return [
-        "Does an entropy below that of cross-entropy survive a change of map? Nats below cross-entropy by the other "
-        f"map, of those by the CAM, where the latter are {LEAST_DIFFERENCE} or more. " + " ".join(sentences)
+        "Does an entropy below that of cross-entropy survive a change of map? In brackets, how many nats below it a "
+        f"method is by that map, and by the CAM, for methods with {LEAST_DIFFERENCE} or more by the CAM. "
+        + " ".join(sentences)
     ]
 
 

@@ -1,15 +1,19 @@
 """What the figures draw, read back from their lines, points and boxes."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import ENTROPY, TITLES, write_run, write_study
+from made_up import ENTROPY, TITLES, write_maps, write_run, write_study
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch
+from PIL import Image
 
+from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.study import figures, tables
+from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.runs import read_study
 
 
@@ -29,6 +33,14 @@ def many(tmp_path_factory):
     return read_study(write_study(tmp_path_factory.mktemp("many"), {"cross_entropy": 6, "hseb": 1, "droid": 6}))
 
 
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    """Maps of eight test images, the odd ones without a human map: of two generators and real ones."""
+    folder = write_study(tmp_path_factory.mktemp("maps"), {"cross_entropy": 2, "droid": 1})
+    write_maps(folder, [1, 2, 3, 121, 123, 181, 182, 184])
+    return read_study_maps(read_study(folder))
+
+
 def line(axes, label):
     return next(line for line in axes.lines if line.get_label() == label)
 
@@ -42,6 +54,15 @@ def test_the_style_of_a_method_does_not_depend_on_the_others():
     beside = figures.method_styles([*TITLES, "further", "another"])
     assert beside["droid"] == alone
     assert len({style.colour for style in beside.values()}) == len({style.marker for style in beside.values()}) == 8
+
+
+def test_no_colour_is_hard_to_see_on_white():
+    """The contrast of the WCAG; that of Okabe and Ito's yellow is 1.3."""
+    for colour in figures.COLOURS:
+        channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) > 2
+    assert len(set(figures.COLOURS)) == 9
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -186,3 +207,113 @@ def test_no_text_lies_on_another_or_outside_the_figure(study, measures, name):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
     if figure.legends:
         assert not figure.legends[0].get_window_extent().overlaps(axes.get_window_extent())
+
+
+# --- images and maps
+
+
+def rows_of(figure, columns):
+    """The axes of a figure of images, row by row."""
+    return [figure.axes[start : start + columns] for start in range(0, len(figure.axes), columns)]
+
+
+def drawn(axes):
+    return np.asarray(axes.images[0].get_array())
+
+
+def overlay(maps, cells, place):
+    grey = np.asarray(Image.fromarray(maps.sample.image[place]).convert("L").convert("RGB"))
+    return np.asarray(cam_overlay(grey, cells[place]))
+
+
+def entropy(cells):
+    p = cells[cells > 0] / cells.sum()
+    return -(p * np.log(p)).sum()
+
+
+def test_cams_by_method(maps):
+    """The first real and the first synthetic image with a human map, and the CAMs of each method's first seed."""
+    rows = rows_of(figures.cams_by_method(maps), 4)
+    assert [axes.get_title() for axes in rows[0]] == ["Image", "Human map", "Cross-entropy", "DROID"]
+    assert [row[0].get_ylabel() for row in rows] == ["real", "progan"]
+    for row, place in zip(rows, (6, 1), strict=True):
+        np.testing.assert_array_equal(drawn(row[0]), maps.sample.image[place])
+        columns = (maps.sample.human_map, maps.maps["cam"][0], maps.maps["cam"][2])
+        for axes, cells in zip(row[1:], columns, strict=True):
+            np.testing.assert_array_equal(drawn(axes), overlay(maps, cells, place))
+            assert axes.get_xlabel() == f"{entropy(cells[place].astype(float)):.2f}"
+
+
+def test_images_of_ones_own_choice_with_and_without_human_maps(maps):
+    rows = rows_of(figures.cams_by_method(maps, [4, 7]), 4)
+    assert [row[0].get_ylabel() for row in rows] == ["stylegan3", "real"]
+    assert [row[1].get_xlabel() == "none" for row in rows] == [True, False]
+    assert (drawn(rows[0][1]) == 255).all()
+    rows = rows_of(figures.cams_by_method(maps, [4]), 3)
+    assert [axes.get_title() for axes in rows[0]] == ["Image", "Cross-entropy", "DROID"]
+
+
+def test_an_image_of_each_generator_and_a_real_one(maps):
+    rows = rows_of(figures.cams_by_generator(maps), 4)
+    assert [row[0].get_ylabel() for row in rows] == ["real", "progan", "stylegan3"]
+    for row, place in zip(rows, (6, 1, 3), strict=True):
+        np.testing.assert_array_equal(drawn(row[0]), maps.sample.image[place])
+    many = replace(maps, sample=replace(maps.sample, generator=np.array([f"g{i}" for i in range(8)])))
+    assert len(rows_of(figures.cams_by_generator(many), 4)) == 8
+
+
+def test_maps_by_entropy(maps):
+    """From the widest of all CAMs to the narrowest, each with its entropy and focus area."""
+    figure = figures.maps_by_entropy(maps, count=4)
+    *panels, bar = figure.axes
+    everything = maps.maps["cam"].reshape(-1, 7, 7).astype(float)
+    found = np.array([entropy(cells) for cells in everything])
+    wanted = np.linspace(found.max(), found.min(), 4)
+    expected = [np.abs(found - value).argmin() for value in wanted]
+    assert len(set(expected)) == 4
+    for axes, place in zip(panels, expected, strict=True):
+        np.testing.assert_allclose(drawn(axes), everything[place])
+        assert axes.get_xlabel() == f"H = {found[place]:.2f}\n{np.exp(found[place]):.1f} cells"
+        assert axes.images[0].get_clim() == (0, 1)
+        assert axes.images[0].get_cmap().name == "plasma"
+    assert bar.get_ylim() == (0, 1)
+
+
+def test_mean_cam_by_method(maps):
+    *panels, _ = figures.mean_cam_by_method(maps).axes
+    assert [axes.get_xlabel() for axes in panels] == ["Cross-entropy", "DROID", "Human maps"]
+    cams = maps.maps["cam"]
+    human_maps = maps.sample.human_map[[1, 6, 7]]
+    for axes, expected in zip(
+        panels, (cams[:2].mean(axis=(0, 1)), cams[2].mean(axis=0), human_maps.mean(axis=0)), strict=True
+    ):
+        np.testing.assert_allclose(drawn(axes), expected, atol=1e-6)
+
+
+def test_constant_maps_are_called_so(maps):
+    constant = replace(maps, maps=dict.fromkeys(maps.maps, np.zeros_like(maps.maps["cam"])))
+    row = rows_of(figures.cams_by_method(constant), 4)[0]
+    assert [axes.get_xlabel() for axes in row[2:]] == ["constant", "constant"]
+    assert figures.maps_by_entropy(constant).axes[0].get_xlabel() == "every map is constant"
+    assert np.ma.getmaskarray(figures.mean_cam_by_method(constant).axes[0].images[0].get_array()).all()
+
+
+@pytest.mark.parametrize("name", ["cams_by_method", "cams_by_generator", "maps_by_entropy", "mean_cam_by_method"])
+def test_no_text_lies_on_another_in_figures_of_maps(tmp_path, name):
+    write_study(tmp_path, dict.fromkeys(TITLES, 1))
+    write_run(tmp_path, "seventh", 0, title="A method of a long name $x^2$")
+    write_maps(tmp_path, [1, 2, 3, 61, 121, 181, 182])
+    maps = read_study_maps(read_study(tmp_path))
+    figure = getattr(figures, name)(maps)
+    figure.draw_without_rendering()
+    texts = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    pictures = [axes.get_window_extent() for axes in figure.axes]
+    assert len(boxes) >= 6
+    for i, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in [*boxes[i + 1 :], *pictures])
+    assert figures.png(figure).startswith(b"\x89PNG")
+    one, other = (figures.pdf(getattr(figures, name)(maps)) for _ in range(2))
+    assert one == other

@@ -172,10 +172,13 @@ def test_whether_a_low_entropy_survives_a_change_of_map(tmp_path: Path) -> None:
     text = survival(
         tmp_path, {"cross_entropy": baseline, "droid": droid, "hseb": dict.fromkeys(KINDS, 3.0), "cyborg": baseline}
     )
-    assert "True class: it survives, at least by half, for HSEB (0.50 of 0.50) and DROID (0.80 of 1.00). " in text
-    assert "Logit difference: it survives, at least by half, for HSEB (0.50 of 0.50) and DROID (0.50 of 1.00). " in text
+    assert "True class: it survives, at least by half, for HSEB (0.50; CAM 0.50) and DROID (0.80; CAM 1.00). " in text
     assert (
-        "Grad-CAM: it survives, at least by half, for HSEB (0.50 of 0.50); it does not for DROID (−0.10 of 1.00)."
+        "Logit difference: it survives, at least by half, for HSEB (0.50; CAM 0.50) and DROID (0.50; CAM 1.00). "
+        in text
+    )
+    assert (
+        "Grad-CAM: it survives, at least by half, for HSEB (0.50; CAM 0.50); it does not for DROID (−0.10; CAM 1.00)."
         in text
     )
     assert "CYBORG" not in text
