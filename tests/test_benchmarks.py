@@ -53,14 +53,17 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
         r"on all cores: \d+\.\d\d x the speed of the bare loop times \d+ cores",
         r"cache filled: \d+\.\d\d x the speed of the bare loop times \d+ cores",
         r"streamed: \d+\.\d\d x the speed of the bare loop",
+        r"one pass +\d+\.\d ms an image",
+        r"a pass for 4 detectors costs \d+\.\d{3} x decoding each image once and their bare forwards",
     ):
         assert re.search(words, caplog.text), words
+    assert "images by 4 detectors" not in caplog.text  # the progress of each pass
 
 
 @pytest.mark.parametrize(("override", "message"), [
     ("repeats=0", "repeats is 0; give a whole number from 1 on"),
     ("images=many", "images is 'many'; give a whole number from 1 on"),
-    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding"),
+    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding, evaluation"),
 ])  # fmt: skip
 def test_mistakes(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.backbone import Backbone
+from saliency_entropy.benchmarks.evaluation import benchmark_evaluation
 from saliency_entropy.benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
 from saliency_entropy.benchmarks.steps import benchmark_steps
 from saliency_entropy.data.manifest import thread_count
@@ -16,7 +17,7 @@ from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "cached_epoch", "decoding")
+PARTS = ("steps", "cached_epoch", "decoding", "evaluation")
 
 
 def benchmark(cfg: DictConfig) -> None:
@@ -46,3 +47,5 @@ def benchmark(cfg: DictConfig) -> None:
             benchmark_cached_epoch(cfg, backbone, device, folder)
         if "decoding" in cfg.parts:
             benchmark_decoding(cfg, backbone, Path(folder))
+        if "evaluation" in cfg.parts:
+            benchmark_evaluation(cfg, backbone, device, Path(folder))
