@@ -26,7 +26,7 @@ from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.manifest import LABELS, SPLITS, thread_count
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.functional import min_max
 from saliency_entropy.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
 from saliency_entropy.run_folder import check_name, finished_result
@@ -44,7 +44,8 @@ def focus(cfg: DictConfig) -> None:
     What is there already is left, so an interrupted command is gone on with.
 
     Raises:
-        UserError: the study, a checkpoint or the data cannot be used; maps that are there were made from others.
+        UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; maps that are
+            there were made from others.
     """
     for name in ("batch_size", "samples"):
         if type(cfg[name]) is not int or cfg[name] < 1:
@@ -69,6 +70,13 @@ def focus(cfg: DictConfig) -> None:
             _focus(cfg, study, folders, images, name, device)
     except Timeout:
         raise UserError(f"the maps of {study} are being made by another process; wait for it") from None
+    except torch.OutOfMemoryError:
+        raise UserError(f"{device} has too little memory for batches of {cfg.batch_size}; give batch_size=") from None
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or study} cannot be written ({error.strerror or in_one_line(error)}); make room or give "
+            "yourself access, then the same command goes on"
+        ) from None
 
 
 def _focus(

@@ -283,6 +283,21 @@ def test_without_a_finished_run_or_a_checkpoint(study: Path) -> None:
         focus(configured(study))
 
 
+def test_a_folder_that_cannot_be_written_to(study: Path) -> None:
+    (study / "maps").write_text("in the way")
+    with pytest.raises(UserError, match=r"maps cannot be written \(.*\); make room or give yourself access"):
+        focus(configured(study))
+
+
+def test_an_image_that_cannot_be_used_is_named(study: Path, own_faces: Path) -> None:
+    broken = next(own_faces.glob("test/*.png"))
+    broken.write_bytes(broken.read_bytes()[:2000])
+    name = str(broken.relative_to(own_faces))
+    with pytest.raises(UserError, match=rf"manifest\.csv: row \d+: .*{name}"):
+        focus(configured(study, "samples=12", "data=faces", f"data.root={own_faces}"))
+    assert not maps_file(study, "faces").exists()
+
+
 # --- the files
 
 

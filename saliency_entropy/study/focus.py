@@ -315,7 +315,8 @@ def agreement_notes(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> list
         maps: what it is of.
         map_kind: what stood in the place of human maps, see :func:`~saliency_entropy.study.figures.map_kind`.
     """
-    chance = top_region(maps.sample.human_map[maps.sample.has_map]).mean()
+    human_maps = maps.sample.human_map[maps.sample.has_map]
+    chance = top_region(human_maps).mean()
     images = wording.count(int(table["images"].iloc[0]), "image")
     sentences = [
         f"CAMs beside the {map_kind} maps of the same {images} of set {maps.name}: mean over the images; ± is the "
@@ -324,6 +325,13 @@ def agreement_notes(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> list
         f"IoU: intersection over union of the {SHARE} highest cells of either. Pointing game: how often the CAM’s "
         f"highest cell is one of the map’s {SHARE} highest; a cell at random is so {chance:.3f} of the time.",
     ]
+    if len(human_maps) > 1:
+        blind = {name: _mean(values) for name, values in agreement(_means_of_others(human_maps), human_maps).items()}
+        reached = [f"{title} {wording.number(blind[name])}" for name, title in AGREEMENT_FIGURES.items()]
+        sentences.append(
+            "Faces are alike: what does not look at the image at all, the mean of the other images’ maps, reaches "
+            f"{wording.listed(reached)}."
+        )
     if map_kind != "human":
         sentences.append(f"These are {map_kind} maps, not human maps: nobody looked at the images.")
     if maps.name == "train":
@@ -363,6 +371,13 @@ def run_agreement_notes(table: pd.DataFrame, maps: StudyMaps) -> list[str]:
     if (table["pearson"].isna() & (table["pairs"] > 0)).any():
         sentences.append("“–” also where every CAM of a run is constant.")
     return sentences + maps.problems
+
+
+def _means_of_others(maps: np.ndarray) -> np.ndarray:
+    """Of each of ``(n, h, w)`` maps the mean of all others, in [0, 1] as every map is."""
+    means = (maps.sum(axis=0, dtype=np.float64) - maps) / (len(maps) - 1)
+    low, high = means.min(axis=(1, 2), keepdims=True), means.max(axis=(1, 2), keepdims=True)
+    return (means - low) / np.where(high > low, high - low, 1.0)
 
 
 def _survivals(table: pd.DataFrame) -> list[str]:

@@ -215,7 +215,25 @@ def test_agreement_with_human_maps_over_the_seeds(tmp_path: Path) -> None:
     assert "beside the human maps of the same 2 images of set test" in notes
     assert "20 % highest; a cell at random is so 0.250 of the time." in notes
     assert "not human maps" not in notes
+    # Both maps are the same, so the mean of the others is each of them.
+    assert (
+        "the mean of the other images’ maps, reaches MSE 0.000, Pearson 1.000, Spearman 1.000, IoU of the top 20 % "
+        "1.000 and Pointing game 1.000." in notes
+    )
     assert "These are simulated maps, not human maps" in " ".join(focus.agreement_notes(table, maps, "simulated"))
+
+
+def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -> None:
+    """Of three maps: that of the first is the mean of the other two, and so on."""
+    human_maps = np.stack([ONE_CELL, TWO_CELLS, ONE_CELL[::-1]])
+    keep(tmp_path, sample(human_maps), {"droid/seed0": human_maps})
+    maps = read(tmp_path)
+    others = [[[1, 1], [1, 0]], [[1, 0], [1, 0]], [[1, 0.5], [0, 0]]]
+    mse = np.mean([np.square(other - own).mean() for other, own in zip(others, human_maps, strict=True)])
+    notes = " ".join(focus.agreement_notes(focus.agreement_table(maps), maps, "human"))
+    assert f"reaches MSE {mse:.3f}, Pearson" in notes
+    one = replace(maps, sample=sample(human_maps, [True, False, False]))
+    assert "the other images" not in " ".join(focus.agreement_notes(focus.agreement_table(one), one, "human"))
 
 
 def test_without_human_maps_there_is_no_agreement(tmp_path: Path) -> None:
