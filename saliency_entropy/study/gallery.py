@@ -1,15 +1,12 @@
 """Test images beside the CAMs of every method, for the page of a report.
 
-``experiments/focus.py`` keeps the maps: ``<study>/maps/test.npz`` has the images and the human maps,
-``<run>/maps/test.npz`` the CAMs of a run. A report without them says which command makes them.
+``experiments/focus.py`` keeps them. A report without them says which command makes them.
 """
 
 import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,17 +15,16 @@ from PIL import Image
 from scipy.special import expit
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.map_files import RunMaps, Sample, maps_file, read_maps
+from saliency_entropy.map_files import maps_file
 from saliency_entropy.metrics import seen_in_training
 from saliency_entropy.study import wording
 from saliency_entropy.study.figures import map_kind
+from saliency_entropy.study.focus import StudyMaps
 from saliency_entropy.study.runs import Run, Study
 
-SET = "test"
 SCORED = ("path", "label", "generator", "logit_real", "logit_synthetic")
 JPEG_QUALITY = 85
 MAKE_MAPS = "python experiments/focus.py study=STUDY"
-Kept = TypeVar("Kept", Sample, RunMaps)
 
 
 @dataclass(frozen=True)
@@ -96,57 +92,46 @@ class Gallery:
         return {image.seen for image in self.images}
 
 
-@dataclass(frozen=True, eq=False)
-class Judgements:
-    """Of the N images of a sample, a run's ``cams``, ``(N, h, w)`` in [0, 1], and ``scores``, ``(N,)`` in [0, 1]."""
-
-    cams: np.ndarray
-    scores: np.ndarray
-
-
-def read_gallery(study: Study, count: int) -> Gallery | None:
+def read_gallery(maps: StudyMaps | None, count: int) -> Gallery | None:
     """Up to ``count`` of the images whose maps are kept; None for 0.
 
     Each generator and each source of real images gets as many places as the others, as far as it has images; of its
     images those are taken that lie evenly along their score, from those most surely held real to the most surely
     synthetic.
 
+    Args:
+        maps: of a study's test images, if there are any.
+        count: not negative.
+
     Raises:
-        UserError: ``count`` is not a whole number from 0 on, or maps are damaged or of other images than the scores.
+        UserError: the maps are of other images than the scores.
     """
-    if type(count) is not int or count < 0:
-        raise UserError(f"gallery_images is {count!r}; give a whole number, 0 for a page without photographs")
     if count == 0:
         return None
-    file = maps_file(study.folder, SET)
-    sample = _read(file, Sample)
-    if sample is None:
-        return _empty("No images and CAMs are kept yet.")
-    paths = _paths(file)
-    if paths is None:
-        return _empty("The images that are kept are not named, so that their scores cannot be found.")
-    found = {run.name: found for run in study.runs if (found := _judgements(run, sample, paths)) is not None}
-    if not found:
-        return _empty("No run has CAMs of the images that are kept.")
-    table = _by_path(study.runs[0], paths)
-    groups = [_group(image) for image in table.to_dict("records")]
-    chosen = evenly_chosen(groups, np.mean([run.scores for run in found.values()], axis=0), count)
+    if maps is None:
+        return Gallery(
+            [], [f"No CAMs are kept of test images yet. {MAKE_MAPS} makes them; then write the report again."]
+        )
+    study = maps.study
+    tables = [_of_images(run, maps) for run in maps.runs]
+    groups = [_group(image) for image in tables[0].to_dict("records")]
+    scores = np.stack([_softmax_scores(table) for table in tables])
+    synthetic = (tables[0]["label"] == "synthetic").to_numpy()
     images = [
         GalleryImage(
-            str(paths[place]),
+            str(maps.sample.path[place]),
             groups[place],
-            _seen(table.iloc[place], study),
-            _data_uri(Image.fromarray(sample.image[place]), "jpeg", quality=JPEG_QUALITY),
-            _coloured(sample.human_map[place]) if sample.has_map[place] else "",
+            _seen(tables[0].iloc[place], study),
+            _data_uri(Image.fromarray(maps.sample.image[place]), "jpeg", quality=JPEG_QUALITY),
+            _coloured(maps.sample.human_map[place]) if maps.sample.has_map[place] else "",
             [
-                _view(method, study.titles[method], own, place, table["label"].iloc[place] == "synthetic")
-                for method in study.methods
-                if (own := [found[run.name] for run in study.of_method(method) if run.name in found])
+                _view(method, study.titles[method], maps.maps["cam"][own, place], scores[own, place], synthetic[place])
+                for method, own in maps.methods.items()
             ],
         )
-        for place in chosen
+        for place in evenly_chosen(groups, scores.mean(axis=0), count)
     ]
-    return Gallery(images, _notes(study, images, [run.name for run in study.runs if run.name not in found]))
+    return Gallery(images, _notes(images, maps))
 
 
 def evenly_chosen(groups: Sequence[str], scores: np.ndarray, count: int) -> np.ndarray:
@@ -171,56 +156,35 @@ def evenly_chosen(groups: Sequence[str], scores: np.ndarray, count: int) -> np.n
     return np.concatenate(chosen)
 
 
-def _empty(why: str) -> Gallery:
-    return Gallery([], [f"{why} {MAKE_MAPS} makes them; then write the report again."])
-
-
-def _judgements(run: Run, sample: Sample, paths: np.ndarray) -> Judgements | None:
-    """None where the run kept none of this sample."""
-    maps = _read(maps_file(run.folder, SET), RunMaps)
-    if maps is None or maps.sample != sample.sample:
-        return None
-    table = _by_path(run, paths)
-    differences = table["logit_synthetic"].to_numpy(np.float64) - table["logit_real"].to_numpy(np.float64)
-    return Judgements(maps.cam, expit(differences))
-
-
-def _by_path(run: Run, paths: np.ndarray) -> pd.DataFrame:
-    """The run's test scores of these images, in their order."""
-    table = run.test_scores(SCORED).drop_duplicates("path").set_index("path")
+def _of_images(run: Run, maps: StudyMaps) -> pd.DataFrame:
+    """The run's test scores of the images of the maps, in their order."""
+    paths = maps.sample.path
+    table = run.test_scores(SCORED).set_index("path")
     unknown = ~np.isin(paths, table.index)
     if unknown.any():
+        file = maps_file(maps.study.folder, maps.name)
         raise UserError(
-            f"{maps_file(run.folder.parent.parent, SET)} holds {wording.count(int(unknown.sum()), 'image')} that "
-            f"{run.name} was not scored on, {paths[unknown][0]} for one; {MAKE_MAPS} overwrite=true makes it anew"
+            f"{file} holds {wording.count(int(unknown.sum()), 'image')} that {run.name} was not scored on, "
+            f"{paths[unknown][0]} for one; {MAKE_MAPS} overwrite=true makes it anew"
         )
     return table.loc[paths]
 
 
-def _view(method: str, title: str, own: list[Judgements], place: int, synthetic: bool) -> View:
-    scores = np.array([run.scores[place] for run in own])
+def _softmax_scores(table: pd.DataFrame) -> np.ndarray:
+    return expit(table["logit_synthetic"].to_numpy(np.float64) - table["logit_real"].to_numpy(np.float64))
+
+
+def _view(method: str, title: str, cams: np.ndarray, scores: np.ndarray, synthetic: bool) -> View:
+    """Of an image, from the ``(R, h, w)`` CAMs and ``(R,)`` scores of a method's runs."""
     return View(
         method=method,
         title=title,
-        cam=_coloured(_mean_map([run.cams[place] for run in own])),
+        cam=_coloured(cams.mean(axis=0)),
         score=float(scores.mean()),
         right=bool((scores.mean() > 0.5) == synthetic),
         runs_right=int(((scores > 0.5) == synthetic).sum()),
-        runs=len(own),
+        runs=len(scores),
     )
-
-
-def _read(path: Path, kind: type[Kept]) -> Kept | None:
-    try:
-        return read_maps(path, kind)
-    except FileNotFoundError:
-        return None
-
-
-def _paths(file: Path) -> np.ndarray | None:
-    """``(n,)`` text, the images of a sample as the manifest names them; None where they are not kept."""
-    with np.load(file, allow_pickle=False) as arrays:
-        return arrays.get("path")
 
 
 def _group(image: dict[str, object]) -> str:
@@ -232,15 +196,6 @@ def _group(image: dict[str, object]) -> str:
 
 def _seen(image: pd.Series, study: Study) -> str:
     return seen_in_training(image["generator"], study.train_generators) if image["label"] == "synthetic" else "real"
-
-
-def _mean_map(cams: list[np.ndarray]) -> np.ndarray:
-    """The mean of ``(h, w)`` maps; those of a coarser network are enlarged to the finest."""
-    height, width = max(cam.shape for cam in cams)
-    enlarged = [
-        Image.fromarray(cam.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR) for cam in cams
-    ]
-    return np.mean([np.asarray(cam) for cam in enlarged], axis=0)
 
 
 def _coloured(cells: np.ndarray) -> str:
@@ -256,17 +211,14 @@ def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _notes(study: Study, images: list[GalleryImage], missing: list[str]) -> list[str]:
+def _notes(images: list[GalleryImage], maps: StudyMaps) -> list[str]:
     sentences = [
         f"{wording.count(len(images), 'test image')}: as many of each generator and each source of real images as of "
         "the others, as far as there are, and of these, images that lie evenly along their mean score.",
-        "CAM: of the class that a run predicts, from 0 (dark violet) to 1 (yellow), the mean over the seeds of a "
-        "method. Score: the softmax score of “synthetic”, the mean over the same seeds; right where it is on the "
-        "label’s side of 0.5. In brackets: how many of the seeds are right.",
+        "CAM: of the class whose CAM the run is trained with, from 0 (dark violet) to 1 (yellow), the mean over the "
+        "seeds of a method. Score: the softmax score of “synthetic”, the mean over the same seeds; right where it is "
+        "on the label’s side of 0.5. Below: how many of the seeds are right.",
     ]
-    if any(image.human_map for image in images) and (kind := map_kind(study)) != "human":
+    if any(image.human_map for image in images) and (kind := map_kind(maps.study)) != "human":
         sentences.append(f"The maps in the place of human ones are {kind} maps.")
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        sentences.append(f"No CAMs are kept of {', '.join(missing[:3])}{more}: {MAKE_MAPS} makes them.")
-    return sentences
+    return sentences + maps.problems

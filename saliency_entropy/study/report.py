@@ -18,8 +18,19 @@ from rich.text import Text
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically
-from saliency_entropy.study import comparisons, error_tables, figures, questions, reproduction, tables, wording
+from saliency_entropy.study import (
+    comparisons,
+    error_tables,
+    figures,
+    focus,
+    questions,
+    reproduction,
+    robustness,
+    tables,
+    wording,
+)
 from saliency_entropy.study.bootstrap import read_image_covariance
+from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps, read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
 from saliency_entropy.study.page import render
@@ -33,6 +44,7 @@ logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 # The columns of the terminal's table, those that a line holds.
 PRINTED = ("Method", "Seeds", "AUROC", "AUROC unseen", "Difference", "95 % interval", "p (Holm)", "CAM entropy / nats")
+PIXELS_PER_INCH = 105  # of figures, in the page
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +84,11 @@ class ShownFigure:
         return figures.png(self.figure)
 
     @property
+    def width(self) -> int:
+        """In a page, in CSS pixels: the letters of all figures are of one size there, close to that of its text."""
+        return round(self.figure.get_figwidth() * PIXELS_PER_INCH)
+
+    @property
     def data_uri(self) -> str:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
@@ -81,12 +98,18 @@ def report(cfg: DictConfig) -> None:
 
     Raises:
         UserError: see :func:`~saliency_entropy.study.runs.read_study` and
-            :func:`~saliency_entropy.study.gallery.read_gallery`; or the output cannot be written.
+            :func:`~saliency_entropy.study.gallery.read_gallery`; ``cfg.gallery_images`` is not a whole number from 0
+            on; the output cannot be written.
     """
+    if type(cfg.gallery_images) is not int or cfg.gallery_images < 0:
+        raise UserError(
+            f"gallery_images is {cfg.gallery_images!r}; give a whole number, 0 for a report without photographs"
+        )
     study = read_study(Path(str(cfg.study)))
     log.info("%d finished runs of %d methods in %s", len(study.runs), len(study.methods), study.folder)
     output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
-    gallery = read_gallery(study, cfg.gallery_images)
+    maps = read_study_maps(study)
+    gallery = read_gallery(maps, cfg.gallery_images)
     measures = tables.measure(study)
     methods = tables.method_table(measures)
     covariance = read_image_covariance(study, measures.measure)
@@ -95,10 +118,17 @@ def report(cfg: DictConfig) -> None:
         *shown_tables(study, measures, methods),
         *shown_comparisons(measures, covariance, compared),
         *shown_errors(study, measures),
+        *shown_focus(study, maps),
         shown_reproduction(study, measures),
     ]
     answered = questions.answers(study, measures, compared)
     pictures = shown_figures(study, measures)
+    corrupted = robustness.robustness_table(study)
+    if corrupted is not None:
+        shown.append(shown_robustness(study, corrupted))
+        pictures.append(shown_robustness_figure(corrupted))
+    if maps is not None:
+        pictures += shown_maps(maps, photographs=cfg.gallery_images > 0)
     warnings = all_warnings(study, measures)
     sentence = headline(methods, measures.measure)
     page = render(
@@ -235,6 +265,50 @@ def shown_errors(study: Study, measures: Measures) -> list[ShownTable]:
     ]
 
 
+def shown_focus(study: Study, maps: StudyMaps | None) -> list[ShownTable]:
+    """The tables of the maps that are kept, of the test images and of those that have human maps."""
+    shown = []
+    if maps is not None:
+        table = focus.focus_table(maps)
+        runs = focus.run_agreement_table(maps)
+        shown = [
+            ShownTable(
+                "focus", "Focus by kind of map", table, focus.shown_focus(table), focus.focus_notes(table, maps)
+            ),
+            ShownTable(
+                "run_agreement",
+                "Agreement between runs",
+                runs,
+                focus.shown_run_agreement(runs),
+                focus.run_agreement_notes(runs, maps),
+            ),
+        ]
+    beside = read_maps_beside_human_maps(study)
+    if beside is not None:
+        table = focus.agreement_table(beside)
+        kind = figures.map_kind(study)
+        shown.append(
+            ShownTable(
+                "human_agreement",
+                f"Agreement with {kind} maps",
+                table,
+                focus.shown_agreement(table),
+                focus.agreement_notes(table, beside, kind),
+            )
+        )
+    return shown
+
+
+def shown_robustness(study: Study, corrupted: pd.DataFrame) -> ShownTable:
+    return ShownTable(
+        "robustness",
+        "AUROC of corrupted images",
+        corrupted,
+        robustness.shown_robustness(corrupted),
+        robustness.robustness_notes(study, corrupted),
+    )
+
+
 def shown_reproduction(study: Study, measures: Measures) -> ShownTable:
     differing = reproduction.departures(study, measures)
     if differing:
@@ -288,6 +362,59 @@ def shown_figures(study: Study, measures: Measures) -> list[ShownFigure]:
             figures.mean_roc(study, measures),
             f"ROC of the test images ({what.removeprefix('AUROC, ')}): mean true positive rate over the seeds at each "
             "false positive rate, in a band of ± 1 standard error. The images are ranked by the logit of “synthetic”.",
+        ),
+    ]
+
+
+def shown_robustness_figure(corrupted: pd.DataFrame) -> ShownFigure:
+    return ShownFigure(
+        "auroc_by_corruption",
+        "AUROC by strength of corruption",
+        robustness.robustness_figure(corrupted),
+        "AUROC of the test images as they are and at rising strengths of each corruption: mean over the seeds, in a "
+        "band of ± 1 standard deviation. Dashed: chance.",
+    )
+
+
+def shown_maps(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:
+    """The figures of the maps that are kept; without ``photographs``, those alone in which no image is seen."""
+    kind = figures.map_kind(maps.study)
+    over_images = (
+        f"the {kind} map, where there is one, and the CAM of each method’s first seed over the image. Below each, its "
+        "entropy in nats."
+    )
+    shown = (
+        [
+            ShownFigure(
+                "cams_by_method",
+                "CAMs by method",
+                figures.cams_by_method(maps),
+                f"A real and a synthetic test image with {over_images}",
+            ),
+            ShownFigure(
+                "cams_by_generator",
+                "CAMs by generator",
+                figures.cams_by_generator(maps),
+                f"A test image of each generator and a real one with {over_images}",
+            ),
+        ]
+        if photographs
+        else []
+    )
+    return [
+        *shown,
+        ShownFigure(
+            "maps_by_entropy",
+            "CAMs by entropy",
+            figures.maps_by_entropy(maps),
+            "CAMs of the study’s runs and test images whose entropies are evenly spaced, with their entropy and focus "
+            "area.",
+        ),
+        ShownFigure(
+            "mean_cam_by_method",
+            "Mean CAM by method",
+            figures.mean_cam_by_method(maps),
+            f"Mean over the seeds and the kept test images, and the mean of their {kind} maps, if any.",
         ),
     ]
 

@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
+from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.runs import read_study
 
@@ -46,7 +47,7 @@ def shown_images(page):
 
 @pytest.fixture(scope="module")
 def gallery(study):
-    return read_gallery(read_study(study), 30)
+    return read_gallery(read_study_maps(read_study(study)), 30)
 
 
 def test_nothing_but_the_page_is_asked_for(page, study):

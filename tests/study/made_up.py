@@ -139,19 +139,15 @@ def write_maps(
     study: Path,
     rows: Iterable[int],
     images: pd.DataFrame | None = None,
-    sample: str = "0123456789abcdef",
-    sizes: dict[str, int] | None = None,
-    only: str | None = None,
-    named: bool = True,
 ) -> None:
-    """The maps of some test images, as experiments/focus.py keeps them: one blob each. ``sizes``: run -> cells a side,
-    7 if not given; ``only``: write those of this run alone."""
+    """The maps of some test images, as experiments/focus.py keeps them: one blob each."""
     images = scored_images() if images is None else images
     rows = np.array(list(rows))
     random = np.random.default_rng(0)
     kept = {
-        "sample": sample,
+        "sample": "0123456789abcdef",
         "row": rows,
+        "path": images["path"].to_numpy(dtype=np.str_)[rows],
         "label": (images["label"] == "synthetic").to_numpy(dtype=np.int64)[rows],
         "generator": images["generator"].to_numpy(dtype=np.str_)[rows],
         "image": np.kron(
@@ -160,14 +156,10 @@ def write_maps(
         "human_map": _blobs(len(rows), 7, random),
         "has_map": rows % 2 == 0,
     }
-    if named:
-        kept["path"] = images["path"].to_numpy(dtype=np.str_)[rows]
-    if only is None:
-        _save(study / "maps" / "test.npz", kept)
-    for run in [study / only] if only else sorted(study.glob("*/seed*")):
-        maps = _blobs(len(rows), (sizes or {}).get(f"{run.parent.name}/{run.name}", 7), random)
-        kinds = dict.fromkeys(("cam", "cam_true", "cam_difference", "grad_cam"), maps)
-        _save(run / "maps" / "test.npz", {"sample": sample, "checkpoint": "0" * 16, "row": rows} | kinds)
+    _save(study / "maps" / "test.npz", kept)
+    for run in sorted(study.glob("*/seed*")):
+        kinds = dict.fromkeys(("cam", "cam_true", "cam_difference", "grad_cam"), _blobs(len(rows), 7, random))
+        _save(run / "maps" / "test.npz", {"sample": kept["sample"], "checkpoint": "0" * 16, "row": rows} | kinds)
 
 
 def _save(path: Path, arrays: dict[str, object]) -> None:

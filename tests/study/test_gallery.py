@@ -11,8 +11,13 @@ from matplotlib import colormaps
 from PIL import Image
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import evenly_chosen, read_gallery
 from saliency_entropy.study.runs import read_study
+
+
+def read(folder, count=48):
+    return read_gallery(read_study_maps(read_study(folder)), count)
 
 
 def decoded(uri, kind):
@@ -39,7 +44,7 @@ def test_each_group_has_as_many_places_as_it_has_images_for():
 
 
 def test_what_a_method_makes_of_an_image(folder):
-    gallery = read_gallery(read_study(folder), 48)
+    gallery = read(folder)
     assert len(gallery.images) == 48
     assert set(gallery.groups) == {"progan", "stylegan2", "stylegan3", "real, celeba-hq", "real, ffhq"}
     assert gallery.methods == {"cross_entropy": "Cross-entropy", "droid": "DROID"}
@@ -67,7 +72,7 @@ def test_what_a_method_makes_of_an_image(folder):
 def test_photographs_and_human_maps(folder):
     kept = np.load(folder / "maps" / "test.npz")
     paths = list(kept["path"])
-    for image in read_gallery(read_study(folder), 10).images:
+    for image in read(folder, 10).images:
         place = paths.index(image.path)
         photo = decoded(image.photo, "jpeg").astype(float)
         assert photo.shape == (112, 112, 3)
@@ -79,54 +84,26 @@ def test_photographs_and_human_maps(folder):
             np.testing.assert_allclose(decoded(image.human_map, "png"), wanted, atol=1)
 
 
-def test_cams_of_another_size_are_enlarged_to_the_finest(tmp_path):
-    study = write_study(tmp_path / "demo", {"droid": 2})
-    write_maps(study, rows=range(30), sizes={"droid/seed1": 4})
-    assert decoded(read_gallery(read_study(study), 1).images[0].views[0].cam, "png").shape == (7, 7, 3)
-
-
 def test_no_gallery(folder):
-    assert read_gallery(read_study(folder), 0) is None
-
-
-@pytest.mark.parametrize("count", [-1, 2.5, True, "all", None])
-def test_the_number_of_images_is_a_whole_number(folder, count):
-    with pytest.raises(UserError, match=r"gallery_images is .*; give a whole number, 0 for a page without photographs"):
-        read_gallery(read_study(folder), count)
+    assert read(folder, 0) is None
 
 
 def test_without_maps_the_command_is_named(tmp_path):
-    gallery = read_gallery(read_study(write_study(tmp_path / "demo", {"droid": 1})), 48)
+    gallery = read(write_study(tmp_path / "demo", {"droid": 1}))
     assert gallery.images == []
     assert gallery.notes == [
-        "No images and CAMs are kept yet. python experiments/focus.py study=STUDY makes them; then write the report "
-        "again."
+        "No CAMs are kept of test images yet. python experiments/focus.py study=STUDY makes them; then write the "
+        "report again."
     ]
 
 
-def test_runs_without_maps_or_with_those_of_other_images_are_named(tmp_path):
+def test_runs_without_maps_are_named(tmp_path):
     study = write_study(tmp_path / "demo", {"cross_entropy": 2, "droid": 1})
     write_maps(study, rows=range(30))
     write_run(study, "hseb", 0)
-    write_maps(study, rows=range(30), sample="f" * 16, only="droid/seed0")
-    gallery = read_gallery(read_study(study), 48)
-    assert list(gallery.methods) == ["cross_entropy"]
-    assert gallery.notes[-1] == (
-        "No CAMs are kept of hseb/seed0, droid/seed0: python experiments/focus.py study=STUDY makes them."
-    )
-
-
-def test_maps_of_no_run(tmp_path):
-    study = write_study(tmp_path / "demo", {"droid": 1})
-    write_maps(study, rows=range(30))
-    write_maps(study, rows=range(30), sample="f" * 16, only="droid/seed0")
-    assert read_gallery(read_study(study), 48).notes[0].startswith("No run has CAMs of the images that are kept.")
-
-
-def test_images_that_are_not_named(tmp_path):
-    study = write_study(tmp_path / "demo", {"droid": 1})
-    write_maps(study, rows=range(30), named=False)
-    assert read_gallery(read_study(study), 48).notes[0].startswith("The images that are kept are not named")
+    gallery = read(study)
+    assert list(gallery.methods) == ["cross_entropy", "droid"]
+    assert gallery.notes[-1].startswith("No maps of hseb/seed0, ")
 
 
 def test_images_that_were_not_scored(tmp_path):
@@ -135,14 +112,14 @@ def test_images_that_were_not_scored(tmp_path):
     with pytest.raises(
         UserError, match=r"maps/test.npz holds 30 images that droid/seed0 was not scored on, new/progan"
     ):
-        read_gallery(read_study(study), 48)
+        read(study)
 
 
 def test_scores_are_found_by_path_in_any_order(tmp_path):
     """A row of the maps is not one of the scores."""
     study = write_study(tmp_path / "demo", {"droid": 1}, images=scored_images().iloc[::-1])
     write_maps(study, rows=range(30))
-    (image,) = read_gallery(read_study(study), 1).images
+    (image,) = read(study, 1).images
     scores = pd.read_parquet(study / "droid" / "seed0" / "scores" / "test.parquet").set_index("path").loc[image.path]
     wanted = 1 / (1 + np.exp(scores["logit_real"] - scores["logit_synthetic"]))
     assert image.views[0].score == pytest.approx(wanted, abs=1e-6)
@@ -153,11 +130,11 @@ def test_a_pickle_is_not_opened(tmp_path):
     write_maps(study, rows=range(30))
     np.savez(study / "maps" / "test.npz", sample=np.array([{"a": 1}], dtype=object))
     with pytest.raises(UserError, match=r"maps/test.npz cannot be read as plain arrays"):
-        read_gallery(read_study(study), 48)
+        read(study)
 
 
 def test_stand_ins_for_human_maps_are_named(tmp_path):
     study = write_study(tmp_path / "demo", {"droid": 1}, config={"data": {"template_maps": True}})
     write_maps(study, rows=range(30))
-    notes = read_gallery(read_study(study), 48).notes
+    notes = read(study).notes
     assert "The maps in the place of human ones are template maps." in notes

@@ -240,9 +240,31 @@ def test_the_gallery_holds_each_photograph_once(tmp_path):
     assert page.count("data:image/jpeg;base64,") == page.count('<li class="card"') == 20
     assert page.count('alt="CAM of DROID"') == 20
     assert 0 < page.count('alt="human map"') < 20
-    without = (write_report(study, gallery_images=0) / "index.html").read_text()
-    assert "data:image/jpeg" not in without
-    assert 'id="gallery"' not in without
+
+
+def test_where_the_methods_look(tmp_path):
+    study = write_study(tmp_path / "demo", {"cross_entropy": 1, "droid": 2})
+    write_maps(study, rows=range(0, 260, 5))
+    output = write_report(study, gallery_images=1)
+    page = (output / "index.html").read_text()
+    for name in ("focus", "run_agreement", "human_agreement"):
+        assert f'<section id="{name}">' in page
+        assert (output / f"{name}.csv").exists()
+    for name in ("cams_by_method", "cams_by_generator", "maps_by_entropy", "mean_cam_by_method"):
+        assert f'<figure id="{name}">' in page
+        assert (output / "figures" / f"{name}.pdf").exists()
+
+
+def test_a_report_without_photographs(tmp_path):
+    study = write_study(tmp_path / "demo", {"droid": 1})
+    write_maps(study, rows=range(0, 260, 5))
+    output = write_report(study, gallery_images=0)
+    page = (output / "index.html").read_text()
+    assert "data:image/jpeg" not in page
+    assert 'id="gallery"' not in page
+    assert sorted(path.stem for path in (output / "figures").glob("*.png")) == sorted(
+        [*FIGURES, "maps_by_entropy", "mean_cam_by_method"]
+    )
 
 
 def test_without_maps_the_page_says_which_command_makes_them(page):
@@ -336,6 +358,14 @@ def test_words_from_data_are_text(tmp_path, caplog):
 
 def test_the_terminals_table_takes_no_markup():
     assert "[bold]x[/bold]" in printed(pd.DataFrame({"Method": ["[bold]x[/bold]"]}))
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, True, "all", None])
+def test_the_number_of_photographs_is_a_whole_number(tmp_path, count):
+    with pytest.raises(
+        UserError, match=r"gallery_images is .*; give a whole number, 0 for a report without photographs"
+    ):
+        write_report(tmp_path, gallery_images=count)
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path):
