@@ -14,8 +14,9 @@ import pytest
 from made_up import scored_images, write_maps, write_run, write_study
 from omegaconf import OmegaConf
 
+from saliency_entropy.corruptions import STRENGTHS
 from saliency_entropy.errors import UserError
-from saliency_entropy.study import report as report_module
+from saliency_entropy.study import reproduction
 from saliency_entropy.study.report import _ranges, headline, printed, report
 
 TABLES = [
@@ -166,7 +167,7 @@ def test_another_study_than_the_papers_is_not_set_beside_it(demo, page):
 
 
 def test_a_study_as_the_papers_is_set_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_module.reproduction, "departures", lambda study, measures: [])
+    monkeypatch.setattr(reproduction, "departures", lambda study, measures: [])
     output = write_report(write_study(tmp_path / "demo", {"cross_entropy": 2}))
     assert "AUROC: Cross-entropy" in (output / "reproduction.md").read_text()
     assert '<th scope="row">AUROC: Cross-entropy</th>' in (output / "index.html").read_text()
@@ -253,6 +254,23 @@ def test_where_the_methods_look(tmp_path):
     for name in ("cams_by_method", "cams_by_generator", "maps_by_entropy", "mean_cam_by_method"):
         assert f'<figure id="{name}">' in page
         assert (output / "figures" / f"{name}.pdf").exists()
+
+
+def test_corrupted_images(tmp_path):
+    study = write_study(tmp_path / "demo", {"droid": 1})
+    scores = pd.read_parquet(study / "droid" / "seed0" / "scores" / "test.parquet")
+    variants = [("none", 0.0), *(("jpeg", float(quality)) for quality in STRENGTHS["jpeg"])]
+    pd.concat([scores.assign(corruption=name, strength=strength) for name, strength in variants]).to_parquet(
+        study / "droid" / "seed0" / "scores" / "test+corruptions.parquet"
+    )
+    output = write_report(study)
+    page = (output / "index.html").read_text()
+    table = pd.read_csv(output / "robustness.csv")
+    assert list(table["corruption"]) == ["none"] + ["jpeg"] * len(STRENGTHS["jpeg"])
+    assert '<section id="robustness">' in page
+    assert f"<td>{table['auroc_unseen_mean'].iloc[1]:.3f}</td>" in page
+    assert '<figure id="auroc_by_corruption">' in page
+    assert (output / "figures" / "auroc_by_corruption.pdf").exists()
 
 
 def test_a_report_without_photographs(tmp_path):
