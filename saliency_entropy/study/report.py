@@ -21,7 +21,7 @@ from saliency_entropy.study.generator_choice import generator_choice
 from saliency_entropy.study.page import render
 from saliency_entropy.study.questions import SIGNIFICANCE, Answer
 from saliency_entropy.study.runs import BASELINE, Study, read_study
-from saliency_entropy.study.sections import ShownFigure, ShownTable, report_figures, report_tables
+from saliency_entropy.study.sections import PHOTOGRAPHS, ShownFigure, ShownTable, report_figures, report_tables
 from saliency_entropy.study.tables import MEASURES, Measures
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,10 @@ def write(
     for picture in pictures:
         write_atomically(output / "figures" / f"{picture.name}.png", picture.png)
         write_atomically(output / "figures" / f"{picture.name}.pdf", figures.pdf(picture.figure))
+    for name in {*PHOTOGRAPHS} - {picture.name for picture in pictures}:
+        # Of an earlier report: who asks for one without photographs may publish the folder.
+        for kind in ("png", "pdf"):
+            (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     write_atomically(output / "runs.csv", tables.neutralised(runs).to_csv(index=False))
     write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:

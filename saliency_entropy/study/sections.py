@@ -14,6 +14,7 @@ from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import MEASURES, Measures
 
 PIXELS_PER_INCH = 105  # of figures, in the page
+PHOTOGRAPHS = ("cams_by_method", "cams_by_generator")  # the figures that show test images
 
 
 @dataclass(frozen=True, eq=False)

@@ -276,6 +276,7 @@ def test_corrupted_images(tmp_path):
 def test_a_report_without_photographs(tmp_path):
     study = write_study(tmp_path / "demo", {"droid": 1})
     write_maps(study, rows=range(0, 260, 5))
+    write_report(study, gallery_images=1)
     output = write_report(study, gallery_images=0)
     page = (output / "index.html").read_text()
     assert "data:image/jpeg" not in page
