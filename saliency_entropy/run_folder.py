@@ -141,6 +141,21 @@ def check_same_run(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
+def check_same_data(folder: Path, data_hash: str) -> None:
+    """Refuse to go on with a run that began with other data: its first epochs would be of other images.
+
+    Raises:
+        UserError: the manifest, or what was left out of it, has changed since then.
+    """
+    kept = folder / "data_hash.txt"
+    if (folder / "checkpoints" / "resume.ckpt").exists() and kept.exists() and kept.read_text() != data_hash:
+        raise UserError(
+            f"{folder} began with other data: the manifest has changed since, or the files that are left out of it "
+            f"(data.skip_broken); put them back, or delete {folder / 'checkpoints'} to begin anew"
+        )
+    write_atomically(kept, data_hash)
+
+
 def save_config(folder: Path, config: DictConfig) -> None:
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 

@@ -67,6 +67,7 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     torch.set_num_threads(cfg.threads or thread_count())
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module, data = build(cfg, config)
+    run_folder.check_same_data(folder, data_hash(data.manifest.table))
     run_folder.save_config(folder, cfg)
 
     wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if "_target_" in cfg.logger else None

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import (
+    check_same_data,
     check_same_run,
     config_hash,
     finished_result,
@@ -152,3 +153,14 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         write_atomically(path, "second")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
+    check_same_data(tmp_path, "a")
+    check_same_data(tmp_path, "b")  # nothing was trained yet
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resume.ckpt").touch()
+    check_same_data(tmp_path, "b")
+    with pytest.raises(UserError, match=r"began with other data: .*; put them back, or delete \S+checkpoints to begin"):
+        check_same_data(tmp_path, "a")
+    check_same_data(tmp_path, "b")

@@ -539,6 +539,22 @@ def test_broken_files_that_are_left_out_are_counted_in_the_result(command, own_f
     assert ended.out.count("left out (data.skip_broken=true)") == 2
 
 
+def test_a_run_that_began_without_some_files_does_not_go_on_with_them(command, own_faces: Path, tmp_path: Path) -> None:
+    arguments = [f"data.root={own_faces}", "data.skip_broken=true"]
+    lost = own_faces / "train" / "4.png"
+    whole = lost.read_bytes()
+    lost.unlink()
+    assert command(*arguments).code == 0
+    (result,) = (tmp_path / "runs").rglob("result.json")
+    result.unlink()  # as if it had been killed before its end
+    lost.write_bytes(whole)
+    again = command(*arguments)
+    assert again.code == 1
+    assert "began with other data" in again.err
+    lost.unlink()
+    assert command(*arguments).code == 0
+
+
 def test_a_sweep_leaves_nothing_outside_its_folder(command, tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
     ended = command("-m", "method.name=../evil", "seed=0,1", "study=mine")

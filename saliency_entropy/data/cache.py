@@ -288,15 +288,15 @@ class _Build:
                 lock.acquire()
             except Timeout:
                 return False
+        held: FileLock | None = lock
         try:
             if not self._there(place):
                 write = self._make(place, threads)
+                held = None  # it is the writer's to let go of, from here on
                 self._writing.append(writer.submit(self._write, write, lock))
-                return True
-        except BaseException:
-            lock.release()
-            raise
-        lock.release()
+        finally:
+            if held is not None:
+                held.release()
         return True
 
     def _write(self, write: Callable[[], None], lock: FileLock) -> None:
@@ -361,4 +361,5 @@ def _state(file: DataFile) -> bytes:
         status = file.stat()
     except OSError as error:
         return f"{errno.errorcode.get(error.errno, error)}\0".encode()
-    return f"{status.st_size} {status.st_mtime_ns}\0".encode()
+    # The time of its last change of state, too: a copy that keeps the time of modification (rsync -a) cannot keep this.
+    return f"{status.st_size} {status.st_mtime_ns} {getattr(status, 'st_ctime_ns', 0)}\0".encode()

@@ -16,6 +16,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import TEMPLATE, FaceBatch, FaceDataset, Transform
 from saliency_entropy.data.human_maps import check_options, keep_fraction
+from saliency_entropy.data.images import INTERPOLATIONS
 from saliency_entropy.data.manifest import (
     LABELS,
     SPLITS,
@@ -81,7 +82,7 @@ class FaceDataModule(pl.LightningDataModule):
         cache_folder: for ``disk``; see :mod:`saliency_entropy.data.cache`.
         cached_splits: those that are kept.
         check: ``decode`` every image before anything is trained, or read the ``headers`` only. Images that are kept
-            are decoded in any case.
+            are decoded in any case, and all are where ``skip_broken`` is set.
         skip_broken: leave out the images and human maps that cannot be used instead of refusing them all;
             :attr:`left_out` counts them.
         skip_last_batch_of_one: leave out a last training batch of one image, as the first author's script does.
@@ -119,6 +120,8 @@ class FaceDataModule(pl.LightningDataModule):
             if value not in allowed:
                 words = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
                 raise UserError(f"data.{option} is {value!r}; it must be {words}")
+        if interpolation not in INTERPOLATIONS:
+            raise UserError(f"interpolation is {interpolation!r}; use one of {', '.join(INTERPOLATIONS)}")
         if cache == "disk" and not cache_folder:
             raise UserError("data.cache is 'disk', but data.cache_folder is not given; name a folder with room")
         unknown = [split for split in cached_splits if split not in SPLITS]
@@ -159,12 +162,6 @@ class FaceDataModule(pl.LightningDataModule):
             UserError: it is not in order, a file is missing, or a split lacks images or a class.
         """
         manifest = self.source()
-        if not self.skip_broken:
-            _require_splits(manifest)
-            check_files(manifest)
-        else:
-            manifest = self._without(manifest, file_problems(manifest))
-            _require_splits(manifest)
         if self.template_maps:
             if self.human_maps.blur or self.human_maps.binarise is not None:
                 raise UserError(
@@ -172,8 +169,18 @@ class FaceDataModule(pl.LightningDataModule):
                     "the one or the other"
                 )
             manifest = _with_template_maps(manifest)
+        # Before anything is left out, so that a broken file does not decide which other images keep their maps.
         table = keep_fraction(manifest.table, self.human_maps.fraction, self.human_maps.seed)
-        return replace(manifest, table=table)
+        manifest = replace(manifest, table=table)
+        # A template map is no file.
+        files = replace(manifest, table=table.assign(human_map="")) if self.template_maps else manifest
+        if self.skip_broken:
+            manifest = self._without(manifest, file_problems(files))
+            _require_splits(manifest)
+        else:
+            _require_splits(manifest)
+            check_files(files)
+        return manifest
 
     @property
     def left_out(self) -> dict[str, dict[str, int]]:
@@ -237,14 +244,18 @@ class FaceDataModule(pl.LightningDataModule):
         dataset = FaceDataset(self.manifest, split, transform)
         if self._kept(split):
             return dataset, dataset.keep(Path(self.cache_folder) if self.cache == "disk" else None)
-        return dataset, dataset.broken(self.check == "decode")
+        # What is to be left out has to be found first.
+        return dataset, dataset.broken(self.check == "decode" or self.skip_broken)
 
     def _without(self, manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
         """The manifest without the broken images, and without the broken maps of the others; says which they are."""
         if not broken:
             return manifest
         table = manifest.table.copy()
-        self._left_out += [(table.at[row, "split"], column) for row, column, _ in broken]
+        # An image is counted once, however many of its maps cannot be used.
+        self._left_out += [
+            (table.at[row, "split"], column) for row, column in {(row, of): None for row, of, _ in broken}
+        ]
         log.warning(
             "%s: %d %s cannot be used and %s left out (data.skip_broken=true): %s",
             manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")),

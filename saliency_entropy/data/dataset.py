@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from saliency_entropy.data.cache import DecodeCache
-from saliency_entropy.data.human_maps import load_human_map, on_grid
+from saliency_entropy.data.human_maps import DRAWN_WITH, load_human_map, on_grid
 from saliency_entropy.data.images import DataFile, check_header, check_pixels, load_channels
 from saliency_entropy.data.manifest import LABELS, Manifest, each, thread_count
 from saliency_entropy.data.templates import template_map
@@ -133,10 +133,10 @@ class FaceDataset(Dataset[FaceBatch]):
         else:
             image_settings = {"image_size": size, "interpolation": self.transform.interpolation}
             self._images, broken_images = _on_disk(cache_folder / "images", image_settings, *images)
-            if self.transform.template_maps:  # no files
+            if self.transform.template_maps or not self.has_map.any():  # no files
                 self._maps, broken_maps = _in_memory(*maps)
             else:
-                map_settings = {"blur": self.transform.blur, "binarise": self.transform.binarise}
+                map_settings = {"blur": self.transform.blur, "binarise": self.transform.binarise} | DRAWN_WITH
                 self._maps, broken_maps = _on_disk(cache_folder / "human_maps", map_settings, *maps)
         return self._located(broken_images, broken_maps)
 

@@ -61,9 +61,10 @@ def folder_tree(root: str | Path, maps: str | Sequence[str] | None = None) -> Ma
         raise UserError("\n".join(problems))
     if found.left_out:
         kinds = listing(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
-        log.info("%s: left out %d files that are no images: %s", root, found.left_out.total(), kinds)
+        log.warning("%s: left out %d files that are no images: %s", root, found.left_out.total(), kinds)
     table = pd.DataFrame(rows, columns=COLUMNS)
-    return with_human_maps(complete(Manifest(table, root, str(root), from_file=False)), maps)
+    unread = tuple(sorted(found.left_out.items()))
+    return with_human_maps(complete(Manifest(table, root, str(root), from_file=False, unread=unread)), maps)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Human saliency maps: where annotators looked, on the grid of a CAM."""
 
 import hashlib
+import importlib.metadata
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -15,6 +16,8 @@ from saliency_entropy.data.svg_strokes import draw_svg
 from saliency_entropy.errors import UserError
 
 MAP_EXTENSIONS = (*EXTENSIONS, ".svg")
+# Besides Pillow, what a map's cells depend on: the versions of what draws and blurs.
+DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")}
 
 
 def load_human_map(

@@ -27,6 +27,7 @@ LARGEST_PIXELS = 64_000_000
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 # What Pillow's exif_transpose reads an orientation from: EXIF and XMP, of a JPEG, a PNG or a WebP.
 ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+TAIL = 65536  # bytes
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -100,19 +101,21 @@ def check_pixels(path: DataFile) -> None:
 
 def decode(path: DataFile, mode: str) -> Image.Image:
     """The whole image, upright, in a mode of Pillow; raises UserError as :func:`load_image`."""
-    with _opened(path) as image:
+    with _opened(path) as (image, file):
         # Pillow would look for an orientation, and copy the image twice, where there is nothing to turn or convert.
         image.load()  # before the look at its information, some of which a PNG may hold behind the pixels
+        if image.format in ("JPEG", "MPO"):
+            _require_end(file)
         if not image.info.keys().isdisjoint(ORIENTED):
             ImageOps.exif_transpose(image, in_place=True)
         return image if image.mode == mode else image.convert(mode)
 
 
 @contextmanager
-def _opened(path: DataFile) -> Iterator[Image.Image]:
-    """The image, its header checked; whatever Pillow raises meanwhile becomes a UserError."""
+def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """The image, its header checked, and its file; whatever Pillow raises meanwhile becomes a UserError."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise UserError(
+        raise UnreadableFile(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES was switched on, which pads truncated images with grey; switch it off"
         )
     try:
@@ -123,7 +126,7 @@ def _opened(path: DataFile) -> Iterator[Image.Image]:
             file.seek(0)
             with Image.open(file, formats=FORMATS) as image:
                 _check_header(path, image, start)
-                yield image
+                yield image, file
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
@@ -135,6 +138,10 @@ def _opened(path: DataFile) -> Iterator[Image.Image]:
             f"{path} is not an image in a known format ({', '.join(FORMATS)}); convert it, or remove its row"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        if Image.MAX_IMAGE_PIXELS < LARGEST_PIXELS:
+            raise UnreadableFile(
+                f"{path}: PIL.Image.MAX_IMAGE_PIXELS was set to {Image.MAX_IMAGE_PIXELS}; leave it as it is"
+            ) from None
         raise UserError(_too_large(path)) from None
     # A damaged file makes Pillow's decoders raise almost anything.
     except Exception as error:
@@ -161,6 +168,19 @@ def _check_header(path: DataFile, image: Image.Image, start: bytes) -> None:
     # Pillow opens a PNG of 16-bit colours as 8-bit RGB and cuts the low bits; byte 24 is the header's bit depth.
     if image.mode in DEEP_MODES or (kind == "PNG" and start[24] == 16):
         raise UserError(f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+
+
+def _require_end(file: BinaryIO) -> None:
+    """Raises ValueError if a JPEG does not end after its pixels: of a copy that was broken off, of which the rest is
+    zeros, the decoder makes grey. (One that was cut and then given an end is not told from a whole one.)"""
+    size = file.seek(0, os.SEEK_END)
+    for length in (TAIL, size):  # of most files, the end will do; some hold more behind their pixels
+        file.seek(max(0, size - length))
+        tail = file.read()
+        end, scan = tail.rfind(b"\xff\xd9"), tail.rfind(b"\xff\xda")
+        if end > scan:
+            return
+    raise ValueError("its end is missing")
 
 
 def _too_large(path: DataFile, size: tuple[int, int] | None = None) -> str:

@@ -65,6 +65,8 @@ class Manifest:
         parts: for a table read from several files without headers, (file, number of rows) of each in turn.
         archive: what holds the files, where they do not lie in ``root``.
         from_file: the rows are those of a file, which the user can look up; else the images are counted.
+        unread: of the files in a folder that are not read, (kind, number) each; a kind is an extension, "hidden" or
+            "without extension".
     """
 
     table: pd.DataFrame
@@ -73,6 +75,7 @@ class Manifest:
     parts: tuple[tuple[str, int], ...] = ()
     archive: Archive | None = None
     from_file: bool = True
+    unread: tuple[tuple[str, int], ...] = ()
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of ``train``, ``val`` or ``test``; the index is the row in :attr:`table`."""
@@ -183,8 +186,8 @@ def word_problems(manifest: Manifest, column: str, allowed: Sequence[str], remed
 
 
 def name_problems(manifest: Manifest) -> list[str]:
-    """The sentences of :func:`table_problems` about names of files: none given, one that leads out of the root or
-    holds control characters, one that is listed twice."""
+    """The sentences of :func:`table_problems` about names: of a file that is not given, that lead out of the root, that
+    are listed twice; control characters in any column."""
     table = manifest.table
     problems = []
     if "path" in table:
@@ -201,14 +204,16 @@ def name_problems(manifest: Manifest) -> list[str]:
             "must be relative to the data root, written with / and without ..",
             "move the files under the data root, or set data.root to a folder above them",
         )
+        problems += (_repeated_images if column == "path" else _repeated_maps)(manifest, names)
+    for column in table.select_dtypes("str"):
+        cells = table[column]
         problems += row_problems(
             manifest,
             column,
-            names[names.str.contains(CONTROL)],
+            cells[cells.str.contains(CONTROL, na=False)],
             "must be free of line breaks and other control characters",
-            "rename the file",
+            "rename what it names; where it holds further rows, the quote before them is not closed",
         )
-        problems += (_repeated_images if column == "path" else _repeated_maps)(manifest, names)
     return problems
 
 

@@ -151,6 +151,19 @@ def test_a_changed_file_costs_its_chunk_only(tmp_path: Path, change: str) -> Non
     assert before.items() < chunks(tmp_path / "cache").items()  # and nothing was written over
 
 
+def test_a_copy_that_keeps_size_and_time_is_decoded_again(tmp_path: Path) -> None:
+    """As rsync -a makes it, where the root is a link to one version of the data and then to another."""
+    for version, level in (("v1", 10), ("v2", 200)):
+        (tmp_path / version).mkdir()
+        Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(tmp_path / version / "a.bmp")
+        os.utime(tmp_path / version / "a.bmp", ns=(10**18, 10**18))
+    root = tmp_path / "root"
+    for version, level in (("v1", 10), ("v2", 200)):
+        root.unlink(missing_ok=True)
+        root.symlink_to(tmp_path / version)
+        assert (cache(tmp_path / "cache").open([[root / "a.bmp"]], first)[0] == level).all()
+
+
 def test_what_else_decides_the_arrays_makes_other_chunks(
     tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -305,6 +305,12 @@ def test_an_unknown_check(root: Path) -> None:
         module(root, check="none")
 
 
+def test_an_interpolation_that_there_is_none_of(root: Path) -> None:
+    """Told at once, not of every image."""
+    with pytest.raises(UserError, match=r"^interpolation is 'cubic'; use one of nearest, box, bilinear"):
+        module(root, interpolation="cubic")
+
+
 def test_caches_that_there_are_none_of(root: Path) -> None:
     with pytest.raises(UserError, match=r"^data\.cache is 'ram'; it must be 'disk', 'memory' or 'none'$"):
         module(root, cache="ram")
@@ -367,6 +373,36 @@ def test_what_cannot_be_used_is_left_out_and_counted(damaged: Path, cache: dict[
     assert "3 files cannot be used and are left out" in caplog.text
     assert "train/5/face.png" in caplog.text
     assert "is a constant map" in caplog.text
+
+
+def test_a_broken_test_image_is_left_out_though_headers_would_do(root: Path) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
+    grey(root / "test/36/face.png", large)
+    (root / "test/36/face.png").write_bytes((root / "test/36/face.png").read_bytes()[:6000])
+    data = ready(root, check="headers", skip_broken=True, cached_splits=["train"])
+    assert data.left_out == {"test": {"images": 1, "human_maps": 0}}
+    assert sum(len(batch.row) for batch in data.test_dataloader()) == 8
+
+
+def test_an_image_is_counted_once_however_many_of_its_maps_are_broken(root: Path) -> None:
+    edit(root, lambda line: line.replace("maps/28/face.png", "none/a.png;none/b.png"))  # image 4
+    assert ready(root, skip_broken=True).left_out == {"train": {"images": 0, "human_maps": 1}}
+
+
+def test_a_broken_file_does_not_decide_whose_maps_are_kept(root: Path) -> None:
+    def kept(**options: object) -> set[str]:
+        data = ready(root, human_maps={"fraction": 0.5}, **options)
+        table = data.split_table("train")
+        return set(table["path"][table["human_map"] != ""])
+
+    whole = kept()
+    lost = sorted(whole)[0]
+    table = module(root).manifest.table.set_index("path")
+    human_map = root / table["human_map"][lost]
+    human_map.write_text("no")
+    assert kept(skip_broken=True) == whole - {lost}
+    human_map.unlink()
+    assert kept(skip_broken=True) == whole - {lost}
 
 
 def test_a_split_that_is_lost_with_what_is_left_out(root: Path) -> None:

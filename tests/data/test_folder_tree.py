@@ -185,3 +185,12 @@ def test_config(tmp_path: Path) -> None:
     assert data.name == "folder"
     assert data.train_generators == ["kind"]
     assert data.split_table("train")["human_map"].tolist() == ["maps/2.png", ""]
+
+
+def test_what_is_not_read_is_counted_and_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/real/a.tif", "train/real/b.TIF", "val/notes", "test/.hidden.png"):
+        made(root, name)
+    manifest = folder_tree(root)
+    assert manifest.unread == ((".tif", 2), ("hidden", 1), ("without extension", 1))
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "left out 4 files that are no images: 2 .tif; 1 hidden; 1 without extension" in record.getMessage()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageFile
 from torchvision.transforms import InterpolationMode, Resize
 
-from saliency_entropy.data.images import UnreadableFile, check_header, load_channels, load_image
+from saliency_entropy.data.images import UnreadableFile, check_header, check_pixels, load_channels, load_image
 from saliency_entropy.errors import UserError
 
 
@@ -180,6 +180,29 @@ def test_a_truncated_image_is_never_padded(tmp_path: Path, suffix: str, share: f
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UserError, match=r"is truncated or damaged|is not an image in a known format"):
         load_image(path, 8)
+
+
+@pytest.mark.parametrize("behind", [b"", b"x" * 100_000])
+def test_a_jpeg_whose_rest_is_zeros_is_never_padded(tmp_path: Path, behind: bytes) -> None:
+    """A copy that was broken off, in a file of the full size; some cameras write more behind a whole one."""
+    path = saved(tmp_path / "a.jpg", noise(64, 64), quality=95)
+    whole = path.read_bytes()
+    path.write_bytes(whole + behind)
+    check_pixels(path)
+    path.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) // 2) + behind)
+    refused(path, r"a\.jpg is truncated or damaged \(its end is missing\); copy it again", decoded=True)
+
+
+def test_limits_that_other_code_sets_are_no_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be read when they are as they should be, so nothing may be remembered of it."""
+    path = saved(tmp_path / "a.png", noise(64, 64))
+    with monkeypatch.context() as small:
+        small.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        with pytest.raises(UnreadableFile, match=r"PIL\.Image\.MAX_IMAGE_PIXELS was set to 100; leave it as it is"):
+            check_header(path)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(UnreadableFile, match="LOAD_TRUNCATED_IMAGES was switched on"):
+        check_header(path)
 
 
 def test_padding_switched_on_by_other_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,23 +223,23 @@ def test_all_kinds_of_fault_at_once(tmp_path: Path) -> None:
         read_manifest(path)
     out = "must be relative to the data root, written with / and without .."
     mend = "move the files under the data root, or set data.root to a folder above them"
+    plain = "must be free of line breaks and other control characters"
+    rename = "rename what it names; where it holds further rows, the quote before them is not closed"
     assert str(caught.value).splitlines() == [
         f"{path} has column cam_entropy, which the score tables would overwrite; rename it",
         f"{path}: column label must be real or synthetic: row 3 has 'fake' (did you mean synthetic?); correct it",
         f"{path}: column split must be train, val or test: row 3 has 'trian' (did you mean train?); correct it",
         f"{path}: column path must name a file: row 3 has ''; row 8 has ''; fill it in, or remove the row",
         f"{path}: column path {out}: row 2 has '/c.png'; {mend}",
-        f"{path}: column path must be free of line breaks and other control characters: row 9 has 'f\\ng.png'; rename "
-        "the file",
         f"{path}: column path must not be listed both as real and as synthetic: row 4 has 'd.png'; row 5 has 'd.png'; "
         "keep the row that is right",
         f"{path}: column path must be listed once: row 6 has 'e.png'; row 7 has 'e.png'; remove the repeated rows",
         f"{path}: column human_map {out}: row 2 has 'maps/../../c.png'; row 4 has '/m.png'; row 5 has "
         f"'C:/m.png'; {mend}",
-        f"{path}: column human_map must be free of line breaks and other control characters: row 9 has 'm\\x00.png'; "
-        "rename the file",
         f"{path}: column human_map must name each map of an image once: row 6 has 'm.png'; row 6 has './m.png'; remove "
         "the repetition",
+        f"{path}: column path {plain}: row 9 has 'f\\ng.png'; {rename}",
+        f"{path}: column human_map {plain}: row 9 has 'm\\x00.png'; {rename}",
     ]
 
 
@@ -442,6 +442,13 @@ def test_all_broken_files_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 file cannot be used: row 4: torn$"):
         refuse_broken(manifest, [(2, "torn")])
     refuse_broken(manifest, [])
+
+
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
+    text = 'path,label,split,source\na.png,real,train,x\nb.png,real,train,"cam\nc.png,real,train,\nd.png,real,val,"\n'
+    message = refusal(tmp_path, text)
+    assert "column source must be free of line breaks and other control characters: row 3 has 'cam\\nc.png" in message
+    assert "the quote before them is not closed" in message
 
 
 # At the size of the paper's data.
