@@ -82,8 +82,8 @@ def done(train_small: TrainSmall, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_the_files_of_a_run(done: Path) -> None:
     assert sorted(contents(done)) == [
-        "checkpoints/best.ckpt", "checkpoints/resume.ckpt", "config.yaml", "metrics.csv", "result.json",
-        "scores/test.parquet", "scores/val.parquet",
+        "checkpoints/best.ckpt", "checkpoints/resume.ckpt", "config.yaml", "data_hash.txt", "metrics.csv",
+        "result.json", "scores/test.parquet", "scores/val.parquet",
     ]  # fmt: skip
     newest = max(path.stat().st_mtime_ns for path in done.rglob("*") if path.is_file())
     assert (done / "result.json").stat().st_mtime_ns == newest
