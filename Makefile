@@ -28,7 +28,7 @@ lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(INSTALLED) ## measure what training steps, the decode cache and decoding cost, side by side
+bench: $(INSTALLED) ## measure what training, decoding and evaluating cost, side by side
 	$(BIN)/python experiments/benchmark.py
 
 clean: ## remove .venv and caches; runs stay

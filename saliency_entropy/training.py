@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from saliency_entropy import callbacks, run_folder
@@ -256,6 +257,7 @@ def summarise(
         "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
         "data_hash": data_hash(data.manifest.table),
         "left_out": data.left_out,
+        "unread": {kind: count for kind, count in data.manifest.unread if kind in Image.registered_extensions()},
         **{split: split_figures(table, data.train_generators) for split, table in scores.items()},
         "config_hash": run_folder.config_hash(config),
         "versions": versions(),

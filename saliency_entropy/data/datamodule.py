@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 STAGES = {"fit": SPLITS, "validate": ("val",), "test": ("test",), "predict": ("val", "test")}
 REPEATED = ("train", "val")  # read in every epoch; the test images once
 CACHES = ("disk", "memory", "none")
+SKIPS = "data.skip_broken=true does without them"
 MOST_WORKERS = 16  # more processes wait for the disk, not for a core
 
 
@@ -179,7 +180,7 @@ class FaceDataModule(pl.LightningDataModule):
             _require_splits(manifest)
         else:
             _require_splits(manifest)
-            check_files(files)
+            check_files(files, SKIPS)
         return manifest
 
     @property
@@ -223,8 +224,7 @@ class FaceDataModule(pl.LightningDataModule):
                 prepared[split], of_split = self._prepare(split)
                 broken += of_split
         if not self.skip_broken:
-            remedy = "data.skip_broken=true does without them"
-            refuse_broken(self.manifest, [(row, why) for row, _, why in broken], remedy)
+            refuse_broken(self.manifest, [(row, why) for row, _, why in broken], SKIPS)
         if broken:
             self.manifest = self._without(self.manifest, broken)
             _require_splits(self.manifest)

@@ -147,7 +147,8 @@ def _misnamed(root: Path, where: str, what: str, folders: Counter[str], allowed:
     )
     return [
         f"{root}: folders of images {where} must be named as {what} ({', '.join(allowed)}): "
-        f"{listing(listed, len(folders))}; rename them, or move them out of data.root"
+        f"{listing(listed, len(folders))}; rename them, move them out of data.root, or, if they are human maps, name "
+        "them: data.source.maps=FOLDER"
     ]
 
 

@@ -122,7 +122,7 @@ def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
         with path.open("rb") as file:
             start = file.read(25)
             if not start:
-                raise UserError(f"{path} is empty (0 bytes); copy it again, or remove its row")
+                raise UserError(f"{path} is empty (0 bytes); copy it again, or leave it out")
             file.seek(0)
             with Image.open(file, formats=FORMATS) as image:
                 _check_header(path, image, start)
@@ -130,12 +130,12 @@ def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
-        raise UnreadableFile(f"{path} does not exist; copy it again, or remove its row") from None
+        raise UnreadableFile(f"{path} does not exist; copy it again, or leave it out") from None
     except PermissionError:
         raise UnreadableFile(f"{path} may not be read (permission denied); give yourself read access") from None
     except Image.UnidentifiedImageError:
         raise UserError(
-            f"{path} is not an image in a known format ({', '.join(FORMATS)}); convert it, or remove its row"
+            f"{path} is not an image in a known format ({', '.join(FORMATS)}); convert it, or leave it out"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         if Image.MAX_IMAGE_PIXELS < LARGEST_PIXELS:
@@ -149,7 +149,7 @@ def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise UnreadableFile(f"{path} cannot be read ({error.strerror}); try again, or copy it again") from None
         why = in_one_line(error, None)
-        raise UserError(f"{path} is truncated or damaged ({why}); copy it again, or remove its row") from None
+        raise UserError(f"{path} is truncated or damaged ({why}); copy it again, or leave it out") from None
 
 
 def _check_header(path: DataFile, image: Image.Image, start: bytes) -> None:
@@ -185,4 +185,4 @@ def _require_end(file: BinaryIO) -> None:
 
 def _too_large(path: DataFile, size: tuple[int, int] | None = None) -> str:
     what = f"{size[0]} x {size[1]} pixels" if size else "too many pixels"
-    return f"{path} has {what}, more than {LARGEST_PIXELS // 1_000_000} megapixels; scale it down, or remove its row"
+    return f"{path} has {what}, more than {LARGEST_PIXELS // 1_000_000} megapixels; scale it down, or leave it out"

@@ -104,7 +104,8 @@ def read_manifest(
     """Read and check a manifest, a CSV (UTF-8) or Parquet file with a header.
 
     Args:
-        path: the file; Parquet if it ends in ``.parquet``. A CSV may be separated by commas, semicolons or tabs.
+        path: the file; Parquet if it ends in ``.parquet``. A CSV may be separated by commas, semicolons or tabs. Where
+            there is no ``x.csv``, ``x.parquet`` is read.
         root: the folder that the paths in it are relative to; the manifest's own, if not given.
         maps: folders of human maps, for a manifest without any:
             :func:`~saliency_entropy.data.map_join.join_by_base_name`.
@@ -121,9 +122,12 @@ def read_manifest(
     path = Path(path)
     root = path.parent if root is None else Path(root)
     check_root(root)
+    if path.suffix == ".csv" and not path.is_file() and path.with_suffix(".parquet").is_file():
+        path = path.with_suffix(".parquet")
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist; a data set needs a manifest there, with the columns {', '.join(REQUIRED)}"
+            f"{path} does not exist; a data set needs a manifest there (.csv or .parquet), with the columns "
+            f"{', '.join(REQUIRED)}; images in folders split/label are data=folder"
         )
     table = read_parquet(path) if path.suffix == ".parquet" else _named_columns(read_fields(path), path)
     return with_human_maps(complete(Manifest(table.reset_index(drop=True), root, str(path))), maps)
@@ -202,7 +206,7 @@ def name_problems(manifest: Manifest) -> list[str]:
             column,
             names[names.str.contains(LEADS_OUT)],
             "must be relative to the data root, written with / and without ..",
-            "move the files under the data root, or set data.root to a folder above them",
+            "write / for \\, move the files under the data root, or set data.root to a folder above them",
         )
         problems += (_repeated_images if column == "path" else _repeated_maps)(manifest, names)
     for column in table.select_dtypes("str"):
@@ -301,16 +305,18 @@ def file_problems(manifest: Manifest) -> list[tuple[int, str, str]]:
     return problems
 
 
-def check_files(manifest: Manifest) -> None:
-    """Raises UserError naming all of :func:`file_problems`, a line a column; nothing if there is none."""
+def check_files(manifest: Manifest, remedy: str = "") -> None:
+    """Raises UserError naming all of :func:`file_problems`, a line a column, and a further remedy; nothing if there is
+    none."""
     problems = file_problems(manifest)
     sentences = []
-    for column, kind in (("path", "an image"), ("human_map", "a human map")):
+    kinds = (("path", "an image", "take their rows away"), ("human_map", "a human map", "empty their cells"))
+    for column, kind, without in kinds:
         found = [f"{manifest.where(row)}, {reason}" for row, of, reason in problems if of == column]
         if found:
             sentences.append(
                 f"{manifest.origin}: column {column} must name {kind} under {manifest.root}: {listing(found)}; "
-                "copy the missing files there, or remove the rows"
+                f"copy these files again, or {without}" + (f"; {remedy}" if remedy else "")
             )
     if sentences:
         raise UserError("\n".join(sentences))

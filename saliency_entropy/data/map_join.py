@@ -94,7 +94,8 @@ def _checked_folders(root: Path, folders: Sequence[str]) -> list[str]:
         folder = root / name
         if not folder.is_dir():
             raise UserError(
-                f"data.source.maps={given} is no folder in {root}; name the folder of the human maps, or null"
+                f"data.source.maps={given} is no folder in {root}; name the folder of the human maps, which must lie "
+                "in data.root, or null"
             )
         if not folder.resolve().is_relative_to(root.resolve()):
             raise UserError(f"data.source.maps={given} is a link out of the data root {root}; copy the maps into it")

@@ -293,7 +293,7 @@ def _read(file: DataFile) -> bytes:
         with file.open("rb") as opened:
             return opened.read()
     except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}); copy it again, or remove its row") from None
+        raise UserError(f"{file} cannot be read ({error.strerror}); copy it again, or leave it out") from None
 
 
 def _refuse_other_files(output: Path) -> None:

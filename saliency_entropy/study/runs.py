@@ -319,6 +319,12 @@ def _differing_configs(runs: list[Run]) -> list[str]:
 def _files_left_out(runs: list[Run]) -> list[str]:
     """A sentence for each split and kind of file of which runs left some out, since they could not be used."""
     sentences = []
+    unread = Counter()
+    for run in runs:
+        unread |= Counter(run.result.get("unread", {}))  # the greater of two counts
+    if unread:
+        found = ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items()))
+        sentences.append(f"Pictures in the folder of the data were not read, for their format: {found}.")
     for split in SPLITS:
         for kind, words in (("images", "images"), ("human_maps", "human maps")):
             counts = {run.result.get("left_out", {}).get(split, {}).get(kind, 0) for run in runs}

@@ -86,11 +86,12 @@ def test_all_misplaced_images_and_links_are_named_at_once(root: Path, tmp_path: 
          "test/Fake/g.png")  # fmt: skip
     made(tmp_path / "outside", "s.png")
     (root / "train" / "real" / "more").symlink_to(tmp_path / "outside")
+    remedy = "rename them, move them out of data.root, or, if they are human maps, name them: data.source.maps=FOLDER"
     assert refusal(root).splitlines() == [
         f"{root}: folders of images below data.root must be named as a split (train, val, test): 'extra' with 2 "
-        "images; 'trian' with 1 image (did you mean train?); rename them, or move them out of data.root",
+        f"images; 'trian' with 1 image (did you mean train?); {remedy}",
         f"{root}: folders of images below a split must be named as a label (real, synthetic): 'test/Fake' with 1 image "
-        "(did you mean synthetic?); 'test/genuine' with 1 image; rename them, or move them out of data.root",
+        f"(did you mean synthetic?); 'test/genuine' with 1 image; {remedy}",
         f"{root}: images must lie in folders split/label, such as train/real: 'a.png'; 'train/b.png'; move them there, "
         "or out of data.root",
         f"{root}: links to folders are not followed: 'train/real/more'; put the folders there themselves",

@@ -169,7 +169,7 @@ def refused(path: Path, message: str, decoded: bool = False) -> None:
 
 def test_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    refused(tmp_path / "a.png", r"a\.png is empty \(0 bytes\); copy it again, or remove its row")
+    refused(tmp_path / "a.png", r"a\.png is empty \(0 bytes\); copy it again, or leave it out")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])

@@ -174,7 +174,7 @@ def test_missing_columns_are_named_with_those_found(tmp_path: Path) -> None:
         ("c.png,real", "column split must be train, val or test: row 4 has ''"),
         ("c.png,real,validation", "row 4 has 'validation'"),
         ("/etc/c.png,real,train", "column path must be relative to the data root, written with / and without ..: "
-         "row 4 has '/etc/c.png'; move the files"),
+         "row 4 has '/etc/c.png'; write / for \\, move the files"),
         ("../c.png,real,train", "row 4 has '../c.png'"),
         ("x/../../c.png,real,train", "row 4 has 'x/../../c.png'"),
         ("x/..,real,train", "row 4 has 'x/..'"),
@@ -222,7 +222,7 @@ def test_all_kinds_of_fault_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_manifest(path)
     out = "must be relative to the data root, written with / and without .."
-    mend = "move the files under the data root, or set data.root to a folder above them"
+    mend = "write / for \\, move the files under the data root, or set data.root to a folder above them"
     plain = "must be free of line breaks and other control characters"
     rename = "rename what it names; where it holds further rows, the quote before them is not closed"
     assert str(caught.value).splitlines() == [
@@ -251,7 +251,8 @@ def test_the_faults_of_a_table_in_memory(tmp_path: Path) -> None:
         "label, split at least",
         "here: column label must be real or synthetic: row 2 has '0'; correct it",
         "here: column path must name a file: row 4 has ''; fill it in, or remove the row",
-        "here: column path must be relative to the data root, written with / and without ..: row 3 has '..'; move the "
+        "here: column path must be relative to the data root, written with / and without ..: row 3 has '..'; write "
+        "/ for \\, move the "
         "files under the data root, or set data.root to a folder above them",
     ]
     assert table_problems(Manifest(table.iloc[:1].assign(label="real", split="val"), tmp_path, "here")) == []
@@ -329,7 +330,7 @@ def test_missing_empty_and_other_files(tmp_path: Path) -> None:
         check_files(listed(tmp_path, "none.png", "empty.png", "good.png", "folder.png"))
     assert (
         f"column path must name an image under {tmp_path}: row 2, 'none.png', does not exist; "
-        "row 3, 'empty.png', is empty (0 bytes); row 5, 'folder.png', is not a file; copy the missing files"
+        "row 3, 'empty.png', is empty (0 bytes); row 5, 'folder.png', is not a file; copy these files again"
     ) in str(caught.value)
 
 
@@ -442,6 +443,14 @@ def test_all_broken_files_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 file cannot be used: row 4: torn$"):
         refuse_broken(manifest, [(2, "torn")])
     refuse_broken(manifest, [])
+
+
+def test_parquet_where_there_is_no_csv(tmp_path: Path) -> None:
+    table = pd.DataFrame({"path": ["a.png"], "label": ["real"], "split": ["train"]})
+    table.to_parquet(tmp_path / "manifest.parquet")
+    assert read_manifest(tmp_path / "manifest.csv").table["path"].tolist() == ["a.png"]
+    written(tmp_path, GOOD)
+    assert len(read_manifest(tmp_path / "manifest.csv").table) == 2
 
 
 def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:

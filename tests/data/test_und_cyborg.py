@@ -121,7 +121,8 @@ def test_the_faults_of_all_csvs_at_once(root: Path) -> None:
         f"{root}/csvs: column path must name a file: csvs/gan_test_sets/ffhq.csv row 3 has ''; "
         "csvs/gan_test_sets/ffhq.csv row 4 has ''; fill it in, or remove the row",
         f"{root}/csvs: column path must be relative to the data root, written with / and without ..: "
-        "csvs/original.csv row 6 has 'train/../a.png'; move the files under the data root, or set data.root to a "
+        "csvs/original.csv row 6 has 'train/../a.png'; write / for \\, move the files under the data "
+        "root, or set data.root to a "
         "folder above them",
         f"{root}/csvs: column path must not be listed both as real and as synthetic: csvs/gan_test_sets/ffhq.csv row 1 "
         "has 'test/0_real/ffhq_aligned/01128.png'; csvs/gan_test_sets/ffhq.csv row 5 has "

@@ -329,11 +329,13 @@ def test_drawn_faces_template_maps_and_differing_runs_are_said_at_the_top(tmp_pa
 def test_files_that_runs_left_out_are_said_at_the_top(tmp_path, caplog):
     counts = {"train": {"images": 0, "human_maps": 3}, "test": {"images": 12, "human_maps": 0}}
     write_study(tmp_path, {"cross_entropy": 2}, result={"left_out": counts})
-    write_run(tmp_path, "droid", 0, result={"left_out": {"test": {"images": 12, "human_maps": 0}}})
+    others = {"left_out": {"test": {"images": 12, "human_maps": 0}}, "unread": {".tif": 30}}
+    write_run(tmp_path, "droid", 0, result=others)
     top = (write_report(tmp_path) / "index.html").read_text().partition("</header>")[0]
     for words in (
         "Up to 3 human maps of split train could not be used and were left out (data.skip_broken=true).",
         "<li>12 images of split test could not be used and were left out",
+        "Pictures in the folder of the data were not read, for their format: 30 .tif.",
     ):
         assert words in top
         assert words.removeprefix("<li>") in caplog.text

@@ -95,7 +95,7 @@ def test_files_that_are_not_there() -> None:
 @pytest.mark.parametrize(
     ("said", "kind", "reason"),
     [
-        ("is empty (0 bytes); copy it again, or remove its row", "image_empty", "is empty (0 bytes)"),
+        ("is empty (0 bytes); copy it again, or leave it out", "image_empty", "is empty (0 bytes)"),
         ("may not be read (permission denied); give yourself read access", "image_unreadable",
          "may not be read (permission denied)"),
         ("is not an image in a known format (JPEG, PNG); convert it", "image_unknown_format",

@@ -176,9 +176,9 @@ def truncated(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "write", "problem"),
     [
-        ("a.png", lambda path: None, "a.png does not exist; copy it again, or remove its row"),
+        ("a.png", lambda path: None, "a.png does not exist; copy it again, or leave it out"),
         ("a.png", lambda path: path.mkdir(), "a.png cannot be read (Is a directory); try again, or copy it again"),
-        ("a.png", lambda path: path.write_bytes(b""), "a.png is empty (0 bytes); copy it again, or remove its row"),
+        ("a.png", lambda path: path.write_bytes(b""), "a.png is empty (0 bytes); copy it again, or leave it out"),
         ("a.jpg", truncated, "a.jpg is truncated or damaged"),
         ("a.png", truncated, "a.png is truncated or damaged"),
         ("a.jpg", lambda path: path.write_text("<html>404</html>"), "a.jpg is not an image in a known format"),
