@@ -188,8 +188,7 @@ class DecodeCache:
                 folder.mkdir(mode=0o755, exist_ok=True)
             disk = disk_usage(self.folder)
         need = sum(place.count for place in missing) * prod(self.shape) * self.dtype.itemsize
-        share, most = RESERVE
-        free = max(0, disk.free - min(int(share * disk.total), most))
+        free = may_be_filled(disk.total, disk.free)
         if need > free:
             raise UserError(
                 f"data.cache_folder={self.folder}: the decoded images need {need / 1e9:.2f} GB, but only "
@@ -353,6 +352,12 @@ class _Build:
             raise ValueError(f"decoded {array.shape} {array.dtype}, not {self.cache.shape} {self.cache.dtype}")
         arrays[at] = array
         return None
+
+
+def may_be_filled(total: int, free: int) -> int:
+    """The bytes of a disk that may be written to: what is free, less :data:`RESERVE`."""
+    share, most = RESERVE
+    return max(0, free - min(int(share * total), most))
 
 
 def _state(file: DataFile) -> bytes:

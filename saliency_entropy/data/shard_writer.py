@@ -27,6 +27,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from webdataset import TarWriter
 
+from saliency_entropy.data.cache import may_be_filled
 from saliency_entropy.data.images import DataFile, check_header
 from saliency_entropy.data.manifest import Manifest, check_files, each, refuse_broken, thread_count
 from saliency_entropy.data.shard_scan import scan
@@ -51,6 +52,11 @@ def shards(cfg: DictConfig) -> None:
     Raises:
         UserError: as the source of the data, or as :func:`write_shards`.
     """
+    if cfg.data.get("skip_broken"):
+        raise UserError(
+            "data.skip_broken leaves files out of a training, not of shards: take them out of the data set, all of "
+            "which experiments/data.py names"
+        )
     manifest = instantiate(cfg.data.source, _convert_="all")()
     write_shards(manifest, Path(str(cfg.output)), cfg.shard_megabytes)
 
@@ -104,9 +110,9 @@ class _Plan:
             digest.update(json.dumps([look[row] for row in rows]).encode())
         self.digest = digest.hexdigest()
 
-    @staticmethod
-    def name(number: int) -> str:
-        return f"images-{number:06d}.tar"
+    def name(self, number: int) -> str:
+        """With the plan in it, so that no shard of other data, or of a later state of these, is taken for it."""
+        return f"images-{self.digest[:8]}-{number:06d}.tar"
 
     def descriptions(self, rows: range) -> list[str]:
         """What is said of each image, as JSON; ASCII."""
@@ -138,7 +144,8 @@ def _carry_out(plan: _Plan, output: Path) -> None:
     _begin(plan, output)
     paths = [output / plan.name(number) for number in range(len(plan.shards))]
     missing = [(path, rows) for path, rows in zip(paths, plan.shards, strict=True) if not path.exists()]
-    need, free = sum(plan.room(rows) for _, rows in missing), disk_usage(output).free
+    disk = disk_usage(output)
+    need, free = sum(plan.room(rows) for _, rows in missing), may_be_filled(disk.total, disk.free)
     if need > free:
         raise UserError(
             f"output={output}: the shards need {need / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free there; set "

@@ -1,9 +1,12 @@
 """A data set in tar shards, for sets too large for one folder or disk.
 
 The folder that :mod:`saliency_entropy.data.shard_writer` writes, and any WebDataset reader takes: ``manifest.parquet``
-and ``images-000000.tar``, ``images-000001.tar`` and so on. The manifest's table has, besides its own columns, those of
-:data:`INDEX`: where the image of a row and its human maps lie. Training shuffles over the whole set, so a shard is
-never read from its beginning to its end: a file is read where the index says, if the header there is the file's.
+and ``images-<plan>-000000.tar``, ``-000001.tar`` and so on, whose names hold a hash of what was to be written: shards
+of other data have other names, even if they have the same sizes. The manifest's table has, besides its own columns,
+those of :data:`INDEX`: where the image of a row and its human maps lie.
+
+Training shuffles over the whole set, so a shard is never read from its beginning to its end: a file is read where the
+index says, if the header there is the file's.
 
 Shards without a manifest, of other origin, are looked through once, header by header, each time they are opened.
 """

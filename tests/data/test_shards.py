@@ -229,7 +229,7 @@ def test_a_member_ends_where_it_ends(manifest: Manifest, output: Path) -> None:
 
 def test_a_message_names_shard_and_member(root: Path, manifest: Manifest, output: Path) -> None:
     file = read_shards([output]).file(manifest.table["path"][0])
-    assert str(file) == f"{output / 'images-000000.tar'}: 000000000.png"
+    assert str(file) == f"{tars(output)[0]}: 000000000.png"
     with pytest.raises(ValueError, match="read only"):
         file.open("wb")
 
@@ -311,7 +311,7 @@ def test_a_folder_with_other_files_is_no_output(root: Path, manifest: Manifest) 
 
 def test_a_shard_that_was_changed_is_found(manifest: Manifest, output: Path) -> None:
     shutil.copy(tars(output)[1], tars(output)[0])
-    with pytest.raises(UserError, match=r"images-000000\.tar was changed, or belongs to other data; delete it"):
+    with pytest.raises(UserError, match=r"images-\w{8}-000000\.tar was changed, or belongs to other data; delete it"):
         write_shards(manifest, output, 1)
 
 
@@ -342,7 +342,8 @@ def test_a_file_that_changes_meanwhile(
 
 
 def test_too_little_room(manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_writer, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 100_000))
+    # There would be room, but a part of the disk is left free.
+    monkeypatch.setattr(shard_writer, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 0, 19_000_000))
     with pytest.raises(UserError, match=r"the shards need 0\.\d\d GB, but only 0\.00 GB are free there"):
         write_shards(manifest, tmp_path / "new", 1)
     assert not tars(tmp_path / "new")
@@ -398,6 +399,10 @@ def test_the_command(root: Path, tmp_path: Path) -> None:
     ]
     assert len(read_shards(tmp_path / "out").table) == 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
+    refused_ = subprocess.run([*command[:-1], "output=new", "data.skip_broken=true"], capture_output=True, text=True,
+                              cwd=tmp_path, timeout=120)  # fmt: skip
+    assert refused_.returncode == 1
+    assert "data.skip_broken leaves files out of a training, not of shards" in refused_.stderr
 
 
 @pytest.mark.parametrize("data", [path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")])
@@ -421,27 +426,46 @@ def test_the_options_are_those_of_a_folder() -> None:
 
 def test_missing_shards_are_named_together(output: Path) -> None:
     counts = pd.read_parquet(output / "manifest.parquet")["__shard__"].value_counts()
-    for number in (1, 2):
-        (output / f"images-00000{number}.tar").unlink()
-    one, two = counts["images-000001.tar"], counts["images-000002.tar"]
+    _, one, two, *_ = tars(output)
+    for path in (one, two):
+        path.unlink()
     refused(
-        rf"2 of {len(counts)} shards are not in .*shards: images-000001\.tar \({one} images\); "
-        rf"images-000002\.tar \({two} images\); copy them there, or add their folder to data\.source\.folders",
+        rf"2 of {len(counts)} shards are not in .*shards: {one.name} \({counts[one.name]} images\); "
+        rf"{two.name} \({counts[two.name]} images\); copy them there, or add their folder to data\.source\.folders",
         output,
     )
+
+
+def test_shards_of_other_data_are_not_taken_for_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images in another order, all files of one size: nothing but the plan tells the shards apart."""
+    monkeypatch.setattr(shard_writer, "MEGABYTE", 10_000)
+    rows = []
+    for number in range(9):
+        noise(tmp_path / "data" / f"{number}.bmp", number)
+        rows.append((f"{number}.bmp", ("real", "synthetic")[number % 2], "train"))
+    for name, order in (("A", rows), ("B", rows[::-1])):
+        pd.DataFrame(order, columns=["path", "label", "split"]).to_csv(tmp_path / "data" / "m.csv", index=False)
+        write_shards(read_manifest(tmp_path / "data" / "m.csv"), tmp_path / name, 1)
+    (tmp_path / "A" / "manifest.parquet").unlink()
+    (tmp_path / "A" / "plan.json").unlink()
+    again = read_shards([tmp_path / "A", tmp_path / "B"])
+    for path in again.table["path"]:
+        assert bytes_of(again, path) == (tmp_path / "data" / path).read_bytes()
+    tars(tmp_path / "B")[0].unlink()
+    refused(r"1 of \d+ shards are not in", tmp_path / "A", tmp_path / "B")
 
 
 def test_a_truncated_shard(output: Path) -> None:
     path = tars(output)[0]
     size = path.stat().st_size
     os.truncate(path, size - 1)
-    refused(rf"images-000000\.tar has {size - 1} bytes, not {size}; copy them again", output)
+    refused(rf"images-\w{{8}}-000000\.tar has {size - 1} bytes, not {size}; copy them again", output)
 
 
 def test_a_compressed_shard(output: Path) -> None:
     path = tars(output)[0]
     path.write_bytes(gzip.compress(path.read_bytes()))
-    refused(r"images-000000\.tar has \d+ bytes, not \d+", output)
+    refused(r"images-\w{8}-000000\.tar has \d+ bytes, not \d+", output)
 
 
 def test_a_shard_replaced_by_another_of_its_size(manifest: Manifest, output: Path) -> None:
@@ -463,14 +487,14 @@ def test_a_shard_that_changes_while_it_is_in_use(manifest: Manifest, output: Pat
     whole = bytes_of(again, name)
     before = again.file(name).stat()
     os.utime(tars(output)[0], ns=(0, 0))
-    with pytest.raises(UnreadableFile, match=r"images-000000\.tar was changed while it was in use; start again"):
+    with pytest.raises(UnreadableFile, match=r"images-\w{8}-000000\.tar was changed while it was in use; start again"):
         bytes_of(again, name)
     new = read_shards([output])
     assert bytes_of(new, name) == whole
     assert new.file(name).stat() != before  # so that nothing decoded from the former is taken for it
     tars(output)[0].unlink()
     shard_member._opened.cache_clear()
-    with pytest.raises(UserError, match=r"images-000000\.tar: 000000000\.png does not exist"):
+    with pytest.raises(UserError, match=r"images-\w{8}-000000\.tar: 000000000\.png does not exist"):
         check_header(new.file(name))
 
 
@@ -708,6 +732,6 @@ def test_what_is_no_file_is_no_shard(output: Path, tmp_path: Path) -> None:
     path = tars(output)[0]
     path.unlink()
     os.mkfifo(path)
-    refused(r"images-000000\.tar is no file; shards are tar files", output)
+    refused(r"images-\w{8}-000000\.tar is no file; shards are tar files", output)
     (tmp_path / "other" / "part.tar").mkdir(parents=True)
     refused(r"part\.tar is no file", tmp_path / "other")
