@@ -3,7 +3,8 @@
 An SVG is a program for a renderer: it can name files and addresses, multiply itself through entities and references,
 and nest until the renderer's stack overflows. So a file is read through once before it is drawn, and anything but
 strokes, which is what an annotation tool writes, is refused by name. That also keeps a map whole: text, pictures
-and effects would be drawn differently, or not at all, without anybody being told.
+and effects, strokes where nothing is drawn, and whatever follows an error in a path would be drawn differently, or
+not at all, without anybody being told.
 """
 
 import re
@@ -28,8 +29,9 @@ MOST_ELEMENTS = 10_000
 DEEPEST = 32
 SVG = "http://www.w3.org/2000/svg"
 SHAPES = ("path", "polyline", "polygon", "line", "circle", "ellipse", "rect")
-# What shapes are put in, and what leaves no mark.
-ELEMENTS = {*SHAPES, "svg", "g", "defs", "style", "title", "desc", "metadata"}
+# What shapes are put in; those in defs are not drawn by anybody, as they say themselves.
+CONTAINERS = {"svg", "g", "defs"}
+ELEMENTS = {*SHAPES, *CONTAINERS, "style", "title", "desc", "metadata"}
 GEOMETRY = {
     "d", "points", "transform", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "rx", "ry", "width", "height",
     "stroke-width", "stroke-opacity", "opacity",
@@ -41,6 +43,20 @@ UNITS = {"": 1, "px": 1, "pt": 96 / 72, "pc": 16, "mm": 96 / 25.4, "cm": 96 / 2.
 LEAST_SIDE, GREATEST_SIDE = 0.001, 1e6
 # What programs write for a number that they do not have. A renderer drops the rest of the path, or takes 0.
 NO_NUMBER = re.compile(r"nan|inf|undefined|null", re.IGNORECASE)
+# The grammar of SVG 1.1, 8.3.9 and 9.7.1. Atomic, so that no digit is given back: 12 is one number, not 1 and 2.
+_NUMBER = r"(?>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
+_GAP = r"(?>\s*,?\s*)"
+# What each command takes, as often as it likes; of an arc, two are flags of one digit that nothing need part.
+_ARGUMENTS = {
+    "ml": [_NUMBER] * 2, "hv": [_NUMBER], "c": [_NUMBER] * 6, "sq": [_NUMBER] * 4, "t": [_NUMBER] * 2,
+    "a": [_NUMBER] * 3 + ["[01]"] * 2 + [_NUMBER] * 2,
+}  # fmt: skip
+_TAKING = [
+    rf"[{letters}]\s*{_GAP.join(arguments)}(?:{_GAP}{_GAP.join(arguments)})*"
+    for letters, arguments in _ARGUMENTS.items()
+]
+COMMAND = re.compile(rf"(?:{'|'.join(_TAKING)}){_GAP}|z\s*", re.IGNORECASE | re.ASCII)
+POINT = re.compile(f"{_NUMBER}{_GAP}{_NUMBER}{_GAP}", re.IGNORECASE | re.ASCII)
 # A million dashes to a stroke take seconds. Some tools write the absence of dashes at every stroke.
 DASHES = re.compile(r"dasharray(?!\s*:\s*none)", re.IGNORECASE)
 
@@ -114,6 +130,8 @@ class _Check:
     def __init__(self, path: DataFile) -> None:
         self.path = path
         self.open: list[str] = []
+        self.undrawn = 0  # how deep the outermost open element lies in which nothing is drawn; 0 if there is none
+        self.namespace = ""
         self.elements = 0
         self.style: list[str] = []
         self.size = (0.0, 0.0)
@@ -154,13 +172,41 @@ class _Check:
             self.refuse(f"more than {MOST_ELEMENTS:,} elements", "save it as a grey PNG")
         if len(self.open) > DEEPEST:
             self.refuse(f"elements nested more than {DEEPEST} deep", "export its strokes without groups")
-        # A renderer skips what is of another vocabulary, such as an editor's notes on its window.
+        # A renderer skips what is of another vocabulary, such as an editor's notes on its window, and all in it.
         if namespace in ("", SVG) and local not in ELEMENTS:
             self.refuse(f"<{local}> is no stroke", f"keep only strokes ({', '.join(SHAPES)}), or save it as a grey PNG")
         for attribute, value in attributes.items():
             self.attribute(attribute.rpartition(" ")[2], value)
+        if namespace in ("", SVG) and local in SHAPES:
+            self.shape(namespace, local, attributes)
+        if not self.undrawn and not (namespace == self.namespace and local in CONTAINERS):
+            self.undrawn = len(self.open)
+
+    def shape(self, namespace: str, local: str, attributes: Mapping[str, str]) -> None:
+        if self.undrawn:
+            outer = self.open[self.undrawn - 1]
+            self.refuse(f"<{local}> lies in <{outer}>, where nothing is drawn", "move it out of there, or delete it")
+        if namespace != self.namespace:
+            self.refuse(f"<{local}> has another namespace (xmlns) than <svg>, so it is not drawn", "give it the same")
+        if local == "path":
+            self.sequence("d", attributes.get("d", ""), COMMAND)
+        if local in ("polyline", "polygon"):
+            self.sequence("points", attributes.get("points", ""), POINT)
+
+    def sequence(self, name: str, value: str, part: re.Pattern[str]) -> None:
+        """Refuse what a renderer would draw as far as the first error only."""
+        value = value.strip()
+        if name == "d" and value and value[0] not in "Mm":
+            self.refuse(f"d begins with {value[:20]!r} instead of a move (M)", "export it again")
+        at = 0
+        while at < len(value):
+            match = part.match(value, at)
+            if match is None:
+                self.refuse(f"{name} is in error from {value[at : at + 20]!r} on", "export it again")
+            at = match.end()
 
     def root(self, namespace: str, local: str, attributes: Mapping[str, str]) -> None:
+        self.namespace = namespace
         if local != "svg" or namespace not in ("", SVG):
             self.refuse(f"the first element is <{local}>, not <svg>", "rename the file to what it is")
         lengths = [_pixels(attributes.get(side, "")) for side in ("width", "height")]
@@ -198,6 +244,8 @@ class _Check:
             self.style.append(text)
 
     def end(self, _: str) -> None:
+        if len(self.open) == self.undrawn:
+            self.undrawn = 0
         if self.open.pop() != "style":
             return
         rules = "".join(self.style)

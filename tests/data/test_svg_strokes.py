@@ -52,6 +52,9 @@ ROW[2] = 1
         '<g transform="translate(0 1)"><g transform="scale(2)"><rect y="0.5" width="4" height="0.5"/></g></g>',
         '<defs/><title>a &lt; b</title><style>.brush { stroke: red; stroke-width: 1 }</style>'
         '<line class="brush" x1="0" y1="2.5" x2="8" y2="2.5"/>',
+        '<path d="m0,2h8v1.H0z M0 2.0.0 2l0-0 Z"/>',
+        '<polygon points="0 2,8,2 8 3.,0+3,"/><path d=""/><polyline/>',
+        '<metadata><e:note xmlns:e="editor"><e:rect/></e:note></metadata><g><rect y="2" width="8" height="1"/></g>',
         '<e:window xmlns:e="editor" e:width="9"/><e:rect xmlns:e="editor" width="8" height="8"/>'
         '<rect y="2" width="8" height="1"/>',
     ],
@@ -62,6 +65,11 @@ def test_a_stroke_covers_the_pixels_that_it_says(layer: Path, stroke: str) -> No
 
 def test_a_dot_has_the_area_of_its_circle(layer: Path) -> None:
     area = drawn(written(layer, '<circle cx="4" cy="4" r="2"/>')).mean() / 255 * 64
+    assert area == pytest.approx(4 * np.pi, rel=1e-3)
+
+
+def test_the_flags_of_an_arc_need_nothing_between_them(layer: Path) -> None:
+    area = drawn(written(layer, '<path d="M2 4a2 2 0 014 0 2-2 0 1 1-4,0z"/>')).mean() / 255 * 64
     assert area == pytest.approx(4 * np.pi, rel=1e-3)
 
 
@@ -169,6 +177,28 @@ def test_a_layer_without_a_usable_size(layer: Path, root: str, what: str) -> Non
         ('<path d="M 1 1 L NaN NaN"/>', "line 2: d holds 'NaN' instead of a number; export it again"),
         ('<polyline points="1,1 undefined,3"/>', "points holds 'undefined' instead of a number"),
         ('<circle cx="null" cy="1" r="1"/>', "cx holds 'null'"),
+        ('<x:y xmlns:x="editor"><path/></x:y>', "line 2: <path> lies in <y>, where nothing is drawn; move it"),
+        ('<x:y xmlns:x="editor"><g>\n<rect width="8" height="1"/></g></x:y>', "line 3: <rect> lies in <y>"),
+        ('<x:g xmlns:x="editor"><g/><x:g/><line x2="8"/></x:g>', "<line> lies in <g>, where nothing is drawn"),
+        ('<metadata><path d="M0 2h8"/></metadata>', "<path> lies in <metadata>, where nothing is drawn"),
+        ('<rect width="8" height="1"><circle r="4"/></rect>', "<circle> lies in <rect>, where nothing is drawn"),
+        ('<path xmlns="" d="M0 2h8"/>', r"<path> has another namespace \(xmlns\) than <svg>, so it is not drawn; give"),
+        ('<g xmlns=""><s:path xmlns:s="http://www.w3.org/2000/svg" d="M0 2h8"/></g>', "<path> lies in <g>"),
+        ('<path d="M1 1 L4 4 X 7 1 L7 7"/>', r"line 2: d is in error from 'X 7 1 L7 7' on; export it again"),
+        ('<path d="M1 1 L4 4 5 L7 7"/>', "d is in error from '5 L7 7' on"),
+        ('<path d="M1 1 L4 4 7"/>', "d is in error from '7' on"),
+        ('<path d="M1 1 L4 4 L7"/>', "d is in error from 'L7' on"),
+        ('<path d="M1 1 L4 4 z 7 1"/>', "d is in error from '7 1' on"),
+        ('<path d="M1 1 C4 4 5 5 6"/>', "d is in error from 'C4 4 5 5 6' on"),
+        ('<path d="M1 1 S4 4 5 q1 1 2 2"/>', "d is in error from 'S4 4 5 q1 1 2 2' on"),
+        ('<path d="M1 1 a2 2 0 2 1 7 1"/>', "d is in error from 'a2 2 0 2 1 7 1' on"),
+        ('<path d="M1 1 L4 4 ,, 7 1"/>', "d is in error from ', 7 1' on"),
+        ('<path d="M1 1 L4 4 z, L7 1"/>', "d is in error from ', L7 1' on"),
+        ('<path d="M1 1 L4px 4"/>', "d is in error from 'L4px 4' on"),
+        ('<path d="M1 1 L4 \u0664"/>', "d is in error from 'L4 \u0664' on"),
+        ('<path d="L1 1 L4 4"/>', "d begins with 'L1 1 L4 4' instead of a move"),
+        ('<polyline points="1,1 4,4 7"/>', "line 2: points is in error from '7' on; export it again"),
+        ('<polygon points="1,1 4,4 x 7,1"/>', "points is in error from 'x 7,1' on"),
         ('<rect width="8" height="8" fill="white"/>', r"covers every pixel alike \(a background\?\)"),
         ("<g>" * 40 + "</g>" * 40, "elements nested more than 32 deep"),
         ('<e:g xmlns:e="editor">' * 40 + "</e:g>" * 40, "elements nested more than 32 deep"),
