@@ -18,11 +18,11 @@ from saliency_entropy.study.bootstrap import read_image_covariance
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
-from saliency_entropy.study.page import render
 from saliency_entropy.study.questions import SIGNIFICANCE, Answer
 from saliency_entropy.study.runs import BASELINE, Study, read_study
 from saliency_entropy.study.sections import PHOTOGRAPHS, ShownFigure, ShownTable, report_figures, report_tables
 from saliency_entropy.study.tables import MEASURES, Measures
+from saliency_entropy.web_page import render
 
 log = logging.getLogger(__name__)
 # It tells which glyphs of a font it puts into a PDF.
@@ -59,19 +59,20 @@ def report(cfg: DictConfig) -> None:
     pictures = report_figures(study, measures, maps, corrupted, photographs=cfg.gallery_images > 0)
     warnings = all_warnings(study, measures)
     sentence = headline(methods, measures.measure)
-    page = render(
-        study=study,
-        headline=sentence,
-        warnings=warnings,
-        answers=answered,
-        measure=MEASURES[measures.measure],
-        tables=shown,
-        figures=pictures,
-        choice=generator_choice(measures, study.titles),
-        gallery=gallery,
-        map_kind=figures.map_kind(study),
-        made=how_it_was_made(study),
-    )
+    content = {
+        "study": study,
+        "headline": sentence,
+        "warnings": warnings,
+        "answers": answered,
+        "measure": MEASURES[measures.measure],
+        "tables": shown,
+        "figures": pictures,
+        "choice": generator_choice(measures, study.titles),
+        "gallery": gallery,
+        "map_kind": figures.map_kind(study),
+        "made": how_it_was_made(study),
+    }
+    page = render(__package__, "report", {}, content)
     try:
         write(output, page, measures.runs, answered, shown, pictures)
     except OSError as error:

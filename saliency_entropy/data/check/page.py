@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from saliency_entropy.data.check.contact_sheets import ContactSheet, Picture
 from saliency_entropy.data.check.facts import PROPERTIES
@@ -16,8 +15,10 @@ from saliency_entropy.data.check.scan import THUMBNAIL
 from saliency_entropy.data.check.shortcuts import SHORTCUTS, WARN
 from saliency_entropy.data.manifest import LABELS, SPLITS
 from saliency_entropy.data.table_file import SHOWN
-from saliency_entropy.study.report import ShownTable
-from saliency_entropy.study.tables import NONE, printable
+from saliency_entropy.study.sections import ShownTable
+from saliency_entropy.study.tables import printable
+from saliency_entropy.study.wording import NONE
+from saliency_entropy.web_page import render
 
 FILES_NAMED = 4  # of one place; a picture may be in a data set a thousand times
 VALUES_SHOWN = 10  # of one property of the files; there may be thousands of sizes
@@ -133,21 +134,14 @@ def as_json(report: DataReport) -> str:
 
 def as_html(report: DataReport) -> str:
     """The report as one page. Every string is escaped by the template engine; nothing is marked safe."""
-    environment = Environment(
-        loader=PackageLoader("saliency_entropy.data.check", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        tables=shown_tables(report.facts) if report.facts else [],
-        shown=SHOWN,
-        where=place_where,
-        files=place_files,
-    )
+    content = {
+        "report": report,
+        "tables": shown_tables(report.facts) if report.facts else [],
+        "shown": SHOWN,
+        "where": place_where,
+        "files": place_files,
+    }
+    return render(__package__, "page", {"printable": printable}, content)
 
 
 def shown_tables(facts: Facts) -> list[ShownTable]:

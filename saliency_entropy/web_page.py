@@ -1,0 +1,50 @@
+"""A page that needs nothing but itself: a filled template, its style, its script, and a policy that allows no other."""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+
+def render(package: str, name: str, filters: Mapping[str, Callable[..., object]], content: Mapping[str, Any]) -> str:
+    """The page ``name`` of a package that holds ``name.html.j2``, ``name.css`` and, if the page has one, ``name.js``.
+
+    Every string of ``content`` is escaped by the template engine; none is marked safe. The page's policy allows the
+    package's own style and script, by their hashes, and pictures that the page holds.
+
+    Args:
+        package: where the files lie.
+        name: of the page.
+        filters: of the template, by name.
+        content: what the template calls by name, besides ``style``, ``script`` and ``policy``.
+    """
+    environment = Environment(
+        loader=PackageLoader(package, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    own = files(package)
+    style = files(__package__).joinpath("page.css").read_text() + own.joinpath(f"{name}.css").read_text()
+    policy = f"default-src 'none'; img-src data:; style-src {_source(style)}"
+    script = ""
+    if own.joinpath(f"{name}.js").is_file():
+        script = own.joinpath(f"{name}.js").read_text()
+        policy += f"; script-src {_source(script)}"
+    return environment.get_template(f"{name}.html.j2").render(
+        content,
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"{policy}; base-uri 'none'; form-action 'none'",
+    )
+
+
+def _source(text: str) -> str:
+    """An element of exactly this text, as a Content-Security-Policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
