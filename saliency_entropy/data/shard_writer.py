@@ -38,7 +38,7 @@ from saliency_entropy.run_folder import write_atomically
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the layout; raise it whenever the same data give other shards, so that no folder mixes two
+VERSION = 2  # of the layout; raise it whenever the same data give other shards, so that no folder mixes two
 MEGABYTE = 1_000_000
 PARTIAL = ".partial"
 READ_AT_ONCE = 64  # samples: their bytes are in memory together
@@ -179,6 +179,7 @@ def _begin(plan: _Plan, output: Path) -> None:
 
 
 def _write_shard(plan: _Plan, path: Path, rows: range) -> None:
+    # Not run_folder.written_whole, whose files everybody may read whatever the umask: these may be faces of volunteers.
     partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("xb") as file:

@@ -12,6 +12,7 @@ Shards without a manifest, of other origin, are looked through once, header by h
 """
 
 import filecmp
+import logging
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -30,6 +31,8 @@ from saliency_entropy.data.shard_scan import described, scan
 from saliency_entropy.data.table_file import listing
 from saliency_entropy.errors import UserError, in_one_line
 
+log = logging.getLogger(__name__)
+
 MANIFEST = "manifest.parquet"
 PLAN = "plan.json"  # of the writer; without a manifest beside it, the shards are not all written
 # The shard of a row, the bytes it has, and the row's members: its image, then its human maps.
@@ -38,7 +41,8 @@ INDEX = {
     "__shard_bytes__": pa.int64(),
     "__members__": pa.list_(pa.struct({"name": pa.string(), "offset": pa.int64(), "bytes": pa.int64()})),
 }
-SHARD_NAME = re.compile(r"\w[\w.-]*\.tar", re.ASCII)
+# A name without the plan says nothing of whose shard it is.
+SHARD_NAME = re.compile(r"images-[0-9a-f]{8}-\d{6,}\.tar", re.ASCII)
 LOOKS_LIKE_A_SHARD = re.compile(r"[^.].*\.(tar|tar\.\w+|tgz)", re.IGNORECASE | re.DOTALL)
 
 
@@ -110,7 +114,8 @@ def read_shards(folders: str | Path | Sequence[str | Path]) -> Manifest:
     """The manifest of a data set in shards, which may be spread over several folders.
 
     Args:
-        folders: each is looked through for the manifest and for every shard. Where none has a manifest, the data set
+        folders: each is looked through for the manifest and for every shard. A shard that several of them have is
+            compared, byte for byte, each time. Where none has a manifest, the data set
             is all shards in them, in the order of their names, each sample as
             :func:`~saliency_entropy.data.shard_scan.described`.
 
@@ -118,8 +123,8 @@ def read_shards(folders: str | Path | Sequence[str | Path]) -> Manifest:
         The manifest, checked like any other; its table is the one that was written.
 
     Raises:
-        UserError: a folder or the manifest cannot be read; shards are missing, or are not those that the manifest
-            was written with: all are named; the index is not in order, or as
+        UserError: a folder or the manifest cannot be read; shards are missing, differ from one folder to another, or
+            are not those that the manifest was written with: all are named; the index is not in order, or as
             :func:`~saliency_entropy.data.manifest.complete`.
     """
     folders = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
@@ -255,6 +260,16 @@ def _found(
     for file in files:
         if file.name in by_name:
             by_name[file.name].append(file)
+    copies = [paths for paths in by_name.values() if len(paths) > 1]
+    if copies:
+        filecmp.clear_cache()  # in which a file that was changed but kept its time is the former one
+        log.info("comparing %d shards that lie in several folders", len(copies))
+    different = [text for text in each(_difference, copies, thread_count()) if text]
+    if different:
+        raise UserError(
+            f"shards of one name are different: {listing(different)}; delete those that do not belong to "
+            f"{manifest.origin}, or take their folder out of data.source.folders"
+        )
     rows = pd.Series(row_bytes).groupby(of_row)  # sorted by the number of the shard
     shards, missing, other, problems = [], [], [], []
     for name, count, least, most in zip(names, rows.size(), rows.min(), rows.max(), strict=True):
@@ -284,6 +299,18 @@ def _found(
     if problems:
         raise UserError("\n".join(problems))
     return shards
+
+
+def _difference(copies: Sequence[Path]) -> str | None:
+    """The first two files that are not the same."""
+    first, *others = copies
+    for other in others:
+        try:
+            if not filecmp.cmp(first, other, shallow=False):
+                return f"{first} and {other}"
+        except OSError as error:
+            return f"{first} and {other} (one cannot be read: {error.strerror})"
+    return None
 
 
 def _files(folder: Path) -> list[Path]:

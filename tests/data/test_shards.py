@@ -455,6 +455,42 @@ def test_shards_of_other_data_are_not_taken_for_ones_own(tmp_path: Path, monkeyp
     refused(r"1 of \d+ shards are not in", tmp_path / "A", tmp_path / "B")
 
 
+def test_copies_of_a_shard_have_to_be_the_same(
+    manifest: Manifest, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = tmp_path / "twin"
+    shutil.copytree(output, twin)
+    name = manifest.table["path"][0]
+    assert bytes_of(read_shards([output, twin]), name) == bytes_of(manifest, name)
+    path = tars(twin)[1]
+    whole, times = path.read_bytes(), path.stat()
+    path.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    refused(
+        rf"shards of one name are different: {tars(output)[1]} and {path}; delete those that .*manifest\.parquet, or",
+        output, twin,
+    )  # fmt: skip
+    path.write_bytes(whole[:-512])
+    refused(f"different: {path} and {tars(output)[1]}; delete", twin, output)
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    path.unlink()
+    (twin / "manifest.parquet").unlink()
+    monkeypatch.setattr("filecmp.cmp", stale)
+    refused(r"different: .*-000000\.tar and .*-000000\.tar \(one cannot be read: Stale file handle\)", output, twin)
+
+
+def test_who_may_read_a_shard_is_the_users_to_say(manifest: Manifest, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_shards(manifest, tmp_path / "new", 1)
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in tars(tmp_path / "new")] == [0o600]
+
+
 def test_a_truncated_shard(output: Path) -> None:
     path = tars(output)[0]
     size = path.stat().st_size
@@ -511,6 +547,7 @@ def move(rows: list[dict], **changes: int) -> None:
         (partial(move, bytes=-1), "points outside of the shards: row 5"),
         (partial(move, bytes=2**63 - 1), "points outside of the shards: row 5"),
         (lambda rows: rows[3].update(__shard__="../secret.tar"), r"have names that are none: '\.\./secret\.tar'"),
+        (lambda rows: rows[3].update(__shard__="images-000000.tar"), "have names that are none: 'images-000000.tar'"),
         (lambda rows: rows[3].update(__shard__="/etc/passwd"), "have names that are none: '/etc/passwd'"),
         (lambda rows: rows[3].update(__members__=[]), "does not fit .* row 5 has 1 files but 0 members"),
         (lambda rows: rows[3].update(__members__=None), "the index has empty cells"),
