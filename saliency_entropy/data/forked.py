@@ -8,15 +8,27 @@ them held. So the work must be of the kind that Pillow, NumPy and files do: no P
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import Any, TypeVar
 
 from saliency_entropy.errors import UserError
 
 GRACE = 5.0  # seconds to clean up, for a process that is told to end
+AHEAD = 2  # items that a process has been given: the next is there when it is done with one
+
+# What the parent does on a signal is not for its children to do: it ends them when it ends.
+IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+HANDLED = (*IGNORED, signal.SIGTERM, signal.SIGALRM)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def may_fork() -> bool:
@@ -38,62 +50,129 @@ def in_processes(work: Callable[[int], None], count: int, every: float, meanwhil
     Raises:
         UserError: a process was killed.
     """
-    context = multiprocessing.get_context("fork")
-    processes = []
-    try:
-        working = {}
-        for number in range(count):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(work, number, sender, os.getpid()), daemon=True)
-            process.start()
-            sender.close()
-            processes.append(process)
-            working[receiver] = process
+    with _forked(lambda number, _: work(number), count) as processes:
+        working = dict(processes)
         while working:
             ended = wait(list(working), every)
-            for receiver in ended:
-                _join(working.pop(receiver), receiver)
+            for connection in ended:
+                process = working.pop(connection)
+                _receive(connection, process, "give the same command again to go on")
+                process.join()
             if not ended:
                 meanwhile()
+
+
+def map_in_processes(work: Callable[[T], R], items: Sequence[T], count: int, remedy: str) -> Iterator[R]:
+    """``work`` of every item, in their order, shared by processes.
+
+    What one raises is raised here; all processes are ended then, or when the iterator is closed, or when this process
+    is interrupted or killed.
+
+    Args:
+        work: its results and what it raises are pickled; itself and the items need not be.
+        items: what to work on.
+        count: of the processes.
+        remedy: what the user can do if a process is killed.
+
+    Raises:
+        UserError: a process was killed.
+    """
+
+    def serve(_: int, connection: Connection) -> None:
+        while True:
+            at = connection.recv()
+            connection.send((at, work(items[at])))
+
+    with _forked(serve, min(count, len(items))) as processes:
+        left = iter(range(len(items)))
+
+        def give(connection: Connection) -> None:
+            at = next(left, None)
+            if at is not None:
+                with suppress(OSError):  # it was killed, which is found out when its results are waited for
+                    connection.send(at)
+
+        for _ in range(AHEAD):
+            for connection in processes:
+                give(connection)
+        results: dict[int, R] = {}
+        for at in range(len(items)):
+            while at not in results:
+                for connection in wait(list(processes)):
+                    done, result = _receive(connection, processes[connection], remedy)
+                    results[done] = result
+                    give(connection)
+            yield results.pop(at)
+
+
+@contextmanager
+def _forked(work: Callable[[int, Connection], None], count: int) -> Iterator[dict[Connection, ForkProcess]]:
+    """So many processes, each with a connection to it: what is received there is what ``work(number, connection)``
+    sends, and at last None, or what it raised. Whatever is still at work in the end is ended."""
+    context = multiprocessing.get_context("fork")
+    processes: dict[Connection, ForkProcess] = {}
+    try:
+        for number in range(count):
+            here, there = context.Pipe()
+            process = context.Process(target=_child, args=(work, number, there, os.getpid()), daemon=True)
+            # Until a child has its own handlers, a signal would do in it what it does here.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+            try:
+                process.start()
+                processes[here] = process
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            there.close()
+        yield processes
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
-        for process in processes:
+        for process in processes.values():
             process.join(GRACE)
             if process.is_alive():
                 process.kill()
+                process.join()
+        for connection in processes:
+            connection.close()
 
 
-def _join(process: multiprocessing.Process, receiver: Connection) -> None:
-    """Raises what the process did."""
+def _receive(connection: Connection, process: ForkProcess, remedy: str) -> Any:
+    """What a process sent; raises what it raised."""
     try:
-        error = receiver.recv()
-    except EOFError:  # it closed its end without a word
-        error = None
-    process.join()
-    if error is not None:
-        raise error
-    if process.exitcode:
+        message = connection.recv()
+    except (EOFError, OSError):  # it ended without a word, or in the middle of one
+        process.join()
         raise UserError(
             f"a process that decodes images was killed (exit code {process.exitcode}), perhaps for want of memory; "
-            "give the same command again to go on"
-        )
+            f"{remedy}"
+        ) from None
+    if isinstance(message, Exception):
+        raise message
+    return message
 
 
-def _child(work: Callable[[int], None], number: int, sender: Connection, parent: int) -> None:
-    # What the parent does on a signal is not for its children to do: it ends them when it ends.
-    for ignored in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+def _child(work: Callable[[int, Connection], None], number: int, connection: Connection, parent: int) -> None:
+    for ignored in IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # A parent that is killed ends nobody.
     signal.signal(signal.SIGALRM, lambda *_: None if os.getppid() == parent else sys.exit(1))
     signal.setitimer(signal.ITIMER_REAL, 1, 1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
     gc.freeze()  # what the parent holds is not this process's to sift through
     try:
-        work(number)
+        work(number, connection)
+        connection.send(None)
     except Exception as error:
         error.add_note(f"In a process that shared the work:\n{traceback.format_exc()}")
-        try:
-            sender.send(error)
-        except Exception:  # it cannot be pickled
-            sender.send(RuntimeError("".join(traceback.format_exception(error))))
+        with suppress(OSError):  # nobody is there to be told
+            connection.send(_sendable(error))
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or its text if it cannot be pickled, or not be made again of what was pickled."""
+    try:
+        again = pickle.loads(pickle.dumps(error))
+    except Exception:
+        again = None
+    return error if type(again) is type(error) else RuntimeError("".join(traceback.format_exception(error)))

@@ -8,10 +8,9 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import imagehash
 import numpy as np
@@ -19,6 +18,7 @@ import pandas as pd
 import torch
 from PIL import ExifTags, Image, ImageChops, ImageOps
 
+from saliency_entropy.data.forked import map_in_processes, may_fork
 from saliency_entropy.data.human_maps import merged_map, on_grid
 from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels, decode
 from saliency_entropy.data.manifest import Manifest, thread_count
@@ -58,6 +58,7 @@ MAP_FACTS = np.dtype([("unusual", "S64"), ("annotators", np.int32), ("entropy", 
 Progress = Callable[[int], object]
 # Of some rows: facts; thumbnails or maps; position -> problem.
 Part = tuple[np.ndarray, np.ndarray, dict[int, str]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,23 @@ def scan_images(manifest: Manifest, workers: int | None = None, progress: Progre
 
     Args:
         manifest: whose column ``path`` names them.
-        workers: processes; all cores that this process may use, if not given. With 1, this process does it itself.
+        workers: processes (threads, where processes cannot share work: see :mod:`saliency_entropy.data.forked`); all
+            cores that this process may use, if not given. With 1, this process does it itself.
         progress: called with the number of images that have been looked at since the last call.
 
     Returns:
         About 0.7 kB an image, and twice as much while it is made. A file that cannot be used raises nothing, see
         :attr:`ImageScan.facts`.
+
+    Raises:
+        UserError: a process was killed.
     """
     paths = manifest.table["path"]
     facts = np.zeros(len(paths), IMAGE_FACTS)
     thumbnails = np.zeros((len(paths), THUMBNAIL, THUMBNAIL, 3), np.uint8)
     problems: dict[int, str] = {}
     start = 0
-    for some, pictures, why in _in_processes(_ImageTask(manifest), paths.array, workers):
+    for some, pictures, why in _parts(_ImageTask(manifest), paths.array, workers):
         stop = start + len(some)
         facts[start:stop], thumbnails[start:stop] = some, pictures
         problems |= {start + at: sentence for at, sentence in why.items()}
@@ -159,7 +164,7 @@ def scan_maps(
         A map that cannot be used raises nothing, see :attr:`MapScan.facts`.
 
     Raises:
-        UserError: ``blur`` or ``binarise`` is out of range.
+        UserError: ``blur`` or ``binarise`` is out of range, or a process was killed.
     """
     has_map = manifest.table["human_map"] != ""
     table = manifest.table.loc[has_map, ["path", "human_map"]]
@@ -168,7 +173,7 @@ def scan_maps(
     problems: dict[int, str] = {}
     start = 0
     items = list(table.itertuples(index=False, name=None))
-    for some, arrays, why in _in_processes(_MapTask(manifest, grid, blur, binarise), items, workers):
+    for some, arrays, why in _parts(_MapTask(manifest, grid, blur, binarise), items, workers):
         stop = start + len(some)
         facts[start:stop], maps[start:stop] = some, arrays
         problems |= {start + at: sentence for at, sentence in why.items()}
@@ -351,35 +356,17 @@ def _coloured(layer: Image.Image) -> bool:
     return any(ImageChops.difference(*pair).getextrema()[1] > COLOURED for pair in pairs)
 
 
-_task: Callable[[Sequence[object]], Part]
-
-
-def _take(task: Callable[[Sequence[object]], Part]) -> None:
-    global _task
-    _task = task
-
-
-def _run(items: Sequence[object]) -> Part:
-    return _task(items)
-
-
-def _in_processes(
-    task: Callable[[Sequence[object]], Part], items: Sequence[object], workers: int | None
-) -> Iterator[Part]:
+def _parts(task: Callable[[Sequence[T]], Part], items: Sequence[T], workers: int | None) -> Iterator[Part]:
     """``task`` of every :data:`CHUNK` items in turn."""
     chunks = [list(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
     workers = min(workers or thread_count(), len(chunks))
     if workers <= 1:
         yield from map(task, chunks)
-        return
-    try:
-        with ProcessPoolExecutor(workers, initializer=_take, initargs=(task,)) as pool:
-            yield from pool.map(_run, chunks)
-    except BrokenProcessPool:
-        raise UserError(
-            f"one of the {workers} processes that read the files was killed, most likely because memory ran out; set "
-            "workers to a smaller number"
-        ) from None
+    elif may_fork():
+        yield from map_in_processes(task, chunks, workers, "set workers to a smaller number")
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            yield from pool.map(task, chunks)
 
 
 def _table(facts: np.ndarray, problems: dict[int, str], index: pd.Index) -> pd.DataFrame:

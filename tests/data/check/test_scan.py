@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
+from saliency_entropy.data.check import scan as module
 from saliency_entropy.data.check.scan import ImageScan, MapScan, scan_images, scan_maps
 from saliency_entropy.data.images import decode
 from saliency_entropy.data.manifest import Manifest
@@ -283,8 +284,19 @@ def test_a_process_that_is_killed(tmp_path: Path) -> None:
             return tmp_path / name
 
     manifest = manifest_of(tmp_path, [f"{number}.png" for number in range(150)])
-    with pytest.raises(UserError, match=r"one of the 2 processes that read the files was killed.*set workers to"):
+    with pytest.raises(UserError, match=r"was killed \(exit code 9\).*; set workers to a smaller number"):
         scan_images(Manifest(manifest.table, tmp_path, "shards", archive=Archive()), 2)
+
+
+def test_threads_where_no_process_may_be_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.png" for number in range(150)]
+    for seed, name in enumerate(names):
+        saved(tmp_path / name, noise(16, 16, seed=seed))
+    manifest = manifest_of(tmp_path, names)
+    alone = scan_images(manifest, 1)
+    monkeypatch.setattr(module, "may_fork", lambda: False)
+    monkeypatch.setattr(module, "map_in_processes", None)
+    same(alone, scan_images(manifest, 2))
 
 
 def test_no_image_and_no_map(tmp_path: Path) -> None:
