@@ -2,6 +2,7 @@
 
 import logging
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # saliency_entropy.training silences these for the user, pytest undoes that.
     config.addinivalue_line("filterwarnings", "ignore:.*LeafSpec")
     config.addinivalue_line("filterwarnings", "ignore:Checkpoint directory .* exists and is not empty")
+    # A shell starts what it runs in the background with Ctrl-C ignored, which processes inherit; some tests send it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def draw_faces(root: Path) -> None:
