@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+import pandas as pd
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
@@ -29,12 +30,14 @@ from saliency_entropy.data.check.page import (
     as_json,
     place_files,
     place_where,
+    places_left_out,
     shown_tables,
 )
 from saliency_entropy.data.check.scan import ImageScan, MapScan, scan_images, scan_maps
 from saliency_entropy.data.check.shortcuts import FEWEST, audit_shortcuts
 from saliency_entropy.data.manifest import Manifest, file_problems
 from saliency_entropy.data.table_file import SHOWN
+from saliency_entropy.data.und_cyborg import und_cyborg
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically
 from saliency_entropy.study.report import ShownTable
@@ -118,7 +121,8 @@ def data_report(cfg: DictConfig) -> DataReport:
             *findings.duplicate_findings(manifest, duplicates),
             *findings.shortcut_findings(audit),
             *findings.generator_findings(manifest),
-            *findings.base_name_findings(manifest, shared_base_names(manifest.table)),
+            *findings.base_name_findings(manifest, _shared_base_names(cfg, manifest)),
+            *findings.unread_findings(manifest),
         ]
     )
     statistics = facts.map_statistics(manifest.table, maps)
@@ -156,8 +160,8 @@ def print_summary(report: DataReport) -> None:
             (f"{place_where(place)}: {place_files(place)} – " if place.where else "") + printable(place.reason)
             for place in finding.places[:SHOWN]
         ]
-        if len(finding.places) > SHOWN:
-            lines.append(f"and {len(finding.places) - SHOWN:,} more, all of which are in {JSON}")
+        if left_out := places_left_out(finding):
+            lines.append(left_out)
         for line in (*lines, f"What to do: {finding.remedy}."):
             for part in Text(line).wrap(console, console.width - 2):
                 console.print(Text("  ").append_text(part))
@@ -181,6 +185,14 @@ def _without_files(manifest: Manifest, problems: list[tuple[int, str, str]]) -> 
     table = manifest.table.copy()
     table.loc[[row for row, column, _ in problems if column == "human_map"], "human_map"] = ""
     return replace(manifest, table=table.drop(index={row for row, column, _ in problems if column == "path"}))
+
+
+def _shared_base_names(cfg: DictConfig, manifest: Manifest) -> pd.DataFrame:
+    """Of the images that the reader of these data would join human maps to."""
+    if "maps" not in cfg.data.source:  # it joins none
+        return shared_base_names(manifest.table[:0])
+    of_training = get_method(cfg.data.source._target_) is und_cyborg
+    return shared_base_names(manifest.table, "train" if of_training else None)
 
 
 def _scanned(

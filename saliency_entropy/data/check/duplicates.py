@@ -28,31 +28,30 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from saliency_entropy.data.check.scan import ImageScan
-from saliency_entropy.errors import UserError
+from saliency_entropy.data.map_join import base_name
 
 log = logging.getLogger(__name__)
 
 KINDS = ("same file", "same picture", "near")
 BITS = 64
-DISTANCE = 8  # of the hashes, in bits
-FARTHEST = 11  # above it, most candidates are pairs of any two faces
+DISTANCE = 8  # of the hashes, in bits; above 11, most candidates are pairs of any two faces
 CORRELATION = 0.98  # of the thumbnails
 BRIGHTNESS = 40.0  # levels of 255 that the means of the thumbnails may differ by
 NOISE = 6.0  # levels that count as no difference, so that two nearly black images correlate
 LEADERS = 16  # different pictures of one hash that are told apart; of aligned faces hardly two share one
 # Every third bit, so that no band has the lowest frequencies, which aligned faces share, to itself: 21, 21 and 22 bits.
 BANDS = tuple(np.arange(start, BITS, 3) for start in (2, 1, 0))
+RADIUS = DISTANCE // len(BANDS)  # in bits: of some band; two hashes that differ in more of each differ in more in all
 PAIRS = 2**21  # looked at at a time: some 100 MB
 COMPARED = 2**14  # pairs of thumbnails at a time
 
 
-def find_duplicates(table: pd.DataFrame, scan: ImageScan, largest_distance: int = DISTANCE) -> pd.DataFrame:
+def find_duplicates(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
     """Groups of images that show the same picture, or nearly so.
 
     Args:
         table: the manifest's.
         scan: of all its images; those with a problem are left out.
-        largest_distance: of two perceptual hashes, in bits, from 0 to 11; see above for the choice.
 
     Returns:
         One row an image that has a duplicate, sorted by group and row:
@@ -63,19 +62,14 @@ def find_duplicates(table: pd.DataFrame, scan: ImageScan, largest_distance: int 
           in another file) or ``near``. For the first itself, what it has in common with the closest other;
         - ``distance``: of the perceptual hash to that of the first of the group, in bits;
         - ``file``, ``picture``: the first row with the same bytes, and that with the same pixels.
-
-    Raises:
-        UserError: ``largest_distance`` is out of range.
     """
-    if largest_distance not in range(FARTHEST + 1):
-        raise UserError(f"largest_distance is {largest_distance!r}; give a whole number of bits, from 0 to {FARTHEST}")
     facts = scan.facts.loc[table.index, ["problem", "content", "pixels", "phash"]]
     facts = facts[facts["problem"] == ""]
     facts = facts.assign(file=_first(facts["content"]), picture=_first(facts["pixels"]))
 
     pictures = np.unique(facts["picture"])
     at = scan.facts.index.get_indexer(pictures)
-    near = _near_groups(facts["phash"].loc[pictures].to_numpy(), scan.thumbnails, at, largest_distance)
+    near = _near_groups(facts["phash"].loc[pictures].to_numpy(), scan.thumbnails, at)
     group = pd.Series(near, pictures).loc[facts["picture"]].to_numpy()
     facts = facts.assign(group=group)[pd.Series(group).duplicated(keep=False).to_numpy()].sort_index()
 
@@ -125,16 +119,18 @@ def across(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def shared_base_names(table: pd.DataFrame) -> pd.DataFrame:
+def shared_base_names(table: pd.DataFrame, split: str | None = None) -> pd.DataFrame:
     """Base names, without suffix, that several images share: no map can be joined to them by it.
 
     Args:
         table: the manifest's.
+        split: that maps are joined to; all, if not given.
 
     Returns:
         One row a name, in alphabetical order: ``name``; ``rows``, the list of rows of the manifest.
     """
-    names = table["path"].str.rsplit("/", n=1).str[-1].str.replace(r"(?<=.)\.[^.]*$", "", regex=True)
+    paths = table["path"] if split is None else table["path"][table["split"] == split]
+    names = paths.map(base_name)
     shared = names[names.duplicated(keep=False)]
     rows = shared.index.to_series().groupby(shared.to_numpy()).agg(list)
     return pd.DataFrame({"name": rows.index, "rows": rows.to_numpy()})
@@ -152,18 +148,17 @@ def _joined(words: pd.Series) -> str:
     return "+".join(sorted(set(words)))
 
 
-def _near_groups(hashes: np.ndarray, thumbnails: np.ndarray, at: np.ndarray, distance: int) -> np.ndarray:
+def _near_groups(hashes: np.ndarray, thumbnails: np.ndarray, at: np.ndarray) -> np.ndarray:
     """A number for every picture, the same for all that are near.
 
     Args:
         hashes: ``(n,)`` uint64.
         thumbnails: of all images.
         at: ``(n,)``, where in ``thumbnails`` a picture's is.
-        distance: the greatest, in bits.
     """
     likeness = _Likeness(thumbnails, at)
     leaders, edges = _leaders(hashes, likeness)
-    for first, second in _near_hashes(hashes[leaders], distance):
+    for first, second in _near_hashes(hashes[leaders]):
         pairs = leaders[first], leaders[second]
         alike = likeness(*pairs)
         edges.append((pairs[0][alike], pairs[1][alike]))
@@ -198,25 +193,23 @@ def _leaders(hashes: np.ndarray, likeness: "_Likeness") -> tuple[np.ndarray, lis
     return np.sort(np.concatenate(leaders)), edges
 
 
-def _near_hashes(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All pairs of hashes, as positions, that differ in at most ``distance`` bits, each pair once, some at a time."""
-    # If two hashes differed in more than radius bits of every band, they would differ in distance + 1 at least.
-    radii = [(distance + 1 + place) // len(BANDS) - 1 for place in reversed(range(len(BANDS)))]
-    before: list[tuple[np.uint64, int]] = []
-    for band, radius in zip(BANDS, radii, strict=True):
-        for first, second in _alike_in_band(hashes, band, radius):
+def _near_hashes(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of hashes, as positions, that differ in :data:`DISTANCE` bits at most, each once, some at a time."""
+    before: list[np.uint64] = []
+    for band in BANDS:
+        for first, second in _alike_in_band(hashes, band):
             differing = hashes[first] ^ hashes[second]
-            near = np.bitwise_count(differing) <= distance
+            near = np.bitwise_count(differing) <= DISTANCE
             first, second, differing = first[near], second[near], differing[near]
             new = np.ones(len(first), bool)
-            for mask, found in before:
-                new &= np.bitwise_count(differing & mask) > found
+            for mask in before:
+                new &= np.bitwise_count(differing & mask) > RADIUS
             yield first[new], second[new]
-        before.append((np.bitwise_or.reduce(np.uint64(1) << band.astype(np.uint64)), radius))
+        before.append(np.bitwise_or.reduce(np.uint64(1) << band.astype(np.uint64)))
 
 
-def _alike_in_band(hashes: np.ndarray, band: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All pairs of hashes that differ in at most ``radius`` bits of a band, each pair once, some at a time."""
+def _alike_in_band(hashes: np.ndarray, band: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of hashes that differ in at most :data:`RADIUS` bits of a band, each once, some at a time."""
     keys = np.zeros(len(hashes), np.int32)
     for to, bit in enumerate(band):
         keys |= ((hashes >> np.uint64(bit)) & np.uint64(1)).astype(np.int32) << to
@@ -225,7 +218,7 @@ def _alike_in_band(hashes: np.ndarray, band: np.ndarray, radius: int) -> Iterato
     # Where in the order the hashes of every key begin.
     begins = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=2 ** len(band)))]).astype(np.int32)
     places = np.arange(len(hashes), dtype=np.int32)
-    for flips in range(radius + 1):
+    for flips in range(RADIUS + 1):
         for bits in combinations(range(len(band)), flips):
             if flips:
                 places = np.flatnonzero(keys & (1 << bits[-1]) == 0)  # of each pair the one with the smaller key

@@ -6,7 +6,7 @@ An error is what would stop a training or make its figures false; a warning is w
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Literal
 
 import numpy as np
@@ -16,11 +16,13 @@ from saliency_entropy.data.check.duplicates import across
 from saliency_entropy.data.check.scan import ImageScan, MapScan
 from saliency_entropy.data.check.shortcuts import WARN
 from saliency_entropy.data.manifest import LABELS, SPLITS, Manifest, map_names
+from saliency_entropy.data.table_file import SHOWN
 from saliency_entropy.study.tables import MIN_IMAGES
 
 PAPER_ENTROPY = 3.0  # nats, of human maps on a 7 x 7 grid: what the paper gives
 PAPER_GRID = 7
 ENTROPY_MARGIN = 0.5  # nats; further from the paper's is worth a look. Half the distance from 3.0 to a uniform map
+MOST_PLACES = 1000  # that a finding lists, and images that a place lists; who has more has one cause for all
 LOW_COVERAGE = 0.5  # a smaller share of training images with a map leaves the map terms without most of the batch
 
 
@@ -29,28 +31,31 @@ class Place:
     """Where something was found.
 
     Attributes:
-        rows: of the manifest's table, from 0; none where no row is at fault.
+        rows: of the manifest's table, from 0, the first :data:`MOST_PLACES`; none where no row is at fault.
         where: the same, as the user counts them (``row 14``).
         files: what the table calls these images, or the map.
         reason: what was found there.
+        more: the number of rows that are not listed.
     """
 
     rows: tuple[int, ...]
     where: tuple[str, ...]
     files: tuple[str, ...]
     reason: str
+    more: int = 0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of fault, with every place of it.
+    """One kind of fault.
 
     Attributes:
         kind: a word for programs, such as ``image_missing``.
         severity: ``error`` or ``warning``.
         title: what it is, for people.
         remedy: what to do.
-        places: all of them, the gravest first.
+        places: the gravest first, at most :data:`MOST_PLACES`.
+        count: of all places, those that are not listed, too.
         pictures: whether the images of a place are worth looking at side by side.
     """
 
@@ -59,13 +64,14 @@ class Finding:
     title: str
     remedy: str
     places: tuple[Place, ...]
+    count: int
     pictures: bool = False
 
     @property
     def counted_title(self) -> str:
         """The title with the number of places, where they are rows."""
         rows = any(place.rows for place in self.places)
-        return f"{self.title}: {len(self.places):,}" if rows else self.title
+        return f"{self.title}: {self.count:,}" if rows else self.title
 
 
 @dataclass(frozen=True)
@@ -175,9 +181,24 @@ UNUSUAL_MAPS = {
 
 def table_finding(message: str) -> Finding:
     """What a reader says of a table that it refuses: a line a fault."""
-    places = tuple(Place((), (), (), line) for line in message.splitlines() if line.strip())
-    return Finding(
-        "table", "error", "The table cannot be used", "mend it; nothing else could be checked before that", places
+    (finding,) = _found(
+        "table",
+        "error",
+        "The table cannot be used",
+        "mend it; nothing else could be checked before that",
+        [_everywhere(line) for line in message.splitlines() if line.strip()],
+    )
+    return finding
+
+
+def unread_findings(manifest: Manifest) -> list[Finding]:
+    """Files in the folder of the images that its reader left out."""
+    return _found(
+        "unread_files",
+        "warning",
+        "Files that are not read",
+        "convert what is an image to JPEG, PNG, WebP or BMP, all images of both labels in the same way",
+        [_everywhere(_unread(kind, number)) for kind, number in manifest.unread],
     )
 
 
@@ -270,8 +291,8 @@ def duplicate_findings(manifest: Manifest, duplicates: pd.DataFrame) -> list[Fin
     )  # fmt: skip
     findings = []
     for kind, severity, title, remedy, groups in kinds:
-        places = [_group(manifest, rows, how) for rows, how in zip(groups["rows"], groups["kind"], strict=True)]
-        findings += _found(kind, severity, title, remedy, places, pictures=True)
+        places = (_group(manifest, rows, how) for rows, how in zip(groups["rows"], groups["kind"], strict=True))
+        findings += _found(kind, severity, title, remedy, places, len(groups), pictures=True)
     return findings
 
 
@@ -284,16 +305,18 @@ def base_name_findings(manifest: Manifest, shared: pd.DataFrame) -> list[Finding
     """
     if (manifest.table["human_map"] != "").any():
         return []
-    places = [
-        _at(manifest, rows, f"{len(rows)} images are called {name!r}")
-        for name, rows in zip(shared["name"], shared["rows"], strict=True)
-    ]
+    # It may never matter, so that a few examples do.
+    places = (
+        _at(manifest, rows, f"{len(rows):,} images are called {name!r}")
+        for name, rows in islice(zip(shared["name"], shared["rows"], strict=True), SHOWN)
+    )
     return _found(
         "shared_base_names",
         "warning",
         "Images that share a base name",
         "nothing, unless human maps are to be found by base name (data.source.maps): then rename one of each",
         places,
+        len(shared),
     )
 
 
@@ -306,7 +329,8 @@ def generator_findings(manifest: Manifest) -> list[Finding]:
         "warning",
         "Synthetic images without a generator",
         "fill in column generator: without it, no test image counts as of an unseen generator",
-        [_at(manifest, [row], f"split {table.at[row, 'split']}") for row in unnamed],
+        (_at(manifest, [row], f"split {table.at[row, 'split']}") for row in unnamed),
+        len(unnamed),
     )
     test = table[table["split"] == "test"]
     counts = test[(test["label"] == "synthetic") & (test["generator"] != "")].groupby("generator").size()
@@ -378,12 +402,12 @@ def _unusual_findings(
     for word, (title, remedy) in kinds.items():
         table = manifest.table.loc[words.index[words == word]]
         counts = ", ".join(f"{(table['label'] == label).sum()} {label}" for label in LABELS)
-        places = [
+        places = (
             Place((row,), (manifest.where(row),), (name,), f"{label}, {split}")
             for row, name, label, split in zip(table.index, table[column], table["label"], table["split"], strict=True)
-        ]
+        )
         kind = f"{'image' if column == 'path' else 'map'}_{word.lower().replace(' ', '_').replace('-', '_')}"
-        findings += _found(kind, "warning", f"{title} ({counts})", remedy, places)
+        findings += _found(kind, "warning", f"{title} ({counts})", remedy, places, len(table))
     return findings
 
 
@@ -451,15 +475,22 @@ def _group(manifest: Manifest, rows: Sequence[int], how: str) -> Place:
     return _at(manifest, order, f"{what}: {counts}")
 
 
-def _at(manifest: Manifest, rows: Iterable[int], reason: str) -> Place:
-    rows = tuple(int(row) for row in rows)
+def _at(manifest: Manifest, rows: Sequence[int], reason: str) -> Place:
     # Not one look-up of all rows: for the many small groups of a large data set that takes a hundred times as long.
-    files = tuple(manifest.table.at[row, "path"] for row in rows)
-    return Place(rows, tuple(map(manifest.where, rows)), files, reason)
+    listed = tuple(int(row) for row in rows[:MOST_PLACES])
+    files = tuple(manifest.table.at[row, "path"] for row in listed)
+    return Place(listed, tuple(map(manifest.where, listed)), files, reason, len(rows) - len(listed))
 
 
 def _everywhere(reason: str) -> Place:
     return Place((), (), (), reason)
+
+
+def _unread(kind: str, number: int) -> str:
+    files = f"{number:,} {{}}{'file is' if number == 1 else 'files are'} not read"
+    if kind == "without extension":
+        return files.format("").replace(" not read", " without extension and not read")
+    return files.format(f"{kind} ")
 
 
 def _found(
@@ -467,10 +498,18 @@ def _found(
     severity: Literal["error", "warning"],
     title: str,
     remedy: str,
-    places: Sequence[Place],
+    places: Iterable[Place],
+    count: int | None = None,
     pictures: bool = False,
 ) -> list[Finding]:
-    return [Finding(kind, severity, title, remedy, tuple(places), pictures)] if places else []
+    """The finding of these places, of which there are ``count``, where no more are to be made than are listed; nothing,
+    if there is none."""
+    if count is None:
+        places = list(places)
+        count = len(places)
+    return (
+        [Finding(kind, severity, title, remedy, tuple(islice(places, MOST_PLACES)), count, pictures)] if count else []
+    )
 
 
 def _names(column: str, cell: str) -> Iterator[str]:

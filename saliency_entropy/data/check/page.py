@@ -90,8 +90,9 @@ def as_json(report: DataReport) -> str:
     - ``data``: the data set's name; ``made``: how the report was made;
     - ``verdict``: ``errors``, ``warnings`` or ``clean``;
     - ``findings``: a list, errors first: ``kind`` (a word such as ``image_missing``), ``severity`` (``error``,
-      ``warning``), ``title``, ``remedy``, ``count``, and all ``places``: ``rows`` (of the table, from 0), ``where``
-      (the same, as a spreadsheet counts them), ``files`` and ``reason``;
+      ``warning``), ``title``, ``remedy``, ``count`` of its places, and ``places``, the first 1,000 at most (20 of
+      ``shared_base_names``): ``rows`` (of the table, from 0), ``where`` (the same, as a spreadsheet counts them),
+      ``files``, the first 1,000 of each, ``more`` (how many rows are not among them) and ``reason``;
     - ``counts``: a list over ``split, label, origin`` (generator of synthetic, source of real images): ``images``,
       ``with_map``;
     - ``human_maps``: ``grid`` ([h, w], cells), ``statistics``, a list over ``label`` ("" for both): ``maps``,
@@ -114,7 +115,7 @@ def as_json(report: DataReport) -> str:
                 "severity": finding.severity,
                 "title": finding.title,
                 "remedy": finding.remedy,
-                "count": len(finding.places),
+                "count": finding.count,
                 "places": [asdict(place) for place in finding.places],
             }
             for finding in report.findings
@@ -140,6 +141,7 @@ def as_html(report: DataReport) -> str:
         "shown": SHOWN,
         "where": place_where,
         "files": place_files,
+        "left_out": places_left_out,
     }
     return render(__package__, "page", {"printable": printable}, content)
 
@@ -154,16 +156,26 @@ def shown_tables(facts: Facts) -> list[ShownTable]:
 
 def place_where(place: Place) -> str:
     """``row 2, row 14``; the first :data:`FILES_NAMED`."""
-    return _first(place.where)
+    return _first(place.where, place.more)
 
 
 def place_files(place: Place) -> str:
     """The files of a place, the first :data:`FILES_NAMED`, without control characters."""
-    return printable(_first(place.files))
+    return printable(_first(place.files, place.more))
 
 
-def _first(names: tuple[str, ...]) -> str:
-    more = len(names) - FILES_NAMED
+def places_left_out(finding: Finding) -> str:
+    """How many places are not among the first :data:`~saliency_entropy.data.table_file.SHOWN`; "" if there is none."""
+    more = finding.count - SHOWN
+    if more <= 0:
+        return ""
+    listed = len(finding.places)
+    where = "all of which are" if listed == finding.count else f"the first {listed:,} of all are"
+    return f"and {more:,} more; {where} in data_report.json"
+
+
+def _first(names: tuple[str, ...], unlisted: int) -> str:
+    more = len(names) - FILES_NAMED + unlisted
     return ", ".join(names[:FILES_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 

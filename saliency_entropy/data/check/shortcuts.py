@@ -78,7 +78,8 @@ def audit_shortcuts(table: pd.DataFrame, scan: ImageScan, seed: int = 0, most_im
                 known = facts[columns].iloc[places] if columns else scan.thumbnails[at[places]].reshape(len(places), -1)
                 auroc = _auroc(_model(shortcut, seed), known, synthetic[places], seed)
             rows.append((split, generator, shortcut, auroc, len(places), auroc > WARN, note))
-    return pd.DataFrame(rows, columns=["split", "generator", "shortcut", "auroc", "images", "warn", "note"])
+    found = pd.DataFrame(rows, columns=["split", "generator", "shortcut", "auroc", "images", "warn", "note"])
+    return found.astype({"warn": bool})  # where there is no image, pandas does not know
 
 
 def _comparisons(table: pd.DataFrame, counts: pd.Series) -> list[tuple[str, str, pd.Series]]:

@@ -261,6 +261,34 @@ def test_images_in_folders_without_a_table(own_faces: Path, tmp_path: Path, run)
     assert checked.code == 0
     assert [row["origin"] for row in checked.content["counts"]] == ["", "gan"] * 3
     assert checked.findings["shared_base_names"]["count"] == 1
+    assert "unread_files" not in checked.findings
+
+
+def test_files_of_another_format_in_folders_are_said(tmp_path: Path, run) -> None:
+    root = tmp_path / "tree"
+    for split in ("train", "val", "test"):
+        for label in ("real", "fake"):
+            (root / split / label).mkdir(parents=True)
+            noise(0).save(root / split / label / f"{split}{label}.png")
+            noise(0).save(root / split / label / f"{split}{label}.tif")
+    checked = run(root, data="folder")
+    assert [place["reason"] for place in checked.findings["unread_files"]["places"]] == ["6 .tif files are not read"]
+    assert "6 .tif files are not read" in checked.out
+    assert "6 .tif files are not read" in checked.page
+
+
+def test_base_names_matter_among_the_images_that_maps_are_joined_to(tmp_path: Path, run) -> None:
+    root = tmp_path / "und"
+    (root / "csvs" / "gan_test_sets").mkdir(parents=True)
+    lists = {"original": [("train", "a/1.png"), ("test", "b/1.png")]}
+    lists |= {f"gan_test_sets/{name}": [("test", f"{name}/1.png"), ("test", f"{name}/2.png")] for name in ("x", "y")}
+    for name, images in lists.items():
+        rows = [f"{split},{label},/{label}/{path}" for split, path in images for label in ("Real", "Synthetic")]
+        (root / "csvs" / f"{name}.csv").write_text("\n".join(rows) + "\n")
+    checked = run(root, data="und_cyborg")  # and not one of the images is there
+    assert checked.findings["image_missing"]["count"] == 12
+    names = [place["files"] for place in checked.findings["shared_base_names"]["places"]]
+    assert names == [["Real/a/1.png", "Synthetic/a/1.png"]]
 
 
 def test_a_shortcut_is_found_and_flagged(tmp_path: Path, run) -> None:

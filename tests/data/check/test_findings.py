@@ -1,5 +1,6 @@
 """Each finding: its sentence, its rows, and when there is none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from saliency_entropy.data.check.findings import (
     sorted_findings,
     split_findings,
     table_finding,
+    unread_findings,
 )
 from saliency_entropy.data.check.scan import ImageScan, MapScan
 from saliency_entropy.data.manifest import Manifest
@@ -273,13 +275,57 @@ def test_shortcuts_above_the_threshold_those_of_the_training_images_first() -> N
 def test_shared_base_names_matter_only_while_no_map_is_named() -> None:
     shared = pd.DataFrame({"name": ["1"], "rows": [[0, 1]]})
     (finding,) = base_name_findings(manifest(("a/1.png", "real", "train"), ("b/1.jpg", "real", "val")), shared)
-    assert reasons(finding) == ["2 images are called '1'"]
+    assert (reasons(finding), finding.count) == (["2 images are called '1'"], 1)
     assert finding.places[0].files == ("a/1.png", "b/1.jpg")
     named = manifest(("a/1.png", "real", "train", "", "", "m.png"), ("b/1.jpg", "real", "val"))
     assert base_name_findings(named, shared) == []
 
 
+def test_of_base_names_that_may_never_matter_twenty_are_named() -> None:
+    faces = manifest(*[(f"{folder}/{at}.png", "real", "test") for at in range(1200) for folder in "ab"])
+    shared = pd.DataFrame({"name": map(str, range(1200)), "rows": [[2 * at, 2 * at + 1] for at in range(1200)]})
+    (finding,) = base_name_findings(faces, shared)
+    assert len(finding.places) == 20
+    assert finding.counted_title == "Images that share a base name: 1,200"
+
+
+def test_a_thousand_places_are_listed_and_all_counted() -> None:
+    faces = manifest(*[(f"{at}.png", "synthetic", "train") for at in range(1500)])
+    unnamed = by_kind(generator_findings(faces))["unnamed_generator"]
+    grey = by_kind(image_findings(faces, image_scan(*[("", "grey")] * 1500)))["image_grey"]
+    gone = by_kind(missing_file_findings(faces, [(at, "path", f"'{at}.png', does not exist") for at in range(1500)]))
+    for finding in (unnamed, grey, gone["image_missing"]):
+        assert len(finding.places) == 1000
+        assert finding.places[-1].files == ("999.png",)
+        assert finding.counted_title.endswith(": 1,500")
+
+
+def test_of_a_picture_that_is_repeated_without_end_a_thousand_rows_are_listed() -> None:
+    faces = manifest(*[(f"{at}.png", "real", "train") for at in range(1500)])
+    duplicates = pd.DataFrame({"group": 0, "row": range(1500), "kind": "same file", "distance": 0})
+    (finding,) = duplicate_findings(faces, duplicates.assign(file=0, picture=0))
+    (place,) = finding.places
+    assert len(place.rows) == len(place.where) == len(place.files) == 1000
+    assert place.more == 500
+    assert place.reason == "the same file: 1500 train real"
+
+
+def test_files_that_are_not_read() -> None:
+    faces = manifest(("a.png", "real", "train"))
+    assert unread_findings(faces) == []
+    left_out = ((".jxl", 1), (".tif", 3000), ("hidden", 2), ("without extension", 1))
+    (finding,) = unread_findings(replace(faces, unread=left_out))
+    assert (finding.kind, finding.severity) == ("unread_files", "warning")
+    assert reasons(finding) == [
+        "1 .jxl file is not read",
+        "3,000 .tif files are not read",
+        "2 hidden files are not read",
+        "1 file is without extension and not read",
+    ]
+    assert finding.remedy.startswith("convert what is an image to JPEG")
+
+
 def test_errors_come_before_warnings() -> None:
-    kinds = [Finding(kind, severity, "", "", ()) for kind, severity in
+    kinds = [Finding(kind, severity, "", "", (), 0) for kind, severity in
              (("a", "warning"), ("b", "error"), ("c", "warning"), ("d", "error"))]  # fmt: skip
     assert [finding.kind for finding in sorted_findings(kinds)] == ["b", "d", "a", "c"]

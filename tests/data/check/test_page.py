@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,15 @@ import pytest
 
 from saliency_entropy.data.check.contact_sheets import ContactSheet, Picture
 from saliency_entropy.data.check.findings import Finding, Place, table_finding
-from saliency_entropy.data.check.page import DataReport, Facts, as_html, as_json, shown_tables
+from saliency_entropy.data.check.page import (
+    DataReport,
+    Facts,
+    as_html,
+    as_json,
+    place_files,
+    places_left_out,
+    shown_tables,
+)
 from saliency_entropy.data.check.shortcuts import SHORTCUTS
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -55,7 +64,7 @@ def facts(generator: str = "gan") -> Facts:
 
 def finding(severity: str = "error", places: int = 1, name: str = "a.png", reason: str = "is empty") -> Finding:
     of = [Place((at,), (f"row {at + 2}",), (name,), reason) for at in range(places)]
-    return Finding(f"kind_{severity}", severity, "Some images", "mend them", tuple(of))
+    return Finding(f"kind_{severity}", severity, "Some images", "mend them", tuple(of), places)
 
 
 def report(*findings: Finding, generator: str = "gan", **further: object) -> DataReport:
@@ -88,14 +97,24 @@ def test_twenty_places_are_shown_the_rest_counted_and_all_are_in_the_json() -> N
     assert "and 1,013 more, all of which are in data_report.json" in text
     (told,) = json.loads(as_json(checked))["findings"]
     assert told["count"] == len(told["places"]) == 1033
-    assert told["places"][0] == {"rows": [0], "where": ["row 2"], "files": ["a.png"], "reason": "is empty"}
+    assert told["places"][0] == {"rows": [0], "where": ["row 2"], "files": ["a.png"], "reason": "is empty", "more": 0}
 
 
 def test_a_place_of_many_files_names_four() -> None:
     place = Place(tuple(range(9)), tuple(f"row {at}" for at in range(9)), tuple("abcdefghi"), "the same file")
-    checked = report(Finding("same", "error", "T", "do", (place,)))
+    checked = report(Finding("same", "error", "T", "do", (place,), 1))
     assert "row 0, row 1, row 2, row 3 and 5 more: a, b, c, d and 5 more – the same file" in Tags(as_html(checked)).text
     assert json.loads(as_json(checked))["findings"][0]["places"][0]["files"] == list("abcdefghi")
+
+
+def test_what_is_not_listed_is_counted() -> None:
+    of = finding(places=30)
+    assert places_left_out(finding(places=20)) == ""
+    assert places_left_out(of) == "and 10 more; all of which are in data_report.json"
+    assert places_left_out(replace(of, count=500)) == "and 480 more; the first 30 of all are in data_report.json"
+    assert json.loads(as_json(report(replace(of, count=500))))["findings"][0]["count"] == 500
+    many = Place(tuple(range(9)), tuple(f"row {at}" for at in range(9)), tuple("abcdefghi"), "the same file", 1991)
+    assert place_files(many) == "a, b, c, d and 1,996 more"
 
 
 def test_the_json_is_strict_and_complete() -> None:
