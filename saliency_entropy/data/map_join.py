@@ -57,7 +57,7 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
     """
     folders = _checked_folders(manifest.root, [folders] if isinstance(folders, str) else folders)
     images = manifest.table["path"] if split is None else manifest.split(split)["path"]
-    stems = images.map(_stem)
+    stems = images.map(base_name)
     what = "training images" if split == "train" else "images"
     maps: dict[str, list[str]] = defaultdict(list)
     problems = []
@@ -123,8 +123,8 @@ def _maps_in(root: Path, folder: str, stems: set[str], what: str) -> tuple[dict[
                 found[entry.name].append(files)
         elif not _is_map(entry.name):
             passed_over["files that are no image or SVG"] += 1
-        elif _stem(entry.name) in stems:
-            found[_stem(entry.name)].append([name])
+        elif base_name(entry.name) in stems:
+            found[base_name(entry.name)].append([name])
         else:
             passed_over["maps of other base names"] += 1
     passed_over = +passed_over
@@ -225,7 +225,7 @@ def is_text(name: str) -> bool:
     return True
 
 
-def _stem(path: str) -> str:
+def base_name(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
 
 
