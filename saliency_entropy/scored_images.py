@@ -105,9 +105,7 @@ def _without(manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest
         return manifest
     named = listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken))
     log.warning("%s: cannot be used and left out (skip_broken=true): %s", manifest.origin, named)
-    table = manifest.table.copy()
-    table.loc[[row for row, column, _ in broken if column == "human_map"], "human_map"] = ""
-    return replace(manifest, table=table.drop(index=[row for row, column, _ in broken if column == "path"]))
+    return manifest.without(broken)
 
 
 def _own_data(folders: Sequence[Path]) -> dict[str, Any]:

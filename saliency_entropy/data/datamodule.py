@@ -251,18 +251,16 @@ class FaceDataModule(pl.LightningDataModule):
         """The manifest without the broken images, and without the broken maps of the others; says which they are."""
         if not broken:
             return manifest
-        table = manifest.table.copy()
         # An image is counted once, however many of its maps cannot be used.
         self._left_out += [
-            (table.at[row, "split"], column) for row, column in {(row, of): None for row, of, _ in broken}
+            (manifest.table.at[row, "split"], column) for row, column in {(row, of): None for row, of, _ in broken}
         ]
         log.warning(
             "%s: %d %s cannot be used and %s left out (data.skip_broken=true): %s",
             manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")),
             listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken)),
         )  # fmt: skip
-        table.loc[[row for row, column, _ in broken if column == "human_map"], "human_map"] = ""
-        return replace(manifest, table=table.drop(index=[row for row, column, _ in broken if column == "path"]))
+        return manifest.without(broken)
 
     def train_dataloader(self) -> DataLoader[FaceBatch]:
         dataset = self._datasets["train"]

@@ -81,6 +81,14 @@ class Manifest:
         """The rows of ``train``, ``val`` or ``test``; the index is the row in :attr:`table`."""
         return self.table[self.table["split"] == name]
 
+    def without(self, broken: Sequence[tuple[int, str, str]]) -> "Manifest":
+        """Without the images that (row, column, reason) of :func:`file_problems` and the like name, and without the
+        human maps of the others that they name; the index stays the row in the whole table."""
+        rows = {column: [row for row, of, _ in broken if of == column] for column in ("path", "human_map")}
+        table = self.table.copy()
+        table.loc[rows["human_map"], "human_map"] = ""
+        return replace(self, table=table.drop(index=rows["path"]))
+
     def file(self, name: str) -> DataFile:
         """The image or map that the table calls ``name``."""
         return self.archive.file(name) if self.archive else self.root / name

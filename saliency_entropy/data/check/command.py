@@ -105,7 +105,7 @@ def data_report(cfg: DictConfig) -> DataReport:
     grid = (cfg.grid, cfg.grid)
     made |= {"Table": manifest.origin, "CAM grid": f"{cfg.grid} × {cfg.grid} cells"}
     missing = file_problems(manifest)
-    there = _without_files(manifest, missing)
+    there = manifest.without(missing)  # a named pipe would wait for ever, and a link may lead anywhere
     images, maps = _scanned(there, grid, blur, binarise, cfg.workers)
     # Rows stay where they are in the table, so that they keep their numbers.
     usable = replace(there, table=there.table[(images.facts["problem"] == "").to_numpy()])
@@ -178,13 +178,6 @@ def _terminal_table(table: ShownTable) -> Table:
         # Text, not str: a name in [brackets] would be read as a style.
         shown.add_row(*map(Text, row))
     return shown
-
-
-def _without_files(manifest: Manifest, problems: list[tuple[int, str, str]]) -> Manifest:
-    """The manifest of the files that may be opened: a named pipe would wait for ever, and a link may lead anywhere."""
-    table = manifest.table.copy()
-    table.loc[[row for row, column, _ in problems if column == "human_map"], "human_map"] = ""
-    return replace(manifest, table=table.drop(index={row for row, column, _ in problems if column == "path"}))
 
 
 def _shared_base_names(cfg: DictConfig, manifest: Manifest) -> pd.DataFrame:
