@@ -17,7 +17,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -264,15 +264,23 @@ class _Build:
     def _serve(self, left: list[_Place], threads: int, report: Callable[[], None] = lambda: None) -> None:
         """Make, in turn, every chunk that nobody else makes; wait for the others."""
         with ThreadPoolExecutor(1) as writer:
-            while left:
-                locked = []
-                for place in left:
-                    if not self._settled(place, threads, writer):
-                        locked.append(place)
-                    report()
-                if len(locked) == len(left):
-                    time.sleep(PATIENCE)
-                left = locked
+            # Its thread is begun now: a signal that ended this process while it began would leave it unknown to the
+            # pool, which then would not wait for what it writes.
+            writer.submit(int).result()
+            try:
+                while left:
+                    locked = []
+                    for place in left:
+                        if not self._settled(place, threads, writer):
+                            locked.append(place)
+                        report()
+                    if len(locked) == len(left):
+                        time.sleep(PATIENCE)
+                    left = locked
+            finally:
+                # Not left to the pool, which joins its thread: Python takes a thread for ended when a signal
+                # interrupts the join, and the process would end in the middle of writing.
+                wait(self._writing)
             self._written(0)
 
     def _settled(self, place: _Place, threads: int, writer: Executor) -> bool:

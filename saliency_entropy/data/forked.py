@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from saliency_entropy.errors import UserError
 
-GRACE = 30.0  # seconds to clean up, for a process that is told to end
+GRACE = 5.0  # seconds to clean up, for a process that is told to end
 AHEAD = 2  # items that a process has been given: the next is there when it is done with one
 
 # What the parent does on a signal is not for its children to do: it ends them when it ends.
