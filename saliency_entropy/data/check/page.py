@@ -170,8 +170,8 @@ def places_left_out(finding: Finding) -> str:
     if more <= 0:
         return ""
     listed = len(finding.places)
-    where = "all of which are" if listed == finding.count else f"the first {listed:,} of all are"
-    return f"and {more:,} more; {where} in data_report.json"
+    where = ", all of which are" if listed == finding.count else f"; the first {listed:,} of all are"
+    return f"and {more:,} more{where} in data_report.json"
 
 
 def _first(names: tuple[str, ...], unlisted: int) -> str:

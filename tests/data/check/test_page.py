@@ -110,7 +110,7 @@ def test_a_place_of_many_files_names_four() -> None:
 def test_what_is_not_listed_is_counted() -> None:
     of = finding(places=30)
     assert places_left_out(finding(places=20)) == ""
-    assert places_left_out(of) == "and 10 more; all of which are in data_report.json"
+    assert places_left_out(of) == "and 10 more, all of which are in data_report.json"
     assert places_left_out(replace(of, count=500)) == "and 480 more; the first 30 of all are in data_report.json"
     assert json.loads(as_json(report(replace(of, count=500))))["findings"][0]["count"] == 500
     many = Place(tuple(range(9)), tuple(f"row {at}" for at in range(9)), tuple("abcdefghi"), "the same file", 1991)
