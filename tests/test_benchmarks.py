@@ -41,6 +41,7 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     benchmark(configured(
         "data=faces", f"data.root={faces}", "backbone.image_size=48", "protocol.batch_size=8", "batches=1", "images=30",
+        "report.seeds=1", "report.images=700",
     ))  # fmt: skip
     for words in (
         r"tiny, 48 px, batch 8, cpu, 1 threads, median of 1",
@@ -55,6 +56,7 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
         r"streamed: \d+\.\d\d x the speed of the bare loop",
         r"one pass +\d+\.\d ms an image",
         r"a pass for 4 detectors costs \d+\.\d{3} x decoding each image once and their bare forwards",
+        r"report of 6 runs of 700 test images: \d+ s \(\d+ s of processor time\), \d\.\d\d GiB at most",
     ):
         assert re.search(words, caplog.text), words
     assert "images by 4 detectors" not in caplog.text  # the progress of each pass
@@ -62,8 +64,9 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(("override", "message"), [
     ("repeats=0", "repeats is 0; give a whole number from 1 on"),
+    ("report.seeds=0", "report.seeds is 0; give a whole number from 1 on"),
     ("images=many", "images is 'many'; give a whole number from 1 on"),
-    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding, evaluation"),
+    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding, evaluation, report"),
 ])  # fmt: skip
 def test_mistakes(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.benchmarks.evaluation import benchmark_evaluation
 from saliency_entropy.benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
+from saliency_entropy.benchmarks.report import benchmark_report
 from saliency_entropy.benchmarks.steps import benchmark_steps
 from saliency_entropy.data.manifest import thread_count
 from saliency_entropy.device import usable_device
@@ -17,7 +18,7 @@ from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "cached_epoch", "decoding", "evaluation")
+PARTS = ("steps", "cached_epoch", "decoding", "evaluation", "report")
 
 
 def benchmark(cfg: DictConfig) -> None:
@@ -26,9 +27,10 @@ def benchmark(cfg: DictConfig) -> None:
     Raises:
         UserError: a number is none, or there is no such part.
     """
-    for name in ("repeats", "batches", "images"):
-        if type(cfg[name]) is not int or cfg[name] < 1:
-            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from 1 on")
+    for name in ("repeats", "batches", "images", "report.seeds", "report.images"):
+        value = OmegaConf.select(cfg, name)
+        if type(value) is not int or value < 1:
+            raise UserError(f"{name} is {value!r}; give a whole number from 1 on")
     unknown = [part for part in cfg.parts if part not in PARTS]
     if unknown:
         raise UserError(f"parts names {unknown[0]!r}; choose of {', '.join(PARTS)}")
@@ -49,3 +51,5 @@ def benchmark(cfg: DictConfig) -> None:
             benchmark_decoding(cfg, backbone, Path(folder))
         if "evaluation" in cfg.parts:
             benchmark_evaluation(cfg, backbone, device, Path(folder))
+        if "report" in cfg.parts:
+            benchmark_report(cfg, Path(folder))

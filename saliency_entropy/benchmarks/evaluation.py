@@ -53,7 +53,8 @@ def benchmark_evaluation(cfg: DictConfig, backbone: Backbone, device: torch.devi
     def one_pass() -> None:
         runs = folder / "passes" / str(next(passes))
         detectors = [
-            Scored(runs / f"{n}.parquet", "0" * 16, network, "predicted") for n, network in enumerate(networks)
+            Scored(runs / f"{n}.parquet", "0" * 16, "0" * 16, network, "predicted")
+            for n, network in enumerate(networks)
         ]
         score_images(scores, detectors, sizes, device, batch_size, chunk=len(batches), num_workers=0)
 

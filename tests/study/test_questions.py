@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from made_up import TITLES, write_study
 
+from saliency_entropy.benchmarks.made_up_study import TITLES, write_study
 from saliency_entropy.study.comparisons import COMPARISON_COLUMNS
 from saliency_entropy.study.questions import QUESTIONS, answers, markdown
 from saliency_entropy.study.runs import METHODS, read_study

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import scored_images, write_maps, write_run, write_study
 from omegaconf import OmegaConf
 
+from saliency_entropy.benchmarks.made_up_study import scored_images, write_maps, write_run, write_study
 from saliency_entropy.corruptions import STRENGTHS
 from saliency_entropy.errors import UserError
 from saliency_entropy.study import reproduction

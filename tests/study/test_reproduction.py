@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import write_study
 from omegaconf import OmegaConf
 from scipy import stats
 
+from saliency_entropy.benchmarks.made_up_study import write_study
 from saliency_entropy.study.reproduction import AUROC, departures, not_comparable, notes, reproduction_table, shown
 from saliency_entropy.study.runs import METHODS, read_study
 from saliency_entropy.study.tables import measure

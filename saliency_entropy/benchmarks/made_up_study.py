@@ -1,4 +1,4 @@
-"""A study of random scores, written as runs leave it."""
+"""A study of random scores, written as runs leave it: to measure and to test a report without training."""
 
 import json
 from collections.abc import Iterable
