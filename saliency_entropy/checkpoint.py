@@ -1,5 +1,6 @@
 """Reading checkpoint files that may be damaged, or from somebody else."""
 
+import hashlib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,17 @@ from typing import Any
 import torch
 
 from saliency_entropy.errors import UserError
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """Where a run keeps the weights that it is scored with."""
+    return folder / "checkpoints" / "best.ckpt"
+
+
+def file_digest(path: Path) -> str:
+    """16 hex digits of what is in a file. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from saliency_entropy.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.corruptions import NONE, Variant, variants
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import Transform
@@ -127,13 +128,13 @@ def _score(cfg: DictConfig, folders: Sequence[Path], target: Target, device: tor
     waiting, sizes = _waiting(cfg, folders, target)
     groups: dict[Transform, list[Scored]] = defaultdict(list)
     try:
-        for folder, identity in waiting.items():
-            backbone, class_index = read_network(folder / "checkpoints" / "best.ckpt")
+        for folder, (identity, digest) in waiting.items():
+            backbone, class_index = read_network(best_checkpoint(folder))
             backbone.eval().requires_grad_(False).to(device)
             transform = Transform(
                 backbone.image_size, backbone.interpolation, backbone.cam_size, **target.images.human_maps
             )
-            groups[transform].append(Scored(_score_file(folder, target), identity, backbone, class_index))
+            groups[transform].append(Scored(_score_file(folder, target), identity, digest, backbone, class_index))
     except torch.OutOfMemoryError:
         raise UserError(f"{device} has too little memory for {len(waiting)} detectors; give device=cpu") from None
     for transform, detectors in groups.items():
@@ -157,8 +158,11 @@ def _score_file(folder: Path, target: Target) -> Path:
     return folder / "scores" / f"{target.name}.parquet"
 
 
-def _waiting(cfg: DictConfig, folders: Sequence[Path], target: Target) -> tuple[dict[Path, str], np.ndarray]:
-    """The runs without this score file, with the identity of theirs, and the sizes of the images' files.
+def _waiting(
+    cfg: DictConfig, folders: Sequence[Path], target: Target
+) -> tuple[dict[Path, tuple[str, str]], np.ndarray]:
+    """The runs without this score file, each with the file's identity and the checkpoint's digest, and the sizes of the
+    images' files.
 
     Raises:
         UserError: names all checkpoints that cannot be read, and all score files that were made from something else.
@@ -173,17 +177,18 @@ def _waiting(cfg: DictConfig, folders: Sequence[Path], target: Target) -> tuple[
     settings = (SCORES, sorted(target.images.human_maps.items()), target.variants, cfg.batch_size)
     about_images = f"{data_hash(target.images.manifest.table)}/{settings}"
     sizes = file_sizes(target.images.manifest) if asked else np.empty(0, np.int64)
-    waiting: dict[Path, str] = {}
+    waiting: dict[Path, tuple[str, str]] = {}
     others, unreadable = [], []
     for folder in asked:
-        checkpoint = folder / "checkpoints" / "best.ckpt"
+        checkpoint = best_checkpoint(folder)
         try:
-            identity = hashlib.sha256(f"{about_images}/{_digest(checkpoint)}".encode()).hexdigest()[:16]
+            digest = file_digest(checkpoint)
         except OSError as error:
             unreadable.append(f"{checkpoint} ({error.strerror})")
             continue
+        identity = hashlib.sha256(f"{about_images}/{digest}".encode()).hexdigest()[:16]
         if theirs[folder] is None:
-            waiting[folder] = identity
+            waiting[folder] = identity, digest
         elif theirs[folder] != made_from(identity, sizes):
             others.append(str(files[folder]))
     problems = []
@@ -200,13 +205,8 @@ def _waiting(cfg: DictConfig, folders: Sequence[Path], target: Target) -> tuple[
     if problems:
         raise UserError("\n".join(problems))
     for folder, file in files.items():
-        remove_parts(file, waiting.get(folder))
+        remove_parts(file, waiting[folder][0] if folder in waiting else None)
     return waiting, sizes
-
-
-def _digest(checkpoint: Path) -> str:
-    with checkpoint.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _made_from(file: Path) -> str | None:

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import detector_cam
-from saliency_entropy.data import FaceBatch
+from saliency_entropy.checkpoint import best_checkpoint, file_digest
+from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.datamodule import default_workers
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.manifest import LABELS, SPLITS, thread_count
@@ -30,7 +31,7 @@ from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.functional import min_max
 from saliency_entropy.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
 from saliency_entropy.run_folder import check_name, finished_result
-from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images
+from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images, without_broken
 from saliency_entropy.study.runs import run_folders
 from saliency_entropy.training import data_hash
 
@@ -82,15 +83,8 @@ def focus(cfg: DictConfig) -> None:
 def _focus(
     cfg: DictConfig, study: Path, folders: list[Path], images: ScoredImages, name: str, device: torch.device
 ) -> None:
-    table = images.manifest.table
-    if cfg.with_maps:
-        table = table[table["human_map"] != ""]
-        if table.empty:
-            raise UserError(
-                f"{images.manifest.origin}: split {cfg.split} has no image with a human map; give another, split=..."
-            )
-    chosen = table.iloc[stratified_sample(table, cfg.samples, cfg.seed)]
-    manifest = replace(images.manifest, table=chosen)
+    manifest = _sampled(cfg, images)
+    chosen = manifest.table
     # With its index, by which the images are found in the manifest.
     table_hash, sizes = data_hash(chosen.reset_index()), file_sizes(manifest).tolist()
     about = f"{table_hash}/{sizes}/{json.dumps(images.human_maps, sort_keys=True)}"
@@ -103,7 +97,7 @@ def _focus(
         return list(DataLoader(FaceDataset(manifest, cfg.split, transform), cfg.batch_size, num_workers=workers))
 
     def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
-        backbone, class_index = read_network(_checkpoint(folder))
+        backbone, class_index = read_network(best_checkpoint(folder))
         transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size, **images.human_maps)
         return backbone, class_index, batches(transform)
 
@@ -111,7 +105,7 @@ def _focus(
         save_maps(maps_file(study, name), _sample(sample, chosen, read(folders[0])[2]))
     made = kept = 0
     for folder in folders:
-        made_from = {"sample": sample, "checkpoint": _digest(_checkpoint(folder))}
+        made_from = {"sample": sample, "checkpoint": _digest(best_checkpoint(folder))}
         if _is_kept(maps_file(folder, name), RunMaps, made_from, cfg.overwrite):
             kept += 1
             continue
@@ -127,6 +121,34 @@ def _focus(
         "maps of %d runs made, of %d there before: maps/%s.npz, %d images, %d with a human map",
         made, kept, name, len(chosen), (chosen["human_map"] != "").sum(),
     )  # fmt: skip
+
+
+def _sampled(cfg: DictConfig, images: ScoredImages) -> Manifest:
+    """The manifest of the images whose maps are made. With skip_broken, of images that can be decoded: another is drawn
+    for one that cannot.
+
+    Raises:
+        UserError: there is no such image, or see :func:`stratified_sample`.
+    """
+    manifest = images.manifest
+    while True:
+        table = manifest.table
+        if table.empty:
+            raise UserError(f"{manifest.origin}: no image of split {cfg.split} can be used; mend some")
+        if cfg.with_maps:
+            table = table[table["human_map"] != ""]
+            if table.empty:
+                raise UserError(
+                    f"{manifest.origin}: split {cfg.split} has no image with a human map; give another, split=..."
+                )
+        some = replace(manifest, table=table.iloc[stratified_sample(table, cfg.samples, cfg.seed)])
+        if not images.skip_broken:
+            return some
+        dataset = FaceDataset(some, cfg.split, Transform(32, "bilinear", (7, 7), **images.human_maps))
+        broken = dataset.broken(decode=True)
+        if not broken:
+            return some
+        manifest = without_broken(manifest, broken)
 
 
 def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:
@@ -219,14 +241,9 @@ class GradCam:
         return net.forward_head(maps)
 
 
-def _checkpoint(folder: Path) -> Path:
-    return folder / "checkpoints" / "best.ckpt"
-
-
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return file_digest(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); train the run again") from None
 

@@ -78,10 +78,10 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
     if not skip_broken:
         check_files(without_templates)
     else:
-        manifest = _without(manifest, file_problems(without_templates))
+        manifest = without_broken(manifest, file_problems(without_templates))
         # Of images only what can be said without decoding them, which the pass does: it leaves out the others.
         headers = FaceDataset(manifest, cfg.split, Transform(32, "bilinear", (7, 7), **human_maps))
-        manifest = _without(manifest, headers.broken(decode=False))
+        manifest = without_broken(manifest, headers.broken(decode=False))
     return ScoredImages(manifest, str(data.get("name")), human_maps, skip_broken)
 
 
@@ -99,7 +99,7 @@ def file_sizes(manifest: Manifest) -> np.ndarray:
     return np.fromiter(each(size, paths, thread_count()), np.int64, len(paths))
 
 
-def _without(manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
+def without_broken(manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
     """The manifest without broken images, and without the broken human maps of others; says which they are."""
     if not broken:
         return manifest

@@ -34,7 +34,9 @@ from saliency_entropy.scoring import predict_batch, score_columns
 
 log = logging.getLogger(__name__)
 
-MADE_FROM = b"saliency_entropy.made_from"  # key in a score file's metadata
+# Keys in a score file's metadata.
+MADE_FROM = b"saliency_entropy.made_from"
+CHECKPOINT = b"saliency_entropy.checkpoint"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +46,14 @@ class Scored:
     Attributes:
         file: ``<run>/scores/<set>.parquet``.
         identity: 16 hex digits of everything that the scores depend on but what is in the images' files.
+        checkpoint: the digest of the weights, see :func:`~saliency_entropy.checkpoint.file_digest`.
         backbone: in evaluation mode, on its device.
         class_index: whose CAM is taken.
     """
 
     file: Path
     identity: str
+    checkpoint: str
     backbone: Backbone
     class_index: str
 
@@ -202,7 +206,8 @@ def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> No
 
 def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], source: str) -> None:
     """Put the parts together into the score file, and take them away."""
-    schema = table.schema.with_metadata((table.schema.metadata or {}) | {MADE_FROM: source.encode()})
+    about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
+    schema = table.schema.with_metadata((table.schema.metadata or {}) | about)
     with written_whole(detector.file) as path, pq.ParquetWriter(path, schema) as writer:
         for its, name in chunks.items():
             with np.load(detector.parts / name) as part:

@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from saliency_entropy import callbacks, run_folder
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
-from saliency_entropy.checkpoint import read_checkpoint
+from saliency_entropy.checkpoint import best_checkpoint, file_digest, read_checkpoint
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.manifest import thread_count
 from saliency_entropy.errors import UserError, in_one_line
@@ -210,7 +210,7 @@ def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folde
 
 
 def load_best(module: DetectorModule, folder: Path) -> None:
-    best = folder / "checkpoints" / "best.ckpt"
+    best = best_checkpoint(folder)
     remedy = f"delete {best.parent}, and the run begins anew"
     weights = read_checkpoint(best, remedy).get("state_dict")
     try:
@@ -259,6 +259,7 @@ def summarise(
         "left_out": data.left_out,
         "unread": {kind: count for kind, count in data.manifest.unread if kind in Image.registered_extensions()},
         **{split: split_figures(table, data.train_generators) for split, table in scores.items()},
+        "checkpoint": file_digest(best_checkpoint(folder)),
         "config_hash": run_folder.config_hash(config),
         "versions": versions(),
         "git_commit": git_commit(),

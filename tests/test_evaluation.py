@@ -1,7 +1,9 @@
 """The scores of a whole study: those of each run's own, decoded once, interrupted or not, and of corrupted images."""
 
 import errno
+import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -29,6 +31,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.evaluation import evaluate
 from saliency_entropy.run_folder import register_resolvers
 from saliency_entropy.score_tables import sampled
+from saliency_entropy.scoring_pass import CHECKPOINT
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -472,6 +475,10 @@ def test_corrupted_images(study: Path, faces: Path) -> None:
         expected = {("none", 0.0), *((name, s) for name, strengths in STRENGTHS.items() for s in strengths)}
         assert set(counts.index) == expected
         assert set(counts) == {12}
+        run = study / Path(name).parent.parent
+        kept = pq.read_schema(study / name).metadata[CHECKPOINT].decode()
+        assert kept == hashlib.sha256((run / "checkpoints" / "best.ckpt").read_bytes()).hexdigest()[:16]
+        assert kept == json.loads((run / "result.json").read_text())["checkpoint"]
         clean = table[table["corruption"] == "none"].reset_index(drop=True)
         own = plain[name.replace("+corruptions", "")]
         assert clean["path"].tolist() == own["path"].tolist()

@@ -1,6 +1,7 @@
 """Every run's maps: against NumPy, of the right images, made once, and read back as nothing but arrays."""
 
 import pickle
+import re
 import shutil
 import zipfile
 from collections import Counter
@@ -296,6 +297,29 @@ def test_an_image_that_cannot_be_used_is_named(study: Path, own_faces: Path) -> 
     with pytest.raises(UserError, match=rf"manifest\.csv: row \d+: .*{name}"):
         focus(configured(study, "samples=12", "data=faces", f"data.root={own_faces}"))
     assert not maps_file(study, "faces").exists()
+
+
+def test_another_image_is_drawn_for_one_that_breaks(study: Path, own_faces: Path, caplog) -> None:
+    options = ("samples=8", "data=faces", f"data.root={own_faces}", "skip_broken=true")
+    focus(configured(study, *options, "set=whole"))
+    drawn = read_maps(maps_file(study, "whole"), Sample).path
+    broken = own_faces / str(drawn[0])
+    broken.write_bytes(broken.read_bytes()[:2000])
+    focus(configured(study, *options, "set=broken"))
+    sample = read_maps(maps_file(study, "broken"), Sample)
+    assert len(sample.path) == 8
+    assert drawn[0] not in sample.path
+    assert re.search(rf"left out \(skip_broken=true\): row \d+: .*{drawn[0]}", caplog.text)
+    for run in RUNS:
+        assert len(read_maps(maps_file(study / run, "broken"), RunMaps).cam) == 8
+
+
+def test_no_image_without_a_human_map_for_one_whose_map_breaks(study: Path, own_faces: Path) -> None:
+    options = ("split=val", "samples=4", "data=faces", f"data.root={own_faces}", "skip_broken=true", "with_maps=true")
+    for path in own_faces.rglob("maps/*"):
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match="split val has no image with a human map"):
+        focus(configured(study, *options, "set=broken"))
 
 
 # --- the files

@@ -71,17 +71,19 @@ def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
     except FileNotFoundError:
         return None
     found: dict[Run, RunMaps] = {}
-    missing, other = [], []
+    missing, other, earlier = [], [], []
     for run in study.runs:
         try:
             maps = read_maps(maps_file(run.folder, name), RunMaps)
         except FileNotFoundError:
             missing.append(run.name)
             continue
-        if maps.sample == sample.sample and maps.cam.shape == sample.human_map.shape:
-            found[run] = maps
-        else:
+        if maps.sample != sample.sample or maps.cam.shape != sample.human_map.shape:
             other.append(run.name)
+        elif not run.has_checkpoint(maps.checkpoint):
+            earlier.append(run.name)
+        else:
+            found[run] = maps
     problems = []
     again = "python experiments/focus.py makes them"
     if missing:
@@ -90,6 +92,11 @@ def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
         problems.append(
             f"The maps of {_some(other)} are of other images or on another grid, and not in these figures: {again}, "
             "with overwrite=true."
+        )
+    if earlier:
+        problems.append(
+            f"The maps of {_some(earlier)} were made before these runs were trained again, and are not in these "
+            f"figures: {again}, with overwrite=true."
         )
     if not found:
         return None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ from saliency_entropy.corruptions import NONE, STRENGTHS
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.metrics import auroc, unseen_images
 from saliency_entropy.score_tables import SUFFIX
+from saliency_entropy.scoring_pass import CHECKPOINT
 from saliency_entropy.study import wording
 from saliency_entropy.study.figures import STYLE, method_styles
 from saliency_entropy.study.runs import Run, Study
@@ -40,7 +42,8 @@ def robustness_table(study: Study) -> pd.DataFrame | None:
         sample; NaN with one) of ``auroc``, ``auroc_unseen`` (of generators not in training, against all real images),
         ``auroc_change`` and ``auroc_unseen_change`` (from the same run's AUROC of the images as they are), and
         ``cam_entropy``, the mean over the images in nats. NaN if one of the runs lacks the figure. None if no run has
-        ``scores/test+corruptions.parquet``; a run that lacks it is left out, which :func:`robustness_notes` says.
+        ``scores/test+corruptions.parquet``; a run that lacks it, or was trained again since, is left out, which
+        :func:`robustness_notes` says.
 
     Raises:
         UserError: a file is damaged; or runs were scored on different images or corruptions.
@@ -103,6 +106,12 @@ def robustness_notes(study: Study, table: pd.DataFrame) -> list[str]:
         sentences.append(
             f"Left out, since they have no scores of corrupted images: {wording.listed(without)}; "
             "experiments/evaluate.py with corruptions=all scores them."
+        )
+    earlier = [run.name for run in study.runs if _file(run).exists() and not _is_of_this_checkpoint(run)]
+    if earlier:
+        sentences.append(
+            "Left out, since they were trained again after their corrupted images were scored: "
+            f"{wording.listed(earlier)}; experiments/evaluate.py with corruptions=all and overwrite=true scores them."
         )
     if table["auroc_mean"].isna().any():
         sentences.append("“–”: at least one run has scores that are not finite, or the images are of one class.")
@@ -171,12 +180,20 @@ def _file(run: Run) -> Path:
     return run.folder / "scores" / FILE
 
 
+def _is_of_this_checkpoint(run: Run) -> bool:
+    digest = (pq.read_schema(_file(run)).metadata or {}).get(CHECKPOINT)
+    return digest is None or run.has_checkpoint(digest.decode())
+
+
 def _scores(run: Run) -> pd.DataFrame | None:
-    """:data:`COLUMNS` of a run's file, names as categories; None if there is no such file."""
+    """:data:`COLUMNS` of a run's file, names as categories; None if there is no such file, or it is of an earlier
+    checkpoint."""
     path = _file(run)
     if not path.exists():
         return None
     try:
+        if not _is_of_this_checkpoint(run):
+            return None
         table = pd.read_parquet(path, columns=COLUMNS)
         if table.empty or not (table["corruption"] == NONE).any():
             raise ValueError("it holds no image as it is")

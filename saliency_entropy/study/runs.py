@@ -105,6 +105,11 @@ class Run:
             schema = pq.read_schema(path)
             return [field.name for field in schema if field.name not in known and not pa.types.is_nested(field.type)]
 
+    def has_checkpoint(self, digest: str) -> bool:
+        """Whether something was made with the weights that this run was scored with; True if a result, of an earlier
+        version of this package, does not say which they were."""
+        return self.result.get("checkpoint", digest) == digest
+
     @contextmanager
     def _reading_scores(self, split: str) -> Iterator[Path]:
         path = self.folder / "scores" / f"{split}.parquet"
@@ -162,26 +167,41 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Read ``<folder>/<method>/seed<seed>/`` of every run.
 
+    A run that cannot be averaged with the others is left out, with the reason: it is unfinished, damaged, a copy of
+    another or renamed, diverged, was scored on other test images or trained with other generators than most.
+
     Raises:
-        UserError: there is no finished run; a file of a finished run is damaged; two runs were scored on different
-            test images or trained with different generators.
+        UserError: no run is left; or as many runs were scored on other test images, or trained with other generators.
     """
     folders = run_folders(folder)
-    runs, left_out = [], []
+    runs: list[_Scored] = []
+    left_out: list[LeftOut] = []
+    unusable: list[str] = []
     for run_folder in folders:
-        result = finished_result(run_folder)
-        if result is None:
-            left_out.append(LeftOut(f"{run_folder.parent.name}/{run_folder.name}", _progress(run_folder)))
-        else:
-            runs.append(_read_run(run_folder, result))
+        name = f"{run_folder.parent.name}/{run_folder.name}"
+        try:
+            result = finished_result(run_folder)
+            if result is None:
+                left_out.append(LeftOut(name, _progress(run_folder)))
+            else:
+                runs.append(_scored(_read_run(run_folder, result)))
+        except UserError as error:
+            unusable.append(str(error))
+            # Without the study's folder, which the page need not know.
+            left_out.append(LeftOut(name, str(error).replace(f"{folder}/", "")))
+    if not runs and unusable:
+        raise UserError("\n".join(unusable))
     if not runs:
         raise UserError(
             f"none of the {len(folders)} runs in {folder} is finished; give the command that trains them again, it "
             "goes on where they stopped"
         )
-    runs.sort(key=lambda run: (*_method_order(run.method), run.seed))
-    runs, diverged = _check_test_images(runs)
-    return Study(folder, runs, left_out + diverged, [*_files_left_out(runs), *_differing_configs(runs)])
+    runs.sort(key=lambda scored: (*_method_order(scored.run.method), scored.run.seed))
+    alike, foreign = _alike(runs)
+    finite, diverged = _finite(alike)
+    return Study(
+        folder, finite, [*left_out, *foreign, *diverged], [*_files_left_out(finite), *_differing_configs(finite)]
+    )
 
 
 def run_folders(study: Path) -> list[Path]:
@@ -250,37 +270,68 @@ def _read_run(folder: Path, result: Any) -> Run:
     return Run(folder, result, config)
 
 
-def _check_test_images(runs: list[Run]) -> tuple[list[Run], list[LeftOut]]:
-    """The runs with finite scores, and those without."""
-    usable, diverged = [], []
-    reference: tuple[Run, str, int] | None = None
-    for run in runs:
-        scores = run.test_scores(("path", *SCORE_COLUMNS))
-        fingerprint, count = _fingerprint(scores), len(scores)
-        if reference is None:
-            reference = run, fingerprint, count
-        if fingerprint != reference[1]:
-            raise UserError(
-                f"{reference[0].folder} and {run.folder} were scored on different test images ({reference[2]} and "
-                f"{count}, compared by path, label and generator), so that they cannot be compared; "
-                "give one of them a study= of its own"
-            )
-        if run.result["train_generators"] != reference[0].result["train_generators"]:
-            raise UserError(
-                f"{reference[0].folder} and {run.folder} were trained with different generators, so that other test "
-                "images are unseen; give one of them a study= of its own"
-            )
-        broken = ~np.isfinite(scores[["logit_real", "logit_synthetic", "cam_entropy"]]).all(axis=1)
-        if broken.any():
-            diverged.append(LeftOut(run.name, f"diverged: {broken.sum()} of {count} test scores are not finite"))
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A run and what its test scores tell before they are averaged."""
+
+    run: Run
+    images: int
+    fingerprint: str
+    not_finite: int
+
+    @property
+    def compared_with(self) -> tuple[str, tuple[str, ...]]:
+        """What runs must share: the test images, and which of them are unseen."""
+        return self.fingerprint, tuple(self.run.result["train_generators"])
+
+
+def _scored(run: Run) -> _Scored:
+    scores = run.test_scores(("path", *SCORE_COLUMNS))
+    finite = np.isfinite(scores[["logit_real", "logit_synthetic", "cam_entropy"]]).all(axis=1)
+    return _Scored(run, len(scores), _fingerprint(scores), int((~finite).sum()))
+
+
+def _alike(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
+    """The runs that most others can be compared with, and those that they cannot.
+
+    Raises:
+        UserError: as many runs can be compared with each other, but not with these.
+    """
+    (most, count), *others = Counter(scored.compared_with for scored in runs).most_common()
+    reference = next(scored for scored in runs if scored.compared_with == most)
+    kept, foreign = [], []
+    for scored in runs:
+        if scored.compared_with == most:
+            kept.append(scored)
+            continue
+        if scored.fingerprint == reference.fingerprint:
+            how = "trained with different generators, so that other test images are unseen"
         else:
-            usable.append(run)
+            how = (
+                f"scored on different test images ({scored.images} and {reference.images}, compared by path, label and "
+                "generator), so that they cannot be compared"
+            )
+        foreign.append(LeftOut(scored.run.name, f"this run and {reference.run.name} were {how}"))
+        if others[0][1] == count and scored.compared_with == others[0][0]:
+            raise UserError(
+                f"{reference.run.folder} and {scored.run.folder} were {how}; give one of them a study= of its own"
+            )
+    return kept, foreign
+
+
+def _finite(runs: list[_Scored]) -> tuple[list[Run], list[LeftOut]]:
+    """The runs with finite scores, and those without. Raises UserError if there is none with."""
+    usable = [scored.run for scored in runs if not scored.not_finite]
     if not usable:
         raise UserError(
-            f"every finished run in {runs[0].folder.parent.parent} diverged (its test scores are not finite); train "
-            "with a lower learning rate, protocol.optimizer.lr"
+            f"every finished run in {runs[0].run.folder.parent.parent} diverged (its test scores are not finite); "
+            "train with a lower learning rate, protocol.optimizer.lr"
         )
-    return usable, diverged
+    return usable, [
+        LeftOut(scored.run.name, f"diverged: {scored.not_finite} of {scored.images} test scores are not finite")
+        for scored in runs
+        if scored.not_finite
+    ]
 
 
 def _fingerprint(scores: pd.DataFrame) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import write_run
 from scipy import stats
 
+from saliency_entropy.benchmarks.made_up_study import write_run
 from saliency_entropy.errors import UserError
 from saliency_entropy.map_files import KINDS, RunMaps, Sample, maps_file, save_maps
 from saliency_entropy.study import focus
@@ -347,6 +347,19 @@ def test_runs_without_these_maps_are_named_and_left_out(tmp_path: Path) -> None:
         focus.run_agreement_notes(tables[2], maps),
     )
     assert all(own[-2:] == maps.problems for own in notes)
+
+
+def test_maps_of_an_earlier_checkpoint_are_named_and_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, "droid", 0, result={"checkpoint": "c"})
+    write_run(tmp_path, "hseb", 0, result={"checkpoint": "of another training"})
+    images = sample(np.stack([ONE_CELL]))
+    keep(tmp_path, images, {"droid/seed0": ONE_CELL[None], "hseb/seed0": ONE_CELL[None]})
+    maps = read(tmp_path)
+    assert [run.name for run in maps.runs] == ["droid/seed0"]
+    assert maps.problems == [
+        "The maps of hseb/seed0 were made before these runs were trained again, and are not in these figures: python "
+        "experiments/focus.py makes them, with overwrite=true."
+    ]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from made_up import scored_images, write_study
 from sklearn.metrics import roc_auc_score
 
+from saliency_entropy.benchmarks.made_up_study import scored_images, write_study
 from saliency_entropy.corruptions import STRENGTHS
 from saliency_entropy.errors import UserError
+from saliency_entropy.scoring_pass import CHECKPOINT
 from saliency_entropy.study import figures
 from saliency_entropy.study.robustness import (
     FILE,
@@ -125,6 +127,22 @@ def test_runs_without_such_scores_are_named(tmp_path):
     assert any("Left out, " in note and "cross_entropy/seed1 and cross_entropy/seed2;" in note for note in notes)
     # A line without a band.
     robustness_figure(table)
+
+
+def test_scores_of_an_earlier_checkpoint_are_named_and_left_out(tmp_path):
+    study = write(tmp_path / "study")
+    for run, digest in zip(study.of_method("cross_entropy"), ("new", "old"), strict=False):
+        path = run.folder / "scores" / FILE
+        scores = pq.read_table(path)
+        pq.write_table(scores.replace_schema_metadata({**scores.schema.metadata, CHECKPOINT: digest.encode()}), path)
+        run.result["checkpoint"] = "new"
+    table = robustness_table(study)
+    assert table.groupby("method")["seeds"].unique().map(list).to_dict() == {"cross_entropy": [2], "droid": [2]}
+    left_out = [note for note in robustness_notes(study, table) if note.startswith("Left out")]
+    assert left_out == [
+        "Left out, since they were trained again after their corrupted images were scored: cross_entropy/seed1; "
+        "experiments/evaluate.py with corruptions=all and overwrite=true scores them."
+    ]
 
 
 def test_notes(study, table):

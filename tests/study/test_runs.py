@@ -1,12 +1,13 @@
 """Which folders are runs, which of them are averaged, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import TITLES, scored_images, write_run, write_study
 
+from saliency_entropy.benchmarks.made_up_study import TITLES, scored_images, write_run, write_study
 from saliency_entropy.errors import UserError
 from saliency_entropy.study.runs import read_study
 
@@ -97,16 +98,31 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
         read_study(tmp_path / "weights" / "0.3")
 
 
-def test_runs_on_different_test_images_are_refused(tmp_path):
+def test_as_many_runs_on_different_test_images_are_refused(tmp_path):
     first = write_run(tmp_path, "cross_entropy", 0)
-    shuffled = scored_images().sample(frac=1, random_state=0)
-    write_run(tmp_path, "cyborg", 0, images=shuffled)
-    read_study(tmp_path)
     other = write_run(tmp_path, "droid", 0, images=scored_images().iloc[1:])
-    with pytest.raises(UserError, match=r"different test images \(260 and 259") as error:
+    with pytest.raises(UserError, match=r"different test images \(259 and 260") as error:
         read_study(tmp_path)
     assert str(first) in str(error.value)
     assert str(other) in str(error.value)
+
+
+def test_a_run_on_other_test_images_than_most_is_left_out(tmp_path):
+    write_run(tmp_path, "cross_entropy", 0, images=scored_images().iloc[1:])  # the first by name
+    shuffled = scored_images().sample(frac=1, random_state=0)
+    write_run(tmp_path, "cyborg", 0, images=shuffled)
+    write_run(tmp_path, "droid", 0)
+    write_run(tmp_path, "hseb", 0, images=scored_images().iloc[2:])
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["cyborg/seed0", "droid/seed0"]
+    assert [(run.name, run.reason) for run in study.left_out] == [
+        (
+            f"{method}/seed0",
+            f"this run and cyborg/seed0 were scored on different test images ({images} and 260, compared by path, "
+            "label and generator), so that they cannot be compared",
+        )
+        for method, images in (("cross_entropy", 259), ("hseb", 258))
+    ]
 
 
 def test_the_same_files_under_other_labels_are_different_test_images(tmp_path):
@@ -123,6 +139,12 @@ def test_other_training_generators_are_refused(tmp_path):
     write_run(tmp_path, "droid", 0, result={"train_generators": ["progan"]})
     with pytest.raises(UserError, match="trained with different generators"):
         read_study(tmp_path)
+    write_run(tmp_path, "hseb", 0)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["cross_entropy/seed0", "hseb/seed0"]
+    assert study.left_out[0].reason == (
+        "this run and cross_entropy/seed0 were trained with different generators, so that other test images are unseen"
+    )
 
 
 def test_a_differing_configuration_is_a_warning_that_names_the_key_but_no_value(tmp_path):
@@ -150,6 +172,15 @@ def test_a_copied_run_is_refused(tmp_path):
     folder.rename(tmp_path / "droid" / "seed5")
     with pytest.raises(UserError, match="seed5 holds the result of droid, seed 0, so it is a copy or was renamed"):
         read_study(tmp_path)
+    write_run(tmp_path, "droid", 0)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed0"]
+    assert [(run.name, run.reason) for run in study.left_out] == [
+        (
+            "droid/seed5",
+            "droid/seed5 holds the result of droid, seed 0, so it is a copy or was renamed; move it out of the study",
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -172,6 +203,12 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, file, content, messag
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         read_study(tmp_path)
+    write_run(tmp_path, "droid", 1)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed1"]
+    assert study.left_out[0].name == "droid/seed0"
+    assert re.search(message.replace("delete .*seed0", "delete droid/seed0"), study.left_out[0].reason)
+    assert str(tmp_path) not in study.left_out[0].reason
 
 
 @pytest.mark.parametrize(
