@@ -8,6 +8,7 @@ import hashlib
 import io
 import itertools
 import logging
+import math
 import re
 import shutil
 import time
@@ -99,8 +100,9 @@ def score_images(
     }
     todo = [its for its, name in chunks.items() if not all((detector.parts / name).exists() for detector in detectors)]
     batches = [batch for its in todo for batch in _cut(its, images_a_batch)]
-    loaded = iter(_loader(dataset, batches, num_workers, device))
-    started, done, broken = time.monotonic(), 0, []
+    progress = _Progress(len(dataset), sum(map(len, todo)), len(detectors))
+    loaded = progress.counted(_loader(dataset, batches, num_workers, device))
+    broken: list[str] = []
     try:
         for its in todo:
             missing = [detector for detector in detectors if not (detector.parts / chunks[its]).exists()]
@@ -110,11 +112,7 @@ def score_images(
             if skip_broken or not any(reasons):
                 for detector, of_detector in zip(missing, scores, strict=True):
                     _save_part(detector.parts / chunks[its], of_detector, np.array([not why for why in reasons]))
-            done += len(its)
-            log.info(
-                "%d of %d images by %d detectors, %.1f images/s",
-                its.stop, len(dataset), len(detectors), done / (time.monotonic() - started),
-            )  # fmt: skip
+            progress.log()
     except torch.OutOfMemoryError:
         raise UserError(
             f"{device} has too little memory for {len(detectors)} detectors and batches of {batch_size} images; give "
@@ -123,6 +121,40 @@ def score_images(
     _report(dataset, broken, skip_broken)
     for detector in detectors:
         _assemble(detector, table, chunks, made_from(detector.identity, sizes))
+
+
+class _Progress:
+    """How far a pass has come, said after every chunk, and between when nothing was said for a while.
+
+    Args:
+        images: of the whole pass.
+        todo: of these, the ones that are left.
+        detectors: that score them.
+    """
+
+    SILENCE = 30.0  # seconds
+
+    def __init__(self, images: int, todo: int, detectors: int) -> None:
+        self._images, self._todo, self._detectors = images, todo, detectors
+        self._done = 0
+        self._started = self._said = time.monotonic()
+
+    def counted(self, batches: Iterable[tuple[FaceBatch, list[str]]]) -> Iterator[tuple[FaceBatch, list[str]]]:
+        for batch in batches:
+            if time.monotonic() - self._said > self.SILENCE:
+                self.log()
+            self._done += len(batch[1])
+            yield batch
+
+    def log(self) -> None:
+        self._said = time.monotonic()
+        rate = self._done / max(self._said - self._started, 1e-9)
+        left = self._todo - self._done
+        log.info(
+            "%d of %d images by %d detectors, %.1f images/s%s",
+            self._images - left, self._images, self._detectors, rate,
+            f", about {math.ceil(left / rate / 60)} min left" if left and rate else "",
+        )  # fmt: skip
 
 
 def made_from(identity: str, sizes: np.ndarray) -> str:

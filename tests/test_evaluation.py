@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -526,6 +527,19 @@ def test_an_interrupted_pass_over_corrupted_images_goes_on(study: Path, monkeypa
     evaluate(configured(study, "corruptions=[noise]", "overwrite=true", "chunk=5"))
     for name, table in score_files(study, "test+corruptions").items():
         pd.testing.assert_frame_equal(table, interrupted[name], check_exact=True)
+
+
+def test_a_long_pass_tells_how_far_it_is(study: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    """Within a chunk as well, when nothing was said for a while."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(scoring_pass._Progress, "SILENCE", -1.0)
+    evaluate(configured(study, "set=own", "batch_size=4", "chunk=9"))  # 12 images: three batches, one chunk
+    said = [message for message in caplog.messages if "by 3 detectors" in message]
+    assert [message.split(" by ")[0] for message in said] == [
+        "0 of 12 images", "4 of 12 images", "8 of 12 images", "12 of 12 images",
+    ]  # fmt: skip
+    assert re.fullmatch(r"4 of 12 images by 3 detectors, \d+\.\d images/s, about \d+ min left", said[1])
+    assert re.fullmatch(r"12 of 12 images by 3 detectors, \d+\.\d images/s", said[3])
 
 
 def test_other_corruptions_are_not_taken_for_these(study: Path) -> None:
