@@ -20,7 +20,14 @@ from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
 from saliency_entropy.study.questions import SIGNIFICANCE, Answer
 from saliency_entropy.study.runs import BASELINE, Study, read_study
-from saliency_entropy.study.sections import PHOTOGRAPHS, ShownFigure, ShownTable, report_figures, report_tables
+from saliency_entropy.study.sections import (
+    PHOTOGRAPHS,
+    ShownFigure,
+    ShownTable,
+    chapters,
+    report_figures,
+    report_tables,
+)
 from saliency_entropy.study.tables import MEASURES, Measures
 from saliency_entropy.web_page import render
 
@@ -65,8 +72,7 @@ def report(cfg: DictConfig) -> None:
         "warnings": warnings,
         "answers": answered,
         "measure": MEASURES[measures.measure],
-        "tables": shown,
-        "figures": pictures,
+        "chapters": chapters(shown, pictures),
         "choice": generator_choice(measures, study.titles),
         "gallery": gallery,
         "map_kind": figures.map_kind(study),

@@ -15,6 +15,19 @@ from saliency_entropy.study.tables import MEASURES, Measures
 
 PIXELS_PER_INCH = 105  # of figures, in the page
 PHOTOGRAPHS = ("cams_by_method", "cams_by_generator")  # the figures that show test images
+GALLERY_CHAPTER = "Where the detectors look"  # at its end stand the test images
+# The page: what a reader asks first comes first, and a figure stands beside the table of its numbers.
+CHAPTERS = {
+    "Results": ("methods", "auroc_by_method", "auroc_against_cam_entropy", "roc", "generators"),
+    GALLERY_CHAPTER: (
+        "cam_entropy_by_epoch", "focus", "mean_cam_by_method", "maps_by_entropy", "cams_by_method",
+        "cams_by_generator", "human_agreement", "run_agreement",
+    ),
+    "Robustness": ("auroc_by_corruption", "robustness"),
+    "Statistics": ("spread", "comparisons", "comparisons_independent"),
+    "Errors and calibration": ("operating_points", "calibration", "groups"),
+    "Beside the paper": ("reproduction",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +76,34 @@ class ShownFigure:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
 
+@dataclass(frozen=True, eq=False)
+class Chapter:
+    """Tables and figures of the page that belong together, under a heading."""
+
+    heading: str
+    parts: list[ShownTable | ShownFigure]
+
+    @property
+    def name(self) -> str:
+        """Its anchor in the page."""
+        return self.heading.lower().replace(" ", "-")
+
+    @property
+    def has_gallery(self) -> bool:
+        return self.heading == GALLERY_CHAPTER
+
+
+def chapters(shown: list[ShownTable], pictures: list[ShownFigure]) -> list[Chapter]:
+    """Everything that a report shows, in the order of the page; a chapter without a table or figure is left out."""
+    parts = {part.name: part for part in (*shown, *pictures)}
+    found = [
+        Chapter(heading, [parts.pop(name) for name in names if name in parts]) for heading, names in CHAPTERS.items()
+    ]
+    if parts:
+        raise LookupError(f"in no chapter of the page: {', '.join(parts)}")
+    return [chapter for chapter in found if chapter.parts]
+
+
 def report_tables(
     study: Study,
     measures: Measures,
@@ -72,7 +113,7 @@ def report_tables(
     maps: StudyMaps | None,
     corrupted: pd.DataFrame | None,
 ) -> list[ShownTable]:
-    """Every table that the study has figures for, in the order of the page.
+    """Every table that the study has figures for.
 
     Args:
         study: its titles and kinds of maps.
@@ -96,7 +137,7 @@ def report_tables(
 def report_figures(
     study: Study, measures: Measures, maps: StudyMaps | None, corrupted: pd.DataFrame | None, photographs: bool
 ) -> list[ShownFigure]:
-    """Every figure that the study has data for, in the order of the page; see :func:`report_tables`.
+    """Every figure that the study has data for; see :func:`report_tables`.
 
     Args:
         photographs: whether figures may show test images.

@@ -18,6 +18,7 @@ from saliency_entropy.corruptions import STRENGTHS
 from saliency_entropy.errors import UserError
 from saliency_entropy.study import reproduction
 from saliency_entropy.study.report import _ranges, headline, printed, report
+from saliency_entropy.study.sections import CHAPTERS, ShownTable, chapters
 
 TABLES = [
     "calibration", "comparisons", "comparisons_independent", "generators", "groups", "methods", "operating_points",
@@ -254,6 +255,20 @@ def test_where_the_methods_look(tmp_path):
     for name in ("cams_by_method", "cams_by_generator", "maps_by_entropy", "mean_cam_by_method"):
         assert f'<figure id="{name}">' in page
         assert (output / "figures" / f"{name}.pdf").exists()
+
+
+def test_each_part_of_the_page_is_in_one_chapter(page):
+    names = [name for chapter in CHAPTERS.values() for name in chapter]
+    assert len(set(names)) == len(names)
+    # In this order, and every link of the navigation leads somewhere.
+    anchors = re.findall(r'<a href="#([\w-]+)"', page)
+    assert anchors[:3] == ["questions", "results", "methods"]
+    assert sorted(anchors, key=lambda name: page.index(f'id="{name}"')) == anchors
+    shown = [name for name in names if name in anchors]
+    assert shown == [name for name in anchors if name in names]
+    assert {*TABLES, *FIGURES} <= {*shown}
+    with pytest.raises(LookupError, match="in no chapter of the page: mine"):
+        chapters([ShownTable("mine", "Mine", pd.DataFrame(), pd.DataFrame(), [])], [])
 
 
 def test_corrupted_images(tmp_path):
