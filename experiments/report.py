@@ -2,9 +2,12 @@
 
     python experiments/report.py study=runs/demo
     python experiments/report.py study=runs/demo output=DIR
+    python experiments/report.py study=runs/demo gallery_images=0    # no image of the data in page or figures
 
-Writes runs/demo/report/: index.html; methods and generators as .csv, .md and .tex, runs.csv; figures/ as .png and .pdf.
-Runs that are not finished are named and left out.
+Writes runs/demo/report/: index.html; every table of the page as .csv, .md and .tex, the answers to the research
+questions as questions.md, every run's figures as runs.csv; figures/ as .png and .pdf. Where the detectors look and how
+they stand corruptions is in it once experiments/focus.py and experiments/evaluate.py were given. Runs that cannot be
+averaged are left out and named.
 """
 
 import hydra
