@@ -174,7 +174,8 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
             cfg.protocol.name,
             cfg.protocol.max_epochs,
         )
-    bars = callbacks.progress_bars()
+    options = instantiate(cfg.trainer, _convert_="all")  # a profiler is given by its _target_
+    bars = callbacks.progress_bars() if options.pop("enable_progress_bar", True) else []
     # In this order: the epoch's row is written before the state that an interrupted run goes on from.
     watchers = [*bars, stopwatch, callbacks.EpochSeed(cfg.seed), callbacks.MetricsTable(folder / "metrics.csv")]
     if not bars:
@@ -184,9 +185,10 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
         watchers += [callbacks.BestCheckpoint(checkpoints), callbacks.resume_checkpoint(checkpoints)]
     if wandb_run is not None:
         watchers += wandb_run.callbacks
+    watchers += instantiate(cfg.callbacks).values()
     try:
         return pl.Trainer(
-            **OmegaConf.to_container(cfg.trainer, resolve=True),
+            **options,
             logger=False if wandb_run is None else wandb_run.logger,
             callbacks=watchers,
             plugins=[callbacks.WholeFiles()],
