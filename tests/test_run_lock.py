@@ -1,0 +1,277 @@
+"""One process trains a run: of many that begin at once, after kills, on other machines, whatever the clocks say."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from saliency_entropy import run_lock
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import write_atomically
+from saliency_entropy.run_lock import held, read_owner, state
+
+DAY = 86_400
+HOLD = """
+import sys, time
+from pathlib import Path
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_lock import held
+
+try:
+    with held(Path(sys.argv[1])):
+        print("mine", flush=True)
+        time.sleep(float(sys.argv[2]))
+except UserError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Begin a process that holds a folder for so many seconds, and says so or why not."""
+    begun = []
+
+    def hold(folder: Path, seconds: float) -> subprocess.Popen:
+        command = [sys.executable, "-c", HOLD, folder, str(seconds)]
+        begun.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return begun[-1]
+
+    yield hold
+    for process in begun:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def newest(folder: Path) -> Path:
+    return max((folder / ".owner").iterdir(), key=lambda claim: int(claim.stem))
+
+
+def elsewhere(folder: Path, silent: float = 0.0, **changes: object) -> Path:
+    """Make the claim in a folder one of a process on another machine, whose last sign of life was so long ago."""
+    claim = newest(folder)
+    owner = json.loads(claim.read_text()) | {"host": "node7", "machine": "another", "pid": os.getpid()} | changes
+    claim.write_text(json.dumps(owner))
+    times = claim.stat().st_mtime - silent
+    os.utime(claim, (times, times))
+    return claim
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """A folder whose owner was killed; its claim can be made another's."""
+    program = (
+        "import os, sys; from pathlib import Path; from saliency_entropy.run_lock import held\n"
+        "with held(Path(sys.argv[1])): os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, tmp_path / "run"]).returncode == 9
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "BEAT", 0.05)
+    monkeypatch.setattr(run_lock, "WATCH", 0.4)
+
+
+def test_a_folder_is_held_and_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    run = tmp_path / "run"
+    assert (read_owner(run), state(run)) == (None, "free")
+    with held(run):
+        owner = read_owner(run)
+        assert (owner.pid, owner.job, state(run)) == (os.getpid(), "4711", "held")
+        again = held(run)
+        with pytest.raises(UserError) as caught:
+            again.__enter__()
+        assert str(caught.value) == (
+            f"{run} is being trained by process {os.getpid()} on {owner.host}, Slurm job 4711, since {owner.started}: "
+            "wait for it, or give another study="
+        )
+        with held(tmp_path / "other"):
+            pass
+    assert (read_owner(run), state(run)) == (None, "free")
+    for _ in range(3):
+        with held(run):
+            pass
+    assert len(list((run / ".owner").iterdir())) == 1
+
+
+def test_an_error_lets_go_too(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), held(tmp_path):
+        raise RuntimeError
+    assert state(tmp_path) == "free"
+
+
+def test_of_sixteen_processes_one_holds_and_the_others_say_why(tmp_path: Path, start: Callable) -> None:
+    holds = [start(tmp_path / "run", 60) for _ in range(16)]
+    said = {}
+    for process in holds[:]:
+        said[process.pid] = process.stdout.readline().strip()
+    (winner,) = [pid for pid, line in said.items() if line == "mine"]
+    others = [line for line in said.values() if line != "mine"]
+    assert len(others) == 15
+    assert {re.sub("since .*: wait", "since ...: wait", line) for line in others} == {
+        f"{tmp_path / 'run'} is being trained by process {winner} on {os.uname().nodename}, since ...: wait for it, or "
+        "give another study="
+    }
+
+
+def test_who_is_refused_leaves_soon(tmp_path: Path) -> None:
+    for prepare in (lambda: None, lambda: elsewhere(tmp_path)):
+        with held(tmp_path):
+            prepare()
+            begun = time.monotonic()
+            with pytest.raises(UserError):
+                held(tmp_path).__enter__()
+            assert time.monotonic() - begun < 5
+
+
+def test_what_a_killed_process_held_is_free_at_once(left: Path) -> None:
+    owner = read_owner(left)
+    assert (state(left), owner.pid != os.getpid()) == ("stale", True)
+    with held(left):
+        assert read_owner(left).pid == os.getpid()
+    assert [claim.name for claim in (left / ".owner").iterdir()] == ["2.claim"]
+
+
+def test_of_many_that_find_a_killed_owner_one_takes_over(left: Path, start: Callable) -> None:
+    said = [process.stdout.readline() for process in [start(left, 60) for _ in range(8)]]
+    assert said.count("mine\n") == 1
+
+
+def test_a_process_that_was_killed_and_not_yet_waited_for_has_ended(tmp_path: Path, start: Callable) -> None:
+    process = start(tmp_path, 60)
+    assert process.stdout.readline() == "mine\n"
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
+    assert state(tmp_path) == "stale"
+
+
+def test_another_process_of_the_same_number_is_not_the_owner(left: Path) -> None:
+    claim = newest(left)
+    claim.write_text(json.dumps(json.loads(claim.read_text()) | {"pid": os.getpid()}))
+    assert state(left) == "stale"
+
+
+def test_a_stopped_owner_on_this_machine_is_not_robbed(tmp_path: Path, start: Callable) -> None:
+    """However long: its sign of life is not asked for."""
+    process = start(tmp_path, 60)
+    assert process.stdout.readline() == "mine\n"
+    process.send_signal(signal.SIGSTOP)
+    os.utime(newest(tmp_path), (0, 0))
+    assert state(tmp_path) == "held"
+    with pytest.raises(UserError, match="is being trained by process"):
+        held(tmp_path).__enter__()
+
+
+def test_an_owner_elsewhere_holds_while_it_gives_signs_of_life(left: Path) -> None:
+    elsewhere(left, silent=run_lock.SILENCE - 60)
+    assert state(left) == "held"
+    with pytest.raises(UserError, match=r"on node7, .*\(if node7 is lost, the run can be taken over after 10 min"):
+        held(left).__enter__()
+
+
+@pytest.mark.usefixtures("_quick")
+def test_an_owner_elsewhere_that_is_silent_is_watched_and_then_taken_for_gone(left: Path) -> None:
+    elsewhere(left, silent=run_lock.SILENCE + 60)
+    assert state(left) == "stale"
+    begun = time.monotonic()
+    with held(left):
+        assert read_owner(left).pid == os.getpid()
+    assert time.monotonic() - begun > run_lock.WATCH
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("off", [-DAY, DAY])
+def test_the_clock_of_the_file_server_may_be_a_day_off(left: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+    """An owner that lives is seen to live; one that does not is taken for gone, though its last sign of life is to
+    come."""
+    claim = elsewhere(left, silent=off)
+    beats = iter(range(1, 100))
+
+    def sleep(seconds: float, sleep: Callable = time.sleep) -> None:
+        sleep(seconds)
+        times = claim.stat().st_mtime + next(beats)
+        os.utime(claim, (times, times))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_lock.time, "sleep", sleep)
+        with pytest.raises(UserError, match="on node7"):
+            held(left).__enter__()
+    with held(left):
+        pass
+
+
+@pytest.mark.parametrize("off", [-DAY, DAY])
+def test_the_clock_of_this_machine_is_not_asked(left: Path, monkeypatch: pytest.MonkeyPatch, off: int) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1e9 + off)
+    elsewhere(left)
+    assert state(left) == "held"
+
+
+def test_a_job_that_slurm_has_restarted_takes_over_at_once(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    elsewhere(left, job="4711")
+    assert state(left) == "held"  # another process of the same job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert state(left) == "stale"
+    monkeypatch.setenv("SLURM_JOB_ID", "4712")
+    assert state(left) == "held"
+
+
+@pytest.mark.usefixtures("_quick")
+def test_an_owner_gives_signs_of_life(tmp_path: Path) -> None:
+    with held(tmp_path):
+        first = read_owner(tmp_path).beat
+        until = time.monotonic() + 10
+        while read_owner(tmp_path).beat == first:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def test_who_was_robbed_finds_out_before_it_writes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with held(run):
+        write_atomically(run / "metrics.csv", "mine")
+        elsewhere(run, silent=run_lock.SILENCE + 60)
+        newest(run).rename(run / ".owner" / "2.claim")  # by a process on another machine
+        with pytest.raises(UserError, match=r"run was taken over by process \d+ on node7, .* without writing anything"):
+            write_atomically(run / "metrics.csv", "robbed")
+        write_atomically(tmp_path / "elsewhere", "mine")
+    assert (run / "metrics.csv").read_text() == "mine"
+    assert [path.name for path in run.iterdir() if path.suffix == ".part"] == []
+    assert read_owner(run).host == "node7", "it is not this process's to let go of"
+
+
+def test_a_number_that_was_given_before_is_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped between looking and claiming, while others came and went."""
+    for _ in range(2):
+        with held(tmp_path):
+            pass
+    assert newest(tmp_path).name == "2.claim"
+    found, original = iter([None]), run_lock._newest
+    monkeypatch.setattr(run_lock, "_newest", lambda claims: next(found, original(claims)))
+    with held(tmp_path):
+        assert newest(tmp_path).name == "3.claim"
+
+
+def test_a_claim_that_a_power_cut_emptied_holds_nobody_up(left: Path) -> None:
+    for content in (b"", b"\0" * 200, b'{"pid": 3'):
+        newest(left).write_bytes(content)
+        assert state(left) == "free"
+    with held(left):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(UserError, match=r"run/\.owner cannot be written to \(Not a directory\); give another runs_d"):
+        held(tmp_path / "run").__enter__()
