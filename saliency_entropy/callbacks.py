@@ -14,7 +14,8 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, R
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from saliency_entropy.run_folder import write_atomically
+from saliency_entropy.checkpoint import BEFORE, RESUME
+from saliency_entropy.run_folder import write_atomically, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,12 @@ class RunCheckpoint(ModelCheckpoint):
 class BestCheckpoint(RunCheckpoint):
     """``best.ckpt``: the epoch of the highest validation accuracy, the last of equals.
 
-    Lightning's own ModelCheckpoint keeps the first of equals; the CYBORG authors' code keeps the last.
+    Lightning's own ModelCheckpoint keeps the first of equals; the CYBORG authors' code keeps the last. The state of the
+    training is left out, so that the same run leaves the same file, whatever time it took.
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val/accuracy", mode="max", save_top_k=1)
+        super().__init__(folder, "best", monitor="val/accuracy", mode="max", save_top_k=1, save_weights_only=True)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
@@ -48,7 +50,8 @@ class BestCheckpoint(RunCheckpoint):
 
 
 def resume_checkpoint(folder: Path) -> ModelCheckpoint:
-    """``resume.ckpt``: the state after the last whole epoch, its validation included."""
+    """``resume.ckpt``: the state after the last whole epoch, its validation included; :class:`WholeFiles` keeps the
+    one before."""
     return RunCheckpoint(folder, "resume", save_on_train_epoch_end=True)
 
 
@@ -57,12 +60,16 @@ class WholeFiles(TorchCheckpointIO):
 
     Lightning writes it into the system's temporary folder first. Where that is another file system, as it often is,
     moving is copying, and a kill in the middle leaves half a checkpoint in the place of a whole one.
+
+    A ``resume.ckpt`` is kept until there are two newer ones, in case the newest is damaged where it lies.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         data = io.BytesIO()
         torch.save(checkpoint, data)
-        write_atomically(Path(path), data.getbuffer())
+        place = Path(path)
+        with written_whole(place, place.with_name(BEFORE) if place.name == RESUME else None) as temporary:
+            temporary.write_bytes(data.getbuffer())
 
 
 class EpochSeed(Callback):

@@ -1,18 +1,90 @@
 """Reading checkpoint files that may be damaged, or from somebody else."""
 
 import hashlib
+import logging
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import write_atomically
+
+log = logging.getLogger(__name__)
+
+RESUME = "resume.ckpt"
+BEFORE = "resume-before.ckpt"  # the one that resume.ckpt took the place of
 
 
 def best_checkpoint(folder: Path) -> Path:
     """Where a run keeps the weights that it is scored with."""
     return folder / "checkpoints" / "best.ckpt"
+
+
+def best_epoch(folder: Path) -> int:
+    """Of those in ``metrics.csv``, the one of the highest validation accuracy; the last of equals, as
+    :class:`~saliency_entropy.callbacks.BestCheckpoint` has it."""
+    epochs = pd.read_csv(folder / "metrics.csv")
+    return int(epochs[epochs["val/accuracy"] == epochs["val/accuracy"].max()].iloc[-1]["epoch"])
+
+
+def checkpoint_to_resume(folder: Path) -> Path | None:
+    """Where a run goes on from; None if it has not ended an epoch.
+
+    A ``resume.ckpt`` that is damaged is replaced by the one before it. The epoch between the two is done again, to
+    the same result.
+
+    Raises:
+        UserError: neither can be used.
+    """
+    newest, before = (folder / "checkpoints" / name for name in (RESUME, BEFORE))
+    remedy = f"delete {newest.parent}, and the run begins anew"
+    if not newest.exists():
+        return None
+    try:
+        _read_resume(newest, remedy)
+        return newest
+    except UserError as damaged:
+        try:
+            _read_resume(before, remedy)
+        except UserError:
+            raise damaged from None
+        log.warning("%s: going on from the checkpoint before it", str(damaged).removesuffix(f"; {remedy}"))
+    before.replace(newest)
+    return newest
+
+
+def _read_resume(path: Path, remedy: str) -> dict[str, Any]:
+    content = read_checkpoint(path, remedy)
+    if "pytorch-lightning_version" not in content:
+        raise UserError(f"{path} is not the checkpoint of a run; {remedy}")
+    return content
+
+
+def read_best(folder: Path) -> dict[str, Any]:
+    """What is in a run's ``best.ckpt``. Where it is damaged, and the last epoch or the one before was the best, it is
+    made again.
+
+    Raises:
+        UserError: it cannot be read and cannot be made again.
+    """
+    best = best_checkpoint(folder)
+    remedy = f"delete {best.parent}, and the run begins anew"
+    try:
+        return read_checkpoint(best, remedy)
+    except UserError as damaged:
+        for name in (RESUME, BEFORE):
+            try:
+                content = _read_resume(best.with_name(name), remedy)
+            except UserError:
+                continue
+            if content["epoch"] == best_epoch(folder):
+                log.warning("%s: made again from %s, of the same epoch", str(damaged).removesuffix(f"; {remedy}"), name)
+                write_atomically(best, best.with_name(name).read_bytes())
+                return content
+        raise
 
 
 def file_digest(path: Path) -> str:

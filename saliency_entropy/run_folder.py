@@ -10,18 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run_lock import require_held
 
 # What may change between two launches of the same run without changing its result.
 NOT_HASHED = (
-    "runs_dir", "study", "threads", "logger", "data.num_workers", "data.check",
+    "runs_dir", "study", "threads", "logger", "max_attempts", "data.num_workers", "data.check",
     "data.cache", "data.cache_folder", "data.cached_splits",
     "data.source.folder",  # of the built-in faces, which are the same wherever they are drawn
 )  # fmt: skip
 NOT_HASHED_TRAINER = ("trainer.accelerator", "trainer.enable_progress_bar")
+
+PART = ".part"  # how the name of a file that is not whole ends
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
 
@@ -104,41 +106,34 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{folder / 'result.json'} is not JSON ({error}); delete it to score the run again") from None
 
 
-@contextmanager
-def only_here(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; the system lets go of it when this process ends, however it ends.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"{folder} is being trained by another process; wait for it, or give another study=") from None
-
-
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:
     """Refuse a folder that holds a run, finished or begun, of another configuration.
 
     Raises:
         UserError: names the folder, and the keys that differ with both values.
     """
-    kept = folder / "config.yaml"
     begun = (folder / "result.json").exists() or (folder / "checkpoints" / "resume.ckpt").exists()
-    if not kept.exists() or not begun:
-        return
-    theirs = scientific_config(OmegaConf.to_container(OmegaConf.load(kept)))
-    ours = scientific_config(config)
-    differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    differing = differing_keys(folder, config) if begun else {}
     if differing:
-        shown = "; ".join(f"{key} is {theirs.get(key)} there and {ours.get(key)} here" for key in differing[:4])
+        shown = "; ".join(
+            f"{key} is {theirs} there and {ours} here" for key, (theirs, ours) in list(differing.items())[:4]
+        )
         more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
         raise UserError(
             f"{folder} holds a run of another configuration ({shown}{more}): "
             "give this one a study= of its own, or delete that folder"
         )
+
+
+def differing_keys(folder: Path, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where ``config`` would decide another result than the ``config.yaml`` in a folder: key -> (there, here)."""
+    kept = folder / "config.yaml"
+    if not kept.exists():
+        return {}
+    theirs = scientific_config(OmegaConf.to_container(OmegaConf.load(kept)))
+    ours = scientific_config(config)
+    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    return {key: (theirs.get(key), ours.get(key)) for key in keys}
 
 
 def check_same_data(folder: Path, data_hash: str) -> None:
@@ -161,22 +156,64 @@ def save_config(folder: Path, config: DictConfig) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file that takes ``path``'s place at the end: a reader, or a run that comes after a kill, never sees
-    half of it."""
+def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
+    """A temporary file that takes ``path``'s place at the end: a reader, or a run that comes after a kill or a power
+    cut, never sees half of it.
+
+    Args:
+        path: the file.
+        before: where the one that it takes the place of is kept. There is a whole ``path`` at every moment.
+
+    Raises:
+        OSError: the disk is full, for instance; what was in the place of ``path`` is as it was.
+        UserError: ``path`` is in a run's folder that another process has taken over, see
+            :func:`~saliency_entropy.run_lock.require_held`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     temporary = Path(name)
     try:
         yield temporary
         os.fsync(handle)
         temporary.chmod(0o644)
+        require_held(path)
+        if before is not None and path.exists():
+            _keep(path, before)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(handle)
+    _keep_name(path.parent)
+
+
+def _keep(path: Path, name: Path) -> None:
+    link = path.with_name(f".{name.name}{PART}")
+    link.unlink(missing_ok=True)
+    link.hardlink_to(path)
+    link.replace(name)
+    link.unlink(missing_ok=True)  # there still, if both were the same file since a kill at this place
+
+
+def _keep_name(folder: Path) -> None:
+    """Have a file's new name survive a power cut, as its content does."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # not every file system knows this of a folder, and the file is whole in any case
+    finally:
+        os.close(handle)
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what writes that were interrupted left in a folder and below; of a folder that nobody else writes to."""
+    for part in folder.rglob(f".*{PART}"):
+        part.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:

@@ -1,6 +1,7 @@
 """One run, from its configuration to its ``result.json``."""
 
 import datetime
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -17,12 +18,13 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from saliency_entropy import callbacks, run_folder
+from saliency_entropy import attempts, callbacks, run_folder, run_lock
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
-from saliency_entropy.checkpoint import best_checkpoint, file_digest, read_checkpoint
+from saliency_entropy.checkpoint import best_checkpoint, best_epoch, checkpoint_to_resume, file_digest, read_best
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.manifest import thread_count
 from saliency_entropy.errors import UserError, in_one_line
@@ -40,27 +42,54 @@ warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightnin
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 SCORED_SPLITS = ("val", "test")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Train one detector, take its best epoch, score the validation and test images.
 
     A finished run of the same configuration is left as it is; an unfinished one goes on after its last whole epoch.
+    One that failed is tried again, ``cfg.max_attempts`` times in all.
 
     Args:
         cfg: the composed ``conf/train.yaml``.
         folder: where the run leaves everything.
 
     Raises:
-        UserError: something the user gave cannot be used; nothing has been trained then.
+        UserError: something the user gave cannot be used, another process trains the run, or the disk is full.
     """
     config = checked(cfg)
-    with run_folder.only_here(folder):
-        run_folder.check_same_run(folder, config)
-        if run_folder.finished_result(folder) is not None:
-            log.info("%s is done: nothing to do", folder)
+    if _done(folder, config):
+        return
+    try:
+        _train_here(cfg, config, folder)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise UserError(
+            f"{folder} cannot be written to ({error.strerror}): make room, and give the same command again; the run "
+            "goes on after its last whole epoch"
+        ) from error
+
+
+def _train_here(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
+    with run_lock.held(folder):
+        if _done(folder, config):  # since then, by another process
             return
+        if run_folder.differing_keys(folder, config):
+            attempts.forget_attempts(folder)  # they were of something else
+        attempts.check_attempts(folder, cfg.max_attempts)
+        run_folder.remove_parts(folder)
         _train(cfg, config, folder)
+
+
+def _done(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether the run is done; says so. Raises UserError if the folder holds a run of another configuration."""
+    run_folder.check_same_run(folder, config)
+    if run_folder.finished_result(folder) is None:
+        return False
+    log.info("%s is done: nothing to do", folder)
+    return True
 
 
 def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
@@ -74,19 +103,20 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if "_target_" in cfg.logger else None
     try:
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch)
-        fit(trainer, module, data, folder)
-        if cfg.checkpoints:
-            load_best(module, folder)
-            scores = score(trainer, module, data)
-            for split, table in scores.items():
-                save_scores(folder / "scores" / f"{split}.parquet", table)
-            result = summarise(config, folder, data, scores) | {
-                "wall_seconds": round(stopwatch.seconds, 1),
-                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            }
-            if wandb_run is not None:
-                wandb_run.log_result(result, scores["test"])
-            run_folder.write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
+        with attempts.attempt(folder):
+            fit(trainer, module, data, folder)
+            if cfg.checkpoints:
+                load_best(module, folder)
+                scores = score(trainer, module, data)
+                for split, table in scores.items():
+                    save_scores(folder / "scores" / f"{split}.parquet", table)
+                result = summarise(config, folder, data, scores) | {
+                    "wall_seconds": round(stopwatch.seconds, 1),
+                    "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                }
+                if wandb_run is not None:
+                    wandb_run.log_result(result, scores["test"])
+                run_folder.write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     except BaseException:
         if wandb_run is not None:
             wandb_run.finish(exit_code=1)
@@ -111,6 +141,8 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
         value = config[group][key]
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{group}.{key} is {value!r}; give a whole number from 1 on")
+    if type(config["max_attempts"]) is not int or config["max_attempts"] < 1:
+        raise UserError(f"max_attempts is {config['max_attempts']!r}; give a whole number from 1 on")
     if config["threads"] is not None and (not isinstance(config["threads"], int) or config["threads"] < 1):
         raise UserError(f"threads is {config['threads']!r}; give a whole number from 1 on, or null for every core")
     if config["trainer"]["devices"] != 1 or config["trainer"].get("num_nodes", 1) != 1:
@@ -191,7 +223,9 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
             **options,
             logger=False if wandb_run is None else wandb_run.logger,
             callbacks=watchers,
-            plugins=[callbacks.WholeFiles()],
+            # Its own environment, under Slurm too: a run is one process. Lightning's environment for Slurm would answer
+            # a signal by writing a checkpoint in the midst of an epoch, and go on from that.
+            plugins=[callbacks.WholeFiles(), LightningEnvironment()],
             default_root_dir=folder,
             enable_progress_bar=bool(bars),
             enable_model_summary=False,
@@ -202,24 +236,26 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
 
 def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path) -> None:
     """Train, from the last whole epoch if there is one."""
-    resume = folder / "checkpoints" / "resume.ckpt"
-    if resume.exists():
-        remedy = f"delete {resume.parent}, and the run begins anew"
-        if "pytorch-lightning_version" not in read_checkpoint(resume, remedy):
-            raise UserError(f"{resume} is not the checkpoint of a run; {remedy}")
+    resume = checkpoint_to_resume(folder)
+    if resume is not None:
         log.info("going on from %s", resume)
-    trainer.fit(module, data, ckpt_path=resume if resume.exists() else None, weights_only=True)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
 
 
 def load_best(module: DetectorModule, folder: Path) -> None:
-    best = best_checkpoint(folder)
-    remedy = f"delete {best.parent}, and the run begins anew"
-    weights = read_checkpoint(best, remedy).get("state_dict")
+    """Give the module the weights of its best epoch.
+
+    Raises:
+        UserError: they cannot be read, or are of another network.
+    """
+    weights = read_best(folder).get("state_dict")
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
-        why = in_one_line(error)
-        raise UserError(f"{best} does not fit this run ({why}); {remedy}") from None
+        best, why = best_checkpoint(folder), in_one_line(error)
+        raise UserError(
+            f"{best} does not fit this run ({why}); delete {best.parent}, and the run begins anew"
+        ) from None
 
 
 def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:
@@ -227,6 +263,8 @@ def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> 
     scores = {}
     for split, loader in zip(SCORED_SPLITS, data.predict_dataloader(), strict=True):
         batches = trainer.predict(module, loader)
+        if trainer.received_sigterm:  # of which Lightning takes no notice here
+            raise SIGTERMException
         columns = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
         rows = columns.pop("row")
         scores[split] = data.manifest.table.loc[rows].reset_index(drop=True).assign(**columns)
@@ -242,8 +280,6 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of ``result.json``, but for the time."""
     epochs = pd.read_csv(folder / "metrics.csv")
-    # The last of equals, as BestCheckpoint has it.
-    best = epochs[epochs["val/accuracy"] == epochs["val/accuracy"].max()].iloc[-1]
     human_entropy = epochs["train/human_entropy"].iloc[-1]
     return {
         "method": config["method"]["name"],
@@ -252,7 +288,7 @@ def summarise(
         "study": config["study"],
         "backbone": config["backbone"]["name"],
         "data": config["data"]["name"],
-        "best_epoch": int(best["epoch"]),
+        "best_epoch": best_epoch(folder),
         "epochs": len(epochs),
         "train_generators": data.train_generators,
         "cam_cells": int(np.prod(data.map_size)),

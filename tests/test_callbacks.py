@@ -87,7 +87,8 @@ def test_the_last_of_the_highest(accuracies: list[float], best: int, tmp_path: P
     run(accuracies, tmp_path)
     assert epoch_in(tmp_path / "best.ckpt") == best
     assert epoch_in(tmp_path / "resume.ckpt") == len(accuracies) - 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "resume.ckpt"]
+    assert epoch_in(tmp_path / "resume-before.ckpt") == len(accuracies) - 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "resume-before.ckpt", "resume.ckpt"]
 
 
 @pytest.mark.parametrize(("accuracies", "best"), SCRIPTS)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from saliency_entropy.run_folder import (
     check_same_run,
     config_hash,
     finished_result,
-    only_here,
+    remove_parts,
     run_folder,
     run_subfolder,
     save_config,
@@ -116,23 +114,6 @@ def test_the_result_of_a_run(tmp_path):
         finished_result(tmp_path)
 
 
-def test_a_folder_is_held_by_one_process_and_free_again_after_it(tmp_path):
-    with only_here(tmp_path / "run"):
-        again = only_here(tmp_path / "run")
-        with pytest.raises(UserError, match=r"run is being trained by another process; wait for it"):
-            again.__enter__()
-        with only_here(tmp_path / "other"):
-            pass
-    program = (
-        "import os, sys; from pathlib import Path; from saliency_entropy.run_folder import only_here\n"
-        "with only_here(Path(sys.argv[1])): os._exit(9)"
-    )
-    killed = subprocess.run([sys.executable, "-c", program, tmp_path / "run"])
-    assert killed.returncode == 9
-    with only_here(tmp_path / "run"):
-        pass
-
-
 @pytest.mark.parametrize(
     ("method", "seed"), [("../evil", 0), ("a/b", 0), ("$(x)", 0), ("droid", "../1"), ("droid", -1)]
 )
@@ -153,6 +134,41 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         write_atomically(path, "second")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_name_of_a_file_is_made_to_last_after_its_content(tmp_path, monkeypatch):
+    path, synced = tmp_path / "result.json", []
+
+    def sync(handle):
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink().name, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_atomically(path, "first")
+    (content, there), (folder, renamed) = synced
+    assert content.startswith(".result.json.")
+    assert (there, folder, renamed) == (False, tmp_path.name, True)
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
+    original = os.fsync
+
+    def no_folders(handle):
+        if Path(f"/proc/self/fd/{handle}").is_dir():
+            raise OSError(22, "Invalid argument")
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", no_folders)
+    write_atomically(tmp_path / "result.json", "first")
+    assert (tmp_path / "result.json").read_text() == "first"
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    left = tmp_path / "checkpoints" / ".resume.ckpt.abcd1234.part"
+    left.parent.mkdir()
+    left.touch()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    remove_parts(tmp_path)
+    assert [path.name for path in left.parent.iterdir()] == ["best.ckpt"]
 
 
 def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def assert_same_run(one: Path, other: Path) -> None:
                                       check_exact=True)  # fmt: skip
     for name in ("best", "resume"):
         states = [torch.load(f / "checkpoints" / f"{name}.ckpt", weights_only=True) for f in (one, other)]
-        for key in ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "detector"):
+        training = ("optimizer_states", "lr_schedulers") if name == "resume" else ()
+        for key in ("epoch", "global_step", "state_dict", "detector", *training):
             assert_equal(*(state[key] for state in states))
     results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
     for result in results:
@@ -66,8 +67,10 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything a run left but Hydra's own log and the lock: time of the last change and content."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith((".log", ".lock"))]
+    """Everything a run left but Hydra's own log and its claim: time of the last change and content."""
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log" and path.parent.name != ".owner"
+    ]
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
@@ -82,11 +85,11 @@ def done(train_small: TrainSmall, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_the_files_of_a_run(done: Path) -> None:
     assert sorted(contents(done)) == [
-        "checkpoints/best.ckpt", "checkpoints/resume.ckpt", "config.yaml", "data_hash.txt", "metrics.csv",
-        "result.json", "scores/test.parquet", "scores/val.parquet",
+        "attempts.json", "checkpoints/best.ckpt", "checkpoints/resume-before.ckpt", "checkpoints/resume.ckpt",
+        "config.yaml", "data_hash.txt", "metrics.csv", "result.json", "scores/test.parquet", "scores/val.parquet",
     ]  # fmt: skip
-    newest = max(path.stat().st_mtime_ns for path in done.rglob("*") if path.is_file())
-    assert (done / "result.json").stat().st_mtime_ns == newest
+    times = {name: time for name, (time, _) in contents(done).items() if name != "attempts.json"}
+    assert times["result.json"] == max(times.values())
 
 
 def test_its_configuration_is_resolved(done: Path, faces: Path) -> None:
@@ -152,6 +155,7 @@ def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, faces: Pat
     table["epoch"] = range(5)
     table["val/accuracy"] = [0.6, 0.9, 0.6, 0.9, 0.8]
     table.to_csv(tmp_path / "metrics.csv", index=False)
+    shutil.copytree(done / "checkpoints", tmp_path / "checkpoints")
 
     class Data:
         train_generators = ("gan",)
@@ -229,7 +233,7 @@ def test_a_done_run_is_left_as_it_is(
 # --- interrupted runs
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     """A run that ended from outside."""
 
 
@@ -317,32 +321,6 @@ def test_a_wrong_data_folder_is_found_before_the_weights_are_fetched(
     monkeypatch.setattr("saliency_entropy.training.Backbone", lambda **_: pytest.fail("it was built"))
     with pytest.raises(UserError, match=r"data\.root=/no/where does not exist"):
         train_small(tmp_path, "method=cross_entropy", "data.root=/no/where")
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped bit", "of another kind"])
-@pytest.mark.parametrize("name", ["resume.ckpt", "best.ckpt"])
-def test_a_damaged_checkpoint_is_one_sentence(
-    train_small: TrainSmall, done: Path, tmp_path: Path, name: str, damage: str
-) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(done, folder)
-    (folder / "result.json").unlink()
-    path = folder / "checkpoints" / name
-    content = bytearray(path.read_bytes())
-    if damage == "flipped bit":
-        content[len(content) // 2] ^= 1
-    elif damage != "of another kind":
-        content = content[: len(content) // 2 if damage == "truncated" else 0]
-    path.write_bytes(content)
-    if damage == "of another kind":
-        torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
-    remedy = f"delete {path.parent}, and the run begins anew"
-    with pytest.raises(UserError, match=rf"{name} .*{re.escape(remedy)}") as caught:
-        train_small(folder, "method=droid_cyborg")
-    assert "\n" not in str(caught.value)
-    shutil.rmtree(path.parent)
-    train_small(folder, "method=droid_cyborg")
-    assert_same_run(done, folder)
 
 
 # --- the command

@@ -1,0 +1,82 @@
+"""``attempts.json``: how often a run was begun, and how each time ended."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import write_atomically
+
+
+def read_attempts(folder: Path) -> list[dict[str, Any]]:
+    """The attempts at a run, the first one first.
+
+    Each has ``started`` and ``ended`` (ISO 8601; None if it could not say so), ``state`` and ``reason`` (of a failed
+    one the last line of its error, else None). The state is ``finished``, ``failed``, or ``killed``: of an attempt that
+    did not end by itself, and of one that goes on.
+    """
+    try:
+        attempts = json.loads((folder / "attempts.json").read_text())
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        attempts = None
+    if not isinstance(attempts, list) or not all(isinstance(one, dict) and "state" in one for one in attempts):
+        raise UserError(f"{folder / 'attempts.json'} is no list of attempts; delete it, and they are counted from 0")
+    return attempts
+
+
+def check_attempts(folder: Path, most: int) -> None:
+    """Refuse a run that failed ``most`` times. Kills do not count, nor does what is found before the training.
+
+    Raises:
+        UserError: names the last error.
+    """
+    failed = [attempt for attempt in read_attempts(folder) if attempt["state"] == "failed"]
+    if len(failed) >= most:
+        times = "once" if len(failed) == 1 else f"{len(failed)} times"
+        raise UserError(
+            f"{folder} failed {times}, the last time with: {failed[-1].get('reason')}; see train.log there, and give "
+            f"max_attempts={len(failed) + 1} to try again"
+        )
+
+
+@contextmanager
+def attempt(folder: Path) -> Iterator[None]:
+    """Record what is done meanwhile as an attempt at the run."""
+    earlier = read_attempts(folder)
+    # Killed, until it can say otherwise.
+    this = {"started": _now(), "ended": None, "state": "killed", "reason": None}
+    _write(folder, [*earlier, this])
+    try:
+        yield
+    except BaseException as error:
+        state = "failed" if isinstance(error, Exception) else "killed"  # not by Ctrl-C or SIGTERM
+        reason = _last_line(error) if state == "failed" else None
+        with suppress(OSError, UserError):  # a full disk, for instance, which is what the error says
+            _write(folder, [*earlier, this | {"ended": _now(), "state": state, "reason": reason}])
+        raise
+    _write(folder, [*earlier, this | {"ended": _now(), "state": "finished"}])
+
+
+def forget_attempts(folder: Path) -> None:
+    (folder / "attempts.json").unlink(missing_ok=True)
+
+
+def _write(folder: Path, attempts: list[dict[str, Any]]) -> None:
+    write_atomically(folder / "attempts.json", json.dumps(attempts, indent=2) + "\n")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    last = lines[-1].strip() if lines else ""
+    if isinstance(error, UserError):
+        return last
+    return f"{type(error).__name__}: {last}" if last else type(error).__name__
