@@ -10,6 +10,7 @@ import pandas as pd
 
 from saliency_entropy.study import wording
 from saliency_entropy.study.figures import human_entropy, map_kind
+from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.runs import BASELINE, Study
 from saliency_entropy.study.tables import Measures
 
@@ -114,6 +115,20 @@ def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list
     return list(found.values())
 
 
+def too_few_images(measures: Measures) -> str:
+    """Why the test images are too few to compare methods by, as a clause; "" if they are not."""
+    first = measures.runs.iloc[0]
+    images = {"synthetic": int(first["test_synthetic"]), "real": int(first["test_real"])}
+    of = "test images"
+    if measures.measure == "auroc_unseen":
+        rows = measures.generators
+        own = rows[(rows["method"] == first["method"]) & (rows["seed"] == first["seed"]) & (rows["against"] == "")]
+        images["synthetic"] = int(own.loc[own["seen"] == "no", "synthetic"].sum())
+        of = "test images, the synthetic ones of unseen generators"
+    few = [wording.count(count, f"{kind} image") for kind, count in images.items() if 0 < count < MIN_IMAGES]
+    return f"there are only {wording.listed(few)} ({of}; {MIN_IMAGES} of either are the least)" if few else ""
+
+
 def markdown(answered: list[Answer]) -> str:
     """The questions, and the answers as lists; the words of a study's files cannot be markup."""
     paragraphs = []
@@ -143,6 +158,9 @@ def _answer(
             "The question is about generators that are not in training, and the test set holds no image that is known "
             "to be of one; these are differences in AUROC on all test images."
         )
+    elif too_few := too_few_images(measures):
+        verdict = UNKNOWN
+        sentences.append(f"Nothing can be said: {too_few}.")
     elif any(pd.isna(row["p_holm"]) for row in rows):
         verdict = UNKNOWN
     else:

@@ -1,6 +1,7 @@
 """The report of a study: files with its tables and figures, and one page that holds them all."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def report(cfg: DictConfig) -> None:
     shown = report_tables(study, measures, methods, covariance, compared, maps, corrupted)
     pictures = report_figures(study, measures, maps, corrupted, photographs=cfg.gallery_images > 0)
     warnings = all_warnings(study, measures)
-    sentence = headline(methods, measures.measure)
+    against = compared[compared["against"] == BASELINE] if len(compared) else compared
+    lows = dict(zip(against["method"], against["both_low"], strict=True)) if len(against) else {}
+    sentence = headline(methods, measures.measure, lows, questions.too_few_images(measures))
     content = {
         "study": study,
         "headline": sentence,
@@ -89,7 +92,7 @@ def report(cfg: DictConfig) -> None:
     for warning in warnings:
         log.warning("warning: %s", tables.printable(warning))
     for run in study.left_out:
-        log.warning("left out: %s (%s)", tables.printable(run.name), run.reason)
+        log.warning("left out: %s (%s)", tables.printable(run.name), tables.printable(run.reason))
     log.info("report: %s", output / "index.html")
 
 
@@ -120,14 +123,23 @@ def write(
     write_atomically(output / "index.html", page)
 
 
-def headline(methods: pd.DataFrame, measure: str) -> str:
-    """One sentence or two on the method of the highest mean AUROC, and whether it is shown to beat cross-entropy."""
+def headline(methods: pd.DataFrame, measure: str, lows: Mapping[str, float], too_few: str = "") -> str:
+    """One sentence or two on the method of the highest mean AUROC, and whether it is shown to beat cross-entropy.
+
+    Args:
+        methods: :func:`~saliency_entropy.study.tables.method_table`.
+        measure: :attr:`~saliency_entropy.study.tables.Measures.measure`.
+        lows: method -> the lower end of the interval of its difference from cross-entropy, over seeds and images.
+        too_few: :func:`~saliency_entropy.study.questions.too_few_images`.
+    """
     what = "AUROC on unseen generators" if measure == "auroc_unseen" else "AUROC (all generators)"
     known = methods.dropna(subset=[f"{measure}_mean"])
     if known.empty:
         return "The test images are all real or all synthetic, so there is no AUROC."
     best = known.loc[known[f"{measure}_mean"].idxmax()]
     value = f"{best[f'{measure}_mean']:.3f}"
+    if too_few:
+        return f"Nothing can be said about which method is better: {too_few}."
     if len(known) == 1:
         seeds = f"{best['seeds']} seed{'s' if best['seeds'] > 1 else ''}"
         return f"{best['title']} reaches a mean {what} of {value} over {seeds}; there is no other method beside it."
@@ -147,7 +159,17 @@ def headline(methods: pd.DataFrame, measure: str) -> str:
     interval = f"95 % interval {wording.interval(best['difference_low'], best['difference_high'], sign='+')}"
     compared = f"{first}: {above} ({interval}; {wording.p_equals(best['p_holm'])} after Holm’s correction)"
     if best["difference_low"] > 0 and best["p_holm"] < SIGNIFICANCE:
+        if lows.get(best["method"], 1) <= 0:
+            return (
+                f"{compared}. The interval excludes 0 for these test images; over other images, too, that it is better "
+                "is not shown."
+            )
         return f"{compared}. The interval excludes 0."
+    if best["difference_high"] < 0:
+        return (
+            f"{compared}. On the seeds in common it is below cross-entropy: its higher mean comes from the other "
+            "seeds, and that it is better is not shown."
+        )
     if best["difference_low"] > 0:
         return f"{compared}. The interval excludes 0, but not after the correction: that it is better is not shown."
     return f"{compared}. The interval includes 0: that it is better than cross-entropy is not shown."
@@ -164,6 +186,17 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
         )
     if (kind := figures.map_kind(study)) != "human":
         warnings.append(f"Where human maps are needed, these runs had {kind} maps, not human maps.")
+    if study.left_out:
+        # Who leaves out the runs that went wrong makes the others look better than the method is.
+        names = [run.name for run in study.left_out]
+        named = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
+        count = wording.count(len(names), "run")
+        warnings.append(
+            f"{count} of {len(names) + len(study.runs)} {'is' if len(names) == 1 else 'are'} left out, and in no table "
+            f"or figure: {wording.listed(named)}. The reasons stand at the end."
+        )
+    if too_few := questions.too_few_images(measures):
+        warnings.append(f"Methods are not compared: {too_few}.")
     return [*warnings, *study.warnings, *measures.warnings]
 
 

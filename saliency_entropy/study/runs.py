@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,21 @@ from yaml import YAMLError
 
 from saliency_entropy.data.manifest import OPTIONAL, REQUIRED, SCORES, SPLITS
 from saliency_entropy.errors import UserError, in_one_line
-from saliency_entropy.run_folder import finished_result, scientific_config
+from saliency_entropy.run_folder import finished_result, flatten, scientific_config
 
 # The paper's order; whatever else a study holds comes after.
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 BASELINE = "cross_entropy"
 # What a report takes from a result; without one of these it was not written by a run.
-RESULT_KEYS = ("method", "title", "seed", "train_generators", "cam_cells", "test", "git_commit", "versions")
+RESULT_TYPES: dict[str, tuple[type, ...]] = {
+    "method": (str,), "title": (str,), "seed": (int,), "train_generators": (list,), "cam_cells": (int,),
+    "test": (dict,), "git_commit": (str, NoneType), "versions": (dict,),
+}  # fmt: skip
+# What a result of an earlier version may lack.
+OPTIONAL_RESULT_TYPES: dict[str, tuple[type, ...]] = {
+    "human_entropy": (int, float, NoneType), "wall_seconds": (int, float, NoneType), "finished": (str,),
+    "data_hash": (str,), "checkpoint": (str,), "left_out": (dict,), "unread": (dict,),
+}  # fmt: skip
 SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_entropy")
 OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
 VAL_SCORE_COLUMNS = ("label", "logit_real", "logit_synthetic")
@@ -168,7 +177,8 @@ def read_study(folder: Path) -> Study:
     """Read ``<folder>/<method>/seed<seed>/`` of every run.
 
     A run that cannot be averaged with the others is left out, with the reason: it is unfinished, damaged, a copy of
-    another or renamed, diverged, was scored on other test images or trained with other generators than most.
+    another or renamed, diverged, was scored on other test images or trained with other generators than most. So is a
+    folder that was a run's and has another name now, such as ``seed0-copy``.
 
     Raises:
         UserError: no run is left; or as many runs were scored on other test images, or trained with other generators.
@@ -189,6 +199,7 @@ def read_study(folder: Path) -> Study:
             unusable.append(str(error))
             # Without the study's folder, which the page need not know.
             left_out.append(LeftOut(name, str(error).replace(f"{folder}/", "")))
+    left_out += [LeftOut(name, "not the name of a run’s folder, seed<number>") for name in _other_names(folder)]
     if not runs and unusable:
         raise UserError("\n".join(unusable))
     if not runs:
@@ -197,10 +208,14 @@ def read_study(folder: Path) -> Study:
             "goes on where they stopped"
         )
     runs.sort(key=lambda scored: (*_method_order(scored.run.method), scored.run.seed))
+    runs, copies = _without_copies(runs)
     alike, foreign = _alike(runs)
     finite, diverged = _finite(alike)
     return Study(
-        folder, finite, [*left_out, *foreign, *diverged], [*_files_left_out(finite), *_differing_configs(finite)]
+        folder,
+        finite,
+        [*left_out, *copies, *foreign, *diverged],
+        [*_files_left_out(finite), *_differing_configs(finite)],
     )
 
 
@@ -233,6 +248,18 @@ def _seed_folders(study: Path) -> list[Path]:
     ]
 
 
+def _other_names(study: Path) -> list[str]:
+    """``<method>/<name>`` of folders that hold a run, but are not called as one."""
+    return [
+        f"{method.name}/{run.name}"
+        for method in _visible_folders(study)
+        for run in _visible_folders(method)
+        if run.name.startswith("seed")
+        and not re.fullmatch(r"seed\d+", run.name)
+        and ((run / "result.json").exists() or (run / "config.yaml").exists())
+    ]
+
+
 def _visible_folders(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
@@ -254,8 +281,7 @@ def _read_run(folder: Path, result: Any) -> Run:
     with _reading(folder / "result.json", "delete it and train again, which then only scores the run"):
         if not isinstance(result, dict):
             raise ValueError("it is not a table of names and values")
-        _require(RESULT_KEYS, result, "key")
-        _require(("auroc",), result["test"], "key test.")
+        _check_types(result)
     if f"{result['method']}/seed{result['seed']}" != f"{folder.parent.name}/{folder.name}":
         raise UserError(
             f"{folder} holds the result of {result['method']}, seed {result['seed']}, so it is a copy or was renamed; "
@@ -267,7 +293,15 @@ def _read_run(folder: Path, result: Any) -> Run:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if not isinstance(config, dict):
             raise ValueError("it is not a configuration")
-    return Run(folder, result, config)
+    run = Run(folder, result, config)
+    method = config.get("method")
+    theirs = method.get("name", run.method) if isinstance(method, dict) else run.method
+    if (theirs, config.get("seed", run.seed)) != (run.method, run.seed):
+        raise UserError(
+            f"{folder} has the configuration of {theirs}, seed {config.get('seed')}, but the result of {run.method}, "
+            f"seed {run.seed}; move it out of the study"
+        )
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,6 +311,7 @@ class _Scored:
     run: Run
     images: int
     fingerprint: str
+    logits: str
     not_finite: int
 
     @property
@@ -288,7 +323,24 @@ class _Scored:
 def _scored(run: Run) -> _Scored:
     scores = run.test_scores(("path", *SCORE_COLUMNS))
     finite = np.isfinite(scores[["logit_real", "logit_synthetic", "cam_entropy"]]).all(axis=1)
-    return _Scored(run, len(scores), _fingerprint(scores), int((~finite).sum()))
+    # Read here, so that a run with a damaged table is left out of everything.
+    _, _ = run.epochs, run.val_scores()
+    logits = hashlib.sha256(scores[["logit_real", "logit_synthetic"]].to_numpy().tobytes()).hexdigest()
+    return _Scored(run, len(scores), _fingerprint(scores), logits, int((~finite).sum()))
+
+
+def _without_copies(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
+    """Runs of one method are left out whose logits are another's to the last bit: two seeds never agree so."""
+    first: dict[tuple[str, str], _Scored] = {}
+    kept, copies = [], []
+    for scored in runs:
+        original = first.setdefault((scored.run.method, scored.logits), scored)
+        if original is scored:
+            kept.append(scored)
+        else:
+            why = f"its test scores are those of {original.run.name} to the last digit, so it is a copy"
+            copies.append(LeftOut(scored.run.name, why))
+    return kept, copies
 
 
 def _alike(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
@@ -411,6 +463,26 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
     # The errors of pandas and pyarrow are ValueErrors or OSErrors.
     except (ValueError, OSError, YAMLError, TypeError) as error:
         raise UserError(f"{path} is damaged ({in_one_line(error, None)}); {remedy}") from None
+
+
+def _check_types(result: dict[str, Any]) -> None:
+    """Raises ValueError if a report cannot take from a result what it needs."""
+    _require(RESULT_TYPES, result, "key")
+    for name, types in (RESULT_TYPES | OPTIONAL_RESULT_TYPES).items():
+        value = result.get(name)
+        # JSON's true is an int to Python.
+        if name in result and (not isinstance(value, types) or isinstance(value, bool)):
+            raise ValueError(f"its {name} is {value!r}")
+    if not all(isinstance(name, str) for name in result["train_generators"]):
+        raise ValueError(f"its train_generators are {result['train_generators']!r}")
+    _require(("auroc",), result["test"], "key test.")
+    auroc = result["test"]["auroc"]
+    if auroc is not None and type(auroc) not in (int, float):
+        raise ValueError(f"its test.auroc is {auroc!r}")
+    for name in ("left_out", "unread"):
+        counts = flatten(result.get(name, {}))
+        if any(type(count) is not int for count in counts.values()):
+            raise ValueError(f"its {name} is {result[name]!r}")
 
 
 def _require(names: Sequence[str], present: Any, kind: str) -> None:

@@ -107,7 +107,47 @@ BASELINE = ("cross_entropy", "Cross-entropy", 3, 0.5, NAN, NAN, NAN, NAN)
     ],
 )
 def test_the_headline_claims_what_is_shown(table, sentence):
-    assert headline(table, "auroc_unseen") == sentence
+    assert headline(table, "auroc_unseen", {}) == sentence
+
+
+def test_the_headline_holds_for_other_images_only_where_that_is_shown():
+    table = methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, 0.1, 0.3, 0.01))
+    assert headline(table, "auroc_unseen", {"droid": 0.01}).endswith("The interval excludes 0.")
+    assert headline(table, "auroc_unseen", {"droid": -0.01}).endswith(
+        "The interval excludes 0 for these test images; over other images, too, that it is better is not shown."
+    )
+
+
+def test_the_highest_mean_may_be_below_cross_entropy_on_the_seeds_in_common():
+    table = methods(BASELINE, ("droid", "DROID", 12, 0.7, -0.098, -0.105, -0.09, 0.001))
+    assert headline(table, "auroc_unseen", {}).endswith(
+        "On the seeds in common it is below cross-entropy: its higher mean comes from the other seeds, and that it is "
+        "better is not shown."
+    )
+
+
+def test_too_few_images_to_compare_methods_by(tmp_path):
+    """Of unseen generators there are 2 x 10, and fewer than 30 are no ground to stand on."""
+    study = write_study(tmp_path / "demo", {"cross_entropy": 3, "hseb": 3}, images=scored_images(per_generator=10))
+    page = (write_report(study) / "index.html").read_text()
+    why = "there are only 20 synthetic images (test images, the synthetic ones of unseen generators; 30 of either are"
+    assert f'<p class="headline">Nothing can be said about which method is better: {why}' in page
+    assert f"Methods are not compared: {why}" in page
+    assert page.count(f"Nothing can be said: {why}") == 1  # of RQ1; for the others methods are missing
+    assert "It cannot be said whether HSEB is better than Cross-entropy." in page
+
+
+def test_left_out_runs_are_said_at_the_top(tmp_path, caplog):
+    study = write_study(tmp_path / "demo", {"cross_entropy": 2, "droid": 2})
+    (study / "hseb" / "seed0").mkdir(parents=True)
+    page = (write_report(study) / "index.html").read_text()
+    assert "1 run of 5 is left out, and in no table or figure: hseb/seed0." in page.split("<nav")[0]
+    assert '<a href="#left-out">' in page
+    result = json.loads((study / "droid" / "seed1" / "result.json").read_text())
+    (study / "droid" / "seed1" / "result.json").write_text(json.dumps(result | {"method": "\x1b[2J"}))
+    write_report(study)
+    assert "2 runs of 5 are left out, and in no table or figure: droid/seed1 and hseb/seed0." in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_seeds_in_words():
@@ -326,7 +366,10 @@ def test_how_it_was_made(page):
 
 
 def test_drawn_faces_template_maps_and_differing_runs_are_said_at_the_top(tmp_path, page, caplog):
-    assert 'class="warnings"' not in page
+    at_the_top = page.split('<ul class="warnings">')[1].split("</ul>")[0]
+    assert re.findall("<li>(.*?)</li>", at_the_top) == [
+        "1 run of 6 is left out, and in no table or figure: hseb/seed0. The reasons stand at the end."
+    ]
     assert "emplate maps" not in page
     data = {"data": {"name": "builtin", "template_maps": True}}
     write_study(tmp_path, {"cross_entropy": 2}, config=data)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -76,6 +77,7 @@ def test_other_folders_do_not_confuse_it(tmp_path):
     (tmp_path / ".sweep" / "seed0").mkdir(parents=True)
     (tmp_path / "report" / "figures").mkdir(parents=True)
     (tmp_path / "droid" / "seed0-copy").mkdir()
+    (tmp_path / "droid" / "notes").mkdir()
     (tmp_path / "seed3").touch()
     assert [run.name for run in read_study(tmp_path).runs] == ["droid/seed0"]
     assert [run.name for run in read_study(tmp_path / "further").runs] == ["cyborg/seed0"]
@@ -188,6 +190,8 @@ def test_a_copied_run_is_refused(tmp_path):
     [
         ("result.json", '{"seed": 0', r"result\.json is not JSON .*; delete it"),
         ("result.json", "[1]", r"result\.json is damaged \(it is not a table of names and values\); delete it"),
+        ("metrics.csv", "", r"metrics\.csv is damaged .*; delete .*seed0 and train the run again"),
+        ("scores/val.parquet", "PAR1", r"val\.parquet is damaged .*; delete .*result\.json and train again"),
         ("result.json", "{}", r"result\.json is damaged \(it has no key method and title .*\); delete it"),
         ("config.yaml", "a: [", r"config\.yaml is damaged .*; delete .*seed0 and train the run again"),
         ("config.yaml", "- 1", r"config\.yaml is damaged \(it is not a configuration\); delete"),
@@ -219,6 +223,58 @@ def test_a_damaged_table_of_epochs_is_named_too(tmp_path, content, message):
     (write_run(tmp_path, "droid", 0) / "metrics.csv").write_text(content)
     with pytest.raises(UserError, match=rf"metrics\.csv is damaged \({message}.*\); delete .* and train the run again"):
         _ = read_study(tmp_path).runs[0].epochs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": "0"}, "its seed is '0'"),
+        ({"seed": True}, "its seed is True"),
+        ({"cam_cells": "49"}, "its cam_cells is '49'"),
+        ({"test": {"auroc": "0.9"}}, r"its test\.auroc is '0\.9'"),
+        ({"versions": []}, r"its versions is \[\]"),
+        ({"train_generators": None}, "its train_generators is None"),
+        ({"train_generators": [1]}, r"its train_generators are \[1\]"),
+        ({"git_commit": 5}, "its git_commit is 5"),
+        ({"left_out": None}, "its left_out is None"),
+        ({"left_out": {"train": {"images": "2"}}}, "its left_out is "),
+        ({"unread": {".webp": []}}, "its unread is "),
+        ({"wall_seconds": "long"}, "its wall_seconds is 'long'"),
+    ],
+)
+def test_values_of_another_kind_in_a_result(tmp_path, changes, message):
+    write_study(tmp_path, {"droid": 2})
+    change_result(tmp_path / "droid" / "seed0", **changes)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed1"]
+    assert re.search(rf"droid/seed0/result\.json is damaged \({message}.*\); delete it", study.left_out[0].reason)
+
+
+def test_a_copy_under_another_seed_is_left_out(tmp_path):
+    write_study(tmp_path, {"droid": 2, "hseb": 1})
+    shutil.copytree(tmp_path / "droid" / "seed0", tmp_path / "droid" / "seed7")
+    change_result(tmp_path / "droid" / "seed7", seed=7)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["hseb/seed0", "droid/seed0", "droid/seed1"]
+    assert study.left_out[0].reason == (
+        "droid/seed7 has the configuration of droid, seed 0, but the result of droid, seed 7; move it out of the study"
+    )
+    config = tmp_path / "droid" / "seed7" / "config.yaml"
+    config.write_text(config.read_text().replace("seed: 0", "seed: 7"))
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["hseb/seed0", "droid/seed0", "droid/seed1"]
+    assert study.left_out[0].reason == ("its test scores are those of droid/seed0 to the last digit, so it is a copy")
+
+
+@pytest.mark.parametrize("name", ["seed0_copy", "seed0 (copy)", "seed-1"])
+def test_a_copy_under_another_name_is_left_out(tmp_path, name):
+    write_study(tmp_path, {"droid": 1})
+    shutil.copytree(tmp_path / "droid" / "seed0", tmp_path / "droid" / name)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed0"]
+    assert [(run.name, run.reason) for run in study.left_out] == [
+        (f"droid/{name}", "not the name of a run’s folder, seed<number>")
+    ]
 
 
 def test_scores_without_a_column_are_refused(tmp_path):
