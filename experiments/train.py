@@ -3,7 +3,8 @@
     python experiments/train.py
     python experiments/train.py method=droid_cyborg seed=3 data=faces data.root=DIR
     python experiments/train.py experiment=paper data=und_cyborg data.root=DIR data.source.maps=FOLDER
-    python experiments/train.py experiment=demo seed=0,1 hydra/launcher=joblib hydra.launcher.n_jobs=2 threads=1
+    python experiments/train.py experiment=demo seed=0,1 hydra/launcher=local hydra.launcher.n_jobs=2
+    python experiments/train.py experiment=faces data.root=DIR hydra/launcher=slurm hydra.launcher.partition=gpu
     python experiments/train.py debug=overfit
 
 A run leaves runs/<study>/<method>/seed<seed>/. The same command again skips what is done, goes on with what was

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import multiprocessing
 import sys
 import time
 from pathlib import Path
@@ -160,5 +161,5 @@ class EpochLines(EpochCallback):
 
 
 def progress_bars() -> list[Callback]:
-    """Rich bars on a terminal, nothing elsewhere (:class:`EpochLines` speaks there)."""
-    return [RichProgressBar()] if sys.stdout.isatty() else []
+    """Rich bars on a terminal, nothing elsewhere (:class:`EpochLines` speaks there), nor where runs share one."""
+    return [RichProgressBar()] if sys.stdout.isatty() and multiprocessing.parent_process() is None else []

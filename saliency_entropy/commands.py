@@ -1,6 +1,7 @@
 """What every command shares: a user's mistake is one sentence, not a traceback."""
 
 import functools
+import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,9 @@ def command(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
             # that got SIGINT with the code of a failure.
             for received, name in ((signal.SIGTERM, "SIGTERMException"), (signal.SIGINT, "KeyboardInterrupt")):
                 if name in (type(end).__name__, type(end.__context__).__name__):
+                    # A run that a launcher has forked is ended with the others, of which the launcher says so once.
+                    if multiprocessing.parent_process() is not None:
+                        sys.exit(128 + received)
                     print(f"ended by {received.name}: give the same command again to go on", file=sys.stderr)
                     sys.exit(128 + received)
             raise

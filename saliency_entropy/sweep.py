@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -58,10 +59,13 @@ class SweepProgress(Callback):
 
     def __init__(self) -> None:
         self.total: int | None = None
+        self.started: float | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.total = count_runs(config)
-        self.workers = config.hydra.launcher.get("n_jobs") or 1
+        launcher = config.hydra.launcher
+        workers = launcher.get("n_jobs") or launcher.get("array_parallelism")
+        self.workers = workers if isinstance(workers, int) else 1
         if self.workers < 0:
             self.workers = os.cpu_count() or 1
         self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
@@ -86,20 +90,29 @@ class SweepProgress(Callback):
         if self.total is None:
             return
         number = config.hydra.job.num + 1
+        # A launcher that says of a run that its process died did not begin it.
+        started = time.time() if self.started is None else self.started
         result = Path(config.hydra.runtime.output_dir) / "result.json"
         if job_return.status == JobStatus.FAILED:
             state = "failed"
-            log.error("run %d of %d failed, the others go on: %s", number, self.total, job_return._return_value)
-        elif result.exists() and result.stat().st_mtime < self.started:
+            error = job_return._return_value
+            # Where a run has a process or a machine of its own, nobody else gets to see where in the program it was.
+            where = None if isinstance(error, CompactHydraException) else error
+            log.error("run %d of %d failed, the others go on: %s", number, self.total, error, exc_info=where)
+        elif result.exists() and result.stat().st_mtime < started:
             state = "skipped"
         else:
             state = "trained"
         entry = {
             "state": state,
-            "seconds": time.time() - self.started,
+            "seconds": time.time() - started,
             "folder": config.hydra.runtime.output_dir,
         }
         write_atomically(self.folder / f"{number}.json", json.dumps(entry))
+        self.say_if_ended()
+
+    def say_if_ended(self) -> None:
+        """Log what became of the sweep, once all its runs have ended."""
         ended = self._ended()
         if len(ended) == self.total:
             counts = {state: sum(run["state"] == state for run in ended) for state in ("trained", "skipped")}

@@ -1,0 +1,34 @@
+"""What runs in a Slurm job. Not among the plugins, since it imports submitit."""
+
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+from typing import Any
+
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
+
+# submitit asks Slurm for this one, before the time limit and, where the cluster does so, before preemption.
+LEAVE = signal.SIGUSR2
+
+
+class SlurmJob(SubmititLauncher):
+    """One run of a sweep, which queues its job again when it is told to leave.
+
+    submitit does so inside its signal handler, and where Slurm has queued the job again already, as it does on
+    preemption, the refusal becomes an error of the run.
+    """
+
+    def __call__(self, *arguments: Any) -> Any:
+        signal.signal(LEAVE, _leave)
+        try:
+            return super().__call__(*arguments)
+        except SystemExit as end:
+            if end.code == 128 + LEAVE and os.environ.get("SLURM_PROCID", "0") == "0":
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False, timeout=60)
+            raise
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)

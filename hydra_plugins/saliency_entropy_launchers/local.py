@@ -1,0 +1,173 @@
+"""``hydra/launcher=local``: the runs of a sweep on this machine, each in a process of its own.
+
+The processes are forked from one that has imported PyTorch, so that a run does not wait for that. A run that dies (for
+want of memory, say) fails alone, where Hydra's own launcher and joblib's end the whole sweep.
+"""
+
+import ctypes
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from types import FrameType
+
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from saliency_entropy.errors import in_one_line
+from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
+
+log = logging.getLogger(__name__)
+
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+GRACE = 30.0  # seconds for the runs to end when the sweep is ended; a second Ctrl-C cuts it short
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class LocalLauncher(Launcher):
+    """See ``conf/hydra/launcher/local.yaml``.
+
+    Args:
+        n_jobs: runs at once.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.task = task_function
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if sys.platform != "linux":
+            raise CompactHydraException("hydra/launcher=local needs Linux: give hydra/launcher=joblib")
+        if not isinstance(self.n_jobs, int) or self.n_jobs < 1:
+            raise CompactHydraException(f"hydra.launcher.n_jobs is {self.n_jobs!r}; give a whole number from 1 on")
+        # Here, so that every run's process has it from the beginning.
+        importlib.import_module("saliency_entropy.training")
+        from saliency_entropy.data.manifest import thread_count
+
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        cores = thread_count()
+        share = max(1, cores // min(self.n_jobs, len(job_overrides)))
+        jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, share)
+        at_once = min(self.n_jobs, len(jobs), max(1, cores // max(job.config.threads for job in jobs)))
+        if at_once < min(self.n_jobs, len(jobs)):
+            log.info("%d at once, not %d: there are %d cores", at_once, self.n_jobs, cores)
+        for number, job in enumerate(jobs, start=initial_job_idx):
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(job.overrides)))
+        with _ended_with_a_sentence():
+            return self._run(jobs, at_once)
+
+    def _run(self, jobs: list[SweepJob], at_once: int) -> list[JobReturn]:
+        waiting = list(enumerate(jobs))[::-1]
+        running: dict[int, tuple[int, ForkProcess, Connection]] = {}
+        ended: dict[int, JobReturn] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    at, job = waiting.pop()
+                    process, connection = self._start(job)
+                    running[process.sentinel] = at, process, connection
+                for sentinel in wait(list(running)):
+                    at, process, connection = running.pop(sentinel)
+                    process.join()
+                    ended[at] = self._ended(jobs[at], process, connection)
+        finally:
+            _end([process for _, process, _ in running.values()])
+        return [ended[at] for at in range(len(jobs))]
+
+    def _start(self, job: SweepJob) -> tuple[ForkProcess, Connection]:
+        context = multiprocessing.get_context("fork")
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=self._child, args=(job, there, os.getpid()))
+        # What this process does on a signal is not for the child to do, which has its own handlers in a moment.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        there.close()
+        return process, here
+
+    def _child(self, job: SweepJob, connection: Connection, parent: int) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody trains on when the sweep is killed
+        if os.getppid() != parent:
+            os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the sweep's own ends the others
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        done = run_job(
+            hydra_context=self.context,
+            task_function=self.task,
+            config=job.config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        value = done._return_value
+        if done.status == JobStatus.FAILED:
+            kind = "" if isinstance(value, CompactHydraException) else f"{type(value).__name__}: "
+            value = kind + in_one_line(value, None)
+        connection.send((done.status, value))
+
+    def _ended(self, job: SweepJob, process: ForkProcess, connection: Connection) -> JobReturn:
+        with connection, suppress(EOFError):  # it died before it said how the run ended
+            status, value = connection.recv()
+            if status == JobStatus.FAILED:
+                return job.failed(value)
+            return JobReturn(overrides=job.overrides, status=status, _return_value=value)
+        if process.exitcode < 0:
+            how = f"its process was killed by {signal.Signals(-process.exitcode).name}, perhaps for want of memory"
+        else:
+            how = f"its process ended with code {process.exitcode} in the middle of the run"
+        died = job.failed(f"{how}; give the same command again to go on")
+        self.context.callbacks.on_job_end(config=job.config, job_return=died)
+        return died
+
+
+@contextmanager
+def _ended_with_a_sentence() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is in here, and then this process, with a sentence instead of a traceback."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    # A shell has what it starts in the background ignore Ctrl-C.
+    handled = [number for number in _HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        (number,) = interruption.args
+        print(f"ended by {signal.Signals(number).name}: give the same command again to go on", file=sys.stderr)
+        sys.exit(128 + number)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(processes: list[ForkProcess]) -> None:
+    try:
+        for process in processes:
+            process.terminate()
+        until = time.monotonic() + GRACE
+        for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+    finally:  # whatever comes in between
+        for process in processes:
+            process.kill()
+            process.join()

@@ -1,0 +1,232 @@
+"""``hydra/launcher=slurm``: the runs of a sweep as one Slurm job array.
+
+Submission is submitit's, called through hydra-submitit-launcher. Its own way to wait for results ends with the first
+run that died, and needs Slurm's accounting to notice one; here all are waited for, with squeue.
+"""
+
+import importlib.util
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from saliency_entropy.commands import no_environment_variables
+from saliency_entropy.errors import in_one_line
+from saliency_entropy.run_folder import study_folder
+from saliency_entropy.sweep import SweepProgress
+from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
+
+if TYPE_CHECKING:
+    from submitit import Job
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 1.0  # seconds between two looks for results
+ASK_EVERY = 15.0  # seconds between two questions to Slurm
+LATE = 30.0  # seconds until the result of a job that has ended is seen from here, on a shared disk
+
+# squeue's words for a job that is over. One that was preempted, or whose node failed, is soon pending again.
+OVER = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
+}  # fmt: skip
+# Of the launcher's settings these are submitit's for any kind of cluster.
+OF_ANY_CLUSTER = ("cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "tasks_per_node", "timeout_min")
+
+
+class SlurmLauncher(Launcher):
+    """See ``conf/hydra/launcher/slurm.yaml``.
+
+    Args:
+        setup: shell lines before each run.
+        additional_parameters: options of sbatch that submitit does not know.
+        parameters: options that it knows.
+    """
+
+    def __init__(self, setup: Sequence[str], additional_parameters: DictConfig, **parameters: Any) -> None:
+        self.lines = list(setup)
+        self.additional = {"requeue": True, **additional_parameters}
+        self.parameters = {name: value for name, value in parameters.items() if value is not None}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.task = task_function
+        self.config = config
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what cannot be submitted, and what would not stay where it belongs in a job script."""
+        # Not an import: it is Hydra that imports its plugins, and what is missing is missing quietly.
+        if importlib.util.find_spec("submitit") is None or not _has_submitit_launcher():
+            raise CompactHydraException(
+                "hydra/launcher=slurm needs hydra-submitit-launcher: pip install 'saliency-entropy[cluster]'"
+            )
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise CompactHydraException(
+                "hydra/launcher=slurm needs Slurm's sbatch and srun, which are not here: give the command where jobs "
+                "are submitted to the cluster"
+            )
+        if self.config.hydra.job.env_copy:
+            raise CompactHydraException(
+                "hydra.job.env_copy would write environment variables into the study's files; Slurm passes them on to "
+                "its jobs without it: leave it out"
+            )
+        try:
+            with no_environment_variables():
+                OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
+        except OmegaConfBaseException as error:
+            raise CompactHydraException(
+                f"hydra.launcher cannot go into a job script ({in_one_line(error, 80)}): Slurm passes the environment "
+                "on to its jobs by itself; any other value give as it is"
+            ) from error
+        for name, value in (self.parameters | self.additional).items():
+            if not re.fullmatch(r"[a-z][a-z_-]*", name) or not str(value).isprintable():
+                raise CompactHydraException(
+                    f"hydra.launcher: {name!r} = {value!r} cannot be an option in a job script: give it in one line"
+                )
+        if not self.folder.isprintable() or "%" in self.folder:
+            raise CompactHydraException(
+                f"{self.folder!r} cannot be the folder of a sweep on Slurm, which would read the % or line break in "
+                "it: give another runs_dir="
+            )
+
+    @property
+    def folder(self) -> str:
+        """Of the sweep."""
+        return str(Path(study_folder(self.config.runs_dir, self.config.study)).absolute())
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        cores = self.parameters.get("cpus_per_task", 1)
+        jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, cores)
+        # One that is done says so here; in the queue it would wait for a node, and import PyTorch, to say it.
+        returns = {at: self._here(job) for at, job in enumerate(jobs) if (job.folder / "result.json").exists()}
+        missing = {at: job for at, job in enumerate(jobs) if at not in returns}
+        if missing:
+            returns |= self._in_slurm(missing)
+        return [returns[at] for at in range(len(jobs))]
+
+    def _here(self, job: SweepJob) -> JobReturn:
+        done = run_job(
+            hydra_context=self.context,
+            task_function=self.task,
+            config=job.config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        return done
+
+    def _in_slurm(self, jobs: dict[int, SweepJob]) -> dict[int, JobReturn]:
+        submitted = dict(zip(jobs, self._submit(list(jobs.values())), strict=True))
+        array = next(iter(submitted.values())).job_id.partition("_")[0]
+        log.info("Slurm job %s: %d runs; what they print is in %s/.submitit", array, len(jobs), self.folder)
+        try:
+            returns = self._wait(jobs, submitted, array)
+        except KeyboardInterrupt:
+            print(
+                f"the jobs go on (squeue --jobs={array} shows them, scancel {array} ends them): when they have ended, "
+                "give the same command again for what is missing",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+        return returns
+
+    def _submit(self, jobs: list[SweepJob]) -> "list[Job[JobReturn]]":
+        import submitit
+        from submitit.core.utils import FailedJobError
+
+        from hydra_plugins.saliency_entropy_launchers._slurm_job import SlurmJob
+
+        run = SlurmJob()
+        run.setup(hydra_context=self.context, task_function=self.task, config=self.config)
+        # What is kept for a job is its sweep's configuration, as text that has not been resolved.
+        arguments = [
+            (job.overrides, "hydra.sweep.dir", job.config.hydra.job.num, "", Singleton.get_state()) for job in jobs
+        ]
+        for job in jobs:
+            log.info("\t#%d : %s", job.config.hydra.job.num, " ".join(filter_overrides(job.overrides)))
+        try:
+            executor = submitit.AutoExecutor(f"{self.folder}/.submitit/%j", cluster="slurm")
+            executor.update_parameters(
+                name=self.config.study.replace("/", "."),
+                stderr_to_stdout=True,
+                slurm_setup=self.lines,
+                slurm_additional_parameters=self.additional,
+                # Since Slurm 22.05, srun does not take this from the job.
+                slurm_srun_args=[f"--cpus-per-task={self.parameters.get('cpus_per_task', 1)}"],
+                **{
+                    name if name in OF_ANY_CLUSTER else f"slurm_{name}": value
+                    for name, value in self.parameters.items()
+                },
+            )
+            return executor.map_array(run, *zip(*arguments, strict=True))
+        except (FailedJobError, NameError, TypeError, ValueError) as error:
+            raise CompactHydraException(f"the sweep cannot be submitted: {in_one_line(error, None)}") from error
+
+    def _wait(
+        self, jobs: dict[int, SweepJob], submitted: "dict[int, Job[JobReturn]]", array: str
+    ) -> dict[int, JobReturn]:
+        returns: dict[int, JobReturn] = {}
+        died: dict[int, JobReturn] = {}
+        over: dict[int, float] = {}  # when a job without a result was first seen to be so
+        asked = time.monotonic()
+        while len(returns) + len(died) < len(jobs):
+            time.sleep(LOOK_EVERY)
+            waiting = {at: job for at, job in submitted.items() if at not in returns and at not in died}
+            for at, job in waiting.items():
+                first = job.task(0)  # of the processes that train one detector, it writes and speaks for all
+                if first.paths.result_pickle.exists():
+                    if first.exception() is None:
+                        returns[at] = first.result()
+                    else:
+                        died[at] = jobs[at].failed(f"its Slurm job {job.job_id} failed; see {first.paths.stdout}")
+                    log.info("%d of %d ended: %s", len(returns) + len(died), len(jobs), jobs[at].name)
+            if time.monotonic() < asked + ASK_EVERY or (states := _states(array)) is None:
+                continue
+            asked = time.monotonic()
+            for at, job in waiting.items():
+                state = states.get(job.job_id, "gone")
+                if at in returns or at in died or (state != "gone" and state not in OVER):
+                    over.pop(at, None)
+                elif asked - over.setdefault(at, asked) >= LATE:
+                    died[at] = jobs[at].failed(
+                        f"its Slurm job {job.job_id} ended without a result ({state}; its output is in "
+                        f"{job.paths.stdout}); give the same command again to go on"
+                    )
+        for at, job_return in died.items():
+            self.context.callbacks.on_job_end(config=jobs[at].config, job_return=job_return)
+        if not died:  # then the last of the runs has said it, but into its own log
+            for callback in self.context.callbacks.callbacks:
+                if isinstance(callback, SweepProgress):
+                    callback.say_if_ended()
+        return returns | died
+
+
+def _has_submitit_launcher() -> bool:
+    return importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
+
+
+def _states(array: str) -> dict[str, str] | None:
+    """The state of each job of an array that Slurm still knows, by its id; None if Slurm does not answer now."""
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%i %T"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    if told.returncode:
+        return {} if "Invalid job id" in told.stderr else None
+    return dict(line.split() for line in told.stdout.splitlines())

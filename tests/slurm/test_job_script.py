@@ -1,0 +1,147 @@
+"""What ``hydra/launcher=slurm`` hands to Slurm, with an sbatch that only keeps it; and what it refuses."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hydra_plugins.saliency_entropy_launchers import slurm
+
+SECRET = "s3cr3t-0123456789abcdef"
+
+
+@pytest.fixture
+def sweep(command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """A sweep of two runs whose jobs are taken by Slurm, and are gone then."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, script in (
+        ("sbatch", f'cp "$1" {tmp_path}/script; echo Submitted batch job 7'),
+        ("srun", "exit 1"),
+        ("squeue", "exit 0"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    for name in ("LOOK_EVERY", "ASK_EVERY", "LATE"):
+        monkeypatch.setattr(slurm, name, 0.01)
+
+    def run(*arguments: str) -> object:
+        return command("-m", "seed=0,1", "method=droid", "hydra/launcher=slurm", *arguments)
+
+    return run
+
+
+def test_the_options(sweep: Callable, tmp_path: Path) -> None:
+    ended = sweep(
+        "study=weights/0.3", "hydra.launcher.partition=gpu", "hydra.launcher.gpus_per_node=1",
+        "hydra.launcher.cpus_per_task=3", "hydra.launcher.setup=[module load cuda]",
+        "+hydra.launcher.additional_parameters.reservation=mine",
+    )  # fmt: skip
+    assert ended.code == 1
+    assert "sweep ended: 2 runs, 0 trained, 0 done before, 2 failed (droid/seed0, droid/seed1)\n" in ended.out
+    assert "droid/seed0: its Slurm job 7_0 ended without a result (gone; its output is in" in ended.err
+    lines = (tmp_path / "script").read_text().splitlines()
+    options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines if line.startswith("#SBATCH"))
+    expected = {
+        "array": "0-1%2", "job-name": "weights.0.3", "partition": "gpu", "gpus-per-node": "1", "cpus-per-task": "3",
+        "mem": "16GB", "time": "240", "signal": "USR2@120", "requeue": "", "open-mode": "append", "reservation": "mine",
+    }  # fmt: skip
+    assert {name: options[name] for name in expected} == expected
+    assert options["output"].startswith(f"{tmp_path}/runs/weights/0.3/.submitit/")
+    assert "account" not in options
+    assert "module load cuda" in lines
+    assert any(line.startswith("srun ") and "--cpus-per-task=3" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["a\nid", "a;id", "$(id)", "`id`", "/etc", "../a", "a b", "-a", "%j"])
+def test_a_name_that_is_none_never_reaches_the_script(sweep: Callable, tmp_path: Path, name: str) -> None:
+    ended = sweep(f"study='{name}'")
+    assert ended.code == 1
+    assert "cannot name a folder" in ended.err
+    assert not (tmp_path / "script").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "hydra.launcher.partition='a\nid'",
+        "hydra.launcher.account='a\tb'",
+        "+hydra.launcher.additional_parameters.Mail=1",
+    ],
+)
+def test_an_option_stays_an_option(sweep: Callable, tmp_path: Path, setting: str) -> None:
+    ended = sweep(setting)
+    assert ended.code == 1
+    assert "cannot be an option in a job script" in ended.err
+    assert not (tmp_path / "script").exists()
+
+
+def test_a_shells_characters_in_an_option_are_quoted(sweep: Callable, tmp_path: Path) -> None:
+    sweep("hydra.launcher.constraint='$(id);a'")
+    assert "#SBATCH --constraint='$(id);a'" in (tmp_path / "script").read_text().splitlines()
+
+
+@pytest.mark.parametrize("folder", ["a%j", "a\nid"])
+def test_a_folder_that_slurm_would_read_otherwise_is_refused(sweep: Callable, tmp_path: Path, folder: str) -> None:
+    ended = sweep(f"runs_dir='{tmp_path}/{folder}'")
+    assert ended.code == 1
+    assert "cannot be the folder of a sweep on Slurm" in ended.err
+    assert not (tmp_path / "script").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "hydra.launcher.setup=['export WANDB_API_KEY=${oc.env:HIDDEN}']",
+        "hydra.launcher.partition='${oc.env:HIDDEN}'",
+        "hydra.job.env_copy=[HIDDEN]",
+    ],
+)
+def test_no_secret_of_the_environment_is_written(
+    sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setenv("HIDDEN", SECRET)
+    ended = sweep(setting)
+    assert ended.code == 1
+    assert "Slurm passes" in ended.err
+    assert SECRET not in ended.out + ended.err
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+    assert not (tmp_path / "script").exists()
+
+
+def test_without_slurm(sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ended = sweep()
+    assert ended.code == 1
+    assert "needs Slurm's sbatch and srun, which are not here" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_without_the_extra(sweep: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if "submitit" in name else found(name, *rest)
+    )
+    ended = sweep()
+    assert ended.code == 1
+    assert "pip install 'saliency-entropy[cluster]'" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_slurms_refusal_is_one_sentence(sweep: Callable, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\necho 'invalid partition specified: none' >&2\nexit 1\n")
+    ended = sweep("hydra.launcher.partition=none")
+    assert ended.code == 1
+    assert "the sweep cannot be submitted: " in ended.err
+    assert "invalid partition specified: none" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_an_option_that_is_none_is_refused(sweep: Callable, tmp_path: Path) -> None:
+    ended = sweep("+hydra.launcher.nonsense=1")
+    assert ended.code == 1
+    assert "the sweep cannot be submitted: " in ended.err
+    assert "nonsense" in ended.err

@@ -1,0 +1,202 @@
+"""Studies on a real Slurm: whatever ends a job, the runs in the end are those that nothing interrupted."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Cluster, until
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("cross_entropy", "droid", "hseb")
+RUNS = [(method, seed) for method in METHODS for seed in (0, 1, 2)]  # in the order of the sweep
+HELD = ["+loss.terms.held._target_=held_term.Held", "+loss.terms.held.weight=0"]
+SLURM = [
+    "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
+    "hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=30",
+]  # fmt: skip
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+def state(folder: Path) -> dict[str, object]:
+    """What a run found, bit for bit."""
+    scores = {split: pd.read_parquet(folder / "scores" / f"{split}.parquet") for split in ("val", "test")}
+    weights = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    return {
+        "metrics": (folder / "metrics.csv").read_text(),
+        "scores": {split: table.to_csv() for split, table in scores.items()},
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in weights.items()},
+    }  # fmt: skip
+
+
+def run_folder(study: Path, method: str, seed: int) -> Path:
+    return study / method / f"seed{seed}"
+
+
+@dataclass(frozen=True)
+class Story:
+    """What became of the studies that were interrupted.
+
+    Attributes:
+        restarts: how often each run's job was queued again.
+        untouched: of the files of the runs that were done before the relaunch, the time of the last change, before and
+            after it.
+        relaunch: how the relaunch ended.
+        died: how the sweep ended of which a job died.
+    """
+
+    runs: Path
+    restarts: dict[tuple[str, int], int]
+    untouched: tuple[dict[Path, int], dict[Path, int]]
+    relaunch: subprocess.CompletedProcess[str]
+    died: tuple[int, str, str]
+
+
+@pytest.fixture(scope="module")
+def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """All in one go, since every job imports PyTorch."""
+    folder = tmp_path_factory.mktemp("studies")
+    runs = folder / "runs"
+    train = [sys.executable, str(ROOT / "experiments" / "train.py")]
+    common = [*small, *HELD, f"runs_dir={runs}"]
+    sweep = [*train, "-m", *common, *SLURM, f"method={','.join(METHODS)}", "seed=0,1,2", "study=swept"]
+
+    def launch(command: list[str]) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=folder, env=cluster.environment, **pipes)
+
+    def array(name: str) -> str:
+        told = cluster.call("squeue", "--noheader", f"--name={name}", "--format=%F")
+        return told.split()[0] if told else ""
+
+    def begun(study: str, method: str, seed: int) -> bool:
+        return (run_folder(runs / study, method, seed) / "checkpoints" / "resume.ckpt").exists()
+
+    def done(study: str, *wanted: tuple[str, int]) -> bool:
+        return all((run_folder(runs / study, *run) / "result.json").exists() for run in wanted)
+
+    with launched(launch(sweep)) as launcher, launched(
+        launch([*train, "-m", *common, *SLURM, "method=droid", "seed=0,1", "study=died"])
+    ) as other:  # fmt: skip
+        until(lambda: array("swept") and array("died"), "the jobs of both sweeps")
+        swept, died = array("swept"), array("died")
+        launcher.send_signal(signal.SIGKILL)
+        # The interpreter of this environment, not one in a .venv of the folder.
+        environment = cluster.environment | {"METHODS": "cross_entropy droid", "PYTHON": sys.executable}
+        subprocess.run(
+            [
+                "sbatch", "--array=0,3", "--cpus-per-task=1", "--mem=1G", f"--output={folder}/array_%a.out",
+                str(ROOT / "experiments" / "slurm_array.sh"), *common, "study=plain",
+            ],
+            cwd=ROOT, env=environment, check=True, timeout=60,
+        )  # fmt: skip
+        plain = array("saliency_entropy")
+
+        held = [run for run in RUNS if run[1] > 0]
+        until(lambda: all(begun("swept", *run) for run in held), "runs to interrupt")
+        until(lambda: begun("died", "droid", 1) and begun("plain", "droid", 1), "more of them")
+        jobs = {run: f"{swept}_{number}" for number, run in enumerate(RUNS)}
+        cluster.call("scancel", "--signal=USR2", jobs["cross_entropy", 1])
+        cluster.call("scontrol", "update", f"JobId={jobs['cross_entropy', 2]}", "TimeLimit=1")
+        cluster.call("scontrol", "requeue", jobs["droid", 1])
+        cluster.call("scancel", "--signal=KILL", jobs["droid", 2])
+        cluster.call("scancel", "--signal=KILL", f"{died}_1")
+        cluster.call("scancel", "--batch", "--signal=USR1", f"{plain}_3")
+        until(lambda: cluster.restarts(jobs["cross_entropy", 2]), "the time limit")
+        cluster.call("scontrol", "update", f"JobId={jobs['cross_entropy', 2]}", "TimeLimit=10")
+        until(lambda: done("swept", ("cross_entropy", 1), ("droid", 1), ("cross_entropy", 2)), "the first three")
+        until(lambda: done("plain", ("cross_entropy", 0), ("droid", 1)), "the plain array")
+        until(lambda: done("swept", *((method, 0) for method in METHODS)), "what nobody interrupted")
+        until(lambda: set(cluster.states()) <= {jobs["hseb", 1], jobs["hseb", 2]}, "the others to leave")
+
+        cluster.call("srun", "--partition=urgent", "--exclusive", "--ntasks=16", "true")
+        until(lambda: done("swept", ("hseb", 1), ("hseb", 2)), "the runs that were preempted")
+        until(lambda: not cluster.states(), "all jobs to leave")
+        restarts = {run: cluster.restarts(job) for run, job in jobs.items()}
+        restarts["plain", 1] = cluster.restarts(f"{plain}_3")
+
+        def changed() -> dict[Path, int]:
+            kept = [run_folder(runs / "swept", *run) for run in RUNS if run != ("droid", 2)]
+            files = [path for run in kept for path in run.rglob("*") if path.suffix in (".ckpt", ".json", ".parquet")]
+            return {path: path.stat().st_mtime_ns for path in files}
+
+        before = changed()
+        again = cluster.environment | {"HELD_BEFORE": "1"}
+        relaunch = subprocess.run(
+            sweep, cwd=folder, env=again, capture_output=True, text=True, timeout=400, check=False
+        )
+        out, err = other.communicate(timeout=200)
+        return Story(runs, restarts, (before, changed()), relaunch, (other.returncode, out, err))
+
+
+@contextmanager
+def launched(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    train_small: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, int], dict[str, object]]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return {
+        (method, seed): state(train_small(run_folder(folder, method, seed), *HELD, f"method={method}", f"seed={seed}"))
+        for method, seed in RUNS
+    }
+
+
+def test_the_jobs_were_interrupted(story: Story) -> None:
+    requeued = {("cross_entropy", 1), ("cross_entropy", 2), ("droid", 1), ("hseb", 1), ("hseb", 2), ("plain", 1)}
+    assert {run for run, restarts in story.restarts.items() if restarts} == requeued
+    # Being interrupted is no failure.
+    logs = list((story.runs / "swept" / ".submitit").rglob("*_log.out"))
+    assert len(logs) == 10
+    assert [log for log in logs if "failed, the others go on" in log.read_text()] == []
+
+
+@pytest.mark.parametrize("run", RUNS, ids="{0[0]}-{0[1]}".format)
+def test_an_interrupted_run_is_the_uninterrupted_one(story: Story, uninterrupted: dict, run: tuple[str, int]) -> None:
+    assert state(run_folder(story.runs / "swept", *run)) == uninterrupted[run]
+
+
+@pytest.mark.parametrize("run", [("cross_entropy", 0), ("droid", 1)], ids="{0[0]}-{0[1]}".format)
+def test_a_run_of_the_plain_array(story: Story, uninterrupted: dict, run: tuple[str, int]) -> None:
+    assert state(run_folder(story.runs / "plain", *run)) == uninterrupted[run]
+
+
+def test_the_relaunch_trains_only_what_is_missing(story: Story) -> None:
+    assert story.relaunch.returncode == 0, story.relaunch.stderr
+    assert "sweep ended: 9 runs, 1 trained, 8 done before\n" in story.relaunch.stdout
+    assert ": 1 runs; what they print" in story.relaunch.stdout
+    before, after = story.untouched
+    assert len(before) >= 8 * 5
+    assert before == after
+
+
+def test_a_job_that_died_is_named_and_the_others_end(story: Story, uninterrupted: dict) -> None:
+    code, out, err = story.died
+    assert code == 1
+    assert "sweep ended: 2 runs, 1 trained, 0 done before, 1 failed (droid/seed1)\n" in out
+    assert "droid/seed1: its Slurm job " in err
+    assert "Traceback" not in out + err
+    assert state(run_folder(story.runs / "died", "droid", 0)) == uninterrupted["droid", 0]
+
+
+def test_what_slurm_needs_is_hidden_in_the_study(story: Story) -> None:
+    assert sorted(path.name for path in (story.runs / "swept").iterdir() if not path.name.startswith(".")) == [
+        *METHODS, "multirun.yaml",
+    ]  # fmt: skip
+    scripts = list((story.runs / "swept" / ".submitit").rglob("*_submission.sh"))
+    assert len(scripts) == 2
+    assert all("#SBATCH --job-name=swept" in script.read_text() for script in scripts)
