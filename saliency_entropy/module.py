@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from saliency_entropy import processes
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.losses import LossSum, Prediction
@@ -53,9 +54,10 @@ class DetectorModule(pl.LightningModule):
 
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         prediction = self(batch)
-        total, terms = self.loss(prediction)
+        total, terms = self.loss(processes.of_all(prediction))
+        # Of the whole batch, counted once for each image: every process does so for its own.
         self.train_metrics.update(total, terms, prediction)
-        return total
+        return total * processes.count()
 
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         prediction = self(batch)

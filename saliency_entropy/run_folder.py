@@ -21,7 +21,10 @@ NOT_HASHED = (
     "data.cache", "data.cache_folder", "data.cached_splits",
     "data.source.folder",  # of the built-in faces, which are the same wherever they are drawn
 )  # fmt: skip
-NOT_HASHED_TRAINER = ("trainer.accelerator", "trainer.enable_progress_bar")
+# Of how many devices a batch is shared by, a result depends in its last digits, as it does of the kind of device.
+NOT_HASHED_TRAINER = (
+    "trainer.accelerator", "trainer.enable_progress_bar", "trainer.devices", "trainer.num_nodes",
+)  # fmt: skip
 
 PART = ".part"  # how the name of a file that is not whole ends
 

@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from saliency_entropy import attempts, callbacks, run_folder, run_lock
+from saliency_entropy import attempts, callbacks, processes, run_folder, run_lock
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.checkpoint import best_checkpoint, best_epoch, checkpoint_to_resume, file_digest, read_best
@@ -38,6 +38,12 @@ for library in ("pytorch_lightning", "lightning_fabric", "timm", "matplotlib"):
     logging.getLogger(library).setLevel(logging.WARNING)
 # Lightning's own use of PyTorch, not the user's.
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
+# On a machine that can submit jobs but is none, and what several processes are told that share batches as is said in
+# saliency_entropy.data.shared_batches and compute their figures together.
+warnings.filterwarnings("ignore", message="The `srun` command is available")
+warnings.filterwarnings("ignore", message="You are using a custom batch sampler")
+warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True")
+warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
 # As it should be: a run that goes on.
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
@@ -59,10 +65,16 @@ def train(cfg: DictConfig, folder: Path) -> None:
         UserError: something the user gave cannot be used, another process trains the run, or the disk is full.
     """
     config = checked(cfg)
+    if not processes.is_first(cfg.trainer):
+        # Everything that is said and written is so by the first process, which holds the folder for all.
+        logging.getLogger("saliency_entropy").setLevel(logging.ERROR)
     if _done(folder, config):
         return
     try:
-        _train_here(cfg, config, folder)
+        if processes.is_first(cfg.trainer):
+            _train_here(cfg, config, folder)
+        else:
+            _train(cfg, config, folder)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -97,17 +109,23 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     torch.set_num_threads(cfg.threads or thread_count())
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module, data = build(cfg, config)
-    run_folder.check_same_data(folder, data_hash(data.manifest.table))
-    run_folder.save_config(folder, cfg)
+    first = processes.is_first(cfg.trainer)
+    if first:
+        run_folder.check_same_data(folder, data_hash(data.manifest.table))
+        run_folder.save_config(folder, cfg)
 
-    wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if "_target_" in cfg.logger else None
+    logs = first and "_target_" in cfg.logger
+    wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if logs else None
     try:
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch)
-        with attempts.attempt(folder):
+        processes.warn_of_batch_normalisation(trainer, module)
+        with attempts.attempt(folder) if first else nullcontext():
             fit(trainer, module, data, folder)
             if cfg.checkpoints:
                 load_best(module, folder)
                 scores = score(trainer, module, data)
+                if not first:
+                    return
                 for split, table in scores.items():
                     save_scores(folder / "scores" / f"{split}.parquet", table)
                 result = summarise(config, folder, data, scores) | {
@@ -145,11 +163,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
         raise UserError(f"max_attempts is {config['max_attempts']!r}; give a whole number from 1 on")
     if config["threads"] is not None and (not isinstance(config["threads"], int) or config["threads"] < 1):
         raise UserError(f"threads is {config['threads']!r}; give a whole number from 1 on, or null for every core")
-    if config["trainer"]["devices"] != 1 or config["trainer"].get("num_nodes", 1) != 1:
-        raise UserError(
-            f"trainer.devices is {config['trainer']['devices']!r}, but a run uses one device (trainer.devices=1, one "
-            "node): to use several, train several runs at once with a launcher"
-        )
+    processes.check_launch(cfg.trainer)
     return config
 
 
@@ -220,12 +234,11 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
     watchers += instantiate(cfg.callbacks).values()
     try:
         return pl.Trainer(
+            **processes.trainer_options(cfg.trainer),
             **options,
             logger=False if wandb_run is None else wandb_run.logger,
             callbacks=watchers,
-            # Its own environment, under Slurm too: a run is one process. Lightning's environment for Slurm would answer
-            # a signal by writing a checkpoint in the midst of an epoch, and go on from that.
-            plugins=[callbacks.WholeFiles(), LightningEnvironment()],
+            plugins=[callbacks.WholeFiles(), processes.environment(cfg.trainer)],
             default_root_dir=folder,
             enable_progress_bar=bool(bars),
             enable_model_summary=False,
@@ -265,9 +278,11 @@ def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> 
         batches = trainer.predict(module, loader)
         if trainer.received_sigterm:  # of which Lightning takes no notice here
             raise SIGTERMException
-        columns = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
-        rows = columns.pop("row")
-        scores[split] = data.manifest.table.loc[rows].reset_index(drop=True).assign(**columns)
+        own = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
+        # In the manifest's order, whichever process had which images.
+        columns = pd.DataFrame(processes.columns_of_all(own)).sort_values("row")
+        table = data.manifest.table.loc[columns.pop("row")]
+        scores[split] = table.reset_index(drop=True).assign(**columns.reset_index(drop=True))
     return scores
 
 

@@ -438,7 +438,7 @@ MISTAKES = {
         ["loss.terms.cross_entropy.weight=.nan"],
         r"^the weight of .* '\.nan'; give a number$",
     ),
-    "devices": (["trainer.devices=2"], r"^trainer\.devices is 2, but a run uses one device"),
+    "devices": (["trainer.devices=0"], r"^trainer\.devices is 0; give a whole number from 1 on"),
     "batches": (["data.train_batches=0"], r"^data\.train_batches is 0; give a whole number from 1 on, or null"),
     "epochs": (["trainer.max_epochs=0"], r"^trainer\.max_epochs is 0; give a whole number from 1 on$"),
     "batch": (["protocol.batch_size=0"], r"^protocol\.batch_size is 0; give a whole number from 1 on$"),

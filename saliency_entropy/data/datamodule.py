@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import TEMPLATE, FaceBatch, FaceDataset, Transform
@@ -27,6 +27,7 @@ from saliency_entropy.data.manifest import (
     refuse_broken,
     thread_count,
 )
+from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
 from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class FaceDataModule(pl.LightningDataModule):
         source: reads the manifest; called once.
         image_size: S, in pixels.
         interpolation: of the images; the paper's is ``bilinear``.
-        batch_size: of the training images.
+        batch_size: of the training images, of all processes together where several train one detector.
         seed: of the order of the training images.
         map_size: ``(h, w)``, the CAM grid, in cells. Where the network that decides it is built after the manifest is
             looked at, it may be set later, before ``setup``.
@@ -266,17 +267,11 @@ class FaceDataModule(pl.LightningDataModule):
         dataset = self._datasets["train"]
         # Its order is a function of seed + epoch, which a resumed run can repeat. The factor keeps the seeds apart:
         # else epoch 1 of seed 0 would be epoch 0 of seed 1, and ten runs of 150 epochs would share their orders.
-        sampler = DistributedSampler(
-            dataset,
-            num_replicas=self.trainer.world_size if self.trainer else 1,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            shuffle=True,
-            seed=1_000_000 * self.seed,
-        )
+        order = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=1_000_000 * self.seed)
         if self.train_batches is not None:
-            sampler = self._alternating(sampler)[: self.train_batches * self.batch_size]
-        drop_last = self.skip_last_batch_of_one and len(sampler) % self.batch_size == 1
-        return self._loader("train", self.batch_size, sampler=sampler, drop_last=drop_last)
+            order = self._alternating(order)[: self.train_batches * self.batch_size]
+        drop_last = self.skip_last_batch_of_one and len(order) % self.batch_size == 1
+        return self._loader("train", SplitBatches(order, self.batch_size, drop_last, *self._process))
 
     def _alternating(self, order: Iterable[int]) -> list[int]:
         """Real and synthetic images in turn, each class in the order given, while there are both."""
@@ -286,27 +281,34 @@ class FaceDataModule(pl.LightningDataModule):
         return order[turns.argsort(kind="stable")].tolist()
 
     def val_dataloader(self) -> DataLoader[FaceBatch]:
-        return self._loader("val", self.eval_batch_size)
+        return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader[FaceBatch]:
-        return self._loader("test", self.eval_batch_size)
+        return self._in_order("test")
 
     def predict_dataloader(self) -> list[DataLoader[FaceBatch]]:
         """The splits that a finished run is scored on: ``val``, ``test``."""
         return [self.val_dataloader(), self.test_dataloader()]
 
-    def _loader(self, split: str, batch_size: int, **order: object) -> DataLoader[FaceBatch]:
+    @property
+    def _process(self) -> tuple[int, int]:
+        """Which process of how many."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _in_order(self, split: str) -> DataLoader[FaceBatch]:
+        return self._loader(split, DealtBatches(len(self._datasets[split]), self.eval_batch_size, *self._process))
+
+    def _loader(self, split: str, batches: Sampler[list[int]]) -> DataLoader[FaceBatch]:
         workers = 0 if self._kept(split) else self.num_workers
         return DataLoader(
             self._datasets[split],
-            batch_size,
+            batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # Seeds the workers. Without it they draw from torch's global generator, and what the model draws next
             # would depend on their number.
             generator=torch.Generator().manual_seed(self.seed),
-            **order,
         )
 
     def _kept(self, split: str) -> bool:

@@ -122,7 +122,7 @@ def test_workers_and_caches_do_not_change_the_batches(root: Path) -> None:
         train = data.train_dataloader()
         epochs = []
         for epoch in range(2):
-            train.sampler.set_epoch(epoch)
+            train.batch_sampler.sampler.set_epoch(epoch)
             epochs += list(train)
         return epochs + list(data.val_dataloader()) + list(data.test_dataloader())
 
@@ -143,7 +143,7 @@ def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:
 
 def order(data: FaceDataModule, epoch: int) -> list[int]:
     loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
+    loader.batch_sampler.sampler.set_epoch(epoch)
     return torch.cat([batch.row for batch in loader]).tolist()
 
 
@@ -188,7 +188,7 @@ def test_a_few_batches_for_debugging(root: Path, seed: int, batches: int, sizes:
     loader = ready(root, batch_size=2, seed=seed, train_batches=batches).train_dataloader()
     first = list(loader)
     assert [len(batch.row) for batch in first] == sizes
-    assert not hasattr(loader.sampler, "set_epoch")  # a Trainer calls it before every epoch
+    assert not hasattr(loader.batch_sampler.sampler, "set_epoch")  # a Trainer calls it before every epoch
     assert equal(list(loader), first)
     assert all(batch.label.sum() == 1 for batch in first[:8])
     rows = torch.cat([batch.row for batch in first]).tolist()

@@ -142,7 +142,7 @@ def test_the_batches_are_those_of_the_folder(
         train = data.train_dataloader()
         epochs = []
         for epoch in range(2):
-            train.sampler.set_epoch(epoch)
+            train.batch_sampler.sampler.set_epoch(epoch)
             epochs += list(train)
         return epochs + [batch for loader in data.predict_dataloader() for batch in loader]
 

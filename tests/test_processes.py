@@ -1,0 +1,66 @@
+"""Two processes train what one trains: the same losses, metrics, weights and scores, but for rounding."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from saliency_entropy import processes
+from saliency_entropy.errors import UserError
+
+TRAIN = Path(__file__).parents[1] / "experiments" / "train.py"
+# Without batch normalisation, which needs GPUs to be over all processes. 21 training images of which 14 have a map, in
+# batches of 8: the last one is of 5, so that shares are uneven, and of images with a map as well.
+NETWORK = [
+    "backbone.timm_name=test_vit", "backbone.image_size=160", "~backbone.output_stride",
+    "backbone.last_activation=null", "+backbone.timm_options={global_pool:avg,fc_norm:false}",
+]  # fmt: skip
+
+
+def train(folder: Path, small: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TRAIN), *overrides, *small]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+
+
+# Eq. 5 squares a difference of means over the batch; Eq. 8 has means over images and over images with a map.
+@pytest.mark.parametrize("method", ["hseb", "droid_cyborg"])
+def test_two_processes_are_as_one(method: str, small: list[str], tmp_path: Path) -> None:
+    small = [value for value in small if not value.startswith("backbone.image_size")]
+    for study, devices in (("one", 1), ("two", 2)):
+        ran = train(tmp_path, small, *NETWORK, f"method={method}", f"study={study}", f"trainer.devices={devices}")
+        assert ran.returncode == 0, ran.stderr
+        assert "epoch 2/2" in ran.stdout
+        # The second process is silent.
+        assert ran.stdout.count("epoch 2/2") == ran.stdout.count("results: ") == 1
+    one, two = (tmp_path / "runs" / study / method / "seed0" for study in ("one", "two"))
+    epochs = [pd.read_csv(run / "metrics.csv") for run in (one, two)]
+    pd.testing.assert_frame_equal(*epochs, check_exact=False, rtol=1e-4, atol=1e-5)
+    for split, images in (("val", 10), ("test", 12)):
+        scores = [pd.read_parquet(run / "scores" / f"{split}.parquet") for run in (one, two)]
+        assert len(scores[1]) == images
+        pd.testing.assert_frame_equal(*scores, check_exact=False, rtol=1e-4, atol=1e-5)
+    weights = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=1e-5, err_msg=name)
+    # Whether a batch was shared is no other configuration: the command of one says that the run is done.
+    again = train(tmp_path, small, *NETWORK, f"method={method}", "study=two")
+    assert again.returncode == 0
+    assert "is done: nothing to do" in again.stdout
+
+
+def test_a_sweep_of_runs_of_several_processes_needs_slurm(small: list[str], tmp_path: Path) -> None:
+    ran = train(tmp_path, small, "-m", "seed=0,1", "trainer.devices=2")
+    assert ran.returncode == 1
+    assert "trainer.devices is 2 in a sweep: there, the processes of a run are started by Slurm only" in ran.stderr
+
+
+@pytest.mark.parametrize(("name", "value"), [("devices", 0), ("devices", "auto"), ("num_nodes", True)])
+def test_numbers_of_devices_that_are_none(name: str, value: object) -> None:
+    trainer = OmegaConf.create({"devices": 1} | {name: value})
+    with pytest.raises(UserError, match=rf"^trainer\.{name} is {value!r}; give a whole number from 1 on$"):
+        processes.check_launch(trainer)
