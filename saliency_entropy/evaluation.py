@@ -26,7 +26,7 @@ from saliency_entropy.run_folder import check_name, finished_result
 from saliency_entropy.score_tables import SUFFIX, ImageScores, ScoreTable, VariantScores, sampled
 from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images
 from saliency_entropy.scoring_pass import MADE_FROM, Scored, made_from, remove_parts, score_images
-from saliency_entropy.study.runs import run_folders
+from saliency_entropy.study.folders import run_folders
 from saliency_entropy.training import data_hash
 
 log = logging.getLogger(__name__)

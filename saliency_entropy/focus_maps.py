@@ -32,7 +32,7 @@ from saliency_entropy.functional import min_max
 from saliency_entropy.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
 from saliency_entropy.run_folder import check_name, finished_result
 from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images, without_broken
-from saliency_entropy.study.runs import run_folders
+from saliency_entropy.study.folders import run_folders
 from saliency_entropy.training import data_hash
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,8 @@ from PIL import Image
 
 from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.study.focus import StudyMaps, entropies, mean_cams
-from saliency_entropy.study.runs import METHODS, Study
+from saliency_entropy.study.folders import METHODS
+from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, printable
 
 STYLE = {

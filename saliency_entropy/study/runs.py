@@ -22,9 +22,8 @@ from yaml import YAMLError
 from saliency_entropy.data.manifest import OPTIONAL, REQUIRED, SCORES, SPLITS
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result, flatten, scientific_config
+from saliency_entropy.study.folders import method_order, run_folders, visible_folders
 
-# The paper's order; whatever else a study holds comes after.
-METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 BASELINE = "cross_entropy"
 # What a report takes from a result; without one of these it was not written by a run.
 RESULT_TYPES: dict[str, tuple[type, ...]] = {
@@ -207,7 +206,7 @@ def read_study(folder: Path) -> Study:
             f"none of the {len(folders)} runs in {folder} is finished; give the command that trains them again, it "
             "goes on where they stopped"
         )
-    runs.sort(key=lambda scored: (*_method_order(scored.run.method), scored.run.seed))
+    runs.sort(key=lambda scored: (*method_order(scored.run.method), scored.run.seed))
     runs, copies = _without_copies(runs)
     alike, foreign = _alike(runs)
     finite, diverged = _finite(alike)
@@ -219,49 +218,16 @@ def read_study(folder: Path) -> Study:
     )
 
 
-def run_folders(study: Path) -> list[Path]:
-    """The folders ``<study>/<method>/seed<seed>``, sorted; raises UserError if there is none."""
-    if not study.is_dir():
-        raise UserError(f"study={study} is not a folder; give the folder of a study, such as study=runs/demo")
-    found = _seed_folders(study)
-    if found:
-        return found
-    if (study / "config.yaml").exists():
-        raise UserError(f"study={study} is a single run; give the folder of its study, study={study.parent.parent}")
-    parts = [child for child in _visible_folders(study) if _seed_folders(child)]
-    if parts:
-        raise UserError(
-            f"study={study} holds no run but further studies: give one of them, "
-            + " or ".join(f"study={part}" for part in parts[:5])
-        )
-    raise UserError(
-        f"study={study} holds no run; train some first: python experiments/train.py study={study.name} method=..."
-    )
-
-
-def _seed_folders(study: Path) -> list[Path]:
-    return [
-        run
-        for method in _visible_folders(study)
-        for run in _visible_folders(method)
-        if re.fullmatch(r"seed\d+", run.name)
-    ]
-
-
 def _other_names(study: Path) -> list[str]:
     """``<method>/<name>`` of folders that hold a run, but are not called as one."""
     return [
         f"{method.name}/{run.name}"
-        for method in _visible_folders(study)
-        for run in _visible_folders(method)
+        for method in visible_folders(study)
+        for run in visible_folders(method)
         if run.name.startswith("seed")
         and not re.fullmatch(r"seed\d+", run.name)
         and ((run / "result.json").exists() or (run / "config.yaml").exists())
     ]
-
-
-def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def _progress(run_folder: Path) -> str:
@@ -438,10 +404,6 @@ def _files_left_out(runs: list[Run]) -> list[str]:
                     "(data.skip_broken=true)."
                 )
     return sentences
-
-
-def _method_order(method: str) -> tuple[int, str]:
-    return (METHODS.index(method), "") if method in METHODS else (len(METHODS), method)
 
 
 def _read_scores(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:

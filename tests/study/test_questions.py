@@ -7,8 +7,9 @@ import pytest
 
 from saliency_entropy.benchmarks.made_up_study import TITLES, write_study
 from saliency_entropy.study.comparisons import COMPARISON_COLUMNS
+from saliency_entropy.study.folders import METHODS
 from saliency_entropy.study.questions import QUESTIONS, answers, markdown
-from saliency_entropy.study.runs import METHODS, read_study
+from saliency_entropy.study.runs import read_study
 from saliency_entropy.study.tables import measure
 
 NAN = float("nan")

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from saliency_entropy.benchmarks.made_up_study import write_study
+from saliency_entropy.study.folders import METHODS
 from saliency_entropy.study.reproduction import AUROC, departures, not_comparable, notes, reproduction_table, shown
-from saliency_entropy.study.runs import METHODS, read_study
+from saliency_entropy.study.runs import read_study
 from saliency_entropy.study.tables import measure
 
 WEIGHTS = {

@@ -1,0 +1,25 @@
+"""Where the runs of a study stand: done, running, failed, stopped, missing, and how long it will take.
+
+    python experiments/status.py study=runs/paper
+    python experiments/status.py study=runs/paper format=json
+
+Reads only what the runs leave behind, so it may be given at any time, while they are trained, too, and on any machine
+that sees the folder. A run is missing where others have its seed or its method, or the last sweep was to train it.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from saliency_entropy.commands import command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="status")
+@command
+def main(cfg: DictConfig) -> None:
+    from saliency_entropy.status import show_status
+
+    show_status(cfg)
+
+
+if __name__ == "__main__":
+    main()

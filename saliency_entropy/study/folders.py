@@ -1,0 +1,46 @@
+"""Where a study keeps its runs. Light to import: a look at a study does not wait for pandas."""
+
+import re
+from pathlib import Path
+
+from saliency_entropy.errors import UserError
+
+# The paper's order; whatever else a study holds comes after.
+METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
+
+
+def run_folders(study: Path) -> list[Path]:
+    """The folders ``<study>/<method>/seed<seed>``, sorted; raises UserError if there is none."""
+    if not study.is_dir():
+        raise UserError(f"study={study} is not a folder; give the folder of a study, such as study=runs/demo")
+    found = seed_folders(study)
+    if found:
+        return found
+    if (study / "config.yaml").exists():
+        raise UserError(f"study={study} is a single run; give the folder of its study, study={study.parent.parent}")
+    parts = [child for child in visible_folders(study) if seed_folders(child)]
+    if parts:
+        raise UserError(
+            f"study={study} holds no run but further studies: give one of them, "
+            + " or ".join(f"study={part}" for part in parts[:5])
+        )
+    raise UserError(
+        f"study={study} holds no run; train some first: python experiments/train.py study={study.name} method=..."
+    )
+
+
+def seed_folders(study: Path) -> list[Path]:
+    return [
+        run
+        for method in visible_folders(study)
+        for run in visible_folders(method)
+        if re.fullmatch(r"seed\d+", run.name)
+    ]
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def method_order(method: str) -> tuple[int, str]:
+    return (METHODS.index(method), "") if method in METHODS else (len(METHODS), method)
