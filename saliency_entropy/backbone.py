@@ -6,10 +6,17 @@ to one linear layer. Every network here is checked for that when it is built.
 
 import importlib.util
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+if "wandb" not in sys.modules:
+    # timm.utils imports wandb where it is installed, of which a run that is not logged there loads nothing.
+    sys.modules["wandb"] = None
+    import timm
+
+    del sys.modules["wandb"]
 import timm
 import torch
 from timm.models import load_state_dict

@@ -69,6 +69,9 @@ def train(cfg: DictConfig, folder: Path) -> None:
         # Everything that is said and written is so by the first process, which holds the folder for all.
         logging.getLogger("saliency_entropy").setLevel(logging.ERROR)
     if _done(folder, config):
+        if "_target_" in cfg.logger and processes.is_first(cfg.trainer):
+            with run_lock.held(folder):
+                instantiate(cfg.logger)(folder=folder, config=config).add_finished(run_folder.finished_result(folder))
         return
     try:
         if processes.is_first(cfg.trainer):
@@ -116,6 +119,8 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
 
     logs = first and "_target_" in cfg.logger
     wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if logs else None
+    if wandb_run is not None:
+        wandb_run.begin()
     try:
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch)
         processes.warn_of_batch_normalisation(trainer, module)
@@ -230,13 +235,13 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
         checkpoints = folder / "checkpoints"
         watchers += [callbacks.BestCheckpoint(checkpoints), callbacks.resume_checkpoint(checkpoints)]
     if wandb_run is not None:
-        watchers += wandb_run.callbacks
+        watchers.append(wandb_run.callback)
     watchers += instantiate(cfg.callbacks).values()
     try:
         return pl.Trainer(
             **processes.trainer_options(cfg.trainer),
             **options,
-            logger=False if wandb_run is None else wandb_run.logger,
+            logger=False,
             callbacks=watchers,
             plugins=[callbacks.WholeFiles(), processes.environment(cfg.trainer)],
             default_root_dir=folder,

@@ -1,6 +1,11 @@
-"""Weights & Biases: one W&B run for each run, grouped so that methods can be compared."""
+"""Weights & Biases: one W&B run for each run, grouped so that methods can be compared.
+
+W&B gets what the run's own files hold, one row of history an epoch, and is never waited for: an epoch is in
+``metrics.csv`` before it is logged, and what W&B has not got when a run goes on is logged from there.
+"""
 
 import logging
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,37 +14,49 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-import wandb
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import WandbLogger
 from torch.utils.data import default_collate
 from torchmetrics.functional.classification import binary_roc
 
+from saliency_entropy.callbacks import EpochCallback
+from saliency_entropy.checkpoint import BEFORE, RESUME
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.run_folder import write_atomically
+from saliency_entropy.study.run_figures import RankedScores
+
+# Before wandb is imported: its reports of its own errors, to its makers, were not asked for.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+import wandb
+
+from saliency_entropy.wandb_files import Attempt, read_attempts
 
 log = logging.getLogger(__name__)
 
 MODES = ("online", "offline")
 OVERLAYS_OF_EACH_LABEL = 4
 ROC_POINTS = 200
+ROC = "test/roc"
+# What W&B takes of a name; a study's may be longer.
+GROUP_LENGTH, TAG_LENGTH = 128, 64
 
 
 class WandbRun:
-    """The logger, callbacks and summary of one run.
+    """The W&B run of one run, over all its attempts.
 
     Args:
         folder: the run's folder; the W&B files lie in it.
-        config: the resolved configuration: group = study, job type = method.
-        mode: ``online``, or ``offline`` (no account needed; ``wandb sync`` sends it later). Online without an API
-            key, or without an answer of the server, goes offline and says so.
+        config: the resolved configuration: group = study and method, job type = method.
+        mode: ``online``, or ``offline`` (no account needed; ``wandb sync`` sends it later). Online goes offline, and
+            says so, without an API key, without an answer of the server, and where an earlier attempt of this run
+            was logged offline and is not sent yet: the server shall get the epochs in their order.
         project: W&B project.
         entity: W&B user or team; the account's default, if not given.
         overlay_every: epochs between two sets of CAM overlays.
+        begin_seconds: how long to wait for the server at the beginning.
+        end_seconds: how long to wait at the end for what is not sent yet; it stays on disk.
 
     Raises:
-        UserError: ``mode`` or ``overlay_every`` cannot be used.
+        UserError: an argument cannot be used.
     """
 
     def __init__(
@@ -50,105 +67,240 @@ class WandbRun:
         project: str = "saliency_entropy",
         entity: str | None = None,
         overlay_every: int = 5,
+        begin_seconds: float = 5,
+        end_seconds: float = 20,
         name: str = "wandb",
     ) -> None:
         if mode not in MODES:
             raise UserError(f"logger.mode is {mode!r}; choose {' or '.join(MODES)}")
         if not isinstance(overlay_every, int) or overlay_every < 1:
             raise UserError(f"logger.overlay_every is {overlay_every!r}; give a whole number of epochs, 1 or more")
-        # verify=False: whether the server can be reached is found out, with a time limit, by beginning the run.
-        if mode == "online" and not wandb.login(prompt=False, verify=False):
-            log.warning("no W&B key (wandb login, or WANDB_API_KEY): logging offline; wandb sync sends it later")
-            mode = "offline"
+        for key, seconds in (("begin_seconds", begin_seconds), ("end_seconds", end_seconds)):
+            if not isinstance(seconds, int | float) or not seconds > 0:
+                raise UserError(f"logger.{key} is {seconds!r}; give a number of seconds above 0")
+        self.folder = folder
+        self.config = config
+        self.mode = mode
+        self.project = project
+        self.entity = entity
+        self.begin_seconds = begin_seconds
+        self.end_seconds = end_seconds
+        self.callback = WandbEpochs(self, overlay_every)
+        self.run: wandb.Run | None = None
+        self._logged: set[int] = set()
+
+    def begin(self) -> None:
+        """Begin the W&B run, or go on with it, and log the epochs that it has not got.
+
+        Whatever fails here is said, and the run goes on without W&B.
+        """
         try:
-            self.logger = _begun(folder, config, mode, project, entity)
-        except wandb.errors.Error as error:
-            why = in_one_line(error)
-            log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", why)
-            self.logger = _begun(folder, config, "offline", project, entity)
-        self.callbacks: list[Callback] = [CamOverlays(self.logger, overlay_every)]
+            identity, attempts = self._identity()
+            self.run = self._begun(identity, attempts)
+            self._define_metrics()
+            self._logged = set().union(*(attempt.epochs for attempt in attempts))
+            if self.run.resumed:
+                # A row an epoch and no other before the last: this many of them the server has.
+                self._logged = set(range(self.run.starting_step))
+            for row in self._epochs_on_disk():
+                self.log_epoch(row)
+        except Exception as error:
+            self._give_up(error)
+
+    def log_epoch(self, row: dict[str, Any]) -> None:
+        """Log the figures of one epoch, unless W&B has them."""
+        if self.run is None or row["epoch"] in self._logged:
+            return
+        try:
+            self.run.log(row)
+        except Exception as error:
+            self._give_up(error)
+        self._logged.add(row["epoch"])
 
     def log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
         """The final figures as the run's summary, and the ROC of the test split.
 
         What fails here is said and left: the figures are in the run's own files, and a run is not lost for W&B.
         """
+        if self.run is None:
+            return
         try:
-            self._log_result(result, test_scores)
+            self.run.summary.update(summary(result, test_scores))
+            self.run.log({ROC: roc_plot(test_scores)})
         except Exception as error:
             log.warning("W&B has not got the final figures (%s); they are in result.json", in_one_line(error, None))
 
-    def _log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
-        run = self.logger.experiment
-        for key in ("best_epoch", "wall_seconds", "human_entropy"):
-            run.summary[key] = result[key]
-        for split in ("val", "test"):
-            for name, value in result[split].items():
-                # Not split/name: that is the key of the epoch's figure, whose last value the summary keeps.
-                run.summary[f"best/{split}_{name}"] = value
-        run.log({"test/roc": roc_plot(test_scores)})
+    def add_finished(self, result: dict[str, Any]) -> None:
+        """Log a run that is done already, from its files, unless that was done before. It takes seconds, since nothing
+        is computed again; CAM overlays are not in the files and are left out."""
+        _, attempts = self._identity()
+        if any(key.startswith(ROC) for attempt in attempts for row in attempt.rows for key in row):
+            return
+        log.info("logging %s to W&B from its files", self.folder)
+        self.begin()
+        self.log_result(result, pd.read_parquet(self.folder / "scores" / "test.parquet"))
+        self.finish(0)
 
     def finish(self, exit_code: int) -> None:
         """End the W&B run, after a failure too: the next run of the process would otherwise go on in it."""
-        wandb.finish(exit_code=exit_code)
+        try:
+            wandb.finish(exit_code=exit_code)
+        except Exception as error:
+            self._give_up(error)
+        self.run = None
+
+    def _identity(self) -> tuple[str, list[Attempt]]:
+        """The W&B run's id, which is kept with the run: what goes on after an interruption is the same W&B run; and
+        what its attempts have logged."""
+        file = self.folder / "wandb_id"
+        if file.exists():
+            identity = file.read_text().strip()
+            attempts = read_attempts(self.folder, identity)
+            # Where a run begins anew, the epochs that W&B has are another's.
+            if self._goes_on or not any(attempt.epochs for attempt in attempts):
+                return identity, attempts
+        identity = uuid.uuid4().hex[:12]
+        write_atomically(file, identity)
+        return identity, []
+
+    @property
+    def _goes_on(self) -> bool:
+        begun = (self.folder / "checkpoints" / name for name in (RESUME, BEFORE))
+        return any(file.exists() for file in (*begun, self.folder / "result.json"))
+
+    def _begun(self, identity: str, attempts: list[Attempt]) -> wandb.Run:
+        unsent = [attempt.file.parent for attempt in attempts if attempt.unsent]
+        # Whether the server can be reached is found out, with a time limit, by beginning the run. Asking whose key it
+        # is, to greet its owner, takes 15 seconds of a server that does not answer; verify=False for the same reason.
+        wandb.setup(settings=wandb.Settings(x_disable_viewer=True))
+        if self.mode == "offline":
+            pass
+        elif unsent:
+            log.warning(
+                "this run was logged offline before: logging offline, so that its epochs are sent in their order; "
+                "wandb sync %s sends what there is",
+                " ".join(str(path) for path in unsent),
+            )
+        elif not wandb.login(prompt=False, verify=False):
+            log.warning("no W&B key (wandb login, or WANDB_API_KEY): logging offline; wandb sync sends it later")
+        else:
+            try:
+                # Not "online": that leaves the choice to the user's own WANDB_MODE.
+                return self._init(identity, mode=None)
+            except Exception as error:
+                log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", in_one_line(error))
+                wandb.teardown()  # which still holds the run's id
+        return self._init(identity, mode="offline")
+
+    def _init(self, identity: str, mode: str | None) -> wandb.Run:
+        config = self.config
+        method = config["method"]["name"]
+        return wandb.init(
+            id=identity,
+            resume="allow",
+            name=f"{method}-seed{config['seed']}",
+            project=self.project,
+            entity=self.entity,
+            dir=self.folder,
+            mode=mode,
+            # The first thing that W&B shows of a project is the mean and spread of each group.
+            group=f"{config['study']}/{method}"[:GROUP_LENGTH],
+            job_type=method,
+            tags=list(
+                dict.fromkeys(
+                    str(name)[:TAG_LENGTH]
+                    for name in (config["study"], *(config[key]["name"] for key in ("data", "backbone", "protocol")))
+                )
+            ),
+            config=config,
+            settings=wandb.Settings(
+                init_timeout=self.begin_seconds,
+                finish_timeout=self.end_seconds,
+                # A killed run loses a second of its log rather than 15.
+                x_transaction_log_flush_interval=1,
+                console="off",  # what is printed is in train.log
+            ),
+        )
+
+    def _define_metrics(self) -> None:
+        """Curves are drawn against the epoch, which goes on where an attempt stopped; W&B's own count of steps begins
+        anew in every offline one."""
+        self.run.define_metric("epoch", hidden=True)
+        self.run.define_metric("*", step_metric="epoch", step_sync=False)
+        for split in ("train", "val"):
+            self.run.define_metric(f"{split}/human_map_share", step_metric="epoch", step_sync=False, hidden=True)
+        for name in ("val/accuracy", "val/auroc"):
+            self.run.define_metric(name, step_metric="epoch", step_sync=False, summary="last,max")
+
+    def _epochs_on_disk(self) -> list[dict[str, Any]]:
+        path = self.folder / "metrics.csv"
+        return pd.read_csv(path).to_dict("records") if self._goes_on and path.exists() else []
+
+    def _give_up(self, error: Exception) -> None:
+        log.warning("W&B is left out from here (%s); the figures are in the run's own files", in_one_line(error))
+        self.run = None
 
 
-def _begun(folder: Path, config: dict[str, Any], mode: str, project: str, entity: str | None) -> WandbLogger:
-    method = config["method"]["name"]
-    # Kept with the run: what goes on after an interruption is the same W&B run.
-    identity = folder / "wandb_id"
-    if not identity.exists():
-        write_atomically(identity, uuid.uuid4().hex[:12])
-    logger = WandbLogger(
-        id=identity.read_text(),
-        resume="allow",
-        name=f"{method}-seed{config['seed']}",
-        project=project,
-        entity=entity,
-        save_dir=folder,
-        # Not offline=True: Lightning would set WANDB_MODE, for the later runs of this process too. Online leaves the
-        # choice to the user's own WANDB_MODE.
-        mode="offline" if mode == "offline" else None,
-        group=config["study"],
-        job_type=method,
-        tags=[config["data"]["name"], config["backbone"]["name"], config["protocol"]["name"]],
-        config=config,
-        # A killed run loses a second of its log rather than 15.
-        settings=wandb.Settings(x_transaction_log_flush_interval=1),
-    )
-    _ = logger.experiment  # begins the W&B run, here and not in the middle of the training
-    return logger
+class WandbEpochs(EpochCallback):
+    """Logs every epoch, and every few epochs and after the last the CAMs of the same few validation images."""
 
-
-class CamOverlays(Callback):
-    """The CAMs of the same few validation images, every few epochs and after the last."""
-
-    def __init__(self, logger: WandbLogger, every: int) -> None:
-        self.logger = logger
-        self.every = every
+    def __init__(self, wandb_run: WandbRun, overlay_every: int) -> None:
+        self.wandb_run = wandb_run
+        self.overlay_every = overlay_every
+        self._overlays: dict[str, list[wandb.Image]] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        epoch = trainer.current_epoch
-        if (epoch + 1) % self.every and epoch + 1 != trainer.max_epochs:
-            return
-        dataset = trainer.datamodule.val_dataloader().dataset
-        labels = (trainer.datamodule.split_table("val")["label"] == "synthetic").to_numpy()
-        rows = [row for label in (False, True) for row in np.flatnonzero(labels == label)[:OVERLAYS_OF_EACH_LABEL]]
-        batch = type(dataset[0])(*default_collate([dataset[int(row)] for row in rows]))
-        was_training = module.training
-        module.eval()
-        with torch.no_grad():
-            prediction = module(module.transfer_batch_to_device(batch, module.device, 0))
-        module.train(was_training)
-        pictures, captions = [], []
-        for image, cam, label, logits in zip(
-            batch.image, prediction.maps.cpu(), batch.label, prediction.logits.cpu(), strict=True
-        ):
-            pictures.append(cam_overlay(image.permute(1, 2, 0).numpy(), cam.numpy()))
-            truth = "synthetic" if label else "real"
-            captions.append(f"{truth}, p(synthetic) = {logits.float().softmax(0)[1]:.2f}")
-        # Lightning counts the steps of its own figures from 0.
-        self.logger.log_image("val/cam", pictures, step=trainer.global_step - 1, caption=captions)
+        epoch = trainer.current_epoch + 1
+        due = epoch % self.overlay_every == 0 or epoch == trainer.max_epochs
+        self._overlays = {"val/cam": cam_overlays(trainer, module)} if due and self.wandb_run.run is not None else {}
+        super().on_train_epoch_end(trainer, module)
+
+    def log_epoch(self, row: dict[str, float]) -> None:
+        # In one row of history, which is the epoch's.
+        self.wandb_run.log_epoch(row | self._overlays)
+
+
+def cam_overlays(trainer: pl.Trainer, module: pl.LightningModule) -> list[wandb.Image]:
+    """The first few validation images of each label, each with its CAM over it."""
+    dataset = trainer.datamodule.val_dataloader().dataset
+    labels = (trainer.datamodule.split_table("val")["label"] == "synthetic").to_numpy()
+    rows = [row for label in (False, True) for row in np.flatnonzero(labels == label)[:OVERLAYS_OF_EACH_LABEL]]
+    batch = type(dataset[0])(*default_collate([dataset[int(row)] for row in rows]))
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        prediction = module(module.transfer_batch_to_device(batch, module.device, 0))
+    module.train(was_training)
+    pictures = []
+    for image, cam, label, logits in zip(
+        batch.image, prediction.maps.cpu(), batch.label, prediction.logits.cpu(), strict=True
+    ):
+        truth = "synthetic" if label else "real"
+        caption = f"{truth}, p(synthetic) = {logits.float().softmax(0)[1]:.2f}"
+        pictures.append(wandb.Image(cam_overlay(image.permute(1, 2, 0).numpy(), cam.numpy()), caption=caption))
+    return pictures
+
+
+def summary(result: dict[str, Any], test_scores: pd.DataFrame) -> dict[str, Any]:
+    """The final figures of a run, by the keys that they have in W&B.
+
+    Not ``split/name``: that is the key of the epoch's figure, whose last value the summary keeps. Each generator's
+    AUROC is against all real images, as in the report, and absent with fewer than 30 images.
+    """
+    figures = {key: result[key] for key in ("best_epoch", "wall_seconds", "human_entropy")}
+    for split in ("val", "test"):
+        figures |= {f"best/{split}_{name}": value for name, value in result[split].items()}
+    scores = RankedScores(test_scores, result["train_generators"])
+    for generator, images in scores.generators.items():
+        area = scores.auroc(images, ~scores.synthetic)
+        if generator and not np.isnan(area):
+            figures[generator_key(generator)] = area
+    return figures
+
+
+def generator_key(generator: str) -> str:
+    # A dot in a key would be a key inside another's value.
+    return f"best/test_auroc/{generator.replace('.', '_')}"
 
 
 def roc_plot(scores: pd.DataFrame) -> Any:

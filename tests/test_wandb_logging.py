@@ -2,7 +2,11 @@
 
 import json
 import os
-import struct
+import shutil
+import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +21,13 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
-from saliency_entropy import training, wandb_logging
+from saliency_entropy import training, wandb_files, wandb_logging
 from saliency_entropy.data.images import load_image
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.run_folder import register_resolvers
-from saliency_entropy.wandb_logging import WandbRun, roc_plot
+from saliency_entropy.wandb_logging import WandbRun, roc_plot, summary
 
 CONF = Path(__file__).parents[1] / "conf"
 SIZE = 32
@@ -42,29 +46,16 @@ CONFIG = {
 def records(folder: Path) -> list[wandb_internal_pb2.Record]:
     """The log of the one W&B run in a run's folder, once another process has written its end."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return ended(path)
+
+
+def ended(path: Path) -> list[wandb_internal_pb2.Record]:
     for _ in range(600):
-        found = parsed(path.read_bytes())
+        found = list(wandb_files.records(path))
         if any(record.HasField("exit") for record in found):
             return found
         time.sleep(0.1)
     raise AssertionError(f"{path} has no end")
-
-
-def parsed(content: bytes) -> list[wandb_internal_pb2.Record]:
-    """A LevelDB log of protocol buffers, behind seven bytes of W&B's own."""
-    position, record, found = 7, b"", []
-    while position + 7 <= len(content):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
-        record += content[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            found.append(wandb_internal_pb2.Record.FromString(record))
-            record = b""
-    return found
 
 
 def items(entries: list) -> dict[str, object]:
@@ -160,7 +151,7 @@ def test_no_number_changes(runs):
 
 def test_group_job_type_name_tags_and_configuration(runs):
     run = begun(runs.logged)
-    assert (run.project, run.run_group, run.job_type) == ("saliency_entropy", "faces", "droid")
+    assert (run.project, run.run_group, run.job_type) == ("saliency_entropy", "faces/droid", "droid")
     assert run.display_name == "droid-seed0"
     assert sorted(run.tags) == ["faces", "paper", "tiny"]
     config = items(run.config.update)
@@ -176,28 +167,48 @@ def test_every_figure_of_every_epoch(runs):
     for column in table.columns.drop("epoch"):
         logged = [row[column] for row in rows if column in row]
         np.testing.assert_array_equal(np.array(logged, dtype=float), table[column].to_numpy(), err_msg=column)
-    steps = [row["trainer/global_step"] for row in rows if "train/loss" in row]
-    assert steps == [1, 3, 5]  # two steps an epoch, counted from 0
+    assert [row["epoch"] for row in rows if "epoch" in row] == [0, 1, 2]
+    assert len(rows) == 4  # one row an epoch, and the ROC
+
+
+def final_summary(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for record in records(folder):
+        if record.HasField("summary"):
+            found |= items(record.summary.update)
+    return found
 
 
 def test_the_final_figures_are_the_summary(runs):
     result = json.loads((runs.logged / "result.json").read_text())
-    summary: dict[str, object] = {}
-    for record in records(runs.logged):
-        if record.HasField("summary"):
-            summary |= items(record.summary.update)
-    assert summary["best_epoch"] == result["best_epoch"]
-    assert summary["wall_seconds"] == result["wall_seconds"]
+    figures = final_summary(runs.logged)
+    assert figures["best_epoch"] == result["best_epoch"]
+    assert figures["wall_seconds"] == result["wall_seconds"]
     for split in ("val", "test"):
         for name, value in result[split].items():
-            assert summary[f"best/{split}_{name}"] == value
-    # The last epoch's figures stay what they are.
-    assert summary["val/auroc"] == pd.read_csv(runs.logged / "metrics.csv")["val/auroc"].iloc[-1]
+            assert figures[f"best/{split}_{name}"] == value
+    # The last epoch's figures stay what they are, beside the best so far.
+    table = pd.read_csv(runs.logged / "metrics.csv")
+    assert figures["val/cam_entropy"] == table["val/cam_entropy"].iloc[-1]
+    for name in ("val/accuracy", "val/auroc"):
+        assert figures[name]["last"] == table[name].iloc[-1]
+        assert figures[name]["max"] == table[name].max()
+
+
+def test_curves_are_drawn_against_the_epoch(runs):
+    metrics = {
+        record.metric.glob_name or record.metric.name: record.metric
+        for record in records(runs.logged)
+        if record.HasField("metric")
+    }
+    assert metrics["*"].step_metric == "epoch"
+    assert metrics["val/human_map_share"].options.hidden
+    assert metrics["val/accuracy"].summary.max
 
 
 def test_cams_of_the_same_validation_images(runs):
     rows = [row for row in history(runs.logged) if "val/cam/filenames" in row]
-    assert [row["trainer/global_step"] for row in rows] == [3, 5]  # after the second epoch, and after the last
+    assert [row["epoch"] for row in rows] == [1, 2]  # after the second epoch, and after the last
     assert all(len(row["val/cam/filenames"]) == 8 for row in rows)  # four of each label
     # After the last epoch the network is that of resume.ckpt.
     detector = Detector.from_checkpoint(runs.logged / "checkpoints" / "resume.ckpt")
@@ -258,7 +269,7 @@ def test_after_a_failure_the_next_run_is_a_new_one(runs, trained, tmp_path, monk
     assert exit_code(tmp_path / "second") == 0
     assert begun(tmp_path / "second").run_id != begun(tmp_path / "first").run_id
     assert begun(tmp_path / "second").display_name == "droid-seed1"
-    assert len(history(tmp_path / "second")) == 4  # train, val, CAMs and ROC of its own
+    assert len(history(tmp_path / "second")) == 2  # an epoch and the ROC of its own
 
 
 # The W&B run alone.
@@ -273,12 +284,13 @@ def test_online_without_a_key_is_offline_and_says_so(tmp_path, monkeypatch, capl
     monkeypatch.setattr("builtins.input", no_prompt)
     monkeypatch.setattr("getpass.getpass", no_prompt)
     run = WandbRun(tmp_path, CONFIG, mode="online")
+    run.begin()
     try:
-        assert run.logger.experiment.offline
+        assert run.run.offline
     finally:
         run.finish(0)
     assert "no W&B key (wandb login, or WANDB_API_KEY): logging offline" in caplog.text
-    assert begun(tmp_path).run_group == "s"
+    assert begun(tmp_path).run_group == "s/droid"
 
 
 @pytest.fixture
@@ -299,6 +311,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 def test_without_an_answer_of_the_server_it_is_offline_and_says_so(unreachable, tmp_path, caplog):
     run = WandbRun(tmp_path, CONFIG, mode="online")
+    run.begin()
     run.finish(0)
     assert unreachable == [None, "offline"]  # None: as the user's WANDB_MODE says, or online
     assert "W&B cannot be used (Timed out while retrying: no such host): logging offline" in caplog.text
@@ -311,6 +324,8 @@ def test_without_an_answer_of_the_server_it_is_offline_and_says_so(unreachable, 
         ({"mode": "on"}, r"logger\.mode is 'on'; choose online or offline"),
         ({"mode": False}, r"logger\.mode is False; choose"),
         ({"mode": "offline", "overlay_every": 0}, r"logger\.overlay_every is 0; give a whole number of epochs"),
+        ({"begin_seconds": 0}, r"logger\.begin_seconds is 0; give a number of seconds above 0"),
+        ({"end_seconds": "long"}, r"logger\.end_seconds is 'long'; give a number of seconds"),
     ],
 )
 def test_arguments_that_cannot_be_used(tmp_path, arguments, message):
@@ -348,25 +363,238 @@ def test_a_long_roc_is_thinned_but_keeps_its_ends_and_its_place():
     assert all((round(x, 6), round(y, 6)) in whole for x, y in points)
 
 
+# Interruptions.
+
+
+def attempt(folder: Path, rows: list[int], goes_on: bool = True, exit_code: int = 1) -> str:
+    """An attempt of a run that logs some epochs; returns the W&B run's id."""
+    if (folder / "wandb").exists():
+        time.sleep(1)  # W&B's folders have names with the second
+    folder.mkdir(exist_ok=True)
+    if goes_on:
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "checkpoints" / "resume.ckpt").touch()
+    run = WandbRun(folder, CONFIG, mode="offline")
+    run.begin()
+    identity = run.run.id
+    for epoch in rows:
+        run.log_epoch({"epoch": epoch, "train/loss": epoch / 2})
+    run.finish(exit_code)
+    ended(max(folder.glob("wandb/offline-run-*/run-*.wandb")))
+    return identity
+
+
+def logged_epochs(folder: Path, identity: str) -> list[int]:
+    return [row["epoch"] for part in wandb_files.read_attempts(folder, identity) for row in part.rows if "epoch" in row]
+
+
+def write_metrics(folder: Path, epochs: int) -> None:
+    table = pd.DataFrame({"epoch": range(epochs), "train/loss": [epoch / 2 for epoch in range(epochs)]})
+    table.to_csv(folder / "metrics.csv", index=False)
+
+
 def test_what_goes_on_after_an_interruption_is_the_same_run(tmp_path):
-    ids = []
-    for folder in ("a", "a", "b"):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        run = WandbRun(tmp_path / folder, CONFIG, mode="offline")
-        ids.append(run.logger.experiment.id)
-        run.finish(1)
-    assert ids[0] == ids[1] != ids[2]
+    identities = [attempt(tmp_path / folder, [0]) for folder in ("a", "a", "b")]
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_no_epoch_twice_and_none_left_out(tmp_path):
+    attempt(tmp_path, [0, 1])
+    # Killed after epochs 2 and 3 were written, before they were logged; epoch 3 is done again.
+    write_metrics(tmp_path, 4)
+    identity = attempt(tmp_path, [3, 4])
+    assert logged_epochs(tmp_path, identity) == [0, 1, 2, 3, 4]
+
+
+def test_what_was_cut_off_is_logged_again(tmp_path):
+    identity = attempt(tmp_path, list(range(40)))
+    (part,) = wandb_files.read_attempts(tmp_path, identity)
+    content = part.file.read_bytes()
+    part.file.write_bytes(content[: len(content) // 2])
+    kept = logged_epochs(tmp_path, identity)
+    assert 0 < len(kept) < 40
+    write_metrics(tmp_path, 40)
+    attempt(tmp_path, [])
+    assert logged_epochs(tmp_path, identity) == list(range(40))
+
+
+def test_a_run_that_begins_anew_is_another_wandb_run(tmp_path):
+    first = attempt(tmp_path, [0, 1], goes_on=False)
+    write_metrics(tmp_path, 2)  # of the run whose checkpoints were deleted
+    second = attempt(tmp_path, [0], goes_on=False)
+    assert first != second
+    assert logged_epochs(tmp_path, second) == [0]
+
+
+def test_online_stays_offline_until_the_earlier_epochs_are_sent(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    identity = attempt(tmp_path, [0])
+    time.sleep(1)
+    run = WandbRun(tmp_path, CONFIG, mode="online")
+    run.begin()
+    assert run.run.offline
+    run.finish(1)
+    (part, _) = wandb_files.read_attempts(tmp_path, identity)
+    assert f"wandb sync {part.file.parent}" in caplog.text
+    assert part.unsent
+    Path(f"{part.file}.synced").touch()  # as wandb sync does it
+    assert not part.unsent
+
+
+def test_the_server_says_which_epochs_it_has(tmp_path, monkeypatch):
+    attempt(tmp_path, [])
+    write_metrics(tmp_path, 4)
+    logged = []
+    resumed = SimpleNamespace(
+        resumed=True, starting_step=2, define_metric=lambda *_, **__: None, log=lambda row: logged.append(row["epoch"])
+    )
+    monkeypatch.setattr(WandbRun, "_begun", lambda *_: resumed)
+    run = WandbRun(tmp_path, CONFIG)
+    run.begin()
+    run.log_epoch({"epoch": 3})
+    run.log_epoch({"epoch": 4})
+    assert logged == [2, 3, 4]
+
+
+def test_a_done_run_is_logged_from_its_files_once(runs, trained, tmp_path, caplog):
+    folder = shutil.copytree(runs.without, tmp_path / "done")
+    with caplog.at_level("INFO"):
+        trained(folder, *OFFLINE)
+        assert "to W&B from its files" in caplog.text
+        caplog.clear()
+        trained(folder, *OFFLINE)
+        assert "to W&B from its files" not in caplog.text
+    table = pd.read_csv(folder / "metrics.csv")
+    assert [row["epoch"] for row in history(folder) if "epoch" in row] == table["epoch"].to_list()
+    result = json.loads((folder / "result.json").read_text())
+    assert final_summary(folder)["best/test_auroc"] == result["test"]["auroc"]
+    assert exit_code(folder) == 0
+
+
+# What fails.
+
+
+def test_training_goes_on_where_wandb_fails_in_the_middle(tmp_path, monkeypatch, caplog):
+    def fails(*_: object) -> None:
+        raise BrokenPipeError("the service\nis gone")
+
+    run = WandbRun(tmp_path, CONFIG, mode="offline")
+    run.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(run.run, "log", fails)
+        run.log_epoch({"epoch": 0})
+    run.log_epoch({"epoch": 1})
+    run.log_result({}, pd.DataFrame())
+    run.finish(0)
+    assert caplog.text.count("W&B is left out from here (the service is gone)") == 1
+
+
+def test_training_goes_on_where_wandb_cannot_begin(tmp_path, monkeypatch, caplog):
+    def fails(**_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(wandb, "init", fails)
+    run = WandbRun(tmp_path, CONFIG, mode="offline")
+    run.begin()
+    run.log_epoch({"epoch": 0})
+    run.finish(0)
+    assert "W&B is left out from here (no space left)" in caplog.text
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
+    """A W&B server that takes connections and never answers; the connections."""
+    taken: list[socket.socket] = []
+
+    def take(listener: socket.socket) -> None:
+        while True:
+            try:
+                taken.append(listener.accept()[0])
+            except OSError:  # closed
+                return
+
+    wandb.teardown()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=take, args=(listener,))
+        thread.start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield taken
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for connection in taken:
+        connection.close()
+    wandb.teardown()
+
+
+def test_a_server_that_never_answers_is_waited_for_only_so_long(silent_server, tmp_path, caplog):
+    run = WandbRun(tmp_path, CONFIG, begin_seconds=2)
+    started = time.monotonic()
+    run.begin()
+    seconds = time.monotonic() - started
+    assert run.run.offline
+    run.finish(0)
+    assert silent_server
+    assert "W&B cannot be used" in caplog.text
+    assert seconds < 12  # of which two are the wait; without a limit it is 90
+
+
+def test_offline_opens_no_connection(silent_server, tmp_path):
+    attempt(tmp_path, [0, 1], exit_code=0)
+    assert not silent_server
+
+
+def test_without_wandb_as_logger_it_is_not_even_imported(runs, tmp_path):
+    code = f"""
+import runpy, sys
+sys.argv = ["train.py", "backbone=tiny", "backbone.image_size={SIZE}", "data=faces", "data.root={runs.data}",
+    "protocol.batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu", "threads=1", "method=droid",
+    "runs_dir={tmp_path}"]
+runpy.run_path({str(CONF.parent / "experiments" / "train.py")!r}, run_name="__main__")
+sys.exit("wandb was imported" if "wandb" in sys.modules else 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert list(tmp_path.glob("*/*/*/result.json"))
 
 
 def test_a_run_is_not_lost_for_its_final_figures(tmp_path, monkeypatch, caplog):
     def fails(*_: object) -> None:
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(wandb_logging, "roc_plot", fails)
+    monkeypatch.setattr(wandb_logging, "summary", fails)
     run = WandbRun(tmp_path, CONFIG, mode="offline")
+    run.begin()
     try:
-        result = {"best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "val": {}, "test": {}}
-        run.log_result(result, scores([0.0], [1.0]))
+        run.log_result({}, scores([0.0], [1.0]))
     finally:
         run.finish(0)
     assert "W&B has not got the final figures (no route to host); they are in result.json" in caplog.text
+
+
+# The summary alone.
+
+
+def test_each_generator_has_its_own_figure():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "logit_synthetic": random.normal(size=130),
+            "logit_real": 0.0,
+            "label": ["real"] * 40 + ["synthetic"] * 90,
+            "generator": [""] * 40 + ["a.v2"] * 30 + ["b"] * 30 + ["few"] * 10 + [""] * 20,
+        }
+    )
+    result = {
+        "best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "train_generators": ["b"],
+        "val": {"auroc": 0.5}, "test": {"auroc": 0.6},
+    }  # fmt: skip
+    figures = summary(result, table)
+    real = table["logit_synthetic"][:40].to_numpy()
+    for name, rows in (("a_v2", slice(40, 70)), ("b", slice(70, 100))):
+        synthetic = table["logit_synthetic"][rows].to_numpy()
+        expected = (synthetic[:, None] > real[None]).mean()
+        assert figures.pop(f"best/test_auroc/{name}") == pytest.approx(expected)
+    assert figures == {
+        "best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "best/val_auroc": 0.5, "best/test_auroc": 0.6,
+    }  # fmt: skip
