@@ -1,0 +1,22 @@
+"""Save a W&B workspace that compares the methods of a project; it needs a W&B account.
+
+python experiments/dashboard.py entity=ENTITY project=saliency_entropy
+python experiments/dashboard.py entity=ENTITY study=demo generators=[stylegan2,sdxl]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from saliency_entropy.commands import command
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="dashboard")
+@command
+def main(cfg: DictConfig) -> None:
+    from saliency_entropy.wandb_dashboard import save_dashboard
+
+    save_dashboard(cfg)
+
+
+if __name__ == "__main__":
+    main()
