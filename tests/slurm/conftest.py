@@ -78,10 +78,13 @@ class Cluster:
         told = self.call("squeue", "--noheader", "--array", "--format=%i %T")
         return dict(line.split() for line in told.splitlines())
 
+    def about(self, job: str) -> dict[str, str]:
+        """What Slurm knows of a job: Restarts, RunTime ..."""
+        return dict(field.partition("=")[::2] for field in self.call("scontrol", "show", "job", job).split())
+
     def restarts(self, job: str) -> int:
         """How often a job has been queued again."""
-        fields = dict(field.partition("=")[::2] for field in self.call("scontrol", "show", "job", job).split())
-        return int(fields["Restarts"])
+        return int(self.about(job)["Restarts"])
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 400) -> None:

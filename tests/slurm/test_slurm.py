@@ -19,7 +19,7 @@ RUNS = [(method, seed) for method in METHODS for seed in (0, 1, 2)]  # in the or
 HELD = ["+loss.terms.held._target_=held_term.Held", "+loss.terms.held.weight=0"]
 SLURM = [
     "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
-    "hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=30",
+    "hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=120",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.timeout(1200)
@@ -85,7 +85,9 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
     with launched(launch(sweep)) as launcher, launched(
         launch([*train, "-m", *common, *SLURM, "method=droid", "seed=0,1", "study=died"])
     ) as other:  # fmt: skip
-        until(lambda: array("swept") and array("died"), "the jobs of both sweeps")
+        until(lambda: (array("swept") and array("died")) or launcher.poll() or other.poll(), "the jobs of both sweeps")
+        for process in (launcher, other):
+            assert process.poll() is None, process.communicate()
         swept, died = array("swept"), array("died")
         launcher.send_signal(signal.SIGKILL)
         # The interpreter of this environment, not one in a .venv of the folder.
@@ -104,13 +106,16 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         until(lambda: begun("died", "droid", 1) and begun("plain", "droid", 1), "more of them")
         jobs = {run: f"{swept}_{number}" for number, run in enumerate(RUNS)}
         cluster.call("scancel", "--signal=USR2", jobs["cross_entropy", 1])
-        cluster.call("scontrol", "update", f"JobId={jobs['cross_entropy', 2]}", "TimeLimit=1")
+        limited = jobs["cross_entropy", 2]
+        hours, minutes, _ = map(int, cluster.about(limited)["RunTime"].split(":"))
+        # Nearer than signal_delay_s, but not past. Slurm looks every half minute.
+        cluster.call("scontrol", "update", f"JobId={limited}", f"TimeLimit={60 * hours + minutes + 2}")
         cluster.call("scontrol", "requeue", jobs["droid", 1])
         cluster.call("scancel", "--signal=KILL", jobs["droid", 2])
         cluster.call("scancel", "--signal=KILL", f"{died}_1")
         cluster.call("scancel", "--batch", "--signal=USR1", f"{plain}_3")
-        until(lambda: cluster.restarts(jobs["cross_entropy", 2]), "the time limit")
-        cluster.call("scontrol", "update", f"JobId={jobs['cross_entropy', 2]}", "TimeLimit=10")
+        until(lambda: cluster.restarts(limited), "the time limit")
+        cluster.call("scontrol", "update", f"JobId={limited}", "TimeLimit=10")
         until(lambda: done("swept", ("cross_entropy", 1), ("droid", 1), ("cross_entropy", 2)), "the first three")
         until(lambda: done("plain", ("cross_entropy", 0), ("droid", 1)), "the plain array")
         until(lambda: done("swept", *((method, 0) for method in METHODS)), "what nobody interrupted")
