@@ -23,8 +23,9 @@ index=${SLURM_ARRAY_TASK_ID:?give the tasks: sbatch --array=0-59 experiments/slu
   "method=${methods[index % ${#methods[@]}]}" "seed=$((index / ${#methods[@]}))" &
 training=$!
 
-# USR1 comes before the time limit. Slurm then ends this job as it ends one that is preempted, and starts it again.
-trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
+# USR1 comes before the time limit. Slurm then ends this job as it ends one that is preempted, and starts it again. Not
+# SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
+trap 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$index"' USR1
 trap 'kill -TERM "$training"' TERM
 code=0
 wait "$training" || code=$?

@@ -7,6 +7,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+import submitit
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
 # submitit asks Slurm for this one, before the time limit and, where the cluster does so, before preemption.
@@ -26,7 +27,8 @@ class SlurmJob(SubmititLauncher):
             return super().__call__(*arguments)
         except SystemExit as end:
             if end.code == 128 + LEAVE and os.environ.get("SLURM_PROCID", "0") == "0":
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False, timeout=60)
+                # Not SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
+                subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=False, timeout=60)
             raise
 
 

@@ -125,7 +125,7 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         until(lambda: done("swept", ("hseb", 1), ("hseb", 2)), "the runs that were preempted")
         until(lambda: not cluster.states(), "all jobs to leave")
         restarts = {run: cluster.restarts(job) for run, job in jobs.items()}
-        restarts["plain", 1] = cluster.restarts(f"{plain}_3")
+        restarts |= {("plain", 0): cluster.restarts(f"{plain}_0"), ("plain", 1): cluster.restarts(f"{plain}_3")}
 
         def changed() -> dict[Path, int]:
             kept = [run_folder(runs / "swept", *run) for run in RUNS if run != ("droid", 2)]
