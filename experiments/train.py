@@ -5,7 +5,8 @@
     python experiments/train.py experiment=paper data=und_cyborg data.root=DIR data.source.maps=FOLDER
     python experiments/train.py experiment=demo seed=0,1 hydra/launcher=local hydra.launcher.n_jobs=2
     python experiments/train.py experiment=faces data.root=DIR hydra/launcher=slurm hydra.launcher.partition=gpu
-    python experiments/train.py debug=overfit
+    python experiments/train.py experiment=weights data=faces data.root=DIR    # a search of the loss's weights
+    python experiments/train.py debug=overfit    # or fast, profile, finite
 
 A run leaves runs/<study>/<method>/seed<seed>/. The same command again skips what is done, goes on with what was
 begun and starts what is missing.
@@ -18,15 +19,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from saliency_entropy.commands import command
+from saliency_entropy.run_folder import finished_result
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 @command
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float | None:
     # Imported here so that --help and tab completion do not wait for PyTorch.
     from saliency_entropy.training import train
 
-    train(cfg, Path(HydraConfig.get().runtime.output_dir))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    train(cfg, folder)
+    result = finished_result(folder)
+    # What a search of Hydra's goes by. Of validation images: who chooses by test images has none left to test with.
+    return None if result is None else result["val"]["auroc"]
 
 
 if __name__ == "__main__":

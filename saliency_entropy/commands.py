@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
@@ -23,16 +24,16 @@ class _OneSentence(CompactHydraException):
     jobs still run."""
 
 
-def command(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Wrap the task function of a Hydra command so that a :class:`UserError` reaches the user as its sentence, and
     no environment variable reaches a configuration, see :func:`no_environment_variables`."""
 
     @functools.wraps(task)
-    def wrapped(config: DictConfig) -> None:
+    def wrapped(config: DictConfig) -> Any:
         try:
             with no_environment_variables():
                 require_values(config)
-                task(config)
+                return task(config)
         except (SystemExit, KeyboardInterrupt) as end:
             # Lightning ends a run that got SIGTERM with a SystemExit of no code, which would pass for success, and one
             # that got SIGINT with the code of a failure.
