@@ -10,28 +10,26 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from saliency_entropy.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.corruptions import NONE, Variant, variants
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import Transform
-from saliency_entropy.data.manifest import SCORES, SPLITS, thread_count
+from saliency_entropy.data.manifest import SCORES, thread_count
 from saliency_entropy.data.table_file import listing
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
-from saliency_entropy.errors import UserError, in_one_line
-from saliency_entropy.run_folder import check_name, finished_result
+from saliency_entropy.errors import UserError
 from saliency_entropy.score_tables import SUFFIX, ImageScores, ScoreTable, VariantScores, sampled
 from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images
 from saliency_entropy.scoring_pass import MADE_FROM, Scored, made_from, remove_parts, score_images
-from saliency_entropy.study.folders import run_folders
+from saliency_entropy.study_command import check_settings, finished_folders, set_name, writing_alone
 from saliency_entropy.training import data_hash
 
 log = logging.getLogger(__name__)
 
-# Whole numbers, and the least that each may be; the others may be null, too.
+# Whole numbers, and the least that each may be.
 NUMBERS = {"batch_size": 1, "chunk": 1}
 NUMBERS_OR_NULL = {"threads": 1, "num_workers": 0, "corruption_images": 2}
 
@@ -59,22 +57,22 @@ def evaluate(cfg: DictConfig) -> None:
     """Score every finished run of ``cfg.study`` on ``cfg.split`` of its own data, or of ``cfg.data``.
 
     Each run gets ``scores/<set>.parquet``, and with ``cfg.corruptions`` also ``scores/<set>+corruptions.parquet``, of
-    a sample of the images. What is there already is left; an interrupted pass is gone on with.
+    a sample of the images. What is there already is left; an interrupted pass is gone on with. With ``cfg.overwrite``,
+    files that are damaged or were made from something else are replaced, and no others.
 
     Raises:
-        UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; a score file was
-            made from something else.
+        UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; without
+            ``cfg.overwrite``, a score file is damaged or was made from something else.
     """
-    _check(cfg)
+    check_settings(cfg, NUMBERS, NUMBERS_OR_NULL)
+    if cfg.corruptions is not None:
+        _variants(cfg)
     study = Path(str(cfg.study))
-    folders = [folder for folder in run_folders(study) if finished_result(folder) is not None]
-    unfinished = [f"{folder.parent.name}/{folder.name}" for folder in run_folders(study) if folder not in folders]
-    if not folders:
-        raise UserError(f"no run in {study} is finished; give the command that trains them again")
-    if unfinished:
-        log.warning("not finished, and so not scored: %s", listing(unfinished))
+    folders = finished_folders(study, "not scored")
     images = read_images(cfg, folders)
-    name = _set_name(cfg, images)
+    name = set_name(cfg, images)
+    if name.endswith(SUFFIX):
+        raise UserError(f"set={name} is how files of corrupted images are called; give another")
     torch.set_num_threads(cfg.threads or thread_count())
     device = usable_device(cfg.device)
     own = "data" not in cfg and name == cfg.split
@@ -83,44 +81,13 @@ def evaluate(cfg: DictConfig) -> None:
         table = sampled(images.manifest.table, cfg.corruption_images)
         some = replace(images, manifest=replace(images.manifest, table=table))
         targets.append(Target(name + SUFFIX, VariantScores, _variants(cfg), some, own=False))
-    try:
-        with FileLock(study / ".evaluate.lock", timeout=0):
-            for target in targets:
-                _score(cfg, folders, target, device)
-    except Timeout:
-        raise UserError(f"{study} is being scored by another process; wait for it") from None
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or study} cannot be written ({error.strerror or in_one_line(error)}); make room or give "
-            "yourself access, then the same command goes on"
-        ) from None
-
-
-def _check(cfg: DictConfig) -> None:
-    for name, least in (NUMBERS | NUMBERS_OR_NULL).items():
-        if cfg[name] is None and name in NUMBERS_OR_NULL:
-            continue
-        if type(cfg[name]) is not int or cfg[name] < least:
-            null = ", or null" if name in NUMBERS_OR_NULL else ""
-            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from {least} on{null}")
-    if cfg.split not in SPLITS:
-        raise UserError(f"split is {cfg.split!r}; choose of {', '.join(SPLITS)}")
-    if cfg.corruptions is not None:
-        _variants(cfg)
+    with writing_alone(study, ".evaluate.lock", f"{study} is being scored"):
+        for target in targets:
+            _score(cfg, folders, target, device)
 
 
 def _variants(cfg: DictConfig) -> list[Variant]:
     return variants([cfg.corruptions] if isinstance(cfg.corruptions, str) else list(cfg.corruptions))
-
-
-def _set_name(cfg: DictConfig, images: ScoredImages) -> str:
-    name = str(cfg.set or (images.data_name if "data" in cfg else cfg.split))
-    check_name("set", name)
-    if name in SPLITS and ("data" in cfg or name != cfg.split):
-        raise UserError(f"set={name} is the file of each run's own {name} images, which a report reads; give another")
-    if name.endswith(SUFFIX):
-        raise UserError(f"set={name} is how files of corrupted images are called; give another")
-    return name
 
 
 def _score(cfg: DictConfig, folders: Sequence[Path], target: Target, device: torch.device) -> None:
@@ -168,9 +135,9 @@ def _waiting(
         UserError: names all checkpoints that cannot be read, and all score files that were made from something else.
     """
     files = {folder: _score_file(folder, target) for folder in folders}
-    theirs = {folder: None if cfg.overwrite else _made_from(file) for folder, file in files.items()}
-    # A run scores its own images when it is trained, and does not say what from.
-    asked = [folder for folder in folders if not (target.own and theirs[folder] == "")]
+    theirs = {folder: _made_from(file, cfg.overwrite) for folder, file in files.items()}
+    # A run scores its own images when it is trained, and does not say what from: taken as it is, unless overwritten.
+    asked = [folder for folder in folders if cfg.overwrite or not (target.own and theirs[folder] == "")]
     if target.images.manifest.table.empty:
         raise UserError(f"{target.images.manifest.origin}: no image of split {cfg.split} can be used; mend some")
     # Another batch size changes the last bits of scores.
@@ -187,9 +154,11 @@ def _waiting(
             unreadable.append(f"{checkpoint} ({error.strerror})")
             continue
         identity = hashlib.sha256(f"{about_images}/{digest}".encode()).hexdigest()[:16]
-        if theirs[folder] is None:
+        if theirs[folder] == made_from(identity, sizes):
+            continue
+        if theirs[folder] is None or cfg.overwrite:
             waiting[folder] = identity, digest
-        elif theirs[folder] != made_from(identity, sizes):
+        else:
             others.append(str(files[folder]))
     problems = []
     if unreadable:
@@ -209,11 +178,18 @@ def _waiting(
     return waiting, sizes
 
 
-def _made_from(file: Path) -> str | None:
-    """What a score file says that it was made from, "" if nothing; None if there is no such file."""
+def _made_from(file: Path, overwrite: bool) -> str | None:
+    """What a score file says that it was made from, "" if nothing; None if there is no such file, or it is damaged and
+    to be overwritten."""
     if not file.exists():
         return None
     try:
-        return (pq.read_schema(file).metadata or {}).get(MADE_FROM, b"").decode()
+        with pq.ParquetFile(file) as scores:
+            if overwrite:
+                for _ in scores.iter_batches():  # its end alone does not tell whether its rows are whole
+                    pass
+            return (scores.schema_arrow.metadata or {}).get(MADE_FROM, b"").decode()
     except (ValueError, OSError):
+        if overwrite:
+            return None
         raise UserError(f"{file} is damaged; delete it, or give overwrite=true") from None

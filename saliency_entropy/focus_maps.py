@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 from captum.attr import LayerGradCam
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
@@ -24,60 +23,46 @@ from saliency_entropy.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.datamodule import default_workers
 from saliency_entropy.data.dataset import FaceDataset, Transform
-from saliency_entropy.data.manifest import LABELS, SPLITS, thread_count
+from saliency_entropy.data.manifest import LABELS, thread_count
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError
 from saliency_entropy.functional import min_max
 from saliency_entropy.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
-from saliency_entropy.run_folder import check_name, finished_result
 from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images, without_broken
-from saliency_entropy.study.folders import run_folders
+from saliency_entropy.study_command import check_settings, finished_folders, set_name, writing_alone
 from saliency_entropy.training import data_hash
 
 log = logging.getLogger(__name__)
+
+# Whole numbers, and the least that each may be.
+NUMBERS = {"batch_size": 1, "samples": 1, "seed": 0}
+NUMBERS_OR_NULL = {"threads": 1, "num_workers": 0}
 
 
 def focus(cfg: DictConfig) -> None:
     """Keep the maps of every finished run of ``cfg.study``, of some images of ``cfg.split`` of its own data, or of
     ``cfg.data``.
 
-    What is there already is left, so an interrupted command is gone on with.
+    What is there already is left, so an interrupted command is gone on with. With ``cfg.overwrite``, maps that are
+    damaged or were made from something else are replaced, and no others.
 
     Raises:
-        UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; maps that are
-            there were made from others.
+        UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; without
+            ``cfg.overwrite``, maps that are there are damaged or were made from something else.
     """
-    for name in ("batch_size", "samples"):
-        if type(cfg[name]) is not int or cfg[name] < 1:
-            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from 1 on")
-    if type(cfg.seed) is not int or cfg.seed < 0:
-        raise UserError(f"seed is {cfg.seed!r}; give a whole number from 0 on")
-    if cfg.split not in SPLITS:
-        raise UserError(f"split is {cfg.split!r}; choose of {', '.join(SPLITS)}")
+    check_settings(cfg, NUMBERS, NUMBERS_OR_NULL)
     study = Path(str(cfg.study))
-    folders = [folder for folder in run_folders(study) if finished_result(folder) is not None]
-    if not folders:
-        raise UserError(f"no run in {study} is finished; give the command that trains them again")
+    folders = finished_folders(study, "without maps")
     images = read_images(cfg, folders)
-    name = str(cfg.set or (images.data_name if "data" in cfg else cfg.split))
-    check_name("set", name)
-    if name in SPLITS and ("data" in cfg or name != cfg.split):
-        raise UserError(f"set={name} is the name of the study's own {name} images, which a report reads; give another")
+    name = set_name(cfg, images)
     torch.set_num_threads(cfg.threads or thread_count())
     device = usable_device(cfg.device)
     try:
-        with FileLock(study / ".focus.lock", timeout=0):
+        with writing_alone(study, ".focus.lock", f"the maps of {study} are being made"):
             _focus(cfg, study, folders, images, name, device)
-    except Timeout:
-        raise UserError(f"the maps of {study} are being made by another process; wait for it") from None
     except torch.OutOfMemoryError:
         raise UserError(f"{device} has too little memory for batches of {cfg.batch_size}; give batch_size=") from None
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or study} cannot be written ({error.strerror or in_one_line(error)}); make room or give "
-            "yourself access, then the same command goes on"
-        ) from None
 
 
 def _focus(
@@ -249,11 +234,18 @@ def _digest(path: Path) -> str:
 
 
 def _is_kept(path: Path, kind: type[Sample] | type[RunMaps], made_from: dict[str, str], overwrite: bool) -> bool:
-    if overwrite or not path.exists():
+    if not path.exists():
         return False
-    theirs = read_maps(path, kind)
+    try:
+        theirs = read_maps(path, kind)
+    except UserError:
+        if overwrite:
+            return False
+        raise
     if all(getattr(theirs, name) == value for name, value in made_from.items()):
         return True
+    if overwrite:
+        return False
     what = "other images" if theirs.sample != made_from["sample"] else "another checkpoint"
     raise UserError(f"{path} was made from {what}; give another name, set=..., or overwrite=true")
 

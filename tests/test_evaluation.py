@@ -123,6 +123,32 @@ def test_an_interrupted_pass_goes_on(study: Path, monkeypatch: pytest.MonkeyPatc
     assert len(score_files(study, "again")) == 3
 
 
+def test_an_interrupted_overwrite_goes_on(study: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    """What was made from the same is not made again, to the last file; what is damaged is."""
+    caplog.set_level("INFO")
+    evaluate(configured(study, "overwrite=true"))  # of the training, which does not say what they were made from
+    assert "3 runs scored, 0 were scored before" in caplog.text
+    path = study / "droid" / "seed0" / "scores" / "test.parquet"
+    whole = pd.read_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[4:400] = bytes(396)  # its end is whole
+    path.write_bytes(content)
+    decoded = []
+    load = dataset.load_channels
+    monkeypatch.setattr(dataset, "load_channels", lambda file, *rest: decoded.append(str(file)) or load(file, *rest))
+    evaluate(configured(study, "overwrite=true"))
+    assert "1 runs scored, 2 were scored before" in caplog.text
+    assert len(decoded) == 12
+    pd.testing.assert_frame_equal(pd.read_parquet(path), whole)
+    evaluate(configured(study, "overwrite=true"))
+    assert len(decoded) == 12
+    path.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"test\.parquet is damaged; delete it, or give overwrite=true"):
+        evaluate(configured(study))
+    evaluate(configured(study, "overwrite=true"))
+    pd.testing.assert_frame_equal(pd.read_parquet(path), whole)
+
+
 def other_images(root: Path) -> Path:
     (root / "x").mkdir(parents=True)
     for number in range(3):
@@ -183,7 +209,7 @@ def test_a_configuration_chooses_no_function(study: Path, tmp_path: Path) -> Non
     ("corruptions=[]", "corruptions names none; choose of"),
     ("split=valid", "split is 'valid'; choose of train, val, test"),
     ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
-    ("set=val", "set=val is the file of each run's own val images, which a report reads; give another"),
+    ("set=val", "set=val is the name of the study's own val images, which a report reads; give another"),
     ("set=x+corruptions", "set=x+corruptions is how files of corrupted images are called; give another"),
 ])  # fmt: skip
 def test_mistakes(study: Path, override: str, message: str) -> None:
@@ -201,7 +227,7 @@ def test_a_study_without_finished_runs(study: Path) -> None:
 
 def test_other_images_never_take_the_place_of_a_runs_own(study: Path, tmp_path: Path) -> None:
     root = other_images(tmp_path / "other")
-    with pytest.raises(UserError, match="set=test is the file of each run's own test images"):
+    with pytest.raises(UserError, match="set=test is the name of the study's own test images"):
         evaluate(configured(study, "data=faces", f"data.root={root}", "set=test", "overwrite=true"))
 
 
@@ -524,7 +550,9 @@ def test_an_interrupted_pass_over_corrupted_images_goes_on(study: Path, monkeypa
     evaluate(configured(study, "corruptions=[noise]"))
     assert not {*decoded[:6]} & {*again}
     interrupted = score_files(study, "test+corruptions")
-    evaluate(configured(study, "corruptions=[noise]", "overwrite=true", "chunk=5"))
+    for path in study.rglob("test+corruptions.parquet"):
+        path.unlink()
+    evaluate(configured(study, "corruptions=[noise]", "chunk=5"))
     for name, table in score_files(study, "test+corruptions").items():
         pd.testing.assert_frame_equal(table, interrupted[name], check_exact=True)
 

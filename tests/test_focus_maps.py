@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -246,6 +247,36 @@ def test_maps_of_others_are_never_taken_for_these(study: Path) -> None:
     assert ours.checkpoint == theirs.checkpoint
 
 
+def test_an_interrupted_overwrite_goes_on(study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is whole and of these images is not made again; what is damaged is."""
+    caplog.set_level("INFO")
+    focus(configured(study, "samples=6"))
+    focus(configured(study, "overwrite=true"))
+    assert "maps of 2 runs made, of 0 there before: maps/test.npz, 8 images" in caplog.text
+    sample, first, second = (maps_file(folder, "test") for folder in (study, *(study / run for run in RUNS)))
+    before = second.read_bytes()
+    second.write_bytes(before[:-100])
+    with pytest.raises(UserError, match="cannot be read as plain arrays"):
+        focus(configured(study))
+    made = [path.stat().st_mtime_ns for path in (sample, first)]
+    focus(configured(study, "overwrite=true"))
+    assert "maps of 1 runs made, of 1 there before" in caplog.text
+    assert second.read_bytes() == before
+    assert [path.stat().st_mtime_ns for path in (sample, first)] == made
+
+
+def test_unfinished_runs_are_named(study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (study / "droid" / "seed1" / "result.json").unlink()
+    focus(configured(study))
+    assert "not finished, and so without maps: droid/seed1" in caplog.text
+    assert not maps_file(study / "droid/seed1", "test").exists()
+
+
+def test_another_process_makes_maps(study: Path) -> None:
+    with FileLock(study / ".focus.lock"), pytest.raises(UserError, match="are being made by another process; wait"):
+        focus(configured(study))
+
+
 def test_a_run_that_diverged_has_no_maps_and_is_named(study: Path, caplog) -> None:
     path = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
@@ -263,6 +294,9 @@ def test_a_run_that_diverged_has_no_maps_and_is_named(study: Path, caplog) -> No
     ("samples=0", "samples is 0; give a whole number from 1 on"),
     ("batch_size=half", "batch_size is 'half'; give a whole number from 1 on"),
     ("seed=-1", "seed is -1; give a whole number from 0 on"),
+    ("threads=0", "threads is 0; give a whole number from 1 on, or null"),
+    ("num_workers=-1", "num_workers is -1; give a whole number from 0 on, or null"),
+    ("num_workers=two", "num_workers is 'two'; give a whole number from 0 on, or null"),
     ("split=valid", "split is 'valid'; choose of train, val, test"),
     ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
     ("set=val", "set=val is the name of the study's own val images"),

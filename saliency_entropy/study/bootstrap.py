@@ -108,7 +108,7 @@ def interval_over_images(auroc: float, variance: float) -> Interval:
         variance: over the images, from :func:`image_covariance`.
 
     Returns:
-        None without variance: of an AUROC of 0 or 1 the images do not say how much smaller or larger it could be.
+        NaN without variance: of an AUROC of 0 or 1 the images do not say how much smaller or larger it could be.
     """
     if not variance > 0 or not 0 < auroc < 1:
         return NO_INTERVAL
@@ -133,7 +133,7 @@ def interval_over_seeds(values: np.ndarray, covariance: np.ndarray | None = None
         covariance: ``(S, S)`` of these values over the test images.
 
     Returns:
-        None of one seed, or if all are equal: nothing then says how far another could be away.
+        NaN of one seed, or if all are equal: nothing then says how far another could be away.
     """
     values = np.asarray(values, dtype=float)
     count = len(values)

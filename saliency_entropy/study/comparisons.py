@@ -55,10 +55,10 @@ def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
             "iqm": interquartile_mean(values),
         }
         intervals = {
-            "seeds": interval_over_seeds(values),
+            # No AUROC lies beyond, though seeds far apart allow any.
+            "seeds": np.clip(interval_over_seeds(values), 0, 1),
             # The variance of a mean is the mean of the covariances.
             "images": interval_over_images(float(values.mean()), float(block.mean())),
-            # No AUROC lies beyond, though two seeds far apart allow any.
             "both": np.clip(interval_over_seeds(values, block), 0, 1),
         }
         for over, (low, high) in intervals.items():
@@ -212,14 +212,14 @@ def paired_notes(table: pd.DataFrame, measure: str) -> list[str]:
     if len(unequal):
         names = list(dict.fromkeys(f"{row.title} and {row.against_title}" for row in unequal.itertuples()))
         sentences.append(
-            f"Unequal seeds, of which only those in common are compared: {_first(names)}. The table of independent "
-            "seeds takes all."
+            f"Unequal seeds, of which only those in common are compared: {wording.some(names, 5, '; ')}. The table of "
+            "independent seeds takes all."
         )
     for pairs, why in ((0, "no seed in common, so no difference"), (1, "one seed in common, so no interval and no p")):
         found = table[table["pairs"] == pairs]
         if len(found):
             names = [f"{row.title} and {row.against_title}" for row in found.itertuples()]
-            sentences.append(f"“–” for {_first(names)}: {why}.")
+            sentences.append(f"“–” for {wording.some(names, 5, '; ')}: {why}.")
     return sentences
 
 
@@ -249,9 +249,3 @@ def _numbers(column: pd.Series, digits: int = 3, sign: str = "") -> list[str]:
 def _intervals(table: pd.DataFrame, prefix: str, digits: int = 3, sign: str = "") -> list[str]:
     pairs = zip(table[f"{prefix}low"], table[f"{prefix}high"], strict=True)
     return [wording.interval(low, high, digits, sign) for low, high in pairs]
-
-
-def _first(names: list[str]) -> str:
-    """The first five, and the number of the others: 15 pairs of methods would be a paragraph of names."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return "; ".join(names[:5]) + more

@@ -18,7 +18,7 @@ from saliency_entropy.study.run_figures import (
     MIN_IMAGES,
     RANKING_FIGURES,
 )
-from saliency_entropy.study.tables import GROUP_COLUMNS, NONE, Measures, spread, spread_column
+from saliency_entropy.study.tables import GROUP_COLUMNS, NONE, Measures, over_seeds, spread, spread_column
 
 OPERATING_FIGURES = (*RANKING_FIGURES, *APCER_FIGURES, *BPCER_FIGURES)
 SETS = {"all": "all", "unseen": "unseen generators"}
@@ -71,7 +71,7 @@ def group_table(measures: Measures) -> pd.DataFrame:
     rows = pd.concat([pooled.assign(against=""), groups, macro])[["method", "seed", *GROUP_COLUMNS, *GROUP_FIGURES]]
     place = {column: i for i, column in enumerate(["", *groups["column"].unique()])}
     rows = rows.sort_values("column", key=lambda column: column.map(place), kind="stable")
-    return _over_seeds(rows, [*GROUP_COLUMNS, "method"], GROUP_FIGURES)
+    return over_seeds(rows, [*GROUP_COLUMNS, "method"], GROUP_FIGURES)
 
 
 def shown_operating_points(table: pd.DataFrame) -> pd.DataFrame:
@@ -198,16 +198,7 @@ def group_notes(table: pd.DataFrame, measures: Measures) -> list[str]:
 
 
 def _by_method(runs: pd.DataFrame, figures: Iterable[str], further: dict[str, str]) -> pd.DataFrame:
-    return _over_seeds(runs.assign(**further), ["method", "title", *further], figures)
-
-
-def _over_seeds(rows: pd.DataFrame, keys: list[str], figures: Iterable[str]) -> pd.DataFrame:
-    """The keys, ``seeds``, and the mean and standard deviation (of a sample) of each figure; NaN if one is NaN."""
-    grouped = rows.groupby(keys, sort=False)
-    table = {"seeds": grouped.size()}
-    for name in figures:
-        table |= {f"{name}_mean": grouped[name].mean(skipna=False), f"{name}_std": grouped[name].std(skipna=False)}
-    return pd.DataFrame(table).reset_index()
+    return over_seeds(runs.assign(**further), ["method", "title", *further], figures)
 
 
 def _note_on_missing(table: pd.DataFrame, figures: Iterable[str]) -> list[str]:

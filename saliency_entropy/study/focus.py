@@ -2,6 +2,7 @@
 other does. From the maps that ``experiments/focus.py`` keeps.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from saliency_entropy.errors import UserError
 from saliency_entropy.map_files import KINDS, RunMaps, Sample, maps_file, read_maps
 from saliency_entropy.study import wording
 from saliency_entropy.study.runs import BASELINE, Run, Study
-from saliency_entropy.study.tables import spread_column
+from saliency_entropy.study.tables import over_seeds, spread_column
+
+log = logging.getLogger(__name__)
 
 KIND_TITLES = {"cam": "CAM", "cam_true": "True class", "cam_difference": "Logit difference", "grad_cam": "Grad-CAM"}
 TOP_SHARE = 0.2  # of the cells: what of a map is compared as a region
@@ -41,7 +45,7 @@ class StudyMaps:
         sample: the images and their human maps.
         runs: those with maps, in the order of the study.
         maps: kind -> ``(R, n, h, w)`` in [0, 1], the runs in order.
-        problems: sentences on runs without.
+        problems: sentences on runs whose maps are missing or cannot be used.
     """
 
     study: Study
@@ -61,22 +65,27 @@ class StudyMaps:
 
 
 def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
-    """The maps of a set of images; None if the study has none.
+    """The maps of a set of images; None if the study has none, or none that can be used.
+
+    A run without usable maps is left out, and named in :attr:`StudyMaps.problems`.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: the study's own file, of the images, is damaged.
     """
     try:
         sample = read_maps(maps_file(study.folder, name), Sample)
     except FileNotFoundError:
         return None
     found: dict[Run, RunMaps] = {}
-    missing, other, earlier = [], [], []
+    missing, damaged, other, earlier = [], [], [], []
     for run in study.runs:
         try:
             maps = read_maps(maps_file(run.folder, name), RunMaps)
         except FileNotFoundError:
             missing.append(run.name)
+            continue
+        except UserError:
+            damaged.append(run.name)
             continue
         if maps.sample != sample.sample or maps.cam.shape != sample.human_map.shape:
             other.append(run.name)
@@ -87,18 +96,25 @@ def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
     problems = []
     again = "python experiments/focus.py makes them"
     if missing:
-        problems.append(f"No maps of {_some(missing)}, which are not in these figures: {again}.")
+        problems.append(f"No maps of {wording.some(missing)}, which are not in these figures: {again}.")
+    if damaged:
+        problems.append(
+            f"The maps of {wording.some(damaged)} cannot be read as plain arrays, and are not in these figures: "
+            f"{again}, with overwrite=true."
+        )
     if other:
         problems.append(
-            f"The maps of {_some(other)} are of other images or on another grid, and not in these figures: {again}, "
-            "with overwrite=true."
+            f"The maps of {wording.some(other)} are of other images or on another grid, and not in these figures: "
+            f"{again}, with overwrite=true."
         )
     if earlier:
         problems.append(
-            f"The maps of {_some(earlier)} were made before these runs were trained again, and are not in these "
+            f"The maps of {wording.some(earlier)} were made before these runs were trained again, and are not in these "
             f"figures: {again}, with overwrite=true."
         )
     if not found:
+        for problem in problems:
+            log.warning("warning: %s", problem)
         return None
     stacked = {kind: np.stack([getattr(maps, kind) for maps in found.values()]) for kind in KINDS}
     return StudyMaps(study, name, sample, list(found), stacked, problems)
@@ -288,8 +304,8 @@ def focus_notes(table: pd.DataFrame, maps: StudyMaps) -> list[str]:
     count, (height, width) = len(maps.sample.row), maps.sample.human_map.shape[1:]
     sentences = [
         f"Entropy H and focus area exp(H) of the maps of the same {wording.count(count, 'image')} of set {maps.name}, "
-        f"on {height} × {width} cells: mean over the images; ± is the standard deviation over the seeds (n − 1). The "
-        "images are drawn from each label and generator in proportion.",
+        f"on {height} × {width} cells: H is a run’s mean over the images; ± is the standard deviation over the "
+        "seeds (n − 1). The images are drawn from each label and generator in proportion.",
         "CAM: of the class whose CAM the run is trained with. True class, logit difference: the CAMs of these. "
         "Grad-CAM: of the predicted class; for a linear layer of averaged feature maps, as here, it is the CAM without "
         "what is negative in it, so that it tells what that part adds.",
@@ -426,14 +442,9 @@ def _survivals(table: pd.DataFrame) -> list[str]:
 
 def _over_seeds(maps: StudyMaps, columns: dict[str, np.ndarray]) -> pd.DataFrame:
     """``method, title, seeds``, and mean and standard deviation over the seeds of ``(R,)`` columns; NaN if one is."""
-    rows = []
-    for method, places in maps.methods.items():
-        row: dict[str, object] = {"method": method, "title": maps.study.titles[method], "seeds": len(places)}
-        for name, values in columns.items():
-            row[f"{name}_mean"] = values[places].mean()
-            row[f"{name}_std"] = values[places].std(ddof=1) if len(places) > 1 else np.nan
-        rows.append(row)
-    return pd.DataFrame(rows)
+    methods = [run.method for run in maps.runs]
+    rows = pd.DataFrame({"method": methods, "title": [maps.study.titles[method] for method in methods], **columns})
+    return over_seeds(rows, ["method", "title"], columns)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -451,7 +462,3 @@ def _on_constant(table: pd.DataFrame, figures: Iterable[str]) -> list[str]:
 
 def _cells(table: pd.DataFrame, figure: str, digits: int) -> list[str]:
     return [cell.replace("-", "−") for cell in spread_column(table, figure, digits)]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

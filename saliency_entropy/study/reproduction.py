@@ -8,30 +8,73 @@ from scipy import stats
 
 from saliency_entropy.study import wording
 from saliency_entropy.study.figures import human_entropy
-from saliency_entropy.study.runs import Run, Study
+from saliency_entropy.study.runs import VARIED, Study
 from saliency_entropy.study.statistics import LEVEL, NAN
 from saliency_entropy.study.tables import NONE, Measures
 
-# What makes a study the paper's (sections 6.2 and 6.3), by key of the configuration.
-SETTINGS = {
+# What makes a study the paper's (sections 6.2 and 6.3): the configuration of experiment=paper, where it decides a
+# result. A group that stands here holds nothing else.
+SETTINGS: dict[str, Any] = {
     "data.name": "und_cyborg",
-    "data.template_maps": False,
+    "data.image_size": 224,
+    "data.interpolation": "bilinear",
+    "data.batch_size": 20,
+    "data.skip_last_batch_of_one": False,
     "data.train_batches": None,
-    "backbone.name": "densenet121",
-    "backbone.pretrained": True,
-    "protocol.name": "paper",
-    "protocol.batch_size": 20,
-    "protocol.optimizer.lr": 0.002,
+    "data.template_maps": False,
+    "data.human_maps": {"fraction": 1.0, "blur": 0.0, "binarise": None},
+    "backbone": {
+        "name": "densenet121",
+        "timm_name": "densenet121.tv_in1k",
+        "image_size": 224,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "interpolation": "bilinear",
+        "pretrained": True,
+        "checkpoint": None,
+        "last_activation": "features.norm5.act",
+        "features": "pooled",
+        "double_forward": False,
+    },
+    "protocol": {
+        "name": "paper",
+        "max_epochs": 150,
+        "batch_size": 20,
+        "skip_last_batch_of_one": False,
+        "class_index": "predicted",
+        "features": "pooled",
+        "double_forward": False,
+        "log_entropy_offset": 0,
+        "optimizer": {
+            "_target_": "torch.optim.SGD",
+            "_partial_": True,
+            "lr": 0.002,
+            "momentum": 0.9,
+            "weight_decay": 1e-6,
+        },
+        "scheduler": None,
+    },
     "trainer.max_epochs": 150,
 }
-# Section 6.2, by method: the weight of each term of the loss.
-WEIGHTS = {
-    "cross_entropy": {"cross_entropy": 1.0},
-    "cyborg": {"cross_entropy": 0.5, "human_saliency": 0.5},
-    "hseb": {"cross_entropy": 0.5, "entropy_match": 0.5},
-    "fmmmse": {"cross_entropy": 0.5, "entropy": 0.5},
-    "droid": {"cross_entropy": 0.5, "log_entropy": 0.5},
-    "droid_cyborg": {"cross_entropy": 0.5, "human_saliency": 0.5, "log_entropy": 0.3},
+
+
+def _term(name: str, **arguments: float | str) -> dict[str, Any]:
+    return {"_target_": f"saliency_entropy.losses.{name}", **arguments}
+
+
+HALF_CROSS_ENTROPY = _term("CrossEntropy", weight=0.5)
+# Section 6.2, by method: the terms of the loss.
+TERMS = {
+    "cross_entropy": {"cross_entropy": _term("CrossEntropy", weight=1.0)},
+    "cyborg": {"cross_entropy": HALF_CROSS_ENTROPY, "human_saliency": _term("HumanSaliency", weight=0.5)},
+    "hseb": {"cross_entropy": HALF_CROSS_ENTROPY, "entropy_match": _term("EntropyMatch", weight=0.5, target="batch")},
+    "fmmmse": {"cross_entropy": HALF_CROSS_ENTROPY, "entropy": _term("Entropy", weight=0.5)},
+    "droid": {"cross_entropy": HALF_CROSS_ENTROPY, "log_entropy": _term("LogEntropy", weight=0.5, offset=0)},
+    "droid_cyborg": {
+        "cross_entropy": HALF_CROSS_ENTROPY,
+        "human_saliency": _term("HumanSaliency", weight=0.5),
+        "log_entropy": _term("LogEntropy", weight=0.3, offset=0),
+    },
 }
 TEST_IMAGES = 700_000
 PAPER_SEEDS = 10
@@ -68,15 +111,20 @@ def departures(study: Study, measures: Measures) -> list[str]:
 
     Settings of the runs are named without their values where these may be a path or worse.
     """
+    settings: dict[str, Any] = {}
+    for run in study.runs:
+        for key, wanted in SETTINGS.items():
+            settings |= _differing(_at(run.config, key), wanted, key)
     differing = [
         f"{key} is not {'null' if wanted is None else str(wanted).lower() if isinstance(wanted, bool) else wanted}"
-        for key, wanted in SETTINGS.items()
-        if any(_at(run.config, key) != wanted for run in study.runs)
+        for key, wanted in settings.items()
     ]
-    others = [run.method for run in study.runs if run.method in WEIGHTS and _weights(run) != WEIGHTS[run.method]]
+    others = [
+        run.method for run in study.runs if run.method in TERMS and _at(run.config, "loss.terms") != TERMS[run.method]
+    ]
     if others:
         named = wording.listed([study.titles[method] for method in dict.fromkeys(others)])
-        differing.append(f"the weights in the loss of {named} are not the paper’s")
+        differing.append(f"the terms of the loss of {named} are not the paper’s")
     counts = measures.generators[measures.generators["against"] == ""]
     images = (
         counts.groupby(["method", "seed"])[["synthetic", "real"]].agg({"synthetic": "sum", "real": "max"}).sum(axis=1)
@@ -209,9 +257,17 @@ def _spread(mean: float, std: float, digits: int, std_digits: int) -> str:
     return wording.number(mean, digits) + ("" if np.isnan(std) else f" ± {wording.number(std, std_digits)}")
 
 
-def _weights(run: Run) -> dict[str, Any]:
-    terms = _at(run.config, "loss.terms")
-    return {name: _at(terms, f"{name}.weight") for name in terms} if isinstance(terms, dict) else {}
+def _differing(found: Any, wanted: Any, key: str) -> dict[str, Any]:
+    """Key -> the paper's value, None if the paper has no such key, of what is different in a configuration."""
+    if key in VARIED:
+        return {}
+    if not isinstance(wanted, dict):
+        return {} if found == wanted else {key: wanted}
+    found = found if isinstance(found, dict) else {}
+    differing: dict[str, Any] = {}
+    for name in {**wanted, **found}:
+        differing |= _differing(found.get(name), wanted.get(name), f"{key}.{name}")
+    return differing
 
 
 def _at(config: dict[str, Any], key: str) -> Any:

@@ -1,6 +1,8 @@
 """How well the methods of a study stand corruptions of the images: AUROC and CAM entropy at four strengths of each."""
 
 import math
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from saliency_entropy.corruptions import NONE, STRENGTHS
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import in_one_line
 from saliency_entropy.metrics import auroc, unseen_images
 from saliency_entropy.score_tables import SUFFIX
 from saliency_entropy.scoring_pass import CHECKPOINT
 from saliency_entropy.study import wording
 from saliency_entropy.study.figures import STYLE, method_styles
+from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.runs import Run, Study
-from saliency_entropy.study.tables import printable, spread_column
+from saliency_entropy.study.tables import over_seeds, printable, spread_column
 
 FILE = f"test{SUFFIX}.parquet"
 COLUMNS = ["path", "label", "generator", "corruption", "strength", "logit_synthetic", "cam_entropy"]
+IMAGE_COLUMNS = ["corruption", "strength", "images", "fingerprint"]
 FIGURES = ("auroc", "auroc_unseen", "auroc_change", "auroc_unseen_change", "cam_entropy")
 # Corruption -> its heading, and the axis of its strength.
 WORDS = {
@@ -34,99 +38,127 @@ WORDS = {
 PANEL_COLUMNS = 3
 
 
-def robustness_table(study: Study) -> pd.DataFrame | None:
-    """A row a corruption, strength and method, the images as they are ("none", 0) first.
+@dataclass(frozen=True, eq=False)
+class RobustnessTable:
+    """What the runs reach on corrupted images.
 
-    Returns:
-        ``corruption, strength, method, title, seeds, images``, and the ``_mean`` and ``_std`` over the seeds (of a
-        sample; NaN with one) of ``auroc``, ``auroc_unseen`` (of generators not in training, against all real images),
-        ``auroc_change`` and ``auroc_unseen_change`` (from the same run's AUROC of the images as they are), and
-        ``cam_entropy``, the mean over the images in nats. NaN if one of the runs lacks the figure. None if no run has
-        ``scores/test+corruptions.parquet``; a run that lacks it, or was trained again since, is left out, which
-        :func:`robustness_notes` says.
-
-    Raises:
-        UserError: a file is damaged; or runs were scored on different images or corruptions.
+    Attributes:
+        numbers: a row a corruption, strength and method, the images as they are ("none", 0) first:
+            ``corruption, strength, method, title, seeds, images``, and the ``_mean`` and ``_std`` over the seeds (of a
+            sample; NaN with one) of ``auroc``, ``auroc_unseen`` (of generators not in training, against all real
+            images), ``auroc_change`` and ``auroc_unseen_change`` (from the same run's AUROC of the images as they are),
+            and ``cam_entropy``, the mean over the images in nats. An AUROC of fewer than 30 synthetic or real images is
+            NaN, as is what one of the runs lacks. Empty if no run's scores can be used.
+        measure: which AUROC is shown: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
+        problems: sentences on runs that are left out, and on what the images do not allow.
     """
-    rows: list[dict[str, object]] = []
-    reference: tuple[Run, pd.DataFrame] | None = None
+
+    numbers: pd.DataFrame
+    measure: str
+    problems: list[str]
+
+    @property
+    def has_auroc(self) -> bool:
+        return len(self.numbers) > 0 and bool(self.numbers[f"{self.measure}_mean"].notna().any())
+
+
+def robustness_table(study: Study) -> RobustnessTable | None:
+    """What the runs' ``scores/test+corruptions.parquet`` say; None if no run has this file.
+
+    A run that lacks it or was trained again since, or whose file is damaged or of other images or corruptions than most
+    runs' files, is left out, and named in :attr:`RobustnessTable.problems`.
+    """
+    found: dict[Run, pd.DataFrame] = {}
+    missing, earlier, damaged = [], [], []
     for run in study.runs:
-        scores = _scores(run)
-        if scores is None:
-            continue
-        of_run = _figures(scores, study.train_generators)
-        about = of_run[["corruption", "strength", "images", "fingerprint"]]
-        if reference is None:
-            reference = run, about
-        elif not about.equals(reference[1]):
-            raise UserError(
-                f"{FILE} of {reference[0].folder} and of {run.folder} are of different images or corruptions; make all "
-                "again: experiments/evaluate.py with corruptions=... and overwrite=true"
-            )
-        named = {"method": run.method, "title": study.titles[run.method]}
-        rows += [row | named for row in of_run.to_dict("records")]
-    if reference is None:
+        try:
+            if not _file(run).exists():
+                missing.append(run.name)
+            elif not _is_of_this_checkpoint(run):
+                earlier.append(run.name)
+            else:
+                found[run] = _figures(_scores(run), study.train_generators)
+        # A file of something else makes the readers raise almost anything.
+        except Exception as error:
+            # Without the study's folder, which the page need not know.
+            damaged.append(f"{run.name} ({in_one_line(error).replace(f'{study.folder}/', '')})")
+    if len(missing) == len(study.runs):
         return None
-    grouped = pd.DataFrame(rows).groupby(["corruption", "strength", "method", "title", "images"], sort=False)
-    table = {"seeds": grouped.size()}
-    for name in FIGURES:
-        table |= {f"{name}_mean": grouped[name].mean(skipna=False), f"{name}_std": grouped[name].std(skipna=False)}
-    columns = ["corruption", "strength", "method", "title", "seeds", "images"]
-    found = pd.DataFrame(table).reset_index()
-    found = found[columns + [name for name in found if name not in columns]]
+    about = {run: _about(of_run) for run, of_run in found.items()}
+    usual = Counter(about.values()).most_common(1)[0][0] if about else ""
+    foreign = [run.name for run in found if about[run] != usual]
+    alike = {run: of_run for run, of_run in found.items() if about[run] == usual}
+    problems = _left_out(missing, earlier, damaged, foreign, next(iter(alike)).name if alike else "")
+    if not alike:
+        return RobustnessTable(pd.DataFrame(), "auroc", problems)
+    rows = pd.concat(
+        [of_run.assign(method=run.method, title=study.titles[run.method]) for run, of_run in alike.items()],
+        ignore_index=True,
+    )
+    keys = ["corruption", "strength", "method", "title"]
+    numbers = over_seeds(rows, [*keys, "images"], FIGURES)
+    numbers = numbers[[*keys, "seeds", "images", *(name for name in numbers if name not in (*keys, "seeds", "images"))]]
     # By corruption and strength, not by method: a row is read beside its neighbours.
-    return reference[1][["corruption", "strength"]].merge(found, on=["corruption", "strength"], how="left")
+    first = next(iter(alike.values()))
+    numbers = first[["corruption", "strength"]].merge(numbers, on=["corruption", "strength"], how="left")
+    clean = first.iloc[0]
+    measure = "auroc_unseen" if clean["unseen"] else "auroc"
+    synthetic, real = int(clean["unseen"] or clean["synthetic"]), int(clean["real"])
+    if 0 < min(synthetic, real) < MIN_IMAGES:
+        of = " by unseen generators" if clean["unseen"] else ""
+        problems.append(
+            f"“–”: an AUROC of {synthetic:,} synthetic images{of} and {real:,} real ones would say little, with fewer "
+            f"than {MIN_IMAGES} of either; experiments/evaluate.py with a larger corruption_images=, or null, scores "
+            "more, if there are any."
+        )
+    elif rows[measure].isna().any():
+        problems.append("“–”: at least one run has scores that are not finite, or the images are of one class.")
+    return RobustnessTable(numbers, measure, problems)
 
 
-def shown_robustness(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`robustness_table` as a reader sees it: a row a corruption and strength, a column a method; text only."""
-    measure = _measure(table)
+def shown_robustness(table: RobustnessTable) -> pd.DataFrame:
+    """:attr:`RobustnessTable.numbers` as a reader sees them: a row a corruption and strength, a column a method; text
+    only. Empty without any."""
     rows = []
-    for (corruption, strength), own in table.groupby(["corruption", "strength"], sort=False):
+    by_variant = table.numbers.groupby(["corruption", "strength"], sort=False) if len(table.numbers) else ()
+    for (corruption, strength), own in by_variant:
         name, axis = WORDS.get(corruption, ("As they are", ""))
-        cells = dict(zip(own["title"], spread_column(own, measure, 3), strict=True))
+        cells = dict(zip(own["title"], spread_column(own, table.measure, 3), strict=True))
         rows.append({"Corruption": name, "Strength": _strength(axis, strength)} | cells)
     return pd.DataFrame(rows)
 
 
-def robustness_notes(study: Study, table: pd.DataFrame) -> list[str]:
+def robustness_notes(table: RobustnessTable) -> list[str]:
     """What a reader of the table must know."""
-    unseen = _measure(table) == "auroc_unseen"
-    images = int(table["images"].max())
-    sentences = [
+    if table.numbers.empty:
+        return table.problems
+    unseen = table.measure == "auroc_unseen"
+    images = int(table.numbers["images"].max())
+    return [
         f"AUROC of the same {images:,} test images, as they are and corrupted"
         + (", synthetic ones of generators that are not in training against all real ones" if unseen else "")
         + "; ± is the standard deviation over the seeds (n − 1). Of a sample, the AUROC of the images as they are is "
         "not quite that of all test images.",
         "Each corruption is applied to the image as the network gets it, decoded and resized, real and synthetic "
         "alike: pixels are those of the network’s input. The detectors were trained without augmentation.",
+        *table.problems,
     ]
-    without = [run.name for run in study.runs if not _file(run).exists()]
-    if without:
-        sentences.append(
-            f"Left out, since they have no scores of corrupted images: {wording.listed(without)}; "
-            "experiments/evaluate.py with corruptions=all scores them."
-        )
-    earlier = [run.name for run in study.runs if _file(run).exists() and not _is_of_this_checkpoint(run)]
-    if earlier:
-        sentences.append(
-            "Left out, since they were trained again after their corrupted images were scored: "
-            f"{wording.listed(earlier)}; experiments/evaluate.py with corruptions=all and overwrite=true scores them."
-        )
-    if table["auroc_mean"].isna().any():
-        sentences.append("“–”: at least one run has scores that are not finite, or the images are of one class.")
-    return sentences
+
+
+def images_shown(table: RobustnessTable) -> str:
+    """Which test images the figures are of."""
+    return "images, synthetic ones of unseen generators," if table.measure == "auroc_unseen" else "images"
 
 
 @rc_context(STYLE)
-def robustness_figure(table: pd.DataFrame) -> Figure:
+def robustness_figure(robustness: RobustnessTable) -> Figure:
     """AUROC by strength, a panel a corruption, a line a method: the mean over the seeds in a band of one standard
     deviation. Each line begins with the images as they are, which stand left of the mildest strength.
 
     Args:
-        table: of :func:`robustness_table`; of unseen generators, if there are any.
+        robustness: with an AUROC of at least one corruption.
     """
-    measure = _measure(table)
+    table, measure = robustness.numbers, robustness.measure
     corruptions = [name for name in table["corruption"].unique() if name != NONE]
     clean = table[table["corruption"] == NONE].set_index("method")
     width = min(PANEL_COLUMNS, len(corruptions))
@@ -164,10 +196,6 @@ def _label(axes: Axes, corruption: str, strengths: list[float]) -> None:
     axes.set_xticks(range(len(strengths) + 1), ["as is", *(f"{strength:g}" for strength in strengths)])
 
 
-def _measure(table: pd.DataFrame) -> str:
-    return "auroc" if table["auroc_unseen_mean"].isna().all() else "auroc_unseen"
-
-
 def _strength(axis: str, strength: float) -> str:
     """``quality 90``, ``0.5 px``."""
     if not axis:
@@ -185,23 +213,45 @@ def _is_of_this_checkpoint(run: Run) -> bool:
     return digest is None or run.has_checkpoint(digest.decode())
 
 
-def _scores(run: Run) -> pd.DataFrame | None:
-    """:data:`COLUMNS` of a run's file, names as categories; None if there is no such file, or it is of an earlier
-    checkpoint."""
-    path = _file(run)
-    if not path.exists():
-        return None
-    try:
-        if not _is_of_this_checkpoint(run):
-            return None
-        table = pd.read_parquet(path, columns=COLUMNS)
-        if table.empty or not (table["corruption"] == NONE).any():
-            raise ValueError("it holds no image as it is")
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{path} is damaged ({in_one_line(error)}); delete it and give experiments/evaluate.py again"
-        ) from None
+def _scores(run: Run) -> pd.DataFrame:
+    """:data:`COLUMNS` of a run's file, names as categories. Raises ValueError if no image is as it is."""
+    table = pd.read_parquet(_file(run), columns=COLUMNS)
+    if table.empty or not (table["corruption"] == NONE).any():
+        raise ValueError("it holds no image as it is")
     return table
+
+
+def _left_out(missing: list[str], earlier: list[str], damaged: list[str], foreign: list[str], usual: str) -> list[str]:
+    """A sentence for each reason for which runs are not in the table; ``usual`` is one that is."""
+    again = "experiments/evaluate.py with corruptions=all"
+    reasons = (
+        (missing, "they have no scores of corrupted images", f"{again} scores them"),
+        (
+            earlier,
+            "they were trained again after their corrupted images were scored",
+            f"{again} and overwrite=true scores them",
+        ),
+        (damaged, f"their scores/{FILE} cannot be used", f"{again} and overwrite=true makes them again"),
+        (
+            foreign,
+            f"they were scored on other images or corruptions than {usual}",
+            f"{again} and overwrite=true makes them alike",
+        ),
+    )
+    return [f"Left out, since {why}: {wording.some(runs)}; {remedy}." for runs, why, remedy in reasons if runs]
+
+
+def _about(figures: pd.DataFrame) -> str:
+    """The same for runs that were scored on the same images and corruptions."""
+    return figures[IMAGE_COLUMNS].to_csv(index=False)
+
+
+def _auroc(logits: np.ndarray, synthetic: np.ndarray, real: np.ndarray) -> float:
+    """Of two masks of images; NaN with fewer than 30 of either."""
+    if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
+        return float("nan")
+    kept = synthetic | real
+    return auroc(logits[kept], synthetic[kept])
 
 
 def _figures(scores: pd.DataFrame, train_generators: list[str]) -> pd.DataFrame:
@@ -212,7 +262,7 @@ def _figures(scores: pd.DataFrame, train_generators: list[str]) -> pd.DataFrame:
         synthetic = (own["label"] == "synthetic").to_numpy()
         logits = own["logit_synthetic"].to_numpy()
         unseen = unseen_images(own, train_generators)
-        kept = ~synthetic | unseen
+        real = ~synthetic
         # A sum of hashes: the same for the same images in any order.
         images = pd.util.hash_pandas_object(own["path"].astype("str"), index=False).to_numpy()
         rows.append(
@@ -221,8 +271,11 @@ def _figures(scores: pd.DataFrame, train_generators: list[str]) -> pd.DataFrame:
                 "strength": strength,
                 "images": len(own),
                 "fingerprint": images.sum(),
-                "auroc": auroc(logits, synthetic),
-                "auroc_unseen": auroc(logits[kept], synthetic[kept]) if unseen.any() else float("nan"),
+                "synthetic": synthetic.sum(),
+                "unseen": unseen.sum(),
+                "real": real.sum(),
+                "auroc": _auroc(logits, synthetic, real),
+                "auroc_unseen": _auroc(logits, unseen, real),
                 "cam_entropy": own["cam_entropy"].mean(skipna=False),
             }
         )

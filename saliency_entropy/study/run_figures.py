@@ -5,6 +5,7 @@ precision, EER and true positive rates. They are *judged* by the difference of b
 rises: accuracy, thresholds, APCER and BPCER, calibration.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -110,6 +111,7 @@ def run_figures(
         ranking |= _with_suffix(_ranking_figures(scores, real | scores.unseen, unseen)) if unseen else {}
     generators = _generator_rows(scores)
     own = [row for row in generators if not row["against"]]
+    cam_entropy = float(test["cam_entropy"].mean())
     figures = {
         "auroc": pooled.auroc,
         "auroc_unseen": unseen.auroc if unseen else NAN,
@@ -117,7 +119,8 @@ def run_figures(
         "auroc_unseen_macro": _mean(row["auroc"] for row in own if row["seen"] == "no"),
         "auroc_softmax": roc(scores.judging, scores.synthetic).auroc,
         "accuracy": float(((scores.judging > 0) == scores.synthetic).mean()),
-        "cam_entropy": float(test["cam_entropy"].mean()),
+        "cam_entropy": cam_entropy,
+        "focus_area": math.exp(cam_entropy),
         **ranking,
         **_apcers(scores, scores.synthetic, thresholds),
         **_with_suffix(_apcers(scores, scores.unseen, thresholds)),
@@ -249,8 +252,7 @@ def _group_rows(
         rows.append(
             {
                 "column": column,
-                # A column of whole numbers with gaps is one of floats.
-                "group": f"{value:g}" if isinstance(value, float) else str(value),
+                "group": _name(value),
                 "synthetic": int(synthetic.sum()),
                 "real": int(real.sum()),
                 "against": against,
@@ -273,6 +275,13 @@ def _compared_sources(table: pd.DataFrame, images: np.ndarray) -> list[str]:
 def _values(cells: pd.Series) -> list[object]:
     """The different values, in order; an empty cell is none."""
     return sorted(value for value in cells.dropna().unique() if value != "")
+
+
+def _name(value: object) -> str:
+    """A group by its exact value: two that differ must not become one."""
+    # A column of whole numbers with gaps is one of floats.
+    whole = isinstance(value, float | np.floating) and value.is_integer()
+    return str(int(value)) if whole else str(value)
 
 
 def _difference(table: pd.DataFrame) -> np.ndarray:

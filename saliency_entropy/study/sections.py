@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from saliency_entropy.study import comparisons, error_tables, figures, focus, reproduction, robustness, tables
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps
+from saliency_entropy.study.robustness import RobustnessTable
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import MEASURES, Measures
 
@@ -111,7 +112,7 @@ def report_tables(
     covariance: np.ndarray,
     compared: pd.DataFrame,
     maps: StudyMaps | None,
-    corrupted: pd.DataFrame | None,
+    corrupted: RobustnessTable | None,
 ) -> list[ShownTable]:
     """Every table that the study has figures for.
 
@@ -128,14 +129,14 @@ def report_tables(
         *_method_tables(study, measures, methods),
         *_comparison_tables(measures, covariance, compared),
         *_error_tables(study, measures),
-        *([] if corrupted is None else [_robustness_table(study, corrupted)]),
+        *([] if corrupted is None else [_robustness_table(corrupted)]),
         *_focus_tables(study, maps),
         _reproduction_table(study, measures),
     ]
 
 
 def report_figures(
-    study: Study, measures: Measures, maps: StudyMaps | None, corrupted: pd.DataFrame | None, photographs: bool
+    study: Study, measures: Measures, maps: StudyMaps | None, corrupted: RobustnessTable | None, photographs: bool
 ) -> list[ShownFigure]:
     """Every figure that the study has data for; see :func:`report_tables`.
 
@@ -144,7 +145,7 @@ def report_figures(
     """
     return [
         *_usual_figures(study, measures),
-        *([] if corrupted is None else [_robustness_figure(corrupted)]),
+        *([_robustness_figure(corrupted)] if corrupted is not None and corrupted.has_auroc else []),
         *([] if maps is None else _map_figures(maps, photographs)),
     ]
 
@@ -267,13 +268,13 @@ def _focus_tables(study: Study, maps: StudyMaps | None) -> list[ShownTable]:
     return shown
 
 
-def _robustness_table(study: Study, corrupted: pd.DataFrame) -> ShownTable:
+def _robustness_table(corrupted: RobustnessTable) -> ShownTable:
     return ShownTable(
         "robustness",
         "AUROC of corrupted images",
-        corrupted,
+        corrupted.numbers,
         robustness.shown_robustness(corrupted),
-        robustness.robustness_notes(study, corrupted),
+        robustness.robustness_notes(corrupted),
     )
 
 
@@ -334,13 +335,13 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
     ]
 
 
-def _robustness_figure(corrupted: pd.DataFrame) -> ShownFigure:
+def _robustness_figure(corrupted: RobustnessTable) -> ShownFigure:
     return ShownFigure(
         "auroc_by_corruption",
         "AUROC by strength of corruption",
         robustness.robustness_figure(corrupted),
-        "AUROC of the test images as they are and at rising strengths of each corruption: mean over the seeds, in a "
-        "band of ± 1 standard deviation. Dashed: chance.",
+        f"AUROC of the test {robustness.images_shown(corrupted)} as they are and at rising strengths of each "
+        "corruption: mean over the seeds, in a band of ± 1 standard deviation. Dashed: chance.",
     )
 
 

@@ -1,5 +1,8 @@
 """The statistics of a report that no library has in this form."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +64,9 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> PairedDiffere
     mean = float(differences.mean())
     if not np.ptp(differences) > SAME:
         return PairedDifference(mean, NAN, NAN, NAN, len(differences))
-    test = stats.ttest_rel(values, baseline)
-    interval = test.confidence_interval(LEVEL)
+    with _nearly_equal_values():
+        test = stats.ttest_rel(values, baseline)
+        interval = test.confidence_interval(LEVEL)
     return PairedDifference(mean, float(interval.low), float(interval.high), float(test.pvalue), len(differences))
 
 
@@ -82,8 +86,9 @@ def welch_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
     mean = float(values.mean() - baseline.mean())
     if min(len(values), len(baseline)) < 2 or not max(np.ptp(values), np.ptp(baseline)) > SAME:
         return Difference(mean, NAN, NAN, NAN)
-    test = stats.ttest_ind(values, baseline, equal_var=False)
-    interval = test.confidence_interval(LEVEL)
+    with _nearly_equal_values():
+        test = stats.ttest_ind(values, baseline, equal_var=False)
+        interval = test.confidence_interval(LEVEL)
     return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue))
 
 
@@ -183,6 +188,15 @@ def holm(p: np.ndarray) -> np.ndarray:
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
     return corrected
+
+
+@contextmanager
+def _nearly_equal_values() -> Iterator[None]:
+    """SciPy warns that the variance of a sample of nearly equal values is rounding alone. It then is nothing beside the
+    spread that :data:`SAME` asks for, of the differences or of the other sample, so that the test is right."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        yield
 
 
 def _small_sample(freedom: int) -> float:

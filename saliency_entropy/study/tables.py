@@ -1,5 +1,6 @@
 """The tables of a study: what each run reaches, what each method reaches, and how they are written down."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ GROUP_COLUMNS = ["column", "group", "synthetic", "real", "against"]
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 METHOD_FIGURES = (
     "auroc", "auroc_unseen", "auroc_macro", "auroc_unseen_macro", "auroc_softmax", "accuracy", "cam_entropy",
+    "focus_area",
 )  # fmt: skip
 MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
 # Signs that pdfLaTeX's usual fonts lack or print as others, and "[", which after a line break would be its argument.
@@ -34,7 +36,8 @@ class Measures:
             against all real ones, ``auroc_unseen`` of those by generators not in training, ``auroc_macro`` and
             ``auroc_unseen_macro`` (the mean of these generators' own AUROCs), ``auroc_softmax`` (as ``auroc``, ranked
             by the softmax score instead of the logit of "synthetic"), ``accuracy``. ``cam_entropy``, the mean over the
-            test images, in nats. What :func:`~saliency_entropy.study.error_tables.operating_point_table` and
+            test images, in nats; ``focus_area``, exp of it, in CAM cells. What
+            :func:`~saliency_entropy.study.error_tables.operating_point_table` and
             :func:`~saliency_entropy.study.error_tables.calibration_table` average over the seeds. ``val_real``,
             ``test_real`` and ``test_synthetic``, numbers of images.
         generators: a row a run, generator and set of real images: ``method, seed, generator, seen`` (in training:
@@ -64,12 +67,14 @@ def measure(study: Study) -> Measures:
     columns, ungrouped = group_columns(study.runs[0])
     rows, by_generator, by_group, warnings = [], [], [], []
     problems: dict[str, list[str]] = {}
+    compared: dict[str, tuple[tuple[object, ...], ...]] = {}
     roc: dict[str, list[np.ndarray]] = {method: [] for method in study.methods}
     for run in study.runs:
         test = run.test_scores(optional=columns)
         found = run_figures(test, run.val_scores(), study.train_generators, columns)
         name = {"method": run.method, "seed": run.seed}
         rows.append({"method": run.method, "title": study.titles[run.method], "seed": run.seed} | found.figures)
+        compared[run.name] = tuple(tuple(row[column] for column in GENERATOR_COLUMNS) for row in found.generators)
         by_generator += [name | row for row in found.generators]
         by_group += [name | row for row in found.groups]
         roc[run.method].append(found.roc.interpolated(FALSE_POSITIVE_RATES))
@@ -84,6 +89,7 @@ def measure(study: Study) -> Measures:
     unknown = unknown_sources(test)
     if unknown:
         warnings.append(f"Column compare_with names {', '.join(unknown)}, but no real test image has such a source.")
+    warnings += _compared_differently(compared)
     warnings += [f"{_named(names, len(study.runs))}: {problem}" for problem, names in problems.items()]
     return Measures(
         pd.DataFrame(rows),
@@ -103,10 +109,9 @@ def method_table(measures: Measures) -> pd.DataFrame:
     column of :attr:`Measures.runs`, and its difference from cross-entropy.
 
     Returns:
-        ``method, title, seeds``, means and standard deviations, ``focus_area`` (exp of the mean CAM entropy, in CAM
-        cells), and ``difference, difference_low, difference_high`` (95 % interval), ``p`` (paired t-test), ``p_holm``
-        (corrected for the number of methods compared), ``pairs`` (seeds in common with cross-entropy), all of
-        :attr:`Measures.measure`. NaN where there is nothing to say.
+        ``method, title, seeds``, means and standard deviations, and ``difference, difference_low, difference_high``
+        (95 % interval), ``p`` (paired t-test), ``p_holm`` (corrected for the number of methods compared), ``pairs``
+        (seeds in common with cross-entropy), all of :attr:`Measures.measure`. NaN where there is nothing to say.
     """
     runs = measures.runs
     baseline = runs[runs["method"] == BASELINE].set_index("seed")[measures.measure]
@@ -115,7 +120,6 @@ def method_table(measures: Measures) -> pd.DataFrame:
         row: dict[str, object] = {"method": method, "title": own["title"].iloc[0], "seeds": len(own)}
         for column in METHOD_FIGURES:
             row |= {f"{column}_mean": own[column].mean(), f"{column}_std": own[column].std(ddof=1)}
-        row["focus_area"] = float(np.exp(row["cam_entropy_mean"]))
         values = own.set_index("seed")[measures.measure]
         shared = values.index.intersection(baseline.index) if method != BASELINE else values.index[:0]
         difference = paired_difference(values[shared].to_numpy(), baseline[shared].to_numpy())
@@ -134,11 +138,7 @@ def method_table(measures: Measures) -> pd.DataFrame:
 
 def generator_table(measures: Measures) -> pd.DataFrame:
     """A row a generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
-    return (
-        measures.generators.groupby([*GENERATOR_COLUMNS, "method"], sort=False)["auroc"]
-        .agg(seeds="size", auroc_mean="mean", auroc_std="std")
-        .reset_index()
-    )
+    return over_seeds(measures.generators, [*GENERATOR_COLUMNS, "method"], ["auroc"])
 
 
 def shown_methods(table: pd.DataFrame, measures: Measures) -> pd.DataFrame:
@@ -162,7 +162,7 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> pd.DataFrame:
         "AUROC softmax": spread_column(table, "auroc_softmax", 3),
         "Accuracy": spread_column(table, "accuracy", 3),
         "CAM entropy / nats": spread_column(table, "cam_entropy", 2),
-        "Focus area / cells": [wording.number(value, 1) for value in table["focus_area"]],
+        "Focus area / cells": spread_column(table, "focus_area", 1),
     }
     return pd.DataFrame(columns)
 
@@ -174,13 +174,15 @@ def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFram
         values = dict(zip(own["method"], own.to_dict("records"), strict=True))
         rows.append(
             {
-                "Generator": generator or "(not named)",
+                "Generator": _generator(generator),
                 "In training": seen,
-                "Against real": against.replace("+", " + ") or "all",
+                "Against real": _sources(against) or "all",
                 "Images": f"{synthetic:,} + {real:,}",
             }
             | {
                 title: spread(values[method]["auroc_mean"], values[method]["auroc_std"], 3)
+                if method in values
+                else NONE
                 for method, title in titles.items()
             }
         )
@@ -192,12 +194,14 @@ def notes(table: pd.DataFrame, measures: Measures) -> list[str]:
     what = MEASURES[measures.measure]
     sentences = [
         "AUROC ranks the test images by the logit of “synthetic”; AUROC softmax ranks the same images by the "
-        "softmax score. ± is the standard deviation over the seeds (n − 1).",
+        "softmax score. ± is the standard deviation over the seeds (n − 1). Focus area: exp of a run’s mean CAM "
+        "entropy.",
     ]
     if measures.measure == "auroc_unseen":
         sentences.append(
             "Unseen: synthetic images of generators that are not in training, against all real test images."
         )
+        sentences.append(_about_the_mean_of_generators(measures))
     else:
         sentences.append("The test set holds no image of which it is known that its generator is not in training.")
     if BASELINE not in set(table["method"]):
@@ -239,8 +243,17 @@ def generator_notes(table: pd.DataFrame) -> list[str]:
     ]
     few = table[(table["synthetic"] < MIN_IMAGES) | (table["real"] < MIN_IMAGES)]
     if len(few):
-        named = list(dict.fromkeys(few["generator"].replace("", "(not named)")))
-        sentences.append(f"“–” for {', '.join(named)}: fewer than {MIN_IMAGES} synthetic or real test images.")
+        # Against all real images, and so against some of them, too.
+        whole = set(few["generator"][few["against"] == ""])
+        named = [
+            _generator(generator) if generator in whole else f"{_generator(generator)} against {_sources(against)}"
+            for generator, against in zip(few["generator"], few["against"], strict=True)
+        ]
+        sentences.append(
+            f"“–” for {', '.join(dict.fromkeys(named))}: fewer than {MIN_IMAGES} synthetic or real test images."
+        )
+    if (table.groupby(GENERATOR_COLUMNS)["method"].nunique() < table["method"].nunique()).any():
+        sentences.append("“–” also where a method’s runs were not compared with these real images.")
     if table["generator"].str.contains("+", regex=False).any():
         sentences.append("a+b: one of a or b, it is not known which.")
     return sentences
@@ -287,11 +300,55 @@ def _named(names: list[str], count: int) -> str:
     """Some of the ``count`` runs by name."""
     if len(names) == count > 1:
         return "Every run"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return wording.some(names)
+
+
+def _generator(name: str) -> str:
+    return name or "(not named)"
+
+
+def _sources(against: str) -> str:
+    return against.replace("+", " + ")
+
+
+def _compared_differently(compared: dict[str, tuple[tuple[object, ...], ...]]) -> list[str]:
+    """Whether the runs' manifests disagree on which real images suit a generator.
+
+    Args:
+        compared: run -> :data:`GENERATOR_COLUMNS` of each of its generators and sets of real images.
+    """
+    (usual, count), *others = Counter(compared.values()).most_common()
+    if not others:
+        return []
+    names = [name for name, rows in compared.items() if rows != usual]
+    return [
+        f"The test images of {wording.some(names)} have other values in the columns source or compare_with than those "
+        f"of the other {wording.count(count, 'run')}: AUROCs of a generator against different real images stand in "
+        "rows of their own, and are not to be compared."
+    ]
+
+
+def _about_the_mean_of_generators(measures: Measures) -> str:
+    own = measures.generators[(measures.generators["seen"] == "no") & (measures.generators["against"] == "")]
+    sentence = "Unseen, mean of generators: of these generators’ own AUROCs, however many images each has"
+    few = list(dict.fromkeys(own["generator"][own["auroc"].isna()].map(_generator)))
+    if few:
+        sentence += f", without {wording.listed(few)} (fewer than {MIN_IMAGES} synthetic or real images)"
+    return f"{sentence}."
 
 
 def _as_text(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+
+
+def over_seeds(rows: pd.DataFrame, keys: list[str], figures: Iterable[str]) -> pd.DataFrame:
+    """Of rows of single runs the keys, ``seeds`` (how many rows share them), and the ``_mean`` and ``_std`` (of a
+    sample; NaN with one) of each figure; NaN if one of them is."""
+    grouped = rows.groupby(keys, sort=False)
+    table = {"seeds": grouped.size()}
+    for name in figures:
+        table |= {f"{name}_mean": grouped[name].mean(skipna=False), f"{name}_std": grouped[name].std(skipna=False)}
+    return pd.DataFrame(table).reset_index()
 
 
 def spread_column(table: pd.DataFrame, column: str, digits: int) -> list[str]:

@@ -37,6 +37,11 @@ def listed(words: list[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
+def some(words: list[str], most: int = 3, separator: str = ", ") -> str:
+    """``a, b, c and 2 more``: the first few, and the number of the others, which would be a paragraph of names."""
+    return separator.join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
 def markdown(text: str) -> str:
     """Text in which Markdown, or the HTML in it, finds no markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))

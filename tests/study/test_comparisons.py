@@ -72,11 +72,12 @@ def test_one_seed_has_an_interval_over_images_alone(measured):
     )
 
 
-def test_an_interval_of_two_seeds_far_apart_stays_in_the_range_of_an_auroc(measured):
+def test_intervals_of_two_seeds_far_apart_stay_in_the_range_of_an_auroc(measured):
     measures, _ = measured
     runs = measures.runs.iloc[:2].assign(auroc_unseen=[0.5, 0.9])
     row = spread_table(replace(measures, runs=runs), np.full((2, 2), 1e-4)).iloc[0]
     assert (row["both_low"], row["both_high"]) == (0, 1)
+    assert (row["seeds_low"], row["seeds_high"]) == (0, 1)
 
 
 def test_every_two_methods_are_compared_by_the_seeds_in_common(measured):

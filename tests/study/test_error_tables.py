@@ -258,6 +258,15 @@ def test_groups_of_numbers(tmp_path):
     assert list(own["synthetic"] + own["real"]) == [65, 130]
 
 
+def test_numbers_that_differ_are_different_groups(tmp_path):
+    """However long they are, and whether or not those without one make the column one of floats."""
+    images = scored_images().assign(camera=[1000001, 1000002, np.nan, 1000002] * 65, gain=[0.1234567, 0.1234568] * 130)
+    write_run(tmp_path, "droid", 0, images=images)
+    groups = tables.measure(read_study(tmp_path)).groups.set_index("column")["group"]
+    assert list(groups["camera"]) == ["1000001", "1000002"]
+    assert list(groups["gain"]) == ["0.1234567", "0.1234568"]
+
+
 def change_val(folder, **columns):
     path = folder / "scores" / "val.parquet"
     pd.read_parquet(path).assign(**columns).to_parquet(path)

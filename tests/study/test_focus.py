@@ -362,10 +362,25 @@ def test_maps_of_an_earlier_checkpoint_are_named_and_left_out(tmp_path: Path) ->
     ]
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None]})
+def test_a_run_whose_maps_are_damaged_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None], "droid/seed1": ONE_CELL[None]})
+    maps_file(tmp_path / "droid/seed1", "test").write_bytes(b"PK")
+    maps = read(tmp_path)
+    assert [run.name for run in maps.runs] == ["droid/seed0"]
+    assert maps.problems == [
+        "The maps of droid/seed1 cannot be read as plain arrays, and are not in these figures: python "
+        "experiments/focus.py makes them, with overwrite=true."
+    ]
+    # One kind of file is not the other.
     shutil.copy(maps_file(tmp_path, "test"), maps_file(tmp_path / "droid/seed0", "test"))
-    with pytest.raises(UserError, match=r"droid/seed0/maps/test\.npz cannot be read as plain arrays .*; delete it and"):
+    assert read_study_maps(read_study(tmp_path)) is None
+    assert "The maps of droid/seed0, droid/seed1 cannot be read" in caplog.text
+
+
+def test_a_damaged_file_of_the_study_is_named(tmp_path: Path) -> None:
+    keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None]})
+    shutil.copy(maps_file(tmp_path / "droid/seed0", "test"), maps_file(tmp_path, "test"))
+    with pytest.raises(UserError, match=r"maps/test\.npz cannot be read as plain arrays .*; delete it and"):
         read(tmp_path)
 
 

@@ -1,39 +1,42 @@
 """Our figures beside the paper's: only where they may stand there, and judged by Welch's interval."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from scipy import stats
 
 from saliency_entropy.benchmarks.made_up_study import write_study
+from saliency_entropy.run_folder import register_resolvers
 from saliency_entropy.study.folders import METHODS
 from saliency_entropy.study.reproduction import AUROC, departures, not_comparable, notes, reproduction_table, shown
 from saliency_entropy.study.runs import read_study
 from saliency_entropy.study.tables import measure
 
-WEIGHTS = {
-    "cross_entropy": {"cross_entropy": 1.0},
-    "droid": {"cross_entropy": 0.5, "log_entropy": 0.5},
-    "droid_cyborg": {"cross_entropy": 0.5, "human_saliency": 0.5, "log_entropy": 0.3},
-}
+CONF = Path(__file__).parents[2] / "conf"
 
 
-def paper_study(folder, methods, **differing):
-    """A study of the paper's settings, but for ``differing``, and measures as of 700,000 test images."""
-    config = {
-        "data": {"name": "und_cyborg", "template_maps": False, "train_batches": None},
-        "backbone": {"name": "densenet121", "pretrained": True},
-        "protocol": {"name": "paper", "batch_size": 20, "optimizer": {"lr": 0.002}},
-        "trainer": {"max_epochs": 150},
-    }
+def paper_config(method, *overrides):
+    """That of experiment=paper, but for ``overrides``."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["experiment=paper", f"method={method}", "data.root=faces", *overrides])
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def paper_study(folder, methods):
+    """A study of experiment=paper, and measures as of 700,000 test images."""
+    configs = {method: OmegaConf.create(paper_config(method)) for method in methods}
     for run in write_study(folder, methods).glob("*/*"):
-        terms = {name: {"weight": weight} for name, weight in WEIGHTS[run.parent.name].items()}
-        made = OmegaConf.load(run / "config.yaml")
-        made.loss.terms = terms
-        OmegaConf.save(OmegaConf.merge(made, config, differing), run / "config.yaml")
+        config = configs[run.parent.name]
+        config.seed = int(run.name.removeprefix("seed"))
+        OmegaConf.save(config, run / "config.yaml")
     study = read_study(folder)
     measures = measure(study)
     counts = {"against": "", "synthetic": 300_000, "real": 100_000}
@@ -62,6 +65,24 @@ def reproduced(tmp_path_factory):
 
 def test_a_study_as_the_papers_does_not_depart_from_it(reproduced):
     assert departures(*reproduced) == []
+
+
+@pytest.fixture(scope="module")
+def departing(tmp_path_factory):
+    """How the study of one run of experiment=paper departs from the paper that is changed by overrides."""
+    study, measures = paper_study(tmp_path_factory.mktemp("runs") / "all", dict.fromkeys(METHODS, 1))
+
+    def found(method, *overrides):
+        (run,) = study.of_method(method)
+        changed = replace(run, config=paper_config(method, *overrides))
+        return departures(replace(study, runs=[changed]), measures)
+
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_experiment_paper_does_not_depart_from_it(departing, method):
+    assert departing(method, "seed=3", "data.human_maps.seed=3") == []
 
 
 def test_differences_and_verdicts(reproduced):
@@ -120,24 +141,55 @@ def test_one_seed_has_no_verdict(tmp_path):
 @pytest.mark.parametrize(
     ("differing", "words"),
     [
-        ({"data": {"name": "faces"}}, "data.name is not und_cyborg"),
-        ({"data": {"template_maps": True}}, "data.template_maps is not false"),
-        ({"data": {"train_batches": 2}}, "data.train_batches is not null"),
-        ({"backbone": {"name": "resnet50"}}, "backbone.name is not densenet121"),
-        ({"backbone": {"pretrained": False}}, "backbone.pretrained is not true"),
-        ({"protocol": {"name": "author"}}, "protocol.name is not paper"),
-        ({"protocol": {"optimizer": {"lr": 0.01}}}, "protocol.optimizer.lr is not 0.002"),
-        ({"trainer": {"max_epochs": 1}}, "trainer.max_epochs is not 150"),
-        (
-            {"loss": {"terms": {"cross_entropy": {"weight": 0.9}}}},
-            "the weights in the loss of Cross-entropy are not the paper’s",
-        ),
+        ("data.name=faces", "data.name is not und_cyborg"),
+        ("data.template_maps=true", "data.template_maps is not false"),
+        ("data.train_batches=2", "data.train_batches is not null"),
+        ("data.image_size=112", "data.image_size is not 224"),
+        ("data.interpolation=bicubic", "data.interpolation is not bilinear"),
+        ("data.batch_size=40", "data.batch_size is not 20"),
+        ("data.human_maps.fraction=0.25", "data.human_maps.fraction is not 1.0"),
+        ("data.human_maps.blur=0.1", "data.human_maps.blur is not 0.0"),
+        ("data.human_maps.binarise=0.5", "data.human_maps.binarise is not null"),
+        ("backbone.name=resnet50", "backbone.name is not densenet121"),
+        ("backbone.timm_name=resnet50.tv_in1k", "backbone.timm_name is not densenet121.tv_in1k"),
+        ("backbone.pretrained=false", "backbone.pretrained is not true"),
+        ("backbone.checkpoint=mine.pt", "backbone.checkpoint is not null"),
+        ("backbone.mean=[0.5,0.5,0.5]", "backbone.mean is not [0.485, 0.456, 0.406]"),
+        ("+backbone.output_stride=16", "backbone.output_stride is not null"),
+        ("protocol.name=author", "protocol.name is not paper"),
+        ("protocol.class_index=true", "protocol.class_index is not predicted"),
+        ("protocol.optimizer.lr=0.01", "protocol.optimizer.lr is not 0.002"),
+        ("protocol.optimizer.momentum=0", "protocol.optimizer.momentum is not 0.9"),
+        ("protocol.optimizer._target_=torch.optim.Adam", "protocol.optimizer._target_ is not torch.optim.SGD"),
+        ("+protocol.optimizer.nesterov=true", "protocol.optimizer.nesterov is not null"),
+        ("protocol.scheduler={_target_:StepLR,_partial_:true}", "protocol.scheduler is not null"),
+        ("trainer.max_epochs=1", "trainer.max_epochs is not 150"),
+        ("loss.terms.cross_entropy.weight=0.9", "the terms of the loss of Cross-entropy are not the paper’s"),
     ],
 )
-def test_another_study_is_not_compared(tmp_path, differing, words):
-    found = departures(*paper_study(tmp_path / "paper", {"cross_entropy": 1}, **differing))
+def test_another_study_is_not_compared(departing, differing, words):
+    found = departing("cross_entropy", differing)
     assert found == [words]
     assert not_comparable(found) == f"These figures are not comparable with the paper’s: {words}."
+
+
+@pytest.mark.parametrize(
+    ("method", "title", "differing"),
+    [
+        ("hseb", "HSEB", "loss.terms.entropy_match.target=3.0"),
+        ("droid", "DROID", "loss.terms.log_entropy.offset=1"),
+        ("fmmmse", "FMMMSE", "loss.terms.entropy._target_=mine.Entropy"),
+        ("cyborg", "CYBORG", "+loss.terms.entropy={_target_:saliency_entropy.losses.Entropy,weight:0.1}"),
+    ],
+)
+def test_another_loss_is_not_compared(departing, method, title, differing):
+    assert departing(method, differing) == [f"the terms of the loss of {title} are not the paper’s"]
+
+
+def test_the_authors_script_is_not_the_paper(departing):
+    found = departing("droid", "protocol=author")
+    assert {"protocol.features is not pooled", "protocol.scheduler is not null"} < {*found}
+    assert len(found) == len({*found})
 
 
 @pytest.mark.parametrize("images", [0, 300_001])

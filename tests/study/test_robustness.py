@@ -8,11 +8,11 @@ from sklearn.metrics import roc_auc_score
 
 from saliency_entropy.benchmarks.made_up_study import scored_images, write_study
 from saliency_entropy.corruptions import STRENGTHS
-from saliency_entropy.errors import UserError
 from saliency_entropy.scoring_pass import CHECKPOINT
-from saliency_entropy.study import figures
+from saliency_entropy.study import figures, sections
 from saliency_entropy.study.robustness import (
     FILE,
+    images_shown,
     robustness_figure,
     robustness_notes,
     robustness_table,
@@ -48,11 +48,15 @@ def write_corruptions(run, variants=VARIANTS, images=None):
     )
 
 
-def write(folder, **options):
+def write(folder, images=None, **options):
     study = read_study(write_study(folder, METHODS, **options))
     for run in study.runs:
-        write_corruptions(run)
+        write_corruptions(run, images=images)
     return study
+
+
+def seeds_of(table):
+    return table.numbers.groupby("method")["seeds"].unique().map(list).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,7 @@ def expected(study, method, corruption, strength):
 
 
 def test_every_figure(study, table):
+    table = table.numbers
     assert len(table) == len(VARIANTS) * len(METHODS)
     assert list(zip(table["corruption"], table["strength"], strict=True)) == [v for v in VARIANTS for _ in METHODS]
     assert list(table["method"]) == list(METHODS) * len(VARIANTS)
@@ -108,7 +113,7 @@ def test_the_table_as_shown(table):
         "", "quality 90", "quality 70", "quality 50", "quality 30",
         "8 grey levels", "11 grey levels", "18 grey levels", "26 grey levels",
     ]  # fmt: skip
-    row = table[(table["corruption"] == "jpeg") & (table["strength"] == 50) & (table["method"] == "droid")].iloc[0]
+    row = table.numbers.set_index(["corruption", "strength", "method"]).loc[("jpeg", 50, "droid")]
     assert shown.loc[3, "DROID"] == f"{row['auroc_unseen_mean']:.3f} ± {row['auroc_unseen_std']:.3f}"
 
 
@@ -121,10 +126,10 @@ def test_runs_without_such_scores_are_named(tmp_path):
     for run in study.of_method("cross_entropy")[1:]:
         (run.folder / "scores" / FILE).unlink()
     table = robustness_table(study)
-    assert table.groupby("method")["seeds"].unique().map(list).to_dict() == {"cross_entropy": [1], "droid": [2]}
-    assert table.loc[table["method"] == "cross_entropy", "auroc_std"].isna().all()
-    notes = robustness_notes(study, table)
-    assert any("Left out, " in note and "cross_entropy/seed1 and cross_entropy/seed2;" in note for note in notes)
+    assert seeds_of(table) == {"cross_entropy": [1], "droid": [2]}
+    assert table.numbers.loc[table.numbers["method"] == "cross_entropy", "auroc_std"].isna().all()
+    notes = robustness_notes(table)
+    assert any("Left out, " in note and "cross_entropy/seed1, cross_entropy/seed2;" in note for note in notes)
     # A line without a band.
     robustness_figure(table)
 
@@ -137,16 +142,16 @@ def test_scores_of_an_earlier_checkpoint_are_named_and_left_out(tmp_path):
         pq.write_table(scores.replace_schema_metadata({**scores.schema.metadata, CHECKPOINT: digest.encode()}), path)
         run.result["checkpoint"] = "new"
     table = robustness_table(study)
-    assert table.groupby("method")["seeds"].unique().map(list).to_dict() == {"cross_entropy": [2], "droid": [2]}
-    left_out = [note for note in robustness_notes(study, table) if note.startswith("Left out")]
+    assert seeds_of(table) == {"cross_entropy": [2], "droid": [2]}
+    left_out = [note for note in robustness_notes(table) if note.startswith("Left out")]
     assert left_out == [
         "Left out, since they were trained again after their corrupted images were scored: cross_entropy/seed1; "
         "experiments/evaluate.py with corruptions=all and overwrite=true scores them."
     ]
 
 
-def test_notes(study, table):
-    notes = robustness_notes(study, table)
+def test_notes(table):
+    notes = robustness_notes(table)
     assert notes[0].startswith("AUROC of the same 260 test images, as they are and corrupted, synthetic ones of gen")
     assert not any("Left out" in note or "not finite" in note for note in notes)
 
@@ -156,10 +161,11 @@ def test_all_generators_in_training(tmp_path):
     names = ["progan", "stylegan2", "stylegan3"]
     study = write(tmp_path / "study", result={"train_generators": names})
     table = robustness_table(study)
-    assert table["auroc_unseen_mean"].isna().all()
+    assert table.numbers["auroc_unseen_mean"].isna().all()
     shown = shown_robustness(table)
-    assert shown.loc[0, "DROID"].startswith(f"{table.loc[1, 'auroc_mean']:.3f} ±")
-    assert "unseen" not in robustness_notes(study, table)[0]
+    assert shown.loc[0, "DROID"].startswith(f"{table.numbers.loc[1, 'auroc_mean']:.3f} ±")
+    assert "unseen" not in robustness_notes(table)[0]
+    assert images_shown(table) == "images"
     assert robustness_figure(table).get_supylabel() == "Test AUROC, all generators"
 
 
@@ -170,10 +176,10 @@ def test_scores_that_are_not_finite(tmp_path):
     scores.loc[(scores["strength"] == 26) & (scores.index < 200), "logit_synthetic"] = np.nan
     scores.to_parquet(path)
     table = robustness_table(study)
-    broken = table[table["auroc_mean"].isna()]
+    broken = table.numbers[table.numbers["auroc_mean"].isna()]
     assert broken[["corruption", "strength", "method"]].to_numpy().tolist() == [["noise", 26.0, "cross_entropy"]]
     assert "–" in shown_robustness(table)["Cross-entropy"].iloc[-1]
-    assert any("scores that are not finite" in note for note in robustness_notes(study, table))
+    assert any("scores that are not finite" in note for note in robustness_notes(table))
     robustness_figure(table)
 
 
@@ -184,8 +190,12 @@ def test_runs_of_different_images_or_corruptions(tmp_path, difference):
     other.loc[3, "path"] = "another.png"
     options = {"images": other} if difference == "images" else {"variants": VARIANTS[:5]}
     write_corruptions(study.runs[1], **options)
-    with pytest.raises(UserError, match=r"seed0 and of .*seed1 are of different images or corruptions; make all"):
-        robustness_table(study)
+    table = robustness_table(study)
+    assert seeds_of(table) == {"cross_entropy": [2], "droid": [2]}
+    assert (
+        "Left out, since they were scored on other images or corruptions than cross_entropy/seed0: "
+        "cross_entropy/seed1; experiments/evaluate.py with corruptions=all and overwrite=true makes them alike."
+    ) in robustness_notes(table)
 
 
 @pytest.mark.parametrize("content", ["not parquet", "other columns", "no image as it is"])
@@ -198,20 +208,70 @@ def test_a_damaged_file(tmp_path, content):
         pd.DataFrame({"path": ["a"]}).to_parquet(path)
     else:
         write_corruptions(study.runs[1], variants=VARIANTS[1:])
-    with pytest.raises(UserError, match=r"corruptions\.parquet is damaged \(.*\); delete it"):
-        robustness_table(study)
+    table = robustness_table(study)
+    assert seeds_of(table) == {"cross_entropy": [2], "droid": [2]}
+    (note,) = [note for note in robustness_notes(table) if note.startswith("Left out")]
+    assert note.startswith(
+        "Left out, since their scores/test+corruptions.parquet cannot be used: cross_entropy/seed1 ("
+    )
+    assert note.endswith("; experiments/evaluate.py with corruptions=all and overwrite=true makes them again.")
+    assert str(tmp_path) not in note
+
+
+def test_a_study_of_damaged_files_alone_has_the_notes_alone(tmp_path):
+    study = write(tmp_path / "study")
+    for run in study.runs:
+        (run.folder / "scores" / FILE).write_bytes(b"PAR1 ... PAR1")
+    table = robustness_table(study)
+    assert not table.has_auroc
+    assert shown_robustness(table).empty
+    assert [note.split(":")[0] for note in robustness_notes(table)] == [
+        "Left out, since their scores/test+corruptions.parquet cannot be used"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "of"),
+    [
+        (scored_images(real=28), "120 synthetic images by unseen generators and 28 real ones"),
+        (scored_images(per_generator=14), "28 synthetic images by unseen generators and 80 real ones"),
+        (scored_images(real=0), None),
+    ],
+    ids=["real", "unseen", "one class"],
+)
+def test_few_images_have_no_auroc(tmp_path, images, of):
+    study = write(tmp_path / "study", images=images)
+    table = robustness_table(study)
+    assert table.measure == "auroc_unseen"
+    assert table.numbers["auroc_unseen_mean"].isna().all()
+    assert table.numbers["cam_entropy_mean"].notna().all()
+    assert not table.has_auroc
+    assert (shown_robustness(table)[["Cross-entropy", "DROID"]] == "–").all(axis=None)
+    expected = (
+        f"“–”: an AUROC of {of} would say little, with fewer than 30 of either; experiments/evaluate.py with a larger "
+        "corruption_images=, or null, scores more, if there are any."
+        if of
+        else "“–”: at least one run has scores that are not finite, or the images are of one class."
+    )
+    assert robustness_notes(table)[-1] == expected
+
+
+def test_the_caption_says_of_which_images_the_figure_is(table):
+    assert sections._robustness_figure(table).caption.startswith(
+        "AUROC of the test images, synthetic ones of unseen generators, as they are and at rising strengths"
+    )
 
 
 def test_the_figure(table):
     figure = robustness_figure(table)
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in panels] == ["JPEG compression", "Gaussian noise"]
-    styles = figures.method_styles(list(METHODS))
+    styles, numbers = figures.method_styles(list(METHODS)), table.numbers
     for axes, corruption in zip(panels, ("jpeg", "noise"), strict=True):
         ticks = [label.get_text() for label in axes.get_xticklabels()]
         assert ticks == ["as is", *(f"{strength:g}" for strength in STRENGTHS[corruption])]
         for line, method in zip(axes.lines, METHODS, strict=False):
-            own = table[(table["method"] == method) & table["corruption"].isin(["none", corruption])]
+            own = numbers[(numbers["method"] == method) & numbers["corruption"].isin(["none", corruption])]
             np.testing.assert_allclose(line.get_ydata(), own["auroc_unseen_mean"])
             assert (line.get_color(), line.get_marker()) == styles[method]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cross-entropy", "DROID"]

@@ -1,5 +1,7 @@
 """Holm's correction and effect sizes by hand, intervals against SciPy's t distribution and by simulation."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -128,3 +130,14 @@ def test_one_value_gives_no_interval_of_the_probability(n, m, probability):
     found = probability_of_improvement(np.ones(n), np.zeros(m))
     assert found.probability == pytest.approx(probability, nan_ok=True)
     assert np.isnan([found.low, found.high]).all()
+
+
+def test_nearly_equal_seeds_of_one_method_are_tested_in_silence():
+    nearly = 0.75 + np.array([0, 1e-16, 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = welch_difference(nearly, BASELINE)
+    # Beside a sample without spread Welch's test is that of the other's mean.
+    expected = stats.ttest_1samp(BASELINE, 0.75)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (-found.high, -found.low) == pytest.approx(tuple(np.array(expected.confidence_interval()) - 0.75))

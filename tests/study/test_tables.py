@@ -79,7 +79,9 @@ def test_the_table_of_methods(study, measures):
         assert row["seeds"] == SEEDS
         assert row["auroc_unseen_mean"] == pytest.approx(values.mean(), abs=1e-6)
         assert row["auroc_unseen_std"] == pytest.approx(values.std(ddof=1), abs=1e-6)
-        assert row["focus_area"] == pytest.approx(np.exp(row["cam_entropy_mean"]))
+        areas = [np.exp(scores_of(study, method, seed)["cam_entropy"].astype(float).mean()) for seed in range(SEEDS)]
+        assert row["focus_area_mean"] == pytest.approx(np.mean(areas), rel=1e-5)
+        assert row["focus_area_std"] == pytest.approx(np.std(areas, ddof=1), rel=1e-4)
         if method == "cross_entropy":
             continue
         differences = values - unseen["cross_entropy"]
@@ -115,6 +117,40 @@ def test_the_table_of_generators(study, measures):
     shown = tables.shown_generators(table, study.titles)
     assert list(shown.loc[shown["Generator"] == "rare", "DROID"]) == ["–"]
     assert "“–” for rare: fewer than 30 synthetic or real test images." in tables.generator_notes(table)
+    assert (
+        "Unseen, mean of generators: of these generators’ own AUROCs, however many images each has, without rare "
+        "(fewer than 30 synthetic or real images)."
+    ) in tables.notes(tables.method_table(measures), measures)
+
+
+def test_few_suited_real_images_are_told_from_few_images(tmp_path):
+    images = scored_images()
+    few = images.index[images["source"] == "ffhq"][:29]
+    images.loc[few, "source"] = "rare-source"
+    images["compare_with"] = images["generator"].map({"progan": "rare-source"}).fillna("")
+    table = tables.generator_table(tables.measure(read_study(write_study(tmp_path, {"droid": 1}, images=images))))
+    notes = tables.generator_notes(table)
+    assert "“–” for progan against rare-source: fewer than 30 synthetic or real test images." in notes
+
+
+def test_methods_whose_manifests_compare_with_other_real_images(tmp_path):
+    images = scored_images()
+    suited = [images["generator"].map({"progan": source}).fillna("") for source in ("ffhq", "celeba-hq")]
+    for seed in range(2):
+        write_run(tmp_path, "cross_entropy", seed, images=images.assign(compare_with=suited[0]))
+    write_run(tmp_path, "droid", 0, images=images.assign(compare_with=suited[1]))
+    study = read_study(tmp_path)
+    measures = tables.measure(study)
+    assert measures.warnings == [
+        "The test images of droid/seed0 have other values in the columns source or compare_with than those of the "
+        "other 2 runs: AUROCs of a generator against different real images stand in rows of their own, and are not to "
+        "be compared."
+    ]
+    table = tables.generator_table(measures)
+    shown = tables.shown_generators(table, study.titles).set_index(["Generator", "Against real"])
+    assert shown.loc[("progan", "ffhq"), "DROID"] == shown.loc[("progan", "celeba-hq"), "Cross-entropy"] == "–"
+    assert "±" in shown.loc[("progan", "ffhq"), "Cross-entropy"]
+    assert "“–” also where a method’s runs were not compared with these real images." in tables.generator_notes(table)
 
 
 def test_with_equal_counts_the_pooled_auroc_is_the_mean_over_generators(tmp_path):
@@ -178,7 +214,8 @@ def test_a_constant_score_is_worth_one_half(tmp_path):
     for method in ("cross_entropy", "droid"):
         for seed in (0, 1):
             path = tmp_path / method / f"seed{seed}" / "scores" / "test.parquet"
-            pd.read_parquet(path).assign(logit_real=1.0, logit_synthetic=1.0).to_parquet(path)
+            level = {"cross_entropy": 1.0, "droid": 3.0}[method] + seed  # no run is a copy of another
+            pd.read_parquet(path).assign(logit_real=level, logit_synthetic=level).to_parquet(path)
     measures = tables.measure(read_study(tmp_path))
     table = tables.method_table(measures)
     assert (table["auroc_mean"] == 0.5).all()
