@@ -26,10 +26,13 @@ class FiniteCheck(Callback):
     and changes none, so that a run goes as it does without.
 
     Raises:
-        UserError: names the value, epoch, batch, and the images that it is of, with the range of their pixels.
+        UserError: names the value, epoch, batch, and the images that it is of, with the range of their pixels; or there
+            are several processes, each of which sees a part of the batch only.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.world_size > 1:
+            raise UserError("what is not finite is looked for in one process only: give trainer.devices=1")
         self.trainer = trainer
         self.hooks = [
             module.backbone.register_forward_hook(self._keep_output),

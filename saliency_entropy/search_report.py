@@ -1,6 +1,7 @@
 """What a search has found: its trials as a table, and the objective against trial and values as a figure."""
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from saliency_entropy.search import read_search
 from saliency_entropy.study.figures import COLOURS, STYLE, pdf, png
 
 log = logging.getLogger(__name__)
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 OBJECTIVE = "val_auroc"
 # A trial without an outcome goes on, or waits for the next launch.
@@ -43,9 +45,8 @@ def report(cfg: DictConfig) -> None:
     write_atomically(output / "search.png", png(figure))
     write_atomically(output / "search.pdf", pdf(figure))
     counts = table["state"].value_counts()
-    log.info(
-        "%s: %s trials", study, ", ".join(f"{counts[state]} {state}" for state in STATES.values() if state in counts)
-    )
+    shown = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if state in counts)
+    log.info("%s: %d trials (%s)", study, len(table), shown)
     best = table.dropna(subset=OBJECTIVE).sort_values(OBJECTIVE, ascending=False, kind="stable").head(BEST)
     log.info("the best of them:\n%s", best.drop(columns="state").to_string(index=False))
     log.info("written: %s", output)
@@ -77,5 +78,5 @@ def trials_figure(table: pd.DataFrame) -> Figure:
         axes.scatter(done[key], done[OBJECTIVE], s=18, color=COLOURS[0], zorder=3)
         axes.scatter(best[key], best[OBJECTIVE], s=60, color=COLOURS[5], marker="*", zorder=4)
     for axes, key in zip(panels, keys, strict=True):
-        axes.set_xlabel(key.removeprefix("loss.terms.").replace(".weight", ", weight"))
+        axes.set_xlabel(re.sub(r"^loss\.terms\.(.+)\.weight$", r"weight of \1", key))
     return figure

@@ -50,7 +50,8 @@ class StepProfiler(Profiler):
         traced: steps in the trace.
 
     Raises:
-        UserError: one of these is no whole number, or too small.
+        UserError: one of these is no whole number, or too small; or, when the training begins, there are several
+            processes.
     """
 
     def __init__(self, warmup: int, timed: int, traced: int) -> None:
@@ -131,6 +132,8 @@ class StepProfiler(Profiler):
 
     def _watch_modules(self) -> None:
         """Have the network and each term timed as well: they are modules, and no hooks of Lightning's."""
+        if self._trainer.world_size > 1:
+            raise UserError("a training step is profiled in one process only: give trainer.devices=1")
         module = self._lightning_module
         self.terms = [f"loss term {name}" for name in module.loss.terms]
         for part, child in zip([FORWARD, *self.terms], [module.backbone, *module.loss.terms.values()], strict=True):

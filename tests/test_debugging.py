@@ -20,6 +20,7 @@ from torch import Tensor
 from saliency_entropy import step_profile
 from saliency_entropy.data.dataset import FaceDataset
 from saliency_entropy.errors import UserError
+from saliency_entropy.finite_check import FiniteCheck
 from saliency_entropy.losses import LogEntropy, Prediction, Term
 
 ROOT = Path(__file__).parents[1]
@@ -209,9 +210,21 @@ def test_the_command_ends_with_the_sentence(command) -> None:
     assert "\ntraining, epoch 1, batch 1: backbone." in ended.err
 
 
+def test_several_processes_are_refused() -> None:
+    """Each would see a part of the batch only."""
+    several = SimpleNamespace(world_size=2, training=True)
+    with pytest.raises(UserError, match=r"one process only: give trainer\.devices=1"):
+        FiniteCheck().on_fit_start(several, None)
+    profiler = step_profile.StepProfiler(warmup=0, timed=1, traced=1)
+    profiler._lightning_module = SimpleNamespace(trainer=several)  # as Lightning sets it
+    with pytest.raises(UserError, match=r"one process only: give trainer\.devices=1"):
+        profiler.start("[Strategy]DDPStrategy.batch_to_device")
+
+
 # --- breakpoints
 
 STOPPING = """
+from saliency_entropy.finite_check import FiniteCheck
 from saliency_entropy.losses import CrossEntropy
 
 class Stopping(CrossEntropy):

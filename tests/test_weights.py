@@ -340,7 +340,9 @@ def test_the_report_command(searched: Path, tmp_path: Path) -> None:
     options = SimpleNamespace(cwd=tmp_path, env=os.environ)
     ended = subprocess.run([*script, f"study={searched}"], capture_output=True, text=True, **vars(options))
     assert ended.returncode == 0, ended.stderr
-    assert "4 done, 1 diverged trials" in ended.stdout
+    assert ended.stderr == ""
+    assert len(ended.stdout.splitlines()) == 8  # and none of a library's
+    assert "5 trials (4 done, 1 diverged)" in ended.stdout
     none = subprocess.run([*script, f"study={tmp_path}"], capture_output=True, text=True, **vars(options))
     assert none.returncode == 1
     assert f"{tmp_path} holds no search: set study to the folder of one, such as runs/weights" in none.stderr
