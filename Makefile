@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What was installed last: .venv is made again when one of these changes.
 INSTALLED := .venv/installed
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: $(INSTALLED) ## check style and formatting
 
 bench: $(INSTALLED) ## measure what training, decoding and evaluating cost, side by side
 	$(BIN)/python experiments/benchmark.py
+
+chaos: $(INSTALLED) ## kill a small sweep 300 times (or KILLS=...) and compare it with one that was left alone
+	$(BIN)/python experiments/chaos.py kills=$(or $(KILLS),300)
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -16,20 +16,22 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.commands import command
-from saliency_entropy.run_folder import finished_result
+from saliency_entropy.run_folder import finished_result, is_done
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 @command
 def main(cfg: DictConfig) -> float | None:
-    # Imported here so that --help and tab completion do not wait for PyTorch.
-    from saliency_entropy.training import train
-
     folder = Path(HydraConfig.get().runtime.output_dir)
-    train(cfg, folder)
+    # A run that is done may have to be logged elsewhere still.
+    if "_target_" in cfg.logger or not is_done(folder, OmegaConf.to_container(cfg, resolve=True)):
+        # Imported here so that --help, tab completion and a sweep that is done do not wait for PyTorch.
+        from saliency_entropy.training import train
+
+        train(cfg, folder)
     result = finished_result(folder)
     # What a search of Hydra's goes by. Of validation images: who chooses by test images has none left to test with.
     return None if result is None else result["val"]["auroc"]

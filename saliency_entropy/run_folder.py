@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -14,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_lock import require_held
+
+log = logging.getLogger(__name__)
 
 # What may change between two launches of the same run without changing its result.
 NOT_HASHED = (
@@ -126,6 +129,19 @@ def check_same_run(folder: Path, config: dict[str, Any]) -> None:
             f"{folder} holds a run of another configuration ({shown}{more}): "
             "give this one a study= of its own, or delete that folder"
         )
+
+
+def is_done(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a run is done; says so.
+
+    Raises:
+        UserError: the folder holds a run of another configuration.
+    """
+    check_same_run(folder, config)
+    if finished_result(folder) is None:
+        return False
+    log.info("%s is done: nothing to do", folder)
+    return True
 
 
 def differing_keys(folder: Path, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

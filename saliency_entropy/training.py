@@ -68,7 +68,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     if not processes.is_first(cfg.trainer):
         # Everything that is said and written is so by the first process, which holds the folder for all.
         logging.getLogger("saliency_entropy").setLevel(logging.ERROR)
-    if _done(folder, config):
+    if run_folder.is_done(folder, config):
         if "_target_" in cfg.logger and processes.is_first(cfg.trainer):
             with run_lock.held(folder):
                 instantiate(cfg.logger)(folder=folder, config=config).add_finished(run_folder.finished_result(folder))
@@ -89,22 +89,13 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
 def _train_here(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     with run_lock.held(folder):
-        if _done(folder, config):  # since then, by another process
+        if run_folder.is_done(folder, config):  # since then, by another process
             return
         if run_folder.differing_keys(folder, config):
             attempts.forget_attempts(folder)  # they were of something else
         attempts.check_attempts(folder, cfg.max_attempts)
         run_folder.remove_parts(folder)
         _train(cfg, config, folder)
-
-
-def _done(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether the run is done; says so. Raises UserError if the folder holds a run of another configuration."""
-    run_folder.check_same_run(folder, config)
-    if run_folder.finished_result(folder) is None:
-        return False
-    log.info("%s is done: nothing to do", folder)
-    return True
 
 
 def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:

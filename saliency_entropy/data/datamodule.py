@@ -268,6 +268,9 @@ class FaceDataModule(pl.LightningDataModule):
         # Its order is a function of seed + epoch, which a resumed run can repeat. The factor keeps the seeds apart:
         # else epoch 1 of seed 0 would be epoch 0 of seed 1, and ten runs of 150 epochs would share their orders.
         order = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=True, seed=1_000_000 * self.seed)
+        if self.trainer is not None:
+            # Where a run goes on, workers are given the first epoch's order before Lightning says which epoch it is.
+            order.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         if self.train_batches is not None:
             order = self._alternating(order)[: self.train_batches * self.batch_size]
         drop_last = self.skip_last_batch_of_one and len(order) % self.batch_size == 1

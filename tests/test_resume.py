@@ -1,0 +1,478 @@
+"""A sweep that survives: kills, signals, full disks, damaged checkpoints and failures leave its result as it is."""
+
+import json
+import logging
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from saliency_entropy import callbacks, checkpoint, run_folder, training
+from saliency_entropy.attempts import read_attempts
+from saliency_entropy.callbacks import WholeFiles
+from saliency_entropy.chaos import differences
+from saliency_entropy.errors import UserError
+from saliency_entropy.module import DetectorModule
+
+ROOT = Path(__file__).parents[1]
+TrainSmall = Callable[..., Path]
+METHOD = ["method=droid_cyborg", "trainer.max_epochs=3"]
+
+
+def content(folder: Path) -> dict[str, object]:
+    """What has to be the same in two launches of a run, bit for bit."""
+    result = json.loads((folder / "result.json").read_text())
+    resume = torch.load(folder / "checkpoints" / "resume.ckpt", weights_only=True)
+    return {
+        "result": {
+            key: value for key, value in result.items() if key not in ("wall_seconds", "finished", "checkpoint")
+        },
+        "metrics": (folder / "metrics.csv").read_bytes(),
+        "scores": [(folder / "scores" / f"{split}.parquet").read_bytes() for split in ("val", "test")],
+        "best": torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"],
+        "resume": {key: resume[key] for key in ("epoch", "state_dict", "optimizer_states", "lr_schedulers")},
+    }
+
+
+def assert_same(one: Path, other: Path) -> None:
+    assert differences(content(one), content(other)) == []
+
+
+@pytest.fixture(scope="module")
+def done(train_small: TrainSmall, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; to be read only."""
+    return train_small(tmp_path_factory.mktemp("done"), *METHOD)
+
+
+@pytest.fixture
+def unscored(done: Path, tmp_path: Path) -> Path:
+    """The same, but for its result."""
+    shutil.copytree(done, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    return tmp_path / "run"
+
+
+def damage(path: Path, how: str) -> None:
+    whole = bytearray(path.read_bytes())
+    if how == "flipped bit":
+        whole[len(whole) // 2] ^= 1
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "flipped bit": whole}[how])
+
+
+DAMAGES = pytest.mark.parametrize("how", ["truncated", "empty", "flipped bit"])
+
+
+def test_the_comparison_finds_a_single_bit() -> None:
+    one = {"a": [torch.tensor([1.0, 2.0])], "b": b"12"}
+    assert differences(one, {"a": [torch.tensor([1.0, 2.0])], "b": b"12"}) == []
+    other = {"a": [torch.tensor([1.0, 2.0000002])], "b": b"13", "c": 1}
+    assert differences(one, other) == ["a 0 differs", "b differs", "c differs"]
+
+
+# --- checkpoints
+
+
+@DAMAGES
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
+    train_small: TrainSmall, done: Path, unscored: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Which is of an earlier epoch: that after it is done again, without a row more."""
+    newest = unscored / "checkpoints" / "resume.ckpt"
+    damage(newest, how)
+    with caplog.at_level(logging.WARNING, "saliency_entropy"):
+        train_small(unscored, *METHOD)
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{newest} cannot be loaded as plain weights (")
+    assert warning.endswith(": going on from the checkpoint before it")
+    assert_same(done, unscored)
+
+
+def test_a_checkpoint_of_something_else_is_replaced_by_the_one_before(
+    train_small: TrainSmall, done: Path, unscored: Path
+) -> None:
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, unscored / "checkpoints" / "resume.ckpt")
+    train_small(unscored, *METHOD)
+    assert_same(done, unscored)
+
+
+def test_if_both_are_damaged_one_sentence_says_what_to_do(train_small: TrainSmall, done: Path, unscored: Path) -> None:
+    folder = unscored / "checkpoints"
+    for name in ("resume.ckpt", "resume-before.ckpt"):
+        damage(folder / name, "flipped bit")
+    with pytest.raises(UserError) as caught:
+        train_small(unscored, *METHOD)
+    message = str(caught.value)
+    assert re.fullmatch(rf"\S+/resume\.ckpt cannot .*; delete {folder}, and the run begins anew", message)
+    shutil.rmtree(folder)
+    train_small(unscored, *METHOD)
+    assert_same(done, unscored)
+
+
+@DAMAGES
+def test_damaged_best_weights_are_made_again_where_they_can_be(
+    train_small: TrainSmall, done: Path, unscored: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """From the checkpoint of the same epoch; if there is none, one sentence says what to do."""
+    best = json.loads((done / "result.json").read_text())["best_epoch"]
+    damage(unscored / "checkpoints" / "best.ckpt", how)
+    if best == 0:
+        with pytest.raises(UserError, match=rf"best\.ckpt cannot .*; delete {unscored / 'checkpoints'}, and the run"):
+            train_small(unscored, *METHOD)
+        return
+    with caplog.at_level(logging.WARNING, "saliency_entropy"):
+        train_small(unscored, *METHOD)
+    (warning,) = caplog.messages
+    assert re.search(r"best\.ckpt cannot .*: made again from resume(-before)?\.ckpt, of the same epoch$", warning)
+    assert_same(done, unscored)
+
+
+def test_damaged_best_weights_of_an_earlier_epoch_are_lost(train_small: TrainSmall, unscored: Path) -> None:
+    damage(unscored / "checkpoints" / "best.ckpt", "truncated")
+    for name in ("resume.ckpt", "resume-before.ckpt"):
+        path = unscored / "checkpoints" / name
+        torch.save(torch.load(path, weights_only=True) | {"epoch": 7}, path)
+    with pytest.raises(
+        UserError, match=rf"best\.ckpt cannot .*; delete {unscored / 'checkpoints'}, and the run begins"
+    ):
+        checkpoint.read_best(unscored)
+
+
+def test_weights_of_another_network_are_refused(train_small: TrainSmall, unscored: Path) -> None:
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, unscored / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match=r"best\.ckpt does not fit this run .*, and the run begins anew$"):
+        train_small(unscored, *METHOD)
+
+
+def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a kill comes between keeping the one before and writing the next."""
+    path, before = tmp_path / "resume.ckpt", tmp_path / "resume-before.ckpt"
+    for epoch in range(2):
+        WholeFiles().save_checkpoint({"epoch": epoch}, str(path))
+    original = Path.replace
+
+    def killed(temporary: Path, target: Path) -> Path:
+        if target == path:
+            raise KeyboardInterrupt
+        return original(temporary, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                WholeFiles().save_checkpoint({"epoch": 2}, str(path))
+            assert torch.load(path, weights_only=True) == {"epoch": 1}
+    WholeFiles().save_checkpoint({"epoch": 2}, str(path))
+    assert [torch.load(name, weights_only=True)["epoch"] for name in (before, path)] == [1, 2]
+    assert sorted(tmp_path.iterdir()) == [before, path]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_number_of_workers_may_change_when_a_run_goes_on(
+    train_small: TrainSmall, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    class Stopped(BaseException):
+        pass
+
+    class StoppingFiles(WholeFiles):
+        def save_checkpoint(self, state: dict, path: str, storage_options: object = None) -> None:
+            super().save_checkpoint(state, path, storage_options)
+            if Path(path).name == "resume.ckpt":
+                raise Stopped
+
+    decoding = ["data.cache=none", f"data.num_workers={workers}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "WholeFiles", StoppingFiles)
+        with pytest.raises(Stopped):
+            train_small(tmp_path, *METHOD, *decoding)
+    assert [attempt["state"] for attempt in read_attempts(tmp_path)] == ["killed"]
+    train_small(tmp_path, *METHOD, "data.cache=none", f"data.num_workers={2 - workers}")
+    assert_same(done, tmp_path)
+    assert [attempt["state"] for attempt in read_attempts(tmp_path)] == ["killed", "finished"]
+
+
+# --- attempts
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Runs fail at their end; ``undo`` mends them."""
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("CUDA error\nout of memory")
+
+    monkeypatch.setattr(training, "load_best", fail)
+    return monkeypatch
+
+
+def test_a_run_that_fails_is_tried_so_often_and_no_more(
+    train_small: TrainSmall, done: Path, tmp_path: Path, failing: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 4):
+        with pytest.raises(RuntimeError):
+            train_small(tmp_path, *METHOD)
+        attempts = read_attempts(tmp_path)
+        assert [(attempt["state"], attempt["reason"]) for attempt in attempts] == [
+            ("failed", "RuntimeError: out of memory")
+        ] * number
+        assert all(attempt["started"] <= attempt["ended"] for attempt in attempts)
+    with pytest.raises(UserError) as caught:
+        train_small(tmp_path, *METHOD)
+    assert str(caught.value) == (
+        f"{tmp_path} failed 3 times, the last time with: RuntimeError: out of memory; see train.log there, and give "
+        "max_attempts=4 to try again"
+    )
+    failing.undo()
+    train_small(tmp_path, *METHOD, "max_attempts=4")
+    assert [attempt["state"] for attempt in read_attempts(tmp_path)] == ["failed"] * 3 + ["finished"]
+    assert_same(done, tmp_path)
+
+
+@pytest.mark.usefixtures("failing")
+def test_another_configuration_has_its_own_attempts(train_small: TrainSmall, tmp_path: Path) -> None:
+    for overrides in (["protocol.batch_size=4"], ["protocol.batch_size=8"]):
+        with pytest.raises(RuntimeError):
+            train_small(tmp_path, *METHOD, *overrides, "max_attempts=1")
+        assert len(read_attempts(tmp_path)) == 1
+        with pytest.raises(UserError, match="failed once, the last time with: RuntimeError: out of memory"):
+            train_small(tmp_path, *METHOD, *overrides, "max_attempts=1")
+        shutil.rmtree(tmp_path / "checkpoints")  # as if it had failed in its first epoch
+
+
+def test_a_mistake_that_is_found_before_the_training_is_no_attempt(train_small: TrainSmall, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        train_small(tmp_path, *METHOD, "protocol.optimizer.lr=fast")
+    assert read_attempts(tmp_path) == []
+
+
+@pytest.mark.parametrize("most", ["0", "null", "1.5"])
+def test_the_number_of_attempts_is_a_whole_number(train_small: TrainSmall, tmp_path: Path, most: str) -> None:
+    with pytest.raises(UserError, match=r"^max_attempts is \S+; give a whole number from 1 on$"):
+        train_small(tmp_path, f"max_attempts={most}")
+
+
+@pytest.mark.parametrize("text", ['[{"state"', "{}", "[1]"])
+def test_a_list_of_attempts_that_is_none_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "attempts.json").write_text(text)
+    with pytest.raises(UserError, match=r"attempts\.json is no list of attempts; delete it"):
+        read_attempts(tmp_path)
+
+
+def test_the_log_of_a_run_that_failed_is_kept(command: Callable, tmp_path: Path, failing: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "runs" / "faces" / "droid" / "seed0" / "train.log"
+    assert command("method=droid", "trainer.max_epochs=1").code == 1
+    first = log.read_text()
+    assert "epoch 1/1" in first
+    failing.undo()
+    assert command("method=droid", "trainer.max_epochs=1").code == 0
+    assert log.read_text().startswith(first)
+    assert "going on from" in log.read_text()
+
+
+# --- signals
+
+
+@pytest.mark.parametrize("scoring", [False, True], ids=["training", "scoring"])
+def test_sigterm_twice_ends_a_run_and_its_sweep_and_the_same_command_goes_on(
+    command: Callable, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: bool
+) -> None:
+    """In the middle of a backward pass, or of scoring."""
+    calls = iter(range(100))
+    step = DetectorModule.predict_step if scoring else DetectorModule.on_after_backward
+
+    def struck(module: DetectorModule, *arguments: object) -> object:
+        if next(calls) == (1 if scoring else 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(module, *arguments)
+
+    sweep = ["-m", *METHOD, "seed=0,1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectorModule, step.__name__, struck)
+        ended = command(*sweep)
+    assert ended.code == 128 + signal.SIGTERM
+    assert "ended by SIGTERM: give the same command again to go on" in ended.err
+    first, second = (tmp_path / "runs" / "faces" / "droid_cyborg" / f"seed{seed}" for seed in (0, 1))
+    assert not (first / "result.json").exists()
+    assert not second.exists()
+    assert [attempt["state"] for attempt in read_attempts(first)] == ["killed"]
+    assert command(*sweep).code == 0
+    assert (second / "result.json").exists()
+    assert_same(done, first)
+
+
+SIGNALLED = """
+import os, runpy, signal, sys
+from saliency_entropy.module import DetectorModule
+calls = iter(range(100))
+def struck(module):
+    if next(calls) == 4:
+        for _ in range(2):
+            os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
+DetectorModule.on_after_backward = struck
+script = sys.argv[1]
+sys.argv = sys.argv[1:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+def test_the_signals_of_a_scheduler_end_a_run_at_once_where_nobody_handles_them(
+    train_small: TrainSmall, small: list[str], done: Path, tmp_path: Path, name: str
+) -> None:
+    """In a Slurm job, too: who submitted it handles them, and what Lightning would do is not a whole epoch."""
+    received = getattr(signal, name)
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "x", "SLURM_NTASKS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, ROOT / "experiments" / "train.py", *small, *METHOD, f"runs_dir={tmp_path}"],
+        env=os.environ | slurm | {"STRUCK_BY": str(int(received))},
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == -received, ended.stderr
+    folder = tmp_path / "faces" / "droid_cyborg" / "seed0"
+    assert not list(folder.rglob("hpc_ckpt*"))
+    train_small(folder, *METHOD)
+    assert_same(done, folder)
+
+
+# --- disks
+
+
+@pytest.fixture
+def little_room(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 20 MB."""
+    place = tmp_path / "little"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a file system")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on_when_there_is_room(
+    command: Callable, done: Path, little_room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = little_room / "faces" / "droid_cyborg" / "seed0"
+    rest = little_room / "rest"
+    step = DetectorModule.on_after_backward
+    calls = iter(range(100))
+
+    def filling(module: DetectorModule) -> None:
+        if next(calls) == 4:  # in the second epoch
+            with rest.open("wb", buffering=0) as file, suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+        step(module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectorModule, "on_after_backward", filling)
+        ended = command(*METHOD, f"runs_dir={little_room}")
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    sentences = [line for line in ended.err.splitlines() if "No space left" in line]
+    assert sentences == [
+        f"{folder} cannot be written to (No space left on device): make room, and give the same command again; the run "
+        "goes on after its last whole epoch"
+    ]
+    assert torch.load(folder / "checkpoints" / "resume.ckpt", weights_only=True)["epoch"] == 0
+    rest.unlink()
+    assert command(*METHOD, f"runs_dir={little_room}").code == 0
+    assert_same(done, folder)
+
+
+def test_a_file_that_may_not_grow_further_is_one_sentence(train_small: TrainSmall, done: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written to \(File too large\): make room, and give the same"):
+            train_small(tmp_path, *METHOD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [attempt["state"] for attempt in read_attempts(tmp_path)] == ["failed"]
+    train_small(tmp_path, *METHOD)
+    assert_same(done, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "best.ckpt", "resume.ckpt", "val.parquet", "result.json"])
+def test_whichever_file_cannot_be_written_the_run_goes_on_later(
+    train_small: TrainSmall, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    original = Path.replace
+
+    def full(temporary: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(30, "Read-only file system")
+        return original(temporary, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(UserError, match=r"cannot be written to \(Read-only file system\)"):
+            train_small(tmp_path, *METHOD)
+    assert not list(tmp_path.rglob("*.part"))
+    train_small(tmp_path, *METHOD)
+    assert_same(done, tmp_path)
+
+
+# --- a sweep
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_that_is_killed_twenty_times_is_the_one_that_was_left_alone(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, ROOT / "experiments" / "chaos.py", "kills=20", f"output={tmp_path / 'chaos'}"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    figures = json.loads((tmp_path / "chaos" / "chaos.json").read_text())
+    assert figures["kills"] == 20
+    assert figures["kills_in_a_write"] > 0
+    assert (figures["runs_lost"], figures["runs_done_twice"], figures["runs_that_differ"]) == (0, 0, 0)
+    metrics = list((tmp_path / "chaos").rglob("metrics.csv"))
+    assert len(metrics) == figures["runs"] + 3
+    assert all(pd.read_csv(path)["epoch"].tolist() == [0, 1, 2] for path in metrics)
+
+
+def test_a_sweep_of_sixty_done_runs_is_passed_over_without_pytorch(
+    configure: Callable, small: list[str], tmp_path: Path
+) -> None:
+    """It is what a relaunch spends its time on otherwise."""
+    methods = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
+    for method in methods:
+        for seed in range(10):
+            folder = tmp_path / "runs" / "sixty" / method / f"seed{seed}"
+            folder.mkdir(parents=True)
+            run_folder.save_config(folder, configure(f"method={method}", f"seed={seed}", "study=sixty"))
+            (folder / "result.json").write_text('{"val": {"auroc": 0.5}}')
+    program = (
+        "import runpy, sys\n"
+        "script = sys.argv[1]; sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(script, run_name='__main__')\n"
+        "assert not {'torch', 'pytorch_lightning', 'timm'} & set(sys.modules)\n"
+    )
+    arguments = [
+        "-m",
+        *small,
+        f"method={','.join(methods)}",
+        "seed=range(0,10)",
+        "study=sixty",
+        f"runs_dir={tmp_path}/runs",
+    ]
+    before = os.times().children_user
+    ended = subprocess.run(
+        [sys.executable, "-c", program, ROOT / "experiments" / "train.py", *arguments],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "sweep ended: 60 runs, 0 trained, 60 done before" in ended.stdout
+    # Of one core; a machine that does other work counts some of it.
+    assert os.times().children_user - before < 20
