@@ -24,6 +24,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.score_tables import SUFFIX, ImageScores, ScoreTable, VariantScores, sampled
 from saliency_entropy.scored_images import ScoredImages, file_sizes, read_images
 from saliency_entropy.scoring_pass import MADE_FROM, Scored, made_from, remove_parts, score_images
+from saliency_entropy.study import wording
 from saliency_entropy.study_command import check_settings, finished_folders, set_name, writing_alone
 from saliency_entropy.training import data_hash
 
@@ -159,7 +160,7 @@ def _waiting(
         if theirs[folder] is None or cfg.overwrite:
             waiting[folder] = identity, digest
         else:
-            others.append(str(files[folder]))
+            others.append(f"{folder.parent.name}/{folder.name}")
     problems = []
     if unreadable:
         problems.append(
@@ -168,8 +169,9 @@ def _waiting(
         )
     if others:
         problems.append(
-            "scores of other images, of another checkpoint, of other corruptions or with another batch size are in "
-            f"{listing(others)}; give another name, set=..., or overwrite=true"
+            f"scores/{target.name}.parquet of {wording.some(others)} is there, but of other images or another number "
+            "of them, of another checkpoint, of other corruptions or with another batch size; give overwrite=true, or "
+            "another name with set=..."
         )
     if problems:
         raise UserError("\n".join(problems))

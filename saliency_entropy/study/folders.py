@@ -18,6 +18,8 @@ def run_folders(study: Path) -> list[Path]:
         return found
     if (study / "config.yaml").exists():
         raise UserError(f"study={study} is a single run; give the folder of its study, study={study.parent.parent}")
+    if any(re.fullmatch(r"seed\d+", child.name) for child in visible_folders(study)):
+        raise UserError(f"study={study} is one method of a study; give the folder of the study, study={study.parent}")
     parts = [child for child in visible_folders(study) if seed_folders(child)]
     if parts:
         raise UserError(

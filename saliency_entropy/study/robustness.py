@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 
 from saliency_entropy.corruptions import NONE, STRENGTHS
 from saliency_entropy.errors import in_one_line
-from saliency_entropy.metrics import auroc, unseen_images
+from saliency_entropy.metrics import unseen_images
 from saliency_entropy.score_tables import SUFFIX
 from saliency_entropy.scoring_pass import CHECKPOINT
 from saliency_entropy.study import wording
 from saliency_entropy.study.figures import STYLE, method_styles
-from saliency_entropy.study.run_figures import MIN_IMAGES
+from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
 from saliency_entropy.study.runs import Run, Study
 from saliency_entropy.study.tables import over_seeds, printable, spread_column
 
@@ -246,14 +246,6 @@ def _about(figures: pd.DataFrame) -> str:
     return figures[IMAGE_COLUMNS].to_csv(index=False)
 
 
-def _auroc(logits: np.ndarray, synthetic: np.ndarray, real: np.ndarray) -> float:
-    """Of two masks of images; NaN with fewer than 30 of either."""
-    if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
-        return float("nan")
-    kept = synthetic | real
-    return auroc(logits[kept], synthetic[kept])
-
-
 def _figures(scores: pd.DataFrame, train_generators: list[str]) -> pd.DataFrame:
     """A row a variant: its figures, and what tells whether another run's are of the same images."""
     rows = []
@@ -274,8 +266,8 @@ def _figures(scores: pd.DataFrame, train_generators: list[str]) -> pd.DataFrame:
                 "synthetic": synthetic.sum(),
                 "unseen": unseen.sum(),
                 "real": real.sum(),
-                "auroc": _auroc(logits, synthetic, real),
-                "auroc_unseen": _auroc(logits, unseen, real),
+                "auroc": auroc_of(logits, synthetic, real),
+                "auroc_unseen": auroc_of(logits, unseen, real),
                 "cam_entropy": own["cam_entropy"].mean(skipna=False),
             }
         )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.calibration import expected_calibration_error, fitted_temperature
-from saliency_entropy.metrics import seen_in_training, unseen_images
+from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
 from saliency_entropy.operating_points import RocCurve, apcer, average_precision, bpcer, roc, score_problem
 from saliency_entropy.study.runs import Run
 
@@ -83,6 +83,14 @@ class RankedScores:
         if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
             return NAN
         return self.roc(synthetic | real).auroc
+
+
+def auroc_of(logits: np.ndarray, synthetic: np.ndarray, real: np.ndarray) -> float:
+    """AUROC of the images in either of two masks ``(N,)``; NaN with fewer than 30 of either."""
+    if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
+        return NAN
+    kept = synthetic | real
+    return auroc(logits[kept], synthetic[kept])
 
 
 def run_figures(

@@ -8,7 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saliency_entropy.study import comparisons, error_tables, figures, focus, reproduction, robustness, tables
+from saliency_entropy.study import (
+    comparisons,
+    error_tables,
+    figures,
+    focus,
+    other_sets,
+    reproduction,
+    robustness,
+    tables,
+)
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps
 from saliency_entropy.study.robustness import RobustnessTable
 from saliency_entropy.study.runs import Study
@@ -19,7 +28,7 @@ PHOTOGRAPHS = ("cams_by_method", "cams_by_generator")  # the figures that show t
 GALLERY_CHAPTER = "Where the detectors look"  # at its end stand the test images
 # The page: what a reader asks first comes first, and a figure stands beside the table of its numbers.
 CHAPTERS = {
-    "Results": ("methods", "auroc_by_method", "auroc_against_cam_entropy", "roc", "generators"),
+    "Results": ("methods", "auroc_by_method", "auroc_against_cam_entropy", "roc", "generators", "other_sets"),
     GALLERY_CHAPTER: (
         "cam_entropy_by_epoch", "focus", "mean_cam_by_method", "maps_by_entropy", "cams_by_method",
         "cams_by_generator", "human_agreement", "run_agreement",
@@ -129,6 +138,7 @@ def report_tables(
         *_method_tables(study, measures, methods),
         *_comparison_tables(measures, covariance, compared),
         *_error_tables(study, measures),
+        *_other_sets_table(study),
         *([] if corrupted is None else [_robustness_table(corrupted)]),
         *_focus_tables(study, maps),
         _reproduction_table(study, measures),
@@ -266,6 +276,14 @@ def _focus_tables(study: Study, maps: StudyMaps | None) -> list[ShownTable]:
             )
         )
     return shown
+
+
+def _other_sets_table(study: Study) -> list[ShownTable]:
+    sets = other_sets.other_sets(study)
+    if sets is None:
+        return []
+    shown = other_sets.shown_other_sets(sets.numbers) if len(sets.numbers) else pd.DataFrame()
+    return [ShownTable("other_sets", "AUROC on other images", sets.numbers, shown, other_sets.other_sets_notes(sets))]
 
 
 def _robustness_table(corrupted: RobustnessTable) -> ShownTable:
