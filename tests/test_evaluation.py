@@ -176,7 +176,7 @@ def test_other_images_without_training(study: Path, tmp_path: Path) -> None:
     (root / "manifest.csv").write_text((root / "manifest.csv").read_text().replace(",m,", ",k,"))
     with pytest.raises(
         UserError,
-        match=r"^scores/other\.parquet of cross_entropy/seed0, .* is there, but of other images .*; give overwrite=true, ",
+        match=r"^scores/other\.parquet of cross_entropy/seed0, .* is there, but of other .*; give overwrite=true, ",
     ):
         evaluate(configured(study, *data))
     evaluate(configured(study, *data, "overwrite=true"))
@@ -574,7 +574,7 @@ def test_a_long_pass_tells_how_far_it_is(study: Path, monkeypatch: pytest.Monkey
 def test_other_corruptions_are_not_taken_for_these(study: Path) -> None:
     evaluate(configured(study, "corruptions=[jpeg]"))
     evaluate(configured(study, "corruptions=[jpeg]"))
-    with pytest.raises(UserError, match=r"^scores/test\+corruptions\.parquet of .* is there, .*, of other corruptions "):
+    with pytest.raises(UserError, match=r"^scores/test\+corruptions\.parquet of .* is there, .* other corruptions "):
         evaluate(configured(study, "corruptions=[jpeg,blur]"))
     evaluate(configured(study, "corruptions=[jpeg,blur]", "overwrite=true"))
     assert {len(table) for table in score_files(study, "test+corruptions").values()} == {12 * 9}
