@@ -1,6 +1,7 @@
 """Where the time of a training step goes."""
 
 import logging
+import os
 import time
 from collections import Counter
 from functools import partial
@@ -152,6 +153,8 @@ class StepProfiler(Profiler):
     def _count_step(self) -> None:
         self.step += 1
         if self.step == self.first_traced:
+            # Kineto's own lines, among them an error wherever there is no GPU.
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")
             self._trace = torch.profiler.profile(activities=self._activities())
             self._trace.start()
         elif self.step == self.end:

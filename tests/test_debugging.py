@@ -41,8 +41,8 @@ def test_the_whole_path_on_a_few_batches(command, tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / ".decoded").exists()
     folder = results[0].parent
     for split in ("val", "test"):
-        assert len(pd.read_parquet(folder / "scores" / f"{split}.parquet")) == 6
-        assert json.loads(results[0].read_text())[split]["images"] == 6
+        assert len(pd.read_parquet(folder / "scores" / f"{split}.parquet")) == 4
+        assert json.loads(results[0].read_text())[split]["images"] == 4
     assert (folder / "checkpoints" / "best.ckpt").exists()
 
 
@@ -94,6 +94,7 @@ def test_where_a_step_spends_its_time(command, tmp_path: Path, small: list[str],
     for part in ("transfer to the device", "forward of the network", "loss term log_entropy", "backward"):
         assert names.count(part) == 2, part
     assert str(folder / "profile" / "trace.json.gz") in ended.out
+    assert ended.err == ""
     assert re.search(r"loss term log_entropy +\d+\.\d\d ms +\d+\.\d %", ended.out)
     assert len(pd.read_csv(folder / "metrics.csv")) == 3  # and no further: 9 steps are 3 epochs
     assert [path.name for path in folder.rglob("*") if path.suffix in (".ckpt", ".parquet")] == []
