@@ -46,14 +46,20 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                     sys.exit(128 + received)
             raise
         except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None:
-                if isinstance(cause, UserError | OmegaConfBaseException):
-                    raise _OneSentence(sentence(cause)) from error
-                cause = cause.__cause__
+            mistake = users_mistake(error)
+            if mistake is not None:
+                raise _OneSentence(sentence(mistake)) from error
             raise
 
     return wrapped
+
+
+def users_mistake(error: BaseException) -> UserError | OmegaConfBaseException | None:
+    """The error of a user that an error is, or that it was raised from, as Hydra does it; None if it is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError | OmegaConfBaseException):
+        cause = cause.__cause__
+    return cause
 
 
 def require_values(config: DictConfig) -> None:

@@ -161,13 +161,18 @@ def check_same_data(folder: Path, data_hash: str) -> None:
     Raises:
         UserError: the manifest, or what was left out of it, has changed since then.
     """
+    require_same_data(folder, data_hash)
+    write_atomically(folder / "data_hash.txt", data_hash)
+
+
+def require_same_data(folder: Path, data_hash: str) -> None:
+    """What :func:`check_same_data` refuses, without writing anything."""
     kept = folder / "data_hash.txt"
     if (folder / "checkpoints" / "resume.ckpt").exists() and kept.exists() and kept.read_text() != data_hash:
         raise UserError(
             f"{folder} began with other data: the manifest has changed since, or the files that are left out of it "
             f"(data.skip_broken); put them back, or delete {folder / 'checkpoints'} to begin anew"
         )
-    write_atomically(kept, data_hash)
 
 
 def save_config(folder: Path, config: DictConfig) -> None:

@@ -125,7 +125,7 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
         failure: when, in seconds since 1970, the last sweep said that the run failed, and why.
     """
     method, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
-    done = _epochs_done(folder)
+    done = epochs_done(folder)
 
     def status(state: State, detail: str = "", epochs: int | None = None, seconds: float | None = None) -> RunStatus:
         return RunStatus(method, seed, state, done, epochs or _epochs(folder), seconds, detail)
@@ -148,10 +148,12 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
         state = "running" if hold == "held" else "stale"
         return status(state, str(owner), seconds=_seconds_an_epoch(folder, attempts, done))
     last = attempts[-1] if attempts else None
+    if last is not None and last["state"] == "failed":
+        times = sum(attempt["state"] == "failed" for attempt in attempts)
+        before = f"failed {times} times, the last time with: " if times > 1 else ""
+        return status("failed", before + str(last.get("reason")))
     if failure is not None and (last is None or _seconds(last.get("started")) <= failure[0]):
         return status("failed", failure[1])
-    if last is not None and last["state"] == "failed":
-        return status("failed", str(last.get("reason")))
     if last is not None or (folder / "checkpoints" / "resume.ckpt").exists():
         return status("interrupted", seconds=_seconds_an_epoch(folder, attempts, done))
     return status("missing")
@@ -197,7 +199,8 @@ def time_left(runs: Iterable[RunStatus]) -> tuple[float | None, int]:
 def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
     """The grid, what its signs mean, the runs that need a word, the time left."""
     methods, seeds = {run.method for run in runs}, {run.seed for run in runs}
-    console.print(Text(f"{study}: {_counted(len(methods), 'method')} × {_counted(len(seeds), 'seed')}", style="bold"))
+    heading = f"{study}: {_counted(len(methods), 'method')} × {_counted(len(seeds), 'seed')}"
+    console.print(Text(heading, style="bold"), soft_wrap=True)
     print_grid(console, {(run.method, run.seed): (_cell(run), SHOWN[run.state][1]) for run in runs})
     counts = Counter(run.state for run in runs)
     legend = [f"{SHOWN[state][0]} {counts[state]} {state}" for state in get_args(State) if counts[state]]
@@ -249,7 +252,8 @@ def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _epochs_done(folder: Path) -> int:
+def epochs_done(folder: Path) -> int:
+    """Whole epochs of a run, as its ``metrics.csv`` has them."""
     try:
         with (folder / "metrics.csv").open(newline="") as file:
             return max(0, sum(1 for _ in csv.reader(file)) - 1)

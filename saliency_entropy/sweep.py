@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -11,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.commands import no_environment_variables, sentence
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import run_folder, study_folder, write_atomically
 
 log = logging.getLogger(__name__)
@@ -63,11 +64,7 @@ class SweepProgress(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.total = count_runs(config)
-        launcher = config.hydra.launcher
-        workers = launcher.get("n_jobs") or launcher.get("array_parallelism")
-        self.workers = workers if isinstance(workers, int) else 1
-        if self.workers < 0:
-            self.workers = os.cpu_count() or 1
+        self.workers = runs_at_a_time(config.hydra.launcher)
         self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -108,6 +105,8 @@ class SweepProgress(Callback):
             "seconds": time.time() - started,
             "folder": config.hydra.runtime.output_dir,
         }
+        if job_return.status == JobStatus.FAILED:
+            entry["reason"] = in_one_line(job_return._return_value, None)
         write_atomically(self.folder / f"{number}.json", json.dumps(entry))
         self.say_if_ended()
 
@@ -127,19 +126,28 @@ class SweepProgress(Callback):
 
 def count_runs(config: DictConfig) -> int | None:
     """How many runs Hydra's own sweeper will launch; None for another sweeper, which decides as it goes."""
+    overrides = sweep_overrides(config)
+    return None if overrides is None else len(overrides)
+
+
+def sweep_overrides(config: DictConfig) -> list[list[str]] | None:
+    """The overrides of each run that Hydra's own sweeper will launch, in its order; None for another sweeper."""
     sweeper = config.hydra.sweeper
     if not sweeper.get("_target_", "").endswith("BasicSweeper"):
         return None
     params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-    # As the sweeper does it: a key given again on the command line replaces the experiment's.
-    choices = {
-        override.get_key_element(): (
-            sum(1 for _ in override.sweep_string_iterator()) if override.is_sweep_override() else 1
-        )
-        for override in overrides
-    }
-    return math.prod(choices.values())
+    # method=glob(*) asks it for the files of the group.
+    loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
+    overrides = OverridesParser.create(loader).parse_overrides([*params, *config.hydra.overrides.task])
+    return [run for batch in BasicSweeper.split_arguments(overrides, None) for run in batch]
+
+
+def runs_at_a_time(launcher: DictConfig) -> int:
+    """As the settings of a launcher have it."""
+    workers = launcher.get("n_jobs") or launcher.get("array_parallelism")
+    if not isinstance(workers, int):
+        return 1
+    return workers if workers > 0 else os.cpu_count() or 1
 
 
 def _failures(ended: list[dict[str, Any]]) -> str:

@@ -160,16 +160,21 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     if config["threads"] is not None and (not isinstance(config["threads"], int) or config["threads"] < 1):
         raise UserError(f"threads is {config['threads']!r}; give a whole number from 1 on, or null for every core")
     processes.check_launch(cfg.trainer)
+    _class_index(config)
     return config
 
 
-def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, FaceDataModule]:
-    """The module and its data, checked against each other."""
+def _class_index(config: dict[str, Any]) -> str:
     class_index = config["protocol"]["class_index"]
     if class_index is True:  # what YAML makes of protocol.class_index=true
         class_index = "true"
     if class_index not in CAM_CLASSES:
         raise UserError(f"protocol.class_index is {class_index!r}; choose one of {', '.join(CAM_CLASSES)}")
+    return class_index
+
+
+def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, FaceDataModule]:
+    """The module and its data, checked against each other."""
     loss = build_loss(cfg)
     data = instantiate(cfg.data, _convert_="all")
     # First what is found out at once: the manifest, then the network's weights, then what is in every image file.
@@ -179,19 +184,24 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
     backbone = Backbone(**config["backbone"])
     data.map_size = backbone.cam_size
     data.setup()
+    return build_module(cfg, config, backbone, loss), data
+
+
+def build_module(cfg: DictConfig, config: dict[str, Any], backbone: Backbone, loss: LossSum) -> DetectorModule:
+    """The module, with an optimizer that can be used."""
     module = DetectorModule(
         backbone,
         loss,
         optimizer=instantiate(cfg.protocol.optimizer),
         scheduler=instantiate(cfg.protocol.scheduler),
-        class_index=class_index,
-        detector_config={"backbone": config["backbone"], "class_index": class_index},
+        class_index=_class_index(config),
+        detector_config={"backbone": config["backbone"], "class_index": _class_index(config)},
     )
     try:
         module.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise UserError(f"protocol.optimizer or protocol.scheduler cannot be used ({error}); correct it") from error
-    return module, data
+    return module
 
 
 def build_loss(cfg: DictConfig) -> LossSum:

@@ -43,7 +43,9 @@ OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
 # Of the launcher's settings these are submitit's for any kind of cluster.
-OF_ANY_CLUSTER = ("cpus_per_task", "gpus_per_node", "mem_gb", "nodes", "tasks_per_node", "timeout_min")
+OF_ANY_CLUSTER = (
+    "cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node", "timeout_min",
+)  # fmt: skip
 
 
 class SlurmLauncher(Launcher):
@@ -107,6 +109,19 @@ class SlurmLauncher(Launcher):
         """Of the sweep."""
         return str(Path(study_folder(self.config.runs_dir, self.config.study)).absolute())
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What decides the job script, as submitit calls it."""
+        return {
+            "name": self.config.study.replace("/", "."),
+            "stderr_to_stdout": True,
+            "setup": self.lines,
+            "additional_parameters": self.additional,
+            # Since Slurm 22.05, srun does not take this from the job.
+            "srun_args": [f"--cpus-per-task={self.parameters.get('cpus_per_task', 1)}"],
+            **self.parameters,
+        }
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -162,16 +177,7 @@ class SlurmLauncher(Launcher):
         try:
             executor = submitit.AutoExecutor(f"{self.folder}/.submitit/%j", cluster="slurm")
             executor.update_parameters(
-                name=self.config.study.replace("/", "."),
-                stderr_to_stdout=True,
-                slurm_setup=self.lines,
-                slurm_additional_parameters=self.additional,
-                # Since Slurm 22.05, srun does not take this from the job.
-                slurm_srun_args=[f"--cpus-per-task={self.parameters.get('cpus_per_task', 1)}"],
-                **{
-                    name if name in OF_ANY_CLUSTER else f"slurm_{name}": value
-                    for name, value in self.parameters.items()
-                },
+                **{name if name in OF_ANY_CLUSTER else f"slurm_{name}": value for name, value in self.options.items()}
             )
             return executor.map_array(run, *zip(*arguments, strict=True))
         except (FailedJobError, NameError, TypeError, ValueError) as error:

@@ -154,6 +154,14 @@ class DecodeCache:
             {place.first + at: why for place, chunk in chunks.items() for at, why in chunk.broken.items()},
         )
 
+    def missing_bytes(self, items: Items) -> int:
+        """What :meth:`open` would add to the folder, as far as names of files tell."""
+        places = [self.place(items, first) for first in range(0, len(items), ITEMS)]
+        return self._bytes([place for place in places if not place.path.exists()])
+
+    def _bytes(self, places: Sequence[_Place]) -> int:
+        return sum(place.count for place in places) * prod(self.shape) * self.dtype.itemsize
+
     def place(self, items: Items, first: int) -> _Place:
         """Of the chunk that begins with this item, as its files are now."""
         count = min(ITEMS, len(items) - first)
@@ -187,7 +195,7 @@ class DecodeCache:
             for folder in reversed((self.folder, *self.folder.parents)):
                 folder.mkdir(mode=0o755, exist_ok=True)
             disk = disk_usage(self.folder)
-        need = sum(place.count for place in missing) * prod(self.shape) * self.dtype.itemsize
+        need = self._bytes(missing)
         free = may_be_filled(disk.total, disk.free)
         if need > free:
             raise UserError(

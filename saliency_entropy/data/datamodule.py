@@ -238,15 +238,25 @@ class FaceDataModule(pl.LightningDataModule):
 
     def _prepare(self, split: str) -> tuple[FaceDataset, list[tuple[int, str, str]]]:
         """A split's dataset, and (row, column, reason) of all that cannot be used."""
-        transform = Transform(
-            self.image_size, self.interpolation, self.map_size,
-            self.human_maps.blur, self.human_maps.binarise, self.template_maps,
-        )  # fmt: skip
-        dataset = FaceDataset(self.manifest, split, transform)
+        dataset = self._dataset(split)
         if self._kept(split):
             return dataset, dataset.keep(Path(self.cache_folder) if self.cache == "disk" else None)
         # What is to be left out has to be found first.
         return dataset, dataset.broken(self.check == "decode" or self.skip_broken)
+
+    def _dataset(self, split: str) -> FaceDataset:
+        transform = Transform(
+            self.image_size, self.interpolation, self.map_size,
+            self.human_maps.blur, self.human_maps.binarise, self.template_maps,
+        )  # fmt: skip
+        return FaceDataset(self.manifest, split, transform)
+
+    def bytes_to_keep(self) -> int:
+        """What keeping the images that are not kept yet will take: on the disk with ``cache=disk``, else in memory."""
+        splits = [split for split in SPLITS if self._kept(split)]
+        if self.cache == "disk":
+            return sum(self._dataset(split).missing_bytes(Path(self.cache_folder)) for split in splits)
+        return sum(len(self.split_table(split)) for split in splits) * 3 * self.image_size**2
 
     def _without(self, manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
         """The manifest without the broken images, and without the broken maps of the others; says which they are."""

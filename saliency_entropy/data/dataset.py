@@ -131,14 +131,23 @@ class FaceDataset(Dataset[FaceBatch]):
             self._images, broken_images = _in_memory(*images)
             self._maps, broken_maps = _in_memory(*maps)
         else:
-            image_settings = {"image_size": size, "interpolation": self.transform.interpolation}
-            self._images, broken_images = _on_disk(cache_folder / "images", image_settings, *images)
+            self._images = self._image_cache(cache_folder).open(self._image_files, self._read_image)
+            broken_images = self._images.broken
             if self.transform.template_maps or not self.has_map.any():  # no files
                 self._maps, broken_maps = _in_memory(*maps)
             else:
                 map_settings = {"blur": self.transform.blur, "binarise": self.transform.binarise} | DRAWN_WITH
                 self._maps, broken_maps = _on_disk(cache_folder / "human_maps", map_settings, *maps)
         return self._located(broken_images, broken_maps)
+
+    def missing_bytes(self, cache_folder: Path) -> int:
+        """What the images that are not there yet will add below ``cache_folder``; the maps are small beside them."""
+        return self._image_cache(cache_folder).missing_bytes(self._image_files)
+
+    def _image_cache(self, folder: Path) -> DecodeCache:
+        size = self.transform.image_size
+        settings = {"image_size": size, "interpolation": self.transform.interpolation}
+        return DecodeCache(folder / "images", settings, (3, size, size), np.uint8)
 
     def broken(self, decode: bool) -> list[tuple[int, str, str]]:
         """As :meth:`keep`, of images that are not kept: ``decode`` them, or read their headers only. Maps, which are

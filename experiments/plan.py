@@ -1,0 +1,38 @@
+"""What experiments/train.py would do with the same arguments, without training anything.
+
+    python experiments/plan.py experiment=paper data=und_cyborg data.root=DIR data.source.maps=FOLDER
+    python experiments/plan.py experiment=paper data=faces data.root=DIR hydra/launcher=slurm
+    python experiments/plan.py -m method=droid,hseb seed=0,1,2 study=mine
+
+Shows which runs would be started, go on, be skipped or refused; the time, disk and memory that they need, and what
+there is of each; the Slurm script that would be submitted; and all that would fail, of the data, the environment, the
+disk. It ends with 1 if there is such a thing. A few training steps are timed on this machine, unless the study has runs
+that are done. Nothing is written, but that the built-in faces are drawn.
+"""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+# Hydra composes the command as it does for training, and asks its callbacks before it makes a folder or launches a run:
+# there the plan is made, and the command ends.
+PLAN = (
+    "~hydra.callbacks.check_folder",
+    "~hydra.callbacks.sweep_progress",
+    "hydra.job.name=train",  # a job script may have it
+    "+hydra.callbacks.plan._target_=saliency_entropy.planning.command.Plan",
+)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    raise AssertionError("a plan trains nothing")
+
+
+if __name__ == "__main__":
+    # Before the first override, since flags may stand before and after all of them, but not between.
+    overrides = [at for at, word in enumerate(sys.argv) if at and word[:1] != "-" and ("=" in word or word[:1] == "~")]
+    first = min(overrides, default=len(sys.argv))
+    sys.argv[first:first] = PLAN
+    main()

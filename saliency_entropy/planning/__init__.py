@@ -1,0 +1,1 @@
+"""What a command for training would do, found out without training."""

@@ -1,0 +1,145 @@
+"""The runs that a command would train, and what it would do with each."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from saliency_entropy import attempts, run_folder, run_lock
+from saliency_entropy.commands import require_values, sentence
+from saliency_entropy.errors import UserError
+from saliency_entropy.status import epochs_done
+from saliency_entropy.sweep import sweep_overrides
+from saliency_entropy.training import checked
+
+Action = Literal["start", "resume", "skip", "refuse"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What would become of a run.
+
+    Attributes:
+        cfg: its composed configuration.
+        config: the same as plain values; empty where it is refused.
+        folder: where it leaves everything.
+        action: it is started, goes on, is done already, or is refused.
+        epochs_done: whole epochs that it has.
+        reason: why it is refused.
+    """
+
+    cfg: DictConfig = field(repr=False)
+    config: dict[str, Any] = field(repr=False)
+    folder: Path
+    action: Action
+    epochs_done: int = 0
+    reason: str = ""
+
+    @property
+    def method(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}/{self.folder.name}"
+
+    @property
+    def cell(self) -> tuple[str, int] | None:
+        """(method, seed); None if the seed is no number, for which the run is refused."""
+        seed = self.folder.name.removeprefix("seed")
+        return (self.method, int(seed)) if seed.isdecimal() else None
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run."""
+        return self.config["trainer"]["max_epochs"]
+
+    @property
+    def epochs_left(self) -> int:
+        return max(0, self.epochs - self.epochs_done)
+
+    def refused(self, reason: str) -> "PlannedRun":
+        return replace(self, action="refuse", reason=reason)
+
+
+def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
+    """Every run of a command, in the order in which it would launch them.
+
+    Args:
+        config: what Hydra composed of the command, with its own part.
+        loader: what composes the configuration of each run of a sweep.
+
+    Raises:
+        UserError: the sweeper decides on the runs as it goes.
+        HydraException: a run cannot be composed.
+    """
+    runs: list[PlannedRun] = []
+    for composed in _configurations(config, loader):
+        run = _planned(composed)
+        if any(run.folder == other.folder for other in runs):
+            run = run.refused("the command has this run more than once; give what differs a study= of its own")
+        runs.append(run)
+    return runs
+
+
+def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[DictConfig]:
+    if config.hydra.mode != RunMode.MULTIRUN:
+        yield config
+        return
+    overrides = sweep_overrides(config)
+    if overrides is None:
+        raise UserError(
+            f"hydra.sweeper={config.hydra.sweeper.get('_target_')} decides on its runs as it goes, so that they cannot "
+            "be told beforehand; plan a sweep of Hydra's own sweeper"
+        )
+    # Composing takes a tenth of a second, and a study has ten runs that differ by their seed only.
+    composed: dict[tuple[str, ...], DictConfig] = {}
+    for of_run in overrides:
+        others = tuple(override for override in of_run if not override.startswith("seed="))
+        if others not in composed:
+            composed[others] = loader.load_sweep_config(config, list(of_run))
+        cfg = copy.deepcopy(composed[others])
+        for override in OverridesParser.create().parse_overrides([one for one in of_run if one not in others]):
+            cfg.seed = override.value()
+        yield cfg
+
+
+def _planned(composed: DictConfig) -> PlannedRun:
+    if composed.hydra.mode == RunMode.MULTIRUN and not runs_on_slurm(composed):
+        HydraConfig.instance().set_config(composed)  # a run asks it whether it is one of a sweep
+    cfg = copy.deepcopy(composed)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    run = PlannedRun(cfg, {}, Path(str(cfg.runs_dir), str(cfg.study), str(cfg.method.name), f"seed{cfg.seed}"), "start")
+    try:
+        require_values(cfg)
+        run = replace(run, config=checked(cfg))
+        # In the order in which a run looks at these.
+        run_folder.check_same_run(run.folder, run.config)
+        if run_folder.finished_result(run.folder) is not None:
+            return replace(run, action="skip", epochs_done=run.config["trainer"]["max_epochs"])
+        owner = run_lock.read_owner(run.folder)
+        if owner is not None and run_lock.state(run.folder) == "held":
+            return run.refused(f"it is being trained by {owner}: wait for it, or give another study=")
+        if not run_folder.differing_keys(run.folder, run.config):
+            attempts.check_attempts(run.folder, cfg.max_attempts)
+    except (UserError, OmegaConfBaseException) as error:
+        return run.refused(sentence(error))
+    except OSError as error:
+        return run.refused(f"{run.folder} cannot be looked at ({error.strerror}); give another runs_dir=")
+    if (run.folder / "checkpoints" / "resume.ckpt").exists():
+        return replace(run, action="resume", epochs_done=epochs_done(run.folder))
+    return run
+
+
+def runs_on_slurm(config: DictConfig) -> bool:
+    """Whether the launcher hands the runs to other machines."""
+    return config.hydra.mode == RunMode.MULTIRUN and "slurm" in config.hydra.launcher.get("_target_", "").lower()

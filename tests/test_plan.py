@@ -1,0 +1,577 @@
+"""A plan says what the same command would do, does none of it, and names all that would fail."""
+
+import itertools
+import json
+import logging
+import os
+import re
+import resource
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from saliency_entropy import run_lock
+from saliency_entropy.planning import checks, costs
+
+ROOT = Path(__file__).parents[1]
+Planned = namedtuple("Planned", ["code", "out", "err"])
+
+
+@pytest.fixture
+def plan(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> Callable[..., Planned]:
+    """``experiments/plan.py`` with a small run's overrides and ``runs_dir=tmp_path/runs``; flags come first. Lines are
+    joined, so that what is looked for is not broken."""
+
+    def run(*arguments: str, defaults: list[str] | None = None) -> Planned:
+        flags = [argument for argument in arguments if argument.startswith("-")]
+        overrides = [*(small if defaults is None else defaults), f"runs_dir={tmp_path}/runs"]
+        overrides += [argument for argument in arguments if argument not in flags]
+        monkeypatch.setattr(sys, "argv", ["plan.py", *flags, *overrides])
+        GlobalHydra.instance().clear()
+        handlers, level = logging.root.handlers[:], logging.root.level
+        capfd.readouterr()
+        code: object = 0
+        try:
+            runpy.run_path(str(ROOT / "experiments" / "plan.py"), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+            if isinstance(code, str):  # as the interpreter does it
+                print(code, file=sys.stderr)
+                code = 1
+        finally:
+            logging.root.handlers[:] = handlers
+            logging.root.setLevel(level)
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
+        out, err = capfd.readouterr()
+        return Planned(code, out, err)
+
+    return run
+
+
+def words(planned: Planned) -> str:
+    return " ".join(planned.out.split())
+
+
+def rows(planned: Planned) -> dict[str, list[str]]:
+    """Method -> the signs of its seeds."""
+    lines = planned.out.partition("───")[2].splitlines()[1:]
+    return {line.split()[0]: line.split()[1:] for line in itertools.takewhile(str.strip, lines)}
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def done(train_small: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, to be read only."""
+    return train_small(tmp_path_factory.mktemp("done") / "droid" / "seed0", "method=droid")
+
+
+def place(done: Path, tmp_path: Path, seed: int = 0, **changed: object) -> Path:
+    """A copy of the finished run in the study that the command has, as of another seed or configuration."""
+    folder = tmp_path / "runs" / "faces" / "droid" / f"seed{seed}"
+    shutil.copytree(done, folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    config.seed = config.data.seed = seed
+    for key, value in changed.items():
+        OmegaConf.update(config, key, value)
+    OmegaConf.save(config, folder / "config.yaml")
+    return folder
+
+
+def begun(done: Path, tmp_path: Path, seed: int = 0) -> Path:
+    """As :func:`place`, after the first of its two epochs."""
+    folder = place(done, tmp_path, seed)
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "scores")
+    table = pd.read_csv(folder / "metrics.csv")
+    table[:1].to_csv(folder / "metrics.csv", index=False)
+    return folder
+
+
+def attempts(*reasons: str) -> str:
+    return json.dumps(
+        [{"started": "2026-11-25T07:00:00+00:00", "ended": None, "state": "failed", "reason": why} for why in reasons]
+    )
+
+
+# --- which runs
+
+
+def test_a_plan_trains_and_writes_nothing(plan: Callable[..., Planned], tmp_path: Path) -> None:
+    single = plan("method=droid")
+    assert single.code == 0, single.out + single.err
+    assert rows(single) == {"droid": ["+"]}
+    assert "Nothing was found that would stand in its way." in single.out
+    sweep = plan("-m", "method=droid,hseb", "seed=0,1,2")
+    assert sweep.code == 0, sweep.out + sweep.err
+    assert rows(sweep) == {"hseb": ["+"] * 3, "droid": ["+"] * 3}
+    assert "+ 6 start" in sweep.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_kind_of_run_and_all_that_is_refused(plan: Callable[..., Planned], done: Path, tmp_path: Path) -> None:
+    place(done, tmp_path, 0)
+    begun(done, tmp_path, 1)
+    place(done, tmp_path, 2, **{"protocol.optimizer.momentum": 0.5})
+    used_up = begun(done, tmp_path, 3)
+    (used_up / "attempts.json").write_text(attempts("no room", "no room", "OutOfMemoryError: 3 GiB"))
+    held = begun(done, tmp_path, 4)
+    again = begun(done, tmp_path, 5)
+    (again / "attempts.json").write_text(attempts("no room", "no room"))
+    with run_lock.held(held):
+        before = contents(tmp_path)
+        planned = plan("-m", "method=droid", "seed=range(0,7)")
+        claim = next((held / ".owner").glob("*.claim"))
+        after = contents(tmp_path)
+        assert after.keys() == before.keys()
+        assert all(after[path] == before[path] for path in before if path != claim)  # its sign of life
+    assert planned.code == 1
+    assert rows(planned) == {"droid": ["✓", "▶50%", "✗", "✗", "✗", "▶50%", "+"]}
+    assert "+ 1 start  ▶ 2 go on  ✓ 1 done, nothing to do  ✗ 3 refused" in planned.out
+    text = words(planned)
+    assert "3 problems:" in text
+    assert "(protocol.optimizer.momentum is 0.5 there and 0.9 here)" in text
+    assert "failed 3 times, the last time with: OutOfMemoryError: 3 GiB; see train.log" in text
+    assert f"droid/seed4: it is being trained by process {os.getpid()} on " in text
+
+
+def test_what_is_planned_is_what_is_trained(
+    plan: Callable[..., Planned], command: Callable, done: Path, tmp_path: Path
+) -> None:
+    begun(done, tmp_path, 0)
+    sweep = ["-m", "method=droid,cross_entropy", "seed=0,1"]
+    planned = plan(*sweep)
+    assert planned.code == 0, planned.out + planned.err
+    assert rows(planned) == {"cross_entropy": ["+", "+"], "droid": ["▶50%", "+"]}
+    ended = command(*sweep)
+    assert ended.code == 0, ended.err
+    assert "sweep ended: 4 runs, 4 trained, 0 done before" in ended.out
+    told = float(re.search(r"\(([\d.]+) MB each\)", words(planned))[1]) * 1e6
+    left = costs.folder_bytes(tmp_path / "runs" / "faces" / "cross_entropy" / "seed0")
+    assert told == pytest.approx(left, rel=0.15)
+    again = plan(*sweep)
+    assert again.code == 0
+    assert rows(again) == {"cross_entropy": ["✓", "✓"], "droid": ["✓", "✓"]}
+    assert "All runs are done: nothing to do." in again.out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "runs"),
+    [
+        (["experiment=paper", "data=builtin"], 60),
+        (["experiment=paper", "data=builtin", "seed=0,1"], 12),
+        (["experiment=paper", "data=builtin", "seed=3", "method=droid"], 1),
+        (["-m", "seed=0", "method=glob(*)"], 6),
+    ],
+)
+def test_a_sweep_is_that_of_the_command(
+    plan: Callable[..., Planned], small: list[str], overrides: list[str], runs: int
+) -> None:
+    defaults = [one for one in small if not one.startswith("data")]
+    planned = plan(*overrides, "data.source.train=8", "data.source.val=8", "data.source.test=12", defaults=defaults)
+    assert planned.code == 0, planned.out + planned.err
+    assert f": {runs} run" in planned.out
+    assert f"+ {runs} start" in planned.out
+
+
+def test_two_runs_in_one_folder_are_refused(plan: Callable[..., Planned]) -> None:
+    planned = plan("-m", "method=droid", "loss.terms.log_entropy.weight=0.1,0.3")
+    assert planned.code == 1
+    assert "droid/seed0: the command has this run more than once; give what differs a study= of its own" in words(
+        planned
+    )
+
+
+def test_runs_that_began_with_other_data(
+    plan: Callable[..., Planned], done: Path, own_faces: Path, tmp_path: Path
+) -> None:
+    folder = begun(done, tmp_path, 0)
+    OmegaConf.save(
+        OmegaConf.merge(
+            OmegaConf.load(folder / "config.yaml"),
+            {"data": {"root": str(own_faces), "source": {"path": f"{own_faces}/manifest.csv", "root": str(own_faces)}}},
+        ),
+        folder / "config.yaml",
+    )
+    assert plan("method=droid", f"data.root={own_faces}").code == 0
+    table = pd.read_csv(own_faces / "manifest.csv", dtype=str, keep_default_na=False)
+    table[:-1].to_csv(own_faces / "manifest.csv", index=False)
+    planned = plan("method=droid", f"data.root={own_faces}")
+    assert planned.code == 1
+    assert "seed0 began with other data: the manifest has changed since" in words(planned)
+
+
+# --- a run that is trained meanwhile
+
+
+def test_a_run_while_it_is_trained_and_after_it_was_killed(
+    plan: Callable[..., Planned], small: list[str], tmp_path: Path
+) -> None:
+    overrides = ["method=droid", "trainer.max_epochs=500"]
+    checkpoint = tmp_path / "runs" / "faces" / "droid" / "seed0" / "checkpoints" / "resume.ckpt"
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "experiments" / "train.py", *small, *overrides, f"runs_dir={tmp_path}/runs"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        while not checkpoint.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        meanwhile = plan("-m", *overrides)
+        assert process.poll() is None, "it ended before it was killed"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert meanwhile.code == 1
+    assert f"droid/seed0: it is being trained by process {process.pid} on " in words(meanwhile)
+    killed = plan(*overrides)
+    assert killed.code == 0, killed.out + killed.err
+    assert rows(killed)["droid"][0].startswith("▶")
+
+
+# --- time, disk and memory
+
+
+def test_the_time_is_that_of_the_runs_that_are_done(plan: Callable[..., Planned], done: Path, tmp_path: Path) -> None:
+    folder = place(done, tmp_path, 0)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"wall_seconds": 7200.0}))
+    begun(done, tmp_path, 1)
+    planned = plan("-m", "method=droid", "seed=0,1,2,3,4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
+    # 7 epochs of an hour, of three runs at a time.
+    assert "about 2 h 20 min for 4 runs, 3 at a time; an epoch takes 60 min (from the 1 run that is done)" in words(
+        planned
+    )
+
+
+def test_the_time_of_an_epoch_is_that_of_its_steps() -> None:
+    cost = costs.StepCost("processor", 2.0, 0.1, 0)
+    images = {"train": 21, "val": 10, "test": 30}
+    data = SimpleNamespace(
+        split_table=lambda split: range(images[split]), train_batches=None, skip_last_batch_of_one=False
+    )
+    cfg = OmegaConf.create({"protocol": {"batch_size": 20}})
+    time_ = costs.time_of_a_run(cost, cfg, data)
+    assert (time_.epoch, time_.scoring) == pytest.approx((2 * 2.0 + 10 * 0.1, 40 * 0.1))
+    data.skip_last_batch_of_one = True
+    assert costs.time_of_a_run(cost, cfg, data).epoch == pytest.approx(2.0 + 1.0)
+    data.train_batches = 1
+    assert costs.time_of_a_run(cost, cfg, data).epoch == pytest.approx(2.0 + 1.0)
+
+
+def test_checkpoints_are_as_large_as_planned(done: Path, configure: Callable) -> None:
+    from saliency_entropy.backbone import Backbone
+    from saliency_entropy.training import build_loss, build_module, checked
+
+    cfg = configure("method=droid")
+    module = build_module(cfg, checked(cfg), Backbone(**cfg.backbone), build_loss(cfg))
+    weights, with_optimizer = costs.checkpoint_bytes(module)
+    assert with_optimizer == pytest.approx(2 * weights, rel=0.05)  # SGD keeps a momentum of each weight
+    for planned, name in ((weights, "best.ckpt"), (with_optimizer, "resume.ckpt")):
+        assert planned == pytest.approx((done / "checkpoints" / name).stat().st_size, rel=0.15)
+
+
+def test_images_that_are_decoded_need_no_more_room(
+    plan: Callable[..., Planned], command: Callable, tmp_path: Path
+) -> None:
+    # 43 images of 3 x 48 x 48 bytes.
+    assert "and 0.30 MB for decoded images" in words(plan("method=droid"))
+    assert command("method=droid", "trainer.max_epochs=1", "study=other").code == 0
+    assert "and 0.00 MB for decoded images" in words(plan("method=droid"))
+    assert "for decoded images" not in words(plan("method=droid", "data.cache=none"))
+
+
+def test_a_disk_without_room_is_a_problem(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", ["total", "used", "free"])
+    monkeypatch.setattr(checks, "disk_usage", lambda _: usage(10**12, 10**12 - 10**9, 10**9))
+    planned = plan("-m", "method=droid", "seed=0,1")
+    assert planned.code == 1
+    assert re.search(
+        r"the disk of \S+ and \S+ has 0\.00 MB free, but [\d.]+ .B will be needed; make room", words(planned)
+    )
+
+
+def test_memory_that_is_not_there_is_a_problem(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "free_memory", lambda _: 10**6)
+    sweep = ["-m", "method=droid", "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
+    planned = plan(*sweep)
+    assert planned.code == 1
+    assert re.search(r"3 runs at a time need [\d.]+ GB of memory, but 1\.00 MB are free: give fewer", words(planned))
+
+
+def test_the_memory_that_is_free_is_known() -> None:
+    free = checks.free_memory(torch.device("cpu"))
+    if free is None:
+        pytest.skip("there is no /proc/meminfo")
+    assert 1e6 < free < 1e14
+
+
+# --- everything that would fail
+
+
+def test_all_problems_are_told_at_once(
+    plan: Callable[..., Planned], own_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pd.read_csv(own_faces / "manifest.csv", dtype=str, keep_default_na=False).assign(human_map="")
+    table.to_csv(own_faces / "manifest.csv", index=False)
+    monkeypatch.setattr(checks.importlib.metadata, "requires", lambda _: ["torch>=99", "no-such-package>=1", "numpy"])
+    planned = plan(
+        "-m", f"data.root={own_faces}", "method=droid,cyborg,hseb", "logger=wandb", "logger.mode=onlin",
+        "backbone.image_size=-1",
+    )  # fmt: skip
+    assert planned.code == 1
+    text = words(planned)
+    assert "6 problems:" in text
+    for problem in (
+        "method cyborg (term human_saliency) needs human maps",
+        "method hseb (term entropy_match) needs human maps",
+        "logger.mode is 'onlin'; choose online or offline",
+        f"torch>=99 is needed, but {torch.__version__.split('+')[0]}",
+        "no-such-package>=1 is needed, and is not installed: pip install 'no-such-package>=1'",
+        "backbone.image_size is -1; give whole pixels",
+    ):
+        assert problem in text, problem
+
+
+def test_files_that_are_missing_are_named(plan: Callable[..., Planned], own_faces: Path) -> None:
+    (own_faces / "test" / "4.png").unlink()
+    (own_faces / "maps" / "train_1.png").unlink()
+    planned = plan(f"data.root={own_faces}", "method=droid")
+    assert planned.code == 1
+    assert "row 37, 'test/4.png', does not exist" in words(planned)
+    assert "row 3, 'maps/train_1.png', does not exist" in words(planned)
+    assert "data cannot be read" in words(planned)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(plan: Callable[..., Planned]) -> None:
+    planned = plan("method=droid", "trainer.accelerator=gpu")
+    assert planned.code == 1
+    assert "trainer.accelerator=gpu, trainer.precision=32-true cannot be used on this machine: " in words(planned)
+
+
+def test_a_folder_that_cannot_be_made(plan: Callable[..., Planned]) -> None:
+    planned = plan("method=droid", "runs_dir=/dev/null/runs")
+    assert planned.code == 1
+    assert "/dev/null/runs/faces/droid/seed0 cannot be looked at (Not a directory); give another runs_dir=" in words(
+        planned
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["method=droids"], "Could not find 'method/droids'"),
+        (["-m", "method=droid,droids"], "Could not find 'method/droids'"),
+        (["sed=3"], "Could not override 'sed'"),
+        (["experiment=weights"], "decides on its runs as it goes, so that they cannot be told beforehand"),
+        (["method=???"], "method"),
+    ],
+)
+def test_a_command_that_cannot_be_planned(
+    plan: Callable[..., Planned], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    planned = plan(*arguments)
+    assert planned.code == 1
+    assert message in planned.err
+    assert "Traceback" not in planned.out + planned.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["seed=-1"], "seed=-1 is not a whole number from 0 to"),
+        (["-m", "seed=1,x"], "droid_cyborg/seedx: seed='x' is not a whole number from 0 to"),
+        (["-m", "seed=0,1", "trainer.devices=2"], "trainer.devices is 2 in a sweep"),
+        (["study=../x"], "study='../x' cannot name a folder"),
+        (["protocol.class_index=real"], "protocol.class_index is 'real'; choose one of predicted, true,"),
+        (["data.root=/no/where"], "data.root=/no/where does not exist"),
+        (["protocol.optimizer.lr=fast"], "protocol.optimizer or protocol.scheduler cannot be used ("),
+        (["loss.terms.cross_entropy.weight=nan"], "the weight of a CrossEntropy term is nan; give a number"),
+        (["trainer.precision=half"], "Precision 'half' is invalid"),
+        (["backbone.checkpoint=/no/where"], "backbone.checkpoint=/no/where does not exist"),
+        (["data.root=${oc.env:HOME}"], "environment variable HOME in a configuration is refused"),
+    ],
+)
+def test_what_training_would_refuse_is_a_problem(
+    plan: Callable[..., Planned], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    planned = plan(*arguments)
+    assert planned.code == 1
+    assert message in words(planned)
+    assert "Traceback" not in planned.out + planned.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_is_not_given(plan: Callable[..., Planned]) -> None:
+    planned = plan(defaults=["data=faces", "backbone=tiny"])
+    assert planned.code == 1
+    assert "data.root must be given: data.root=..." in words(planned)
+
+
+@pytest.mark.parametrize(
+    "flags", [["-m", "method=droid"], ["method=droid", "--multirun"], ["-cd", "{0}", "method=droid", "-m"]]
+)
+def test_flags_stand_where_they_do_for_training(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, flags: list[str]
+) -> None:
+    overrides = [*small, f"runs_dir={tmp_path}/runs", "seed=0,1"]
+    where = flags.index("method=droid")
+    words = [flag.format(tmp_path) for flag in flags]
+    monkeypatch.setattr(sys, "argv", ["plan.py", *words[: where + 1], *overrides, *words[where + 1 :]])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "experiments" / "plan.py"), run_name="__main__")
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+    assert not end.value.code
+    assert "+ 2 start" in capfd.readouterr().out
+
+
+def test_an_error_of_the_program_launches_nothing(
+    plan: Callable[..., Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("saliency_entropy.planning.command.planned_runs", fail)
+    planned = plan("-m", "method=droid", "seed=0,1")
+    assert planned.code == 1
+    assert "RuntimeError: a fault" in planned.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- W&B and weights
+
+
+def test_where_the_figures_go(plan: Callable[..., Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "WANDB_CONFIG_DIR", "NETRC"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert "figures the runs' own files" in words(plan("method=droid"))
+    offline = plan("method=droid", "logger=wandb", "logger.mode=offline")
+    assert "figures W&B, offline: wandb sync sends it later" in words(offline)
+    monkeypatch.setattr(checks.wandb, "login", lambda **_: False)
+    keyless = plan("method=droid", "logger=wandb")
+    assert keyless.code == 0  # as training, which says so and goes on
+    assert "there is no key here (wandb login, or WANDB_API_KEY): it will be offline" in words(keyless)
+    monkeypatch.setattr(checks.wandb, "login", lambda **_: True)
+    assert "figures W&B, online, with the key that is here" in words(plan("method=droid", "logger=wandb"))
+
+
+def test_weights_that_are_downloaded_are_told_and_not_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    densenet = {"timm_name": "densenet121.tv_in1k", "pretrained": True}
+    assert checks.comes_from_hub(densenet)
+    assert not checks.comes_from_hub(densenet | {"pretrained": False})
+    assert not checks.comes_from_hub(densenet | {"checkpoint": "file.pth"})
+    assert not checks.comes_from_hub(densenet | {"weights_package": "package"})
+    monkeypatch.setattr(checks, "try_to_load_from_cache", lambda *_: None)
+    assert not checks.is_downloaded(densenet["timm_name"])
+    monkeypatch.setattr(checks, "try_to_load_from_cache", lambda *_: str(tmp_path))
+    assert checks.is_downloaded(densenet["timm_name"])
+
+
+# --- Slurm
+
+
+@pytest.fixture
+def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An sbatch that keeps the script and takes no job; returns where."""
+    pytest.importorskip("submitit")
+    programs = tmp_path_factory.mktemp("slurm")
+    for name, script in (("sbatch", f'cp "$1" {programs}/script; exit 1'), ("srun", "exit 1"), ("squeue", "exit 0")):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    return programs / "script"
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "submitit_slurm"])
+def test_the_job_script_is_what_is_submitted(
+    plan: Callable[..., Planned], command: Callable, done: Path, tmp_path: Path, slurm: Path, launcher: str
+) -> None:
+    if launcher == "slurm":
+        place(done, tmp_path, 0)  # which is not submitted
+    arguments = [
+        "-m", "method=droid", "seed=0,1,2", f"hydra/launcher={launcher}", "hydra.launcher.partition=gpu",
+        "hydra.launcher.timeout_min=77", "hydra.launcher.mem_gb=20", "hydra.launcher.array_parallelism=2",
+        "hydra.launcher.gpus_per_node=1", "hydra.launcher.setup=[module load cuda]",
+    ]  # fmt: skip
+    planned = plan(*arguments)
+    assert planned.code == 0, planned.out + planned.err
+    ended = command(*arguments)
+    assert ended.code == 1  # sbatch took nothing
+    script = slurm.read_text().strip()
+    assert script in planned.out
+    assert f"#SBATCH --array=0-{1 if launcher == 'slurm' else 2}%2" in script
+    assert "2 at a time" in words(planned)
+
+
+def test_what_slurm_will_refuse(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sweep = ["-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", "hydra.launcher.mem_gb=0"]
+    planned = plan(*sweep, "hydra.launcher.mem_gb=0.1", "trainer.accelerator=cpu")
+    assert planned.code == 1
+    text = words(planned)
+    assert "needs Slurm's sbatch and srun, which are not here" in text
+    assert re.search(
+        r"a run needs [\d.]+ GB of memory, and its job would have 0\.1 GB: give hydra\.launcher\.mem_gb=", text
+    )
+    assert "#SBATCH --array=0-1%2" in text  # the script is shown all the same
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_jobs_may_have_a_gpu_where_this_machine_has_none(plan: Callable[..., Planned], slurm: Path) -> None:
+    planned = plan("-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", "trainer.accelerator=gpu")
+    assert planned.code == 0, planned.out
+    assert "time not known: no run is done, and no step could be timed here" in words(planned)
+
+
+# --- the command
+
+
+def test_help_comes_without_pytorch() -> None:
+    program = (
+        "import runpy, sys; sys.argv = ['plan.py', '--help']\n"
+        "try: runpy.run_path('experiments/plan.py', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'pytorch_lightning', 'timm', 'pandas'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "hseb" in ended.stdout
+
+
+def test_sixty_runs_are_planned_in_seconds(small: list[str], tmp_path: Path) -> None:
+    overrides = [one for one in small if not one.startswith(("data", "trainer.max_epochs"))]
+    data = ["data=builtin", "data.source.train=8", "data.source.val=8", "data.source.test=12"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = subprocess.run(
+        [sys.executable, ROOT / "experiments" / "plan.py", "experiment=paper", *overrides, *data],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "+ 60 start" in ended.stdout
+    # Of the processor, which tests that run beside it do not change.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
