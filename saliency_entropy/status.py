@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
@@ -27,6 +26,7 @@ from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result
 from saliency_entropy.run_grid import print_grid, print_lines, terminal
 from saliency_entropy.study.folders import method_order, run_folders, seed_folders
+from saliency_entropy.sweep import parsed_overrides
 
 # running: a process holds it. stale: one held it and died. interrupted: begun, and let go of. damaged: what a reader
 # of its files would stumble over. missing: not begun.
@@ -164,9 +164,11 @@ def swept_runs(study: Path) -> set[tuple[str, int]]:
     known."""
     try:
         sweep = yaml.load((study / "multirun.yaml").read_text(), _Loader)
+        if not sweep["hydra"]["sweeper"]["_target_"].endswith("BasicSweeper"):
+            return set()  # another decides as it goes
         params = sweep["hydra"]["sweeper"]["params"] or {}
         given = [*(f"{key}={value}" for key, value in params.items()), *sweep["hydra"]["overrides"]["task"]]
-        overrides = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(given)}
+        overrides = {one.get_key_element(): one for one in parsed_overrides(given)}
         methods = _values(overrides.get("method")) or [sweep["method"]["name"]]
         seeds = _values(overrides.get("seed")) or [sweep["seed"]]
         return {(method, int(seed)) for method in methods for seed in seeds}

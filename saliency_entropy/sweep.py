@@ -13,10 +13,11 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.commands import no_environment_variables, sentence
@@ -136,10 +137,16 @@ def sweep_overrides(config: DictConfig) -> list[list[str]] | None:
     if not sweeper.get("_target_", "").endswith("BasicSweeper"):
         return None
     params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    overrides = parsed_overrides([*params, *given])
+    return [run for batch in BasicSweeper.split_arguments(overrides, None) for run in batch]
+
+
+def parsed_overrides(overrides: list[str]) -> list[Override]:
+    """What they say. Raises HydraException if one is none."""
     # method=glob(*) asks it for the files of the group.
     loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
-    overrides = OverridesParser.create(loader).parse_overrides([*params, *config.hydra.overrides.task])
-    return [run for batch in BasicSweeper.split_arguments(overrides, None) for run in batch]
+    return OverridesParser.create(loader).parse_overrides(overrides)
 
 
 def runs_at_a_time(launcher: DictConfig) -> int:

@@ -163,7 +163,7 @@ def test_what_is_planned_is_what_is_trained(
     ended = command(*sweep)
     assert ended.code == 0, ended.err
     assert "sweep ended: 4 runs, 4 trained, 0 done before" in ended.out
-    told = float(re.search(r"\(([\d.]+) MB each\)", words(planned))[1]) * 1e6
+    told = float(re.search(r"\(([\d.]+) MB for a whole one\)", words(planned))[1]) * 1e6
     left = costs.folder_bytes(tmp_path / "runs" / "faces" / "cross_entropy" / "seed0")
     assert told == pytest.approx(left, rel=0.15)
     again = plan(*sweep)
@@ -256,9 +256,24 @@ def test_the_time_is_that_of_the_runs_that_are_done(plan: Callable[..., Planned]
     begun(done, tmp_path, 1)
     planned = plan("-m", "method=droid", "seed=0,1,2,3,4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
     # 7 epochs of an hour, of three runs at a time.
-    assert "about 2 h 20 min for 4 runs, 3 at a time; an epoch takes 60 min (from the 1 run that is done)" in words(
-        planned
-    )
+    told = "time about 2 h 20 min for 4 runs, 3 at a time an epoch 60 min, as the run of this kind that is done took"
+    assert told in words(planned)
+    # Of another kind it tells nothing.
+    other = plan("-m", "method=droid", "seed=0,1", "study=other", "protocol.batch_size=4")
+    assert "measured here (processor" in words(other)
+
+
+def test_kinds_of_runs_are_told_apart(plan: Callable[..., Planned]) -> None:
+    """A sweep over networks, each in a study of its own; all are checked, not the first only."""
+    sweep = ["-m", "method=droid", "seed=0,1", "study=size${backbone.image_size}"]
+    planned = plan(*sweep, "backbone.image_size=32,48")
+    assert planned.code == 0, planned.out + planned.err
+    assert planned.out.count("+ 2 start") == 2
+    assert words(planned).count("an epoch tiny, paper protocol, data faces: ") == 2
+    assert "for 4 runs" in words(planned)
+    wrong = plan(*sweep, "backbone.image_size=48,-1")
+    assert wrong.code == 1
+    assert "1 problem: 1. backbone.image_size is -1; give whole pixels" in words(wrong)
 
 
 def test_the_time_of_an_epoch_is_that_of_its_steps() -> None:
@@ -544,7 +559,7 @@ def test_what_slurm_will_refuse(plan: Callable[..., Planned], monkeypatch: pytes
 def test_jobs_may_have_a_gpu_where_this_machine_has_none(plan: Callable[..., Planned], slurm: Path) -> None:
     planned = plan("-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", "trainer.accelerator=gpu")
     assert planned.code == 0, planned.out
-    assert "time not known: no run is done, and no step could be timed here" in words(planned)
+    assert "time not known: no such run is done, and no step could be timed here" in words(planned)
 
 
 # --- the command

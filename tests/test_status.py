@@ -20,6 +20,7 @@ from saliency_entropy.run_grid import terminal
 from saliency_entropy.status import RunStatus, print_status, run_status, study_status, time_left
 
 ROOT = Path(__file__).parents[1]
+BASIC = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 
 
@@ -153,7 +154,7 @@ def test_what_the_last_sweep_was_to_train_is_missing(tmp_path: Path) -> None:
         "method": {"name": "droid_cyborg"},
         "seed": 0,
         "hydra": {
-            "sweeper": {"params": {"seed": "range(0,10)", "method": "droid,hseb"}},
+            "sweeper": BASIC | {"params": {"seed": "range(0,10)", "method": "droid,hseb"}},
             "overrides": {"task": ["experiment=paper", "seed=0,3"]},
         },
     }
@@ -161,18 +162,21 @@ def test_what_the_last_sweep_was_to_train_is_missing(tmp_path: Path) -> None:
     assert states(tmp_path) == {
         "hseb/seed0": "missing", "hseb/seed3": "missing", "droid/seed0": "done", "droid/seed3": "missing",
     }  # fmt: skip
-    sweep["hydra"] = {"sweeper": {"params": None}, "overrides": {"task": ["seed=0,1"]}}
+    sweep["hydra"] = {"sweeper": BASIC | {"params": None}, "overrides": {"task": ["seed=0,1"]}}
     OmegaConf.save(sweep, tmp_path / "multirun.yaml")
     assert states(tmp_path) == {
         "droid/seed0": "done", "droid/seed1": "missing",
         "droid_cyborg/seed0": "missing", "droid_cyborg/seed1": "missing",
     }  # fmt: skip
+    sweep["hydra"]["sweeper"] = {"_target_": "another.Sweeper", "params": {"seed": "0,1"}}
+    OmegaConf.save(sweep, tmp_path / "multirun.yaml")
+    assert states(tmp_path) == {"droid/seed0": "done"}
     (tmp_path / "multirun.yaml").write_text("hydra: [")
     assert states(tmp_path) == {"droid/seed0": "done"}
 
 
 def test_a_sweep_that_has_begun_no_run_yet(tmp_path: Path) -> None:
-    sweep = {"hydra": {"sweeper": {"params": {"seed": "1,2", "method": "droid"}}, "overrides": {"task": []}}}
+    sweep = {"hydra": {"sweeper": BASIC | {"params": {"seed": "1,2", "method": "droid"}}, "overrides": {"task": []}}}
     OmegaConf.save(sweep, tmp_path / "multirun.yaml")
     assert states(tmp_path) == {"droid/seed1": "missing", "droid/seed2": "missing"}
 

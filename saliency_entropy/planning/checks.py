@@ -1,9 +1,8 @@
 """What would stand in the way of the runs of a plan. A problem is a sentence."""
 
 import importlib.metadata
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import disk_usage
@@ -59,16 +58,6 @@ def unmet_requirements() -> list[str]:
                 f"pip install '{requirement.name}{requirement.specifier}'"
             )
     return problems
-
-
-def by_data(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
-    """The runs in groups that read the same data; seeds choose among images, not files."""
-    groups: dict[str, list[PlannedRun]] = {}
-    for run in runs:
-        data = {**run.config["data"], "seed": None}
-        data["human_maps"] = {**(data.get("human_maps") or {}), "seed": None}
-        groups.setdefault(json.dumps(data, sort_keys=True), []).append(run)
-    return list(groups.values())
 
 
 def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule | None:

@@ -179,13 +179,17 @@ def time_of_a_run(cost: StepCost, cfg: DictConfig, data: FaceDataModule) -> RunT
     return RunTime(steps * cost.step + images["val"] * cost.image, scoring, source)
 
 
-def time_of_done_runs(results: Sequence[dict[str, Any]]) -> RunTime | None:
+def time_of_done_runs(results: Sequence[Any]) -> RunTime | None:
     """From the results of the runs that are done, scoring included; None if there is none."""
-    seconds = [result["wall_seconds"] / result["epochs"] for result in results if result.get("wall_seconds")]
+    seconds = [
+        result["wall_seconds"] / result["epochs"]
+        for result in results
+        if isinstance(result, dict) and result.get("wall_seconds") and result.get("epochs")
+    ]
     if not seconds:
         return None
-    number = f"{len(seconds)} {'run that is' if len(seconds) == 1 else 'runs that are'} done"
-    return RunTime(float(np.median(seconds)), 0.0, f"from the {number}")
+    number = "run of this kind that is" if len(seconds) == 1 else f"{len(seconds)} runs of this kind that are"
+    return RunTime(float(np.median(seconds)), 0.0, f"as the {number} done took")
 
 
 def checkpoint_bytes(module: DetectorModule) -> tuple[int, int]:

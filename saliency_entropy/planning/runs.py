@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -17,10 +16,11 @@ from saliency_entropy import attempts, run_folder, run_lock
 from saliency_entropy.commands import require_values, sentence
 from saliency_entropy.errors import UserError
 from saliency_entropy.status import epochs_done
-from saliency_entropy.sweep import sweep_overrides
+from saliency_entropy.sweep import parsed_overrides, sweep_overrides
 from saliency_entropy.training import checked
 
 Action = Literal["start", "resume", "skip", "refuse"]
+TO_TRAIN: tuple[Action, ...] = ("start", "resume")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class PlannedRun:
     action: Action
     epochs_done: int = 0
     reason: str = ""
+
+    @property
+    def study(self) -> Path:
+        """The folder of its study."""
+        return self.folder.parent.parent
 
     @property
     def method(self) -> str:
@@ -107,7 +112,7 @@ def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[DictCo
         if others not in composed:
             composed[others] = loader.load_sweep_config(config, list(of_run))
         cfg = copy.deepcopy(composed[others])
-        for override in OverridesParser.create().parse_overrides([one for one in of_run if one not in others]):
+        for override in parsed_overrides([one for one in of_run if one not in others]):
             cfg.seed = override.value()
         yield cfg
 
