@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run_folder import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +81,9 @@ def read_best(folder: Path) -> dict[str, Any]:
                 continue
             if content["epoch"] == best_epoch(folder):
                 log.warning("%s: made again from %s, of the same epoch", str(damaged).removesuffix(f"; {remedy}"), name)
+                # Here, since a detector, which reads checkpoints too, does without Hydra's configurations.
+                from saliency_entropy.run_folder import write_atomically
+
                 write_atomically(best, best.with_name(name).read_bytes())
                 return content
         raise

@@ -33,12 +33,12 @@ def benchmark_cached_epoch(cfg: DictConfig, backbone: Backbone, device: torch.de
                for name in ("memory", "disk")}  # fmt: skip
 
     def train(loader: DataLoader) -> None:
-        for batch in _batches(loader, cfg.batches):
+        for batch in _batches(loader, cfg.protocol.batch_size, cfg.batches):
             on_device = FaceBatch(*(part.to(device, non_blocking=True) for part in batch))
             take_step(lambda: module.training_step(on_device, 0), optimizer)  # noqa: B023 (called at once)
 
     def load(loader: DataLoader) -> None:
-        for _ in _batches(loader, 10 * cfg.batches):
+        for _ in _batches(loader, cfg.protocol.batch_size, 10 * cfg.batches):
             pass
 
     steps = in_turn({name: partial(train, loader) for name, loader in loaders.items()}, cfg.repeats)
@@ -76,7 +76,7 @@ def benchmark_decoding(cfg: DictConfig, backbone: Backbone, folder: Path) -> Non
         cache.open([[file] for file in files], partial(read_image, size=size, interpolation=interpolation))
 
     def streamed() -> None:
-        for _ in _batches(data.train_dataloader(), -(-cfg.images // cfg.protocol.batch_size)):
+        for _ in _batches(data.train_dataloader(), cfg.protocol.batch_size, -(-cfg.images // cfg.protocol.batch_size)):
             pass
 
     def on_all_cores() -> None:
@@ -98,7 +98,7 @@ def _data(cfg: DictConfig, backbone: Backbone, **options: object) -> FaceDataMod
     return data
 
 
-def _batches(loader: DataLoader, number: int) -> Iterator[FaceBatch]:
+def _batches(loader: DataLoader, batch_size: int, number: int) -> Iterator[FaceBatch]:
     """So many batches, epoch after epoch; whole batches only, which cost all the same."""
-    whole = (batch for _ in itertools.count() for batch in loader if len(batch.row) == loader.batch_size)
+    whole = (batch for _ in itertools.count() for batch in loader if len(batch.row) == batch_size)
     return itertools.islice(whole, number)
