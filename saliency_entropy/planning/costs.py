@@ -3,6 +3,7 @@
 import math
 import os
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -131,7 +132,7 @@ def _timed(fabric: Fabric, module: DetectorModule, batch_size: int, eval_batch_s
         module(scored)
         forward = seconds() - start
     memory = torch.cuda.max_memory_reserved(fabric.device) if cuda else peak_memory()
-    return StepCost(device_name(fabric.device), min(times[1:]), forward / len(scored.label), memory)
+    return StepCost(device_name(fabric.device), statistics.median(times[1:]), forward / len(scored.label), memory)
 
 
 def device_name(device: torch.device) -> str:
@@ -172,8 +173,8 @@ def time_of_a_run(cost: StepCost, cfg: DictConfig, data: FaceDataModule) -> RunT
     elif data.skip_last_batch_of_one and images["train"] % batch == 1:
         steps -= 1
     source = (
-        f"{steps} steps of {cost.step:.3g} s and {images['val']} validation images of {1000 * cost.image:.3g} ms, "
-        f"measured here ({cost.device})"
+        f"{'1 step' if steps == 1 else f'{steps} steps'} of {cost.step:.3g} s and {images['val']} validation images of "
+        f"{1000 * cost.image:.3g} ms, measured here ({cost.device})"
     )
     scoring = sum(images[split] for split in SCORED_SPLITS) * cost.image
     return RunTime(steps * cost.step + images["val"] * cost.image, scoring, source)
