@@ -371,7 +371,7 @@ def test_an_image_replaced_under_its_name(study: Path, own_faces: Path) -> None:
     data = ("data=faces", f"data.root={own_faces}", "set=other")
     evaluate(configured(study, *data))
     Image.new("RGB", (48, 48)).save(own_faces / "test" / "4.png")
-    with pytest.raises(UserError, match="scores of other images"):
+    with pytest.raises(UserError, match="is there, but of other images"):
         evaluate(configured(study, *data))
 
 
