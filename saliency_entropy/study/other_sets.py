@@ -4,13 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.score_tables import SUFFIX
-from saliency_entropy.scoring_pass import CHECKPOINT
 from saliency_entropy.study import wording
-from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
+from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of, is_of_this_checkpoint
 from saliency_entropy.study.runs import Run, Study
 from saliency_entropy.study.tables import over_seeds, spread_column
 
@@ -89,8 +87,7 @@ def _of_set(study: Study, name: str) -> tuple[dict[Run, list[dict[str, object]]]
             continue
         # A file of something else makes the readers raise almost anything.
         try:
-            digest = (pq.read_schema(path).metadata or {}).get(CHECKPOINT)
-            if digest is not None and not run.has_checkpoint(digest.decode()):
+            if not is_of_this_checkpoint(run, path):
                 left_out.setdefault("they were trained again after these scores were made", []).append(run.name)
                 continue
             scores = pd.read_parquet(path, columns=COLUMNS).fillna({"generator": ""})

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,10 +15,9 @@ from saliency_entropy.corruptions import NONE, STRENGTHS
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.score_tables import SUFFIX
-from saliency_entropy.scoring_pass import CHECKPOINT
 from saliency_entropy.study import wording
 from saliency_entropy.study.figures import STYLE, method_styles
-from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
+from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of, is_of_this_checkpoint
 from saliency_entropy.study.runs import Run, Study
 from saliency_entropy.study.tables import over_seeds, printable, spread_column
 
@@ -74,7 +72,7 @@ def robustness_table(study: Study) -> RobustnessTable | None:
         try:
             if not _file(run).exists():
                 missing.append(run.name)
-            elif not _is_of_this_checkpoint(run):
+            elif not is_of_this_checkpoint(run, _file(run)):
                 earlier.append(run.name)
             else:
                 found[run] = _figures(_scores(run), study.train_generators)
@@ -206,11 +204,6 @@ def _strength(axis: str, strength: float) -> str:
 
 def _file(run: Run) -> Path:
     return run.folder / "scores" / FILE
-
-
-def _is_of_this_checkpoint(run: Run) -> bool:
-    digest = (pq.read_schema(_file(run)).metadata or {}).get(CHECKPOINT)
-    return digest is None or run.has_checkpoint(digest.decode())
 
 
 def _scores(run: Run) -> pd.DataFrame:

@@ -8,13 +8,16 @@ rises: accuracy, thresholds, APCER and BPCER, calibration.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from saliency_entropy.calibration import expected_calibration_error, fitted_temperature
 from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
 from saliency_entropy.operating_points import RocCurve, apcer, average_precision, bpcer, roc, score_problem
+from saliency_entropy.scoring_pass import CHECKPOINT
 from saliency_entropy.study.runs import Run
 
 NAN = float("nan")
@@ -83,6 +86,12 @@ class RankedScores:
         if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
             return NAN
         return self.roc(synthetic | real).auroc
+
+
+def is_of_this_checkpoint(run: Run, path: Path) -> bool:
+    """Whether a score file was made with the weights that a run was scored with; True if it does not say."""
+    digest = (pq.read_schema(path).metadata or {}).get(CHECKPOINT)
+    return digest is None or run.has_checkpoint(digest.decode())
 
 
 def auroc_of(logits: np.ndarray, synthetic: np.ndarray, real: np.ndarray) -> float:
