@@ -29,11 +29,16 @@ def best_epoch(folder: Path) -> int:
     return int(epochs[epochs["val/accuracy"] == epochs["val/accuracy"].max()].iloc[-1]["epoch"])
 
 
-def checkpoint_to_resume(folder: Path) -> Path | None:
+def checkpoint_to_resume(folder: Path, first: bool = True) -> Path | None:
     """Where a run goes on from; None if it has not ended an epoch.
 
     A ``resume.ckpt`` that is damaged is replaced by the one before it. The epoch between the two is done again, to
     the same result.
+
+    Args:
+        folder: of the run.
+        first: whether this is the first of the processes that train it, which looks for damage. The others load the
+            file when they have met the first in Lightning, which is after that.
 
     Raises:
         UserError: neither can be used.
@@ -42,6 +47,8 @@ def checkpoint_to_resume(folder: Path) -> Path | None:
     remedy = f"delete {newest.parent}, and the run begins anew"
     if not newest.exists():
         return None
+    if not first:
+        return newest
     try:
         _read_resume(newest, remedy)
         return newest

@@ -116,7 +116,7 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch)
         processes.warn_of_batch_normalisation(trainer, module)
         with attempts.attempt(folder) if first else nullcontext():
-            fit(trainer, module, data, folder)
+            fit(trainer, module, data, folder, first)
             if cfg.checkpoints:
                 load_best(module, folder)
                 scores = score(trainer, module, data)
@@ -253,9 +253,9 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
         raise UserError(f"trainer: {in_one_line(error, None)}") from error
 
 
-def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path) -> None:
+def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path, first: bool) -> None:
     """Train, from the last whole epoch if there is one."""
-    resume = checkpoint_to_resume(folder)
+    resume = checkpoint_to_resume(folder, first)
     if resume is not None:
         log.info("going on from %s", resume)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from saliency_entropy import processes
+from saliency_entropy.checkpoint import checkpoint_to_resume
 from saliency_entropy.errors import UserError
 
 TRAIN = Path(__file__).parents[1] / "experiments" / "train.py"
@@ -51,6 +53,27 @@ def test_two_processes_are_as_one(method: str, small: list[str], tmp_path: Path)
     again = train(tmp_path, small, *NETWORK, f"method={method}", "study=two")
     assert again.returncode == 0
     assert "is done: nothing to do" in again.stdout
+
+
+def test_the_first_process_replaces_a_damaged_checkpoint(
+    small: list[str], train_small: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = train_small(tmp_path / "runs" / "s" / "hseb" / "seed0", *NETWORK, "method=hseb", "study=s")
+    expected = pd.read_csv(run / "metrics.csv")
+    (run / "result.json").unlink()
+    newest = run / "checkpoints" / "resume.ckpt"
+    damaged = newest.read_bytes()[:1000]
+    newest.write_bytes(damaged)
+    # Another process leaves it to the first, which might be replacing it at this moment.
+    assert checkpoint_to_resume(run, first=False) == newest
+    assert newest.read_bytes() == damaged
+
+    small = [value for value in small if not value.startswith("backbone.image_size")]
+    ran = train(tmp_path, small, *NETWORK, "method=hseb", "study=s", "trainer.devices=2")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("going on from the checkpoint before it") == 1
+    pd.testing.assert_frame_equal(pd.read_csv(run / "metrics.csv"), expected, check_exact=False, rtol=1e-4, atol=1e-5)
+    assert torch.load(newest, weights_only=True)["epoch"] == 1
 
 
 def test_a_sweep_of_runs_of_several_processes_needs_slurm(small: list[str], tmp_path: Path) -> None:
