@@ -13,6 +13,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from hydra_plugins.saliency_entropy_launchers import local
+from saliency_entropy.sweep_jobs import SweepJob
+
 ROOT = Path(__file__).parents[1]
 
 # A loss term that is 0, and a run of which meets the end that END names for its seed in its second epoch.
@@ -24,6 +27,9 @@ from saliency_entropy.losses import Term
 class Ending(Term):
     def forward(self, prediction):
         seed, epoch = divmod(torch.initial_seed(), 1_000_000)  # EpochSeed sets this
+        if "GPUS" in os.environ:
+            with open(os.path.join(os.environ["GPUS"], str(seed)), "w") as file:
+                file.write(os.environ["CUDA_VISIBLE_DEVICES"])
         end = dict(part.split(":") for part in os.environ.get("END", "").split()).get(str(seed))
         if epoch == 1 and end == "exit":
             os._exit(3)
@@ -146,19 +152,54 @@ def test_no_run_outlives_a_sweep_that_is_killed(launch: Callable, tmp_path: Path
     assert gone(runs)
 
 
-def test_threads_and_runs_fit_the_cores(launch: Callable, command: Callable, tmp_path: Path) -> None:
+def test_threads_and_runs_fit_the_cores_and_gpus(
+    launch: Callable, command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cores = len(os.sched_getaffinity(0))
-    process = launch("seed=0,1,2", "threads=null", "trainer.max_epochs=1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "97,GPU-ab")  # of which there are none
+    monkeypatch.setenv("GPUS", str(tmp_path))
+    process = launch("seed=0,1,2", "threads=null", "trainer.max_epochs=1", "trainer.accelerator=auto")
     _, err = process.communicate()
     assert process.returncode == 0, err
     threads = [OmegaConf.load(folder(tmp_path, seed) / "config.yaml").threads for seed in (0, 1, 2)]
     assert threads == [max(1, cores // 2)] * 3
+    if cores > 1:
+        assert [(tmp_path / seed).read_text() for seed in "01"] == ["97", "GPU-ab"]
+        assert (tmp_path / "2").read_text() in ("97", "GPU-ab")
 
     again = ["-m", "seed=0,1,2", "study=local", "method=droid", "trainer.max_epochs=1", f"threads={cores}", *TERM]
     ended = command(*again, "hydra/launcher=local", "hydra.launcher.n_jobs=2")
     assert ended.code == 0, ended.err
     assert f"1 at once, not 2: there are {cores} cores" in ended.out
     assert "sweep ended: 3 runs, 0 trained, 3 done before\n" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("visible", "trainer", "expected"),
+    [
+        ("0,2,5", {}, ["0", "2", "5", "0"]),
+        ("0,2,5", {"accelerator": "cpu"}, [None] * 4),
+        ("0,2,5", {"devices": 2}, [None] * 4),
+        ("3", {}, [None] * 4),
+        ("", {}, [None] * 4),
+        ("-1", {}, [None] * 4),
+    ],
+)
+def test_the_gpus_of_runs_at_the_same_time(
+    visible: str, trainer: dict[str, object], expected: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    config = OmegaConf.create({"trainer": {"accelerator": "auto", "devices": 1} | trainer})
+    job = SweepJob([], config, Path("droid/seed0"))
+    assert [local._gpu_of(job, local._visible_gpus(), slot) for slot in range(4)] == expected
+
+
+def test_without_a_choice_of_gpus_they_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "_is_compiled", lambda: True)
+    assert local._visible_gpus() == ["0", "1", "2"]
+    assert not torch.cuda.is_initialized()
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "all"])

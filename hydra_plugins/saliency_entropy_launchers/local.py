@@ -1,7 +1,8 @@
 """``hydra/launcher=local``: the runs of a sweep on this machine, each in a process of its own.
 
 The processes are forked from one that has imported PyTorch, so that a run does not wait for that. A run that dies (for
-want of memory, say) fails alone, where Hydra's own launcher and joblib's end the whole sweep.
+want of memory, say) fails alone, where Hydra's own launcher and joblib's end the whole sweep. Where there are several
+GPUs, runs at the same time have different ones.
 """
 
 import ctypes
@@ -70,31 +71,33 @@ class LocalLauncher(Launcher):
             log.info("%d at once, not %d: there are %d cores", at_once, self.n_jobs, cores)
         for number, job in enumerate(jobs, start=initial_job_idx):
             log.info("\t#%d : %s", number, " ".join(filter_overrides(job.overrides)))
+        gpus = _visible_gpus() if at_once > 1 else []
         with _ended_with_a_sentence():
-            return self._run(jobs, at_once)
+            return self._run(jobs, at_once, gpus)
 
-    def _run(self, jobs: list[SweepJob], at_once: int) -> list[JobReturn]:
+    def _run(self, jobs: list[SweepJob], at_once: int, gpus: list[str]) -> list[JobReturn]:
         waiting = list(enumerate(jobs))[::-1]
-        running: dict[int, tuple[int, ForkProcess, Connection]] = {}
+        running: dict[int, tuple[int, int, ForkProcess, Connection]] = {}
         ended: dict[int, JobReturn] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     at, job = waiting.pop()
-                    process, connection = self._start(job)
-                    running[process.sentinel] = at, process, connection
+                    slot = min(set(range(at_once)) - {taken for _, taken, _, _ in running.values()})
+                    process, connection = self._start(job, _gpu_of(job, gpus, slot))
+                    running[process.sentinel] = at, slot, process, connection
                 for sentinel in wait(list(running)):
-                    at, process, connection = running.pop(sentinel)
+                    at, _, process, connection = running.pop(sentinel)
                     process.join()
                     ended[at] = self._ended(jobs[at], process, connection)
         finally:
-            _end([process for _, process, _ in running.values()])
+            _end([process for _, _, process, _ in running.values()])
         return [ended[at] for at in range(len(jobs))]
 
-    def _start(self, job: SweepJob) -> tuple[ForkProcess, Connection]:
+    def _start(self, job: SweepJob, gpu: str | None) -> tuple[ForkProcess, Connection]:
         context = multiprocessing.get_context("fork")
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=self._child, args=(job, there, os.getpid()))
+        process = context.Process(target=self._child, args=(job, gpu, there, os.getpid()))
         # What this process does on a signal is not for the child to do, which has its own handlers in a moment.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
@@ -104,13 +107,15 @@ class LocalLauncher(Launcher):
         there.close()
         return process, here
 
-    def _child(self, job: SweepJob, connection: Connection, parent: int) -> None:
+    def _child(self, job: SweepJob, gpu: str | None, connection: Connection, parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody trains on when the sweep is killed
         if os.getppid() != parent:
             os._exit(1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the sweep's own ends the others
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        if gpu is not None:  # CUDA reads it when it is first used, which is in this process
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         done = run_job(
             hydra_context=self.context,
             task_function=self.task,
@@ -137,6 +142,27 @@ class LocalLauncher(Launcher):
         died = job.failed(f"{how}; give the same command again to go on")
         self.context.callbacks.on_job_end(config=job.config, job_return=died)
         return died
+
+
+def _visible_gpus() -> list[str]:
+    """The names in CUDA_VISIBLE_DEVICES of the GPUs that this process may use.
+
+    Without using CUDA, which no child of a process that uses it could use then.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
+    from torch.cuda import device_count
+
+    return [str(number) for number in range(device_count())]  # it asks the driver
+
+
+def _gpu_of(job: SweepJob, gpus: list[str], slot: int) -> str | None:
+    """The GPU of a run, by its place among those that run; None where there is nothing to choose."""
+    trainer = job.config.trainer
+    if len(gpus) < 2 or trainer.accelerator == "cpu" or trainer.devices != 1:
+        return None
+    return gpus[slot % len(gpus)]
 
 
 @contextmanager
