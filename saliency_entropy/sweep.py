@@ -66,6 +66,7 @@ class SweepProgress(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.total = count_runs(config)
         self.workers = runs_at_a_time(config.hydra.launcher)
+        self.launched = time.time()
         self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -88,8 +89,8 @@ class SweepProgress(Callback):
         if self.total is None:
             return
         number = config.hydra.job.num + 1
-        # A launcher that says of a run that its process died did not begin it.
-        started = time.time() if self.started is None else self.started
+        # A launcher that says how a run ended (its process died, or is of an earlier launch) did not begin it.
+        started = self.launched if self.started is None else self.started
         result = Path(config.hydra.runtime.output_dir) / "result.json"
         if job_return.status == JobStatus.FAILED:
             state = "failed"

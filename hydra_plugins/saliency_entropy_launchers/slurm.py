@@ -8,7 +8,6 @@ import importlib.util
 import logging
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,9 +22,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.commands import no_environment_variables
+from hydra_plugins.saliency_entropy_launchers._queue import OVER, Queued, array_of, note, queued_runs, states
+from saliency_entropy.commands import no_environment_variables, sentence
 from saliency_entropy.errors import in_one_line
-from saliency_entropy.run_folder import study_folder
+from saliency_entropy.run_folder import config_hash, study_folder
 from saliency_entropy.sweep import SweepProgress
 from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
 
@@ -38,10 +38,6 @@ LOOK_EVERY = 1.0  # seconds between two looks for results
 ASK_EVERY = 15.0  # seconds between two questions to Slurm
 LATE = 30.0  # seconds until the result of a job that has ended is seen from here, on a shared disk
 
-# squeue's words for a job that is over. One that was preempted, or whose node failed, is soon pending again.
-OVER = {
-    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
-}  # fmt: skip
 # Of the launcher's settings these are submitit's for any kind of cluster.
 OF_ANY_CLUSTER = (
     "cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node", "timeout_min",
@@ -146,19 +142,48 @@ class SlurmLauncher(Launcher):
         return done
 
     def _in_slurm(self, jobs: dict[int, SweepJob]) -> dict[int, JobReturn]:
-        submitted = dict(zip(jobs, self._submit(list(jobs.values())), strict=True))
-        array = next(iter(submitted.values())).job_id.partition("_")[0]
-        log.info("Slurm job %s: %d runs; what they print is in %s/.submitit", array, len(jobs), self.folder)
+        hashes = {at: _hash(job.config) for at, job in jobs.items()}
+        queued = self._queued(jobs, hashes)
+        if queued:
+            arrays = ", ".join(_arrays(queued))
+            log.info("%d runs are in Slurm's queue already (job %s): waiting for these", len(queued), arrays)
+        missing = {at: job for at, job in jobs.items() if at not in queued}
+        submitted = dict(zip(missing, self._submit(list(missing.values())), strict=True)) if missing else {}
         try:
-            returns = self._wait(jobs, submitted, array)
+            if missing:
+                study = Path(self.folder)
+                note(study, {jobs[at].folder: Queued(job.job_id, hashes[at]) for at, job in submitted.items()})
+                (array,) = _arrays(submitted)
+                log.info("Slurm job %s: %d runs; what they print is in %s/.submitit", array, len(missing), study)
+            return self._wait(jobs, queued, submitted)
         except KeyboardInterrupt:
+            arrays = _arrays(queued | submitted)
             print(
-                f"the jobs go on (squeue --jobs={array} shows them, scancel {array} ends them): when they have ended, "
-                "give the same command again for what is missing",
+                f"the jobs go on (squeue --jobs={','.join(arrays)} shows them, scancel {' '.join(arrays)} ends them): "
+                "the same command again waits for them, and trains what is missing",
                 file=sys.stderr,
             )
             sys.exit(130)
-        return returns
+
+    def _queued(self, jobs: dict[int, SweepJob], hashes: dict[int, str]) -> "dict[int, Job[JobReturn]]":
+        """The jobs of an earlier launch of the sweep that are pending or running."""
+        from submitit import SlurmJob
+
+        runs = queued_runs(Path(self.folder), self.options["name"])
+        found = {}
+        for at, job in jobs.items():
+            queued = runs.get(job.folder)
+            if queued is None:
+                continue
+            if queued.config_hash != hashes[at]:
+                raise CompactHydraException(
+                    f"{job.name} is in Slurm's queue with another configuration: wait for it, end it "
+                    f"(scancel {queued.job}), or give another study="
+                )
+            earlier = SlurmJob(f"{self.folder}/.submitit/%j", queued.job)
+            if not earlier.paths.result_pickle.exists():  # else it has ended, which squeue shows a little later
+                found[at] = earlier
+        return found
 
     def _submit(self, jobs: list[SweepJob]) -> "list[Job[JobReturn]]":
         import submitit
@@ -184,15 +209,23 @@ class SlurmLauncher(Launcher):
             raise CompactHydraException(f"the sweep cannot be submitted: {in_one_line(error, None)}") from error
 
     def _wait(
-        self, jobs: dict[int, SweepJob], submitted: "dict[int, Job[JobReturn]]", array: str
+        self, jobs: dict[int, SweepJob], queued: "dict[int, Job[JobReturn]]", submitted: "dict[int, Job[JobReturn]]"
     ) -> dict[int, JobReturn]:
+        """What became of each run.
+
+        Args:
+            jobs: the runs.
+            queued: the Slurm jobs of an earlier launch.
+            submitted: those of this one.
+        """
+        arrays = ",".join(_arrays(queued | submitted))
         returns: dict[int, JobReturn] = {}
         died: dict[int, JobReturn] = {}
         over: dict[int, float] = {}  # when a job without a result was first seen to be so
         asked = time.monotonic()
         while len(returns) + len(died) < len(jobs):
             time.sleep(LOOK_EVERY)
-            waiting = {at: job for at, job in submitted.items() if at not in returns and at not in died}
+            waiting = {at: job for at, job in (queued | submitted).items() if at not in returns | died}
             for at, job in waiting.items():
                 first = job.task(0)  # of the processes that train one detector, it writes and speaks for all
                 if first.paths.result_pickle.exists():
@@ -201,11 +234,11 @@ class SlurmLauncher(Launcher):
                     else:
                         died[at] = jobs[at].failed(f"its Slurm job {job.job_id} failed; see {first.paths.stdout}")
                     log.info("%d of %d ended: %s", len(returns) + len(died), len(jobs), jobs[at].name)
-            if time.monotonic() < asked + ASK_EVERY or (states := _states(array)) is None:
+            if time.monotonic() < asked + ASK_EVERY or (known := states(f"--jobs={arrays}")) is None:
                 continue
             asked = time.monotonic()
             for at, job in waiting.items():
-                state = states.get(job.job_id, "gone")
+                state = known.get(job.job_id, "gone")
                 if at in returns or at in died or (state != "gone" and state not in OVER):
                     over.pop(at, None)
                 elif asked - over.setdefault(at, asked) >= LATE:
@@ -213,9 +246,11 @@ class SlurmLauncher(Launcher):
                         f"its Slurm job {job.job_id} ended without a result ({state}; its output is in "
                         f"{job.paths.stdout}); give the same command again to go on"
                     )
-        for at, job_return in died.items():
+        # The other jobs have told this launch of their end, and the last of them how the sweep ended, into its own log.
+        untold = died | {at: returns[at] for at in queued if at in returns}
+        for at, job_return in untold.items():
             self.context.callbacks.on_job_end(config=jobs[at].config, job_return=job_return)
-        if not died:  # then the last of the runs has said it, but into its own log
+        if not untold:
             for callback in self.context.callbacks.callbacks:
                 if isinstance(callback, SweepProgress):
                     callback.say_if_ended()
@@ -226,13 +261,13 @@ def _has_submitit_launcher() -> bool:
     return importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
 
 
-def _states(array: str) -> dict[str, str] | None:
-    """The state of each job of an array that Slurm still knows, by its id; None if Slurm does not answer now."""
-    command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={array}", "--format=%i %T"]
+def _arrays(jobs: "dict[int, Job[JobReturn]]") -> list[str]:
+    return sorted({array_of(job.job_id) for job in jobs.values()}, key=int)
+
+
+def _hash(config: DictConfig) -> str:
+    run = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except subprocess.TimeoutExpired:
-        return None
-    if told.returncode:
-        return {} if "Invalid job id" in told.stderr else None
-    return dict(line.split() for line in told.stdout.splitlines())
+        return config_hash(OmegaConf.to_container(run, resolve=True))
+    except OmegaConfBaseException as error:
+        raise CompactHydraException(sentence(error)) from error

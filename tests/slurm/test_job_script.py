@@ -145,3 +145,25 @@ def test_an_option_that_is_none_is_refused(sweep: Callable, tmp_path: Path) -> N
     assert ended.code == 1
     assert "the sweep cannot be submitted: " in ended.err
     assert "nonsense" in ended.err
+
+
+def test_a_run_whose_job_is_queued_is_not_submitted_again(sweep: Callable, tmp_path: Path) -> None:
+    """Of the first launch's two jobs one is queued, for long enough to be seen."""
+    sweep("study=s")
+    (tmp_path / "bin" / "squeue").write_text('#!/bin/sh\ncase "$*" in *--name=s*) echo 7_1 PENDING ;; esac\n')
+    (tmp_path / "bin" / "sbatch").write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script; echo Submitted batch job 8\n')
+    ended = sweep("study=s")
+    assert "1 runs are in Slurm's queue already (job 7): waiting for these\n" in ended.out
+    assert "Slurm job 8: 1 runs; what they print" in ended.out
+    assert "--array" not in (tmp_path / "script").read_text()
+    assert "droid/seed0: its Slurm job 8 ended without a result" in ended.out
+    assert "droid/seed1: its Slurm job 7_1 ended without a result" in ended.out
+    assert ended.out.count("sweep ended: 2 runs, 0 trained, 0 done before, 2 failed") == 1
+
+    (tmp_path / "script").unlink()
+    ended = sweep("study=s", "trainer.max_epochs=3")
+    assert ended.code == 1
+    assert "droid/seed1 is in Slurm's queue with another configuration: wait for it, end it (scancel 7_1)" in ended.err
+    assert not (tmp_path / "script").exists()
+    # Of another study.
+    assert "already" not in sweep("study=other").out

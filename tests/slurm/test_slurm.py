@@ -1,5 +1,6 @@
 """Studies on a real Slurm: whatever ends a job, the runs in the end are those that nothing interrupted."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -49,13 +50,15 @@ class Story:
         untouched: of the files of the runs that were done before the relaunch, the time of the last change, before and
             after it.
         relaunch: how the relaunch ended.
-        died: how the sweep ended of which a job died.
+        interrupted: how the launcher of a sweep ended that got Ctrl-C.
+        died: how its relaunch ended, of which a job died.
     """
 
     runs: Path
     restarts: dict[tuple[str, int], int]
     untouched: tuple[dict[Path, int], dict[Path, int]]
     relaunch: subprocess.CompletedProcess[str]
+    interrupted: tuple[int, str, str]
     died: tuple[int, str, str]
 
 
@@ -76,20 +79,31 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         told = cluster.call("squeue", "--noheader", f"--name={name}", "--format=%F")
         return told.split()[0] if told else ""
 
+    def noted(study: str) -> bool:
+        return any((runs / study / ".submitit").glob("*.json"))
+
     def begun(study: str, method: str, seed: int) -> bool:
         return (run_folder(runs / study, method, seed) / "checkpoints" / "resume.ckpt").exists()
 
     def done(study: str, *wanted: tuple[str, int]) -> bool:
         return all((run_folder(runs / study, *run) / "result.json").exists() for run in wanted)
 
-    with launched(launch(sweep)) as launcher, launched(
-        launch([*train, "-m", *common, *SLURM, "method=droid", "seed=0,1", "study=died"])
-    ) as other:  # fmt: skip
-        until(lambda: (array("swept") and array("died")) or launcher.poll() or other.poll(), "the jobs of both sweeps")
-        for process in (launcher, other):
+    # Its jobs are held in the queue until its launcher has been interrupted and launched again.
+    other_sweep = [
+        *train, "-m", *common, *SLURM, "+hydra.launcher.additional_parameters.hold=true", "method=droid", "seed=0,1",
+        "study=died",
+    ]  # fmt: skip
+    with launched(launch(sweep)) as launcher, launched(launch(other_sweep)) as interrupted:
+        both = (launcher, interrupted)
+        until(lambda: (array("swept") and noted("died")) or any(one.poll() for one in both), "the jobs of both sweeps")
+        for process in both:
             assert process.poll() is None, process.communicate()
         swept, died = array("swept"), array("died")
         launcher.send_signal(signal.SIGKILL)
+        interrupted.send_signal(signal.SIGINT)
+        out, err = interrupted.communicate(timeout=60)
+        ended = interrupted.returncode, out, err
+    with launched(launch(other_sweep)) as other:
         # The interpreter of this environment, not one in a .venv of the folder.
         environment = cluster.environment | {"METHODS": "cross_entropy droid", "PYTHON": sys.executable}
         subprocess.run(
@@ -100,6 +114,8 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
             cwd=ROOT, env=environment, check=True, timeout=60,
         )  # fmt: skip
         plain = array("saliency_entropy")
+        until_said(other, "waiting for these")
+        cluster.call("scontrol", "release", died)
 
         held = [run for run in RUNS if run[1] > 0]
         until(lambda: all(begun("swept", *run) for run in held), "runs to interrupt")
@@ -138,7 +154,12 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
             sweep, cwd=folder, env=again, capture_output=True, text=True, timeout=400, check=False
         )
         out, err = other.communicate(timeout=200)
-        return Story(runs, restarts, (before, changed()), relaunch, (other.returncode, out, err))
+        return Story(runs, restarts, (before, changed()), relaunch, ended, (other.returncode, out, err))
+
+
+def until_said(process: subprocess.Popen[str], what: str) -> None:
+    while what not in (line := process.stdout.readline()):
+        assert line, process.communicate()
 
 
 @contextmanager
@@ -189,13 +210,24 @@ def test_the_relaunch_trains_only_what_is_missing(story: Story) -> None:
     assert before == after
 
 
-def test_a_job_that_died_is_named_and_the_others_end(story: Story, uninterrupted: dict) -> None:
+def test_an_interrupted_launcher_leaves_its_jobs_and_says_so(story: Story) -> None:
+    code, out, err = story.interrupted
+    assert code == 130
+    (said,) = err.splitlines()
+    told = re.match(r"the jobs go on \(squeue --jobs=(\d+) shows them, scancel \1 ends them\): the same command", said)
+    assert f"Slurm job {told[1]}: 2 runs; what they print is in" in out
+
+
+def test_the_relaunch_waits_for_the_jobs_that_are_queued(story: Story, uninterrupted: dict) -> None:
+    """And names the one that died."""
     code, out, err = story.died
     assert code == 1
     assert "sweep ended: 2 runs, 1 trained, 0 done before, 1 failed (droid/seed1)\n" in out
+    assert out.count("sweep ended") == 1
     assert "droid/seed1: its Slurm job " in err
     assert "Traceback" not in out + err
     assert state(run_folder(story.runs / "died", "droid", 0)) == uninterrupted["droid", 0]
+    assert len(list((story.runs / "died" / ".submitit").rglob("*_submission.sh"))) == 1
 
 
 def test_what_slurm_needs_is_hidden_in_the_study(story: Story) -> None:
