@@ -1,7 +1,9 @@
 """What every command shares: a user's mistake is one sentence, not a traceback."""
 
 import functools
+import logging
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,10 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import flatten, register_resolvers
 
 register_resolvers()
+# Nobody but its owner and group may change what a command writes; Hydra, Slurm and W&B make folders by this, too.
+os.umask(os.umask(0o077) | 0o002)
+# A line that a full disk has no room for in train.log is on the screen; a traceback for each would be, too.
+logging.raiseExceptions = False
 
 
 class _OneSentence(CompactHydraException):

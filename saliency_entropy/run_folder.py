@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,8 +214,7 @@ def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
 
 
 def _keep(path: Path, name: Path) -> None:
-    link = path.with_name(f".{name.name}{PART}")
-    link.unlink(missing_ok=True)
+    link = path.with_name(f".{name.name}.{secrets.token_hex(4)}{PART}")
     link.hardlink_to(path)
     link.replace(name)
     link.unlink(missing_ok=True)  # there still, if both were the same file since a kill at this place

@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, cannot_write
 
 BEAT = 4.0  # seconds between two signs of life
 WATCH = 3 * BEAT  # seconds that an owner elsewhere which seems gone is watched
@@ -84,7 +84,7 @@ def held(folder: Path) -> Iterator[None]:
         claims.mkdir(parents=True, exist_ok=True)
         hold = _Hold(folder, _claimed(folder))
     except OSError as error:
-        raise UserError(f"{claims} cannot be written to ({error.strerror}); give another runs_dir=") from error
+        raise cannot_write(claims, error) from error
     _HOLDS.append(hold)
     try:
         yield

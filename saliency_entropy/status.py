@@ -5,12 +5,12 @@ Imports neither PyTorch nor pandas: it is given every few minutes while a sweep 
 
 import csv
 import json
+import math
 import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -152,7 +152,7 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
         times = sum(attempt["state"] == "failed" for attempt in attempts)
         before = f"failed {times} times, the last time with: " if times > 1 else ""
         return status("failed", before + str(last.get("reason")))
-    if failure is not None and (last is None or _seconds(last.get("started")) <= failure[0]):
+    if failure is not None and (last is None or _changed(folder / "attempts.json") <= failure[0]):
         return status("failed", failure[1])
     if last is not None or (folder / "checkpoints" / "resume.ckpt").exists():
         return status("interrupted", seconds=_seconds_an_epoch(folder, attempts, done))
@@ -275,17 +275,16 @@ def _seconds_an_epoch(folder: Path, attempts: list[dict[str, Any]], done: int) -
     """Of a run that one process has trained so far. Of several it is not known which epochs are whose."""
     if len(attempts) != 1 or not done:
         return None
-    try:
-        seconds = (folder / "metrics.csv").stat().st_mtime - _seconds(attempts[0].get("started"))
-    except OSError:
-        return None
+    # By one clock; every attempt begins with writing its configuration.
+    seconds = _changed(folder / "metrics.csv") - (_changed(folder / "config.yaml") or math.inf)
     return seconds / done if seconds > 0 else None
 
 
-def _seconds(time: object) -> float:
+def _changed(path: Path) -> float:
+    """In seconds since 1970, by the clock of the file server; 0 if there is no such file."""
     try:
-        return datetime.fromisoformat(str(time)).timestamp()
-    except ValueError:
+        return path.stat().st_mtime
+    except OSError:
         return 0.0
 
 

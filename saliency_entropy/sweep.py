@@ -21,10 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.commands import no_environment_variables, sentence
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, cannot_write, in_one_line
 from saliency_entropy.run_folder import run_folder, study_folder, write_atomically
 
 log = logging.getLogger(__name__)
+
+PROBE = 1 << 16  # bytes
 
 
 class CheckFolder(Callback):
@@ -45,12 +47,13 @@ class CheckFolder(Callback):
             with no_environment_variables():
                 folder = Path(name())
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            # Room for what Hydra writes there; of a full disk it would show a traceback, too.
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+                probe.write(bytes(PROBE))
         except (UserError, OmegaConfBaseException) as error:
             sys.exit(sentence(error))
         except OSError as error:
-            sys.exit(f"{folder} cannot be written to ({error.strerror}); give another runs_dir=")
+            sys.exit(str(cannot_write(folder, error)))
 
 
 class SweepProgress(Callback):
@@ -62,17 +65,20 @@ class SweepProgress(Callback):
     def __init__(self) -> None:
         self.total: int | None = None
         self.started: float | None = None
+        self.was_done = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.total = count_runs(config)
         self.workers = runs_at_a_time(config.hydra.launcher)
-        self.launched = time.time()
+        self.launched = time.monotonic()
         self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if self.total is None:
             return
-        self.started = time.time()
+        # Not the time of its result, which the file server's clock gives.
+        self.was_done = (Path(config.hydra.runtime.output_dir) / "result.json").exists()
+        self.started = time.monotonic()
         ended = self._ended()
         trained = [run["seconds"] for run in ended if run["state"] == "trained"]
         left = ""
@@ -90,21 +96,21 @@ class SweepProgress(Callback):
             return
         number = config.hydra.job.num + 1
         # A launcher that says how a run ended (its process died, or is of an earlier launch) did not begin it.
-        started = self.launched if self.started is None else self.started
-        result = Path(config.hydra.runtime.output_dir) / "result.json"
+        seconds = time.monotonic() - (self.launched if self.started is None else self.started)
+        was_done, self.was_done, self.started = self.was_done, False, None
         if job_return.status == JobStatus.FAILED:
             state = "failed"
             error = job_return._return_value
             # Where a run has a process or a machine of its own, nobody else gets to see where in the program it was.
             where = None if isinstance(error, CompactHydraException) else error
             log.error("run %d of %d failed, the others go on: %s", number, self.total, error, exc_info=where)
-        elif result.exists() and result.stat().st_mtime < started:
+        elif was_done:
             state = "skipped"
         else:
             state = "trained"
         entry = {
             "state": state,
-            "seconds": time.time() - started,
+            "seconds": seconds,
             "folder": config.hydra.runtime.output_dir,
         }
         if job_return.status == JobStatus.FAILED:

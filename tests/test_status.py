@@ -52,8 +52,8 @@ def make_run(
     return folder
 
 
-def attempt(state: str, reason: str | None = None, ago: float = 60) -> dict:
-    started = datetime.now(UTC) - timedelta(seconds=ago)
+def attempt(state: str, reason: str | None = None) -> dict:
+    started = datetime.now(UTC) + timedelta(days=1)  # by the clock of another machine
     return {"started": started.isoformat(timespec="seconds"), "ended": None, "state": state, "reason": reason}
 
 
@@ -119,7 +119,9 @@ def test_a_run_that_failed_and_goes_on_is_not_failed(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_held_is_running(tmp_path: Path) -> None:
-    folder = make_run(tmp_path, "droid", 0, done=2, attempts=[attempt("killed", ago=20)])
+    folder = make_run(tmp_path, "droid", 0, done=2, attempts=[attempt("killed")])
+    begun = time.time() - 20
+    os.utime(folder / "config.yaml", (begun, begun))
     with run_lock.held(folder):
         run = run_status(folder)
     assert (run.state, run.epochs_done, run.epochs) == ("running", 2, 4)
@@ -144,7 +146,7 @@ def test_what_failed_before_the_training_is_told_by_the_sweep(tmp_path: Path) ->
     note_failure(tmp_path, "cyborg", 0, None, state="trained", when=5)
     assert status_of(tmp_path, "cyborg/seed0").state == "missing"
     folder = tmp_path / "hseb" / "seed0"
-    (folder / "attempts.json").write_text(json.dumps([attempt("killed", ago=-5)]))
+    (folder / "attempts.json").write_text(json.dumps([attempt("killed")]))
     assert status_of(tmp_path, "hseb/seed0").state == "interrupted"
 
 

@@ -33,4 +33,5 @@ class SlurmJob(SubmititLauncher):
 
 
 def _leave(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end what the first one has begun: queueing again
     sys.exit(128 + number)
