@@ -1,8 +1,11 @@
 """A sweep that survives: kills, signals, full disks, damaged checkpoints and failures leave its result as it is."""
 
+import errno
+import itertools
 import json
 import logging
 import os
+import random
 import re
 import resource
 import shutil
@@ -16,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from struck import calls_of_files, in_backward, twice
 
 from saliency_entropy import callbacks, checkpoint, run_folder, training
 from saliency_entropy.attempts import read_attempts
@@ -23,6 +27,7 @@ from saliency_entropy.callbacks import WholeFiles
 from saliency_entropy.chaos import differences
 from saliency_entropy.errors import UserError
 from saliency_entropy.module import DetectorModule
+from saliency_entropy.run_folder import PART
 
 ROOT = Path(__file__).parents[1]
 TrainSmall = Callable[..., Path]
@@ -80,6 +85,24 @@ def test_the_comparison_finds_a_single_bit() -> None:
 
 
 # --- checkpoints
+
+
+def test_any_flipped_bit_of_a_checkpoint_is_found_or_changes_nothing(done: Path, tmp_path: Path) -> None:
+    """Of the names and sizes in the file, too, which are at its end."""
+    whole = (done / "checkpoints" / "best.ckpt").read_bytes()
+    expected = checkpoint.read_checkpoint(done / "checkpoints" / "best.ckpt", "")
+    dice, path, found = random.Random(0), tmp_path / "best.ckpt", 0
+    for first in (0, len(whole) - 2000):
+        for _ in range(60):
+            damaged = bytearray(whole)
+            place, bit = dice.randrange(first, len(whole)), dice.randrange(8)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                assert differences(expected, checkpoint.read_checkpoint(path, "")) == [], (place, bit)
+            except UserError:
+                found += 1
+    assert found > 60
 
 
 @DAMAGES
@@ -285,20 +308,27 @@ def test_the_log_of_a_run_that_failed_is_kept(command: Callable, tmp_path: Path,
 def test_sigterm_twice_ends_a_run_and_its_sweep_and_the_same_command_goes_on(
     command: Callable, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: bool
 ) -> None:
-    """In the middle of a backward pass, or of scoring."""
-    calls = iter(range(100))
-    step = DetectorModule.predict_step if scoring else DetectorModule.on_after_backward
+    """In the middle of a backward pass, or of scoring; what handles the signal there touches no file."""
+    step, calls, touched = DetectorModule.predict_step, iter(range(100)), []
+
+    def strike() -> None:
+        with calls_of_files() as called:
+            twice(signal.SIGTERM)
+        touched.append(called)
 
     def struck(module: DetectorModule, *arguments: object) -> object:
-        if next(calls) == (1 if scoring else 4):
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+        if next(calls) == 1:
+            strike()
         return step(module, *arguments)
 
     sweep = ["-m", *METHOD, "seed=0,1"]
     with monkeypatch.context() as patch:
-        patch.setattr(DetectorModule, step.__name__, struck)
+        if scoring:
+            patch.setattr(DetectorModule, "predict_step", struck)
+        else:
+            patch.setattr(DetectorModule, "training_step", in_backward(strike))
         ended = command(*sweep)
+    assert touched == [[]]
     assert ended.code == 128 + signal.SIGTERM
     assert "ended by SIGTERM: give the same command again to go on" in ended.err
     first, second = (tmp_path / "runs" / "faces" / "droid_cyborg" / f"seed{seed}" for seed in (0, 1))
@@ -313,33 +343,70 @@ def test_sigterm_twice_ends_a_run_and_its_sweep_and_the_same_command_goes_on(
 SIGNALLED = """
 import os, runpy, signal, sys
 from saliency_entropy.module import DetectorModule
-calls = iter(range(100))
-def struck(module):
-    if next(calls) == 4:
-        for _ in range(2):
-            os.kill(os.getpid(), int(os.environ["STRUCK_BY"]))
-DetectorModule.on_after_backward = struck
-script = sys.argv[1]
+from struck import calls_of_files, in_backward, twice
+
+def strike():
+    with calls_of_files() as called:
+        try:
+            twice(int(os.environ["STRUCK_BY"]))
+        finally:
+            print("files:", *called)
+
+def trained(*arguments):
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+DetectorModule.training_step = in_backward(strike)
 sys.argv = sys.argv[1:]
-runpy.run_path(script, run_name="__main__")
+if "IN_A_JOB" in os.environ:
+    from hydra_plugins.saliency_entropy_launchers import _slurm_job
+    _slurm_job.SubmititLauncher.__call__ = trained
+    _slurm_job.SlurmJob()()
+trained()
 """
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+@pytest.fixture
+def signalled(small: list[str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``experiments/train.py`` in a Slurm job, which gets a signal twice in the middle of a backward pass."""
+
+    def train(number: signal.Signals, **variables: str) -> subprocess.CompletedProcess[str]:
+        job = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "x", "SLURM_NTASKS": "1", "STRUCK_BY": str(int(number))}
+        paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        return subprocess.run(
+            [sys.executable, "-c", SIGNALLED, ROOT / "experiments/train.py", *small, *METHOD, f"runs_dir={tmp_path}"],
+            env=os.environ | job | paths | variables, capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+
+    return train
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_the_signals_of_a_scheduler_end_a_run_at_once_where_nobody_handles_them(
-    train_small: TrainSmall, small: list[str], done: Path, tmp_path: Path, name: str
+    signalled: Callable, train_small: TrainSmall, done: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """In a Slurm job, too: who submitted it handles them, and what Lightning would do is not a whole epoch."""
-    received = getattr(signal, name)
-    slurm = {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "x", "SLURM_NTASKS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, ROOT / "experiments" / "train.py", *small, *METHOD, f"runs_dir={tmp_path}"],
-        env=os.environ | slurm | {"STRUCK_BY": str(int(received))},
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert ended.returncode == -received, ended.stderr
+    ended = signalled(number)
+    assert ended.returncode == -number, ended.stderr
     folder = tmp_path / "faces" / "droid_cyborg" / "seed0"
     assert not list(folder.rglob("hpc_ckpt*"))
+    train_small(folder, *METHOD)
+    assert_same(done, folder)
+
+
+def test_a_job_of_a_sweep_that_is_told_to_leave_queues_again_once_however_often_it_is_told(
+    signalled: Callable, train_small: TrainSmall, done: Path, tmp_path: Path
+) -> None:
+    """Twice in the middle of a backward pass, and while it queues again."""
+    pytest.importorskip("submitit")
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\nkill -USR2 $PPID; sleep 0.3; echo $* >> {tmp_path}/queued\n")
+    scontrol.chmod(0o755)
+    ended = signalled(signal.SIGUSR2, IN_A_JOB="1", SUBMITIT_EXECUTOR="slurm", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert ended.returncode == 128 + signal.SIGUSR2, ended.stderr
+    assert "files:\n" in ended.stdout
+    assert (tmp_path / "queued").read_text() == "requeue 1\n"
+    folder = tmp_path / "faces" / "droid_cyborg" / "seed0"
+    assert [attempt["state"] for attempt in read_attempts(folder)] == ["killed"]
     train_small(folder, *METHOD)
     assert_same(done, folder)
 
@@ -390,6 +457,26 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on_when_there_is_r
     assert_same(done, folder)
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_disk_that_is_full_at_the_beginning_is_one_sentence(
+    command: Callable, done: Path, little_room: Path, sweep: list[str]
+) -> None:
+    with (little_room / "rest").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    ended = command(*sweep, *METHOD, f"runs_dir={little_room}")
+    assert ended.code == 1
+    (sentence,) = [line for line in ended.err.splitlines() if "No space left" in line]
+    assert sentence.endswith(
+        " cannot be written to (No space left on device); make room and give the same command again, or give another "
+        "runs_dir="
+    )
+    assert "Traceback" not in ended.out + ended.err
+    (little_room / "rest").unlink()
+    assert command(*sweep, *METHOD, f"runs_dir={little_room}").code == 0
+    assert_same(done, little_room / "faces" / "droid_cyborg" / "seed0")
+
+
 def test_a_file_that_may_not_grow_further_is_one_sentence(train_small: TrainSmall, done: Path, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
@@ -403,24 +490,70 @@ def test_a_file_that_may_not_grow_further_is_one_sentence(train_small: TrainSmal
     assert_same(done, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "best.ckpt", "resume.ckpt", "val.parquet", "result.json"])
-def test_whichever_file_cannot_be_written_the_run_goes_on_later(
-    train_small: TrainSmall, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+HYDRAS = (
+    "open multirun.yaml",
+    "os.mkdir droid_cyborg",
+    "os.mkdir droid_cyborg/seed0",
+    "open droid_cyborg/seed0/train.log",
+)
+FAULT: Callable[[str, str], None] | None = None  # called before anything is written, with what and where
+
+
+def _before_a_write(event: str, arguments: tuple) -> None:
+    if FAULT is None:
+        return
+    if event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        FAULT(event, arguments[0])
+    elif event in ("os.rename", "os.link"):
+        FAULT(event, os.fspath(arguments[1]))
+    elif event == "os.mkdir":
+        FAULT(event, os.fspath(arguments[0]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _watched_writes() -> None:
+    sys.addaudithook(_before_a_write)  # for good: it cannot be taken away again
+
+
+def test_whichever_write_fails_it_is_one_sentence_and_the_run_goes_on_later(
+    command: Callable, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Path.replace
+    """Each in turn, the first time that it is come to, in a launch of its own, up to a launch in which none fails."""
+    study = tmp_path / "runs" / "faces"
+    reasons = itertools.cycle([errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+    failed: list[str] = []
 
-    def full(temporary: Path, target: Path) -> Path:
-        if Path(target).name == name:
-            raise OSError(30, "Read-only file system")
-        return original(temporary, target)
+    def fail(event: str, path: str) -> None:
+        # Not the notes of a sweep that is under way, nor temporary files: they fail where they take their place.
+        if not path.startswith(f"{study}/") or failed[-1] or "/.sweep" in path or (event, path[-5:]) == ("open", PART):
+            return
+        name = re.sub(r"\.[\w-]{8}(?=\.part$)|(?<=owner/)\.\w+$|\d+(?=\.claim)", "", path.removeprefix(f"{study}/"))
+        place = f"{event} {name}"
+        if place not in failed:
+            failed[-1] = place
+            reason = next(reasons)
+            raise OSError(reason, os.strerror(reason), path)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", full)
-        with pytest.raises(UserError, match=r"cannot be written to \(Read-only file system\)"):
-            train_small(tmp_path, *METHOD)
-    assert not list(tmp_path.rglob("*.part"))
-    train_small(tmp_path, *METHOD)
-    assert_same(done, tmp_path)
+    monkeypatch.setitem(globals(), "FAULT", fail)
+    while not failed or failed[-1]:
+        failed.append("")
+        ended = command("-m", *METHOD, "max_attempts=99")
+        assert ended.code == (1 if failed[-1] else 0), failed[-1]
+        # Of what Hydra writes itself, it shows a traceback; where the disk was full before, see below.
+        if failed[-1] and failed[-1] not in HYDRAS:
+            assert "Traceback" not in ended.out + ended.err
+            assert sum("cannot be written to (" in line for line in ended.err.splitlines()) == 1, ended.err
+    assert {
+        "metrics.csv",
+        "best.ckpt",
+        "resume.ckpt",
+        "attempts.json",
+        "config.yaml",
+        "test.parquet",
+        "result.json",
+    } < {Path(place).name for place in failed}
+    assert not list(study.rglob("*.part"))
+    assert_same(done, study / "droid_cyborg" / "seed0")
 
 
 # --- a sweep

@@ -1,7 +1,9 @@
 """A study in one command: every run once, whatever fails, whatever was there before."""
 
 import json
+import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +91,8 @@ def test_a_run_that_fails_does_not_stop_the_others(
     study = tmp_path / "runs" / "maps"
     assert {path.parent.parent.name for path in study.rglob("result.json")} == {"cross_entropy", "droid"}
 
+    for path in study.rglob("result.json"):  # by the clock of a file server that is a day ahead
+        os.utime(path, (time.time() + 86_400,) * 2)
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*") if path.suffix in (".ckpt", ".json", ".csv")}
     rows = pd.read_csv(faces / "manifest.csv", keep_default_na=False)
     for source in (faces / "maps").iterdir():

@@ -12,6 +12,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 
 # submitit asks Slurm for this one, before the time limit and, where the cluster does so, before preemption.
 LEAVE = signal.SIGUSR2
+_leaving = False
 
 
 class SlurmJob(SubmititLauncher):
@@ -27,11 +28,14 @@ class SlurmJob(SubmititLauncher):
             return super().__call__(*arguments)
         except SystemExit as end:
             if end.code == 128 + LEAVE and os.environ.get("SLURM_PROCID", "0") == "0":
+                signal.signal(LEAVE, signal.SIG_IGN)  # which scontrol inherits
                 # Not SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
                 subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=False, timeout=60)
             raise
 
 
 def _leave(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would end what the first one has begun: queueing again
-    sys.exit(128 + number)
+    global _leaving
+    if not _leaving:  # a second one would end what the first one has begun: queueing again
+        _leaving = True
+        sys.exit(128 + number)
