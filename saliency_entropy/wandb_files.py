@@ -30,13 +30,22 @@ class Attempt:
     rows: list[dict[str, Any]]
 
     @property
-    def unsent(self) -> bool:
-        """It was logged offline, and ``wandb sync`` has not sent it; of an online one only the server can tell."""
-        return self.file.parent.name.startswith("offline-") and not Path(f"{self.file}.synced").exists()
+    def offline(self) -> bool:
+        return self.file.parent.name.startswith("offline-")
+
+    @property
+    def sent(self) -> bool:
+        """The server is known to have it all."""
+        return sent_mark(self.file).exists()
 
     @property
     def epochs(self) -> set[int]:
         return {row["epoch"] for row in self.rows if "epoch" in row}
+
+
+def sent_mark(file: Path | str) -> Path:
+    """The file that ``wandb sync`` leaves beside a ``.wandb`` file that it has sent."""
+    return Path(f"{file}.synced")
 
 
 def read_attempts(run_folder: Path, identity: str) -> list[Attempt]:

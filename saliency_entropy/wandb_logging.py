@@ -28,14 +28,14 @@ from saliency_entropy.study.run_figures import RankedScores
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 import wandb
 
-from saliency_entropy.wandb_files import Attempt, read_attempts
+from saliency_entropy.wandb_files import Attempt, read_attempts, sent_mark
 
 log = logging.getLogger(__name__)
 
 MODES = ("online", "offline")
 OVERLAYS_OF_EACH_LABEL = 4
 ROC_POINTS = 200
-ROC = "test/roc"
+FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE = "test/roc/false_positive_rate", "test/roc/true_positive_rate"
 # What W&B takes of a name; a study's may be longer.
 GROUP_LENGTH, TAG_LENGTH = 128, 64
 
@@ -48,12 +48,13 @@ class WandbRun:
         config: the resolved configuration: group = study and method, job type = method.
         mode: ``online``, or ``offline`` (no account needed; ``wandb sync`` sends it later). Online goes offline, and
             says so, without an API key, without an answer of the server, and where an earlier attempt of this run
-            was logged offline and is not sent yet: the server shall get the epochs in their order.
+            was logged offline and is not sent yet: the server shall get the epochs in their order. Where an earlier
+            one was cut off online, only the server knows what it has: without it, W&B is left out.
         project: W&B project.
         entity: W&B user or team; the account's default, if not given.
         overlay_every: epochs between two sets of CAM overlays.
         begin_seconds: how long to wait for the server at the beginning.
-        end_seconds: how long to wait at the end for what is not sent yet; it stays on disk.
+        end_seconds: how long to wait at the end for what is not sent yet; it is sent when the command is given again.
 
     Raises:
         UserError: an argument cannot be used.
@@ -98,9 +99,11 @@ class WandbRun:
             identity, attempts = self._identity()
             self.run = self._begun(identity, attempts)
             self._define_metrics()
-            self._logged = set().union(*(attempt.epochs for attempt in attempts))
-            if self.run.resumed:
-                # A row an epoch and no other before the last: this many of them the server has.
+            if self.run.offline:
+                self._logged = set().union(*(attempt.epochs for attempt in attempts))
+            else:
+                # What an earlier attempt logged it may not have sent. A row an epoch and no other before the last: this
+                # many of them the server has.
                 self._logged = set(range(self.run.starting_step))
             for row in self._epochs_on_disk():
                 self.log_epoch(row)
@@ -126,15 +129,20 @@ class WandbRun:
             return
         try:
             self.run.summary.update(summary(result, test_scores))
-            self.run.log({ROC: roc_plot(test_scores)})
+            # Not as a table: that is an artifact, for which the server's answer is waited for.
+            # Points that the server has already follow the epochs there.
+            sent = 0 if self.run.offline else max(0, self.run.starting_step - result["epochs"])
+            for false_positives, true_positives in roc_points(test_scores)[sent:]:
+                self.run.log({FALSE_POSITIVE_RATE: false_positives, TRUE_POSITIVE_RATE: true_positives})
         except Exception as error:
             log.warning("W&B has not got the final figures (%s); they are in result.json", in_one_line(error, None))
 
     def add_finished(self, result: dict[str, Any]) -> None:
-        """Log a run that is done already, from its files, unless that was done before. It takes seconds, since nothing
-        is computed again; CAM overlays are not in the files and are left out."""
+        """Log a run that is done already, or what W&B has not got of it, from its files. It takes seconds, since
+        nothing is computed again; CAM overlays are not in the files and are left out."""
         _, attempts = self._identity()
-        if any(key.startswith(ROC) for attempt in attempts for row in attempt.rows for key in row):
+        whole = any(TRUE_POSITIVE_RATE in row for attempt in attempts for row in attempt.rows)
+        if whole and (attempts[-1].offline or attempts[-1].sent):
             return
         log.info("logging %s to W&B from its files", self.folder)
         self.begin()
@@ -145,6 +153,14 @@ class WandbRun:
         """End the W&B run, after a failure too: the next run of the process would otherwise go on in it."""
         try:
             wandb.finish(exit_code=exit_code)
+            if self.run is not None and not self.run.offline and Path(self.run.settings.sync_file).exists():
+                sent_mark(self.run.settings.sync_file).touch()
+        except TimeoutError:
+            log.warning(
+                "the W&B server has not taken all of this run in %g s; give the same command again, and what it has "
+                "not got is sent",
+                self.end_seconds,
+            )
         except Exception as error:
             self._give_up(error)
         self.run = None
@@ -169,7 +185,7 @@ class WandbRun:
         return any(file.exists() for file in (*begun, self.folder / "result.json"))
 
     def _begun(self, identity: str, attempts: list[Attempt]) -> wandb.Run:
-        unsent = [attempt.file.parent for attempt in attempts if attempt.unsent]
+        unsent = [attempt.file.parent for attempt in attempts if attempt.offline and not attempt.sent]
         # Whether the server can be reached is found out, with a time limit, by beginning the run. Asking whose key it
         # is, to greet its owner, takes 15 seconds of a server that does not answer; verify=False for the same reason.
         wandb.setup(settings=wandb.Settings(x_disable_viewer=True))
@@ -190,6 +206,11 @@ class WandbRun:
             except Exception as error:
                 log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", in_one_line(error))
                 wandb.teardown()  # which still holds the run's id
+        if any(attempt.epochs and not attempt.offline and not attempt.sent for attempt in attempts):
+            raise UserError(
+                "an earlier attempt was logged online, and only the server knows what it has; give the command again "
+                "when it answers, and the rest is sent"
+            )
         return self._init(identity, mode="offline")
 
     def _init(self, identity: str, mode: str | None) -> wandb.Run:
@@ -216,6 +237,7 @@ class WandbRun:
             settings=wandb.Settings(
                 init_timeout=self.begin_seconds,
                 finish_timeout=self.end_seconds,
+                finish_timeout_raises=True,
                 # A killed run loses a second of its log rather than 15.
                 x_transaction_log_flush_interval=1,
                 console="off",  # what is printed is in train.log
@@ -231,6 +253,8 @@ class WandbRun:
             self.run.define_metric(f"{split}/human_map_share", step_metric="epoch", step_sync=False, hidden=True)
         for name in ("val/accuracy", "val/auroc"):
             self.run.define_metric(name, step_metric="epoch", step_sync=False, summary="last,max")
+        self.run.define_metric(FALSE_POSITIVE_RATE, hidden=True, summary="none")
+        self.run.define_metric(TRUE_POSITIVE_RATE, step_metric=FALSE_POSITIVE_RATE, step_sync=False, summary="none")
 
     def _epochs_on_disk(self) -> list[dict[str, Any]]:
         path = self.folder / "metrics.csv"
@@ -288,6 +312,7 @@ def summary(result: dict[str, Any], test_scores: pd.DataFrame) -> dict[str, Any]
     AUROC is against all real images, as in the report, and absent with fewer than 30 images.
     """
     figures = {key: result[key] for key in ("best_epoch", "wall_seconds", "human_entropy")}
+    figures["train_generators"] = generator_list(result["train_generators"])
     for split in ("val", "test"):
         figures |= {f"best/{split}_{name}": value for name, value in result[split].items()}
     scores = RankedScores(test_scores, result["train_generators"])
@@ -298,17 +323,20 @@ def summary(result: dict[str, Any], test_scores: pd.DataFrame) -> dict[str, Any]
     return figures
 
 
+def generator_list(generators: list[str]) -> str:
+    """Generators as one value, by which runs can be filtered."""
+    return ", ".join(sorted(generators))
+
+
 def generator_key(generator: str) -> str:
     # A dot in a key would be a key inside another's value.
     return f"best/test_auroc/{generator.replace('.', '_')}"
 
 
-def roc_plot(scores: pd.DataFrame) -> Any:
-    """The ROC of a score table as a W&B line plot of at most :data:`ROC_POINTS` points."""
+def roc_points(scores: pd.DataFrame) -> list[tuple[float, float]]:
+    """The ROC of a score table: at most :data:`ROC_POINTS` false and true positive rates, from (0, 0) to (1, 1)."""
     ranks = torch.as_tensor(scores["logit_synthetic"].rank(method="dense", pct=True).to_numpy(copy=True))
     labels = torch.as_tensor((scores["label"] == "synthetic").to_numpy(dtype=np.int64))
     false_positive, true_positive, _ = binary_roc(ranks, labels)
     kept = np.unique(np.linspace(0, len(false_positive) - 1, ROC_POINTS).astype(int))
-    rows = list(zip(false_positive[kept].tolist(), true_positive[kept].tolist(), strict=True))
-    table = wandb.Table(data=rows, columns=["false positive rate", "true positive rate"])
-    return wandb.plot.line(table, "false positive rate", "true positive rate", title="ROC of the test images")
+    return list(zip(false_positive[kept].tolist(), true_positive[kept].tolist(), strict=True))

@@ -3,14 +3,15 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.run_folder import register_resolvers
-from saliency_entropy.wandb_logging import WandbRun, roc_plot, summary
+from saliency_entropy.wandb_logging import WandbRun, roc_points, summary
 
 CONF = Path(__file__).parents[1] / "conf"
 SIZE = 32
@@ -168,7 +169,7 @@ def test_every_figure_of_every_epoch(runs):
         logged = [row[column] for row in rows if column in row]
         np.testing.assert_array_equal(np.array(logged, dtype=float), table[column].to_numpy(), err_msg=column)
     assert [row["epoch"] for row in rows if "epoch" in row] == [0, 1, 2]
-    assert len(rows) == 4  # one row an epoch, and the ROC
+    assert all("epoch" in row for row in rows[:3])  # one row an epoch, and then the ROC
 
 
 def final_summary(folder: Path) -> dict[str, object]:
@@ -226,10 +227,10 @@ def test_cams_of_the_same_validation_images(runs):
 
 
 def test_the_roc_of_the_test_images(runs):
-    (path,) = runs.logged.glob("wandb/offline-run-*/files/media/table/test/roc_table_*.table.json")
-    table = json.loads(path.read_text())
-    assert table["columns"] == ["false positive rate", "true positive rate"]
-    assert table["data"] == expected_roc(pd.read_parquet(runs.logged / "scores" / "test.parquet"))
+    rates = ("test/roc/false_positive_rate", "test/roc/true_positive_rate")
+    logged = [[row[rate] for rate in rates] for row in history(runs.logged) if rates[0] in row]
+    assert logged == expected_roc(pd.read_parquet(runs.logged / "scores" / "test.parquet"))
+    assert not list(runs.logged.glob("wandb/offline-run-*/files/media/table"))
 
 
 def expected_roc(scores: pd.DataFrame) -> list[list[float]]:
@@ -269,7 +270,7 @@ def test_after_a_failure_the_next_run_is_a_new_one(runs, trained, tmp_path, monk
     assert exit_code(tmp_path / "second") == 0
     assert begun(tmp_path / "second").run_id != begun(tmp_path / "first").run_id
     assert begun(tmp_path / "second").display_name == "droid-seed1"
-    assert len(history(tmp_path / "second")) == 2  # an epoch and the ROC of its own
+    assert [row.get("epoch") for row in history(tmp_path / "second")][:2] == [0, None]  # its own epoch, and the ROC
 
 
 # The W&B run alone.
@@ -335,10 +336,6 @@ def test_arguments_that_cannot_be_used(tmp_path, arguments, message):
 
 
 # The ROC alone.
-
-
-def roc_points(scores: pd.DataFrame) -> list[tuple[float, float]]:
-    return [tuple(row) for row in roc_plot(scores).table.data]
 
 
 def scores(real: list[float], synthetic: list[float]) -> pd.DataFrame:
@@ -436,24 +433,28 @@ def test_online_stays_offline_until_the_earlier_epochs_are_sent(tmp_path, monkey
     run.finish(1)
     (part, _) = wandb_files.read_attempts(tmp_path, identity)
     assert f"wandb sync {part.file.parent}" in caplog.text
-    assert part.unsent
+    assert not part.sent
     Path(f"{part.file}.synced").touch()  # as wandb sync does it
-    assert not part.unsent
+    assert part.sent
 
 
-def test_the_server_says_which_epochs_it_has(tmp_path, monkeypatch):
-    attempt(tmp_path, [])
+@pytest.mark.parametrize("rows", [0, 2])
+def test_the_server_says_which_epochs_it_has(tmp_path, monkeypatch, rows):
+    attempt(tmp_path, [0, 1, 2])  # whatever was logged here: the process was killed before it was sent
     write_metrics(tmp_path, 4)
     logged = []
-    resumed = SimpleNamespace(
-        resumed=True, starting_step=2, define_metric=lambda *_, **__: None, log=lambda row: logged.append(row["epoch"])
+    online = SimpleNamespace(
+        offline=False,
+        starting_step=rows,
+        define_metric=lambda *_, **__: None,
+        log=lambda row: logged.append(row["epoch"]),
     )
-    monkeypatch.setattr(WandbRun, "_begun", lambda *_: resumed)
+    monkeypatch.setattr(WandbRun, "_begun", lambda *_: online)
     run = WandbRun(tmp_path, CONFIG)
     run.begin()
     run.log_epoch({"epoch": 3})
     run.log_epoch({"epoch": 4})
-    assert logged == [2, 3, 4]
+    assert logged == list(range(rows, 5))
 
 
 def test_a_done_run_is_logged_from_its_files_once(runs, trained, tmp_path, caplog):
@@ -501,29 +502,61 @@ def test_training_goes_on_where_wandb_cannot_begin(tmp_path, monkeypatch, caplog
     assert "W&B is left out from here (no space left)" in caplog.text
 
 
-@pytest.fixture
-def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
-    """A W&B server that takes connections and never answers; the connections."""
-    taken: list[socket.socket] = []
+class Server(ThreadingHTTPServer):
+    """As much of a W&B server as an online run needs, which can fall silent: it takes connections and answers none."""
 
-    def take(listener: socket.socket) -> None:
-        while True:
-            try:
-                taken.append(listener.accept()[0])
-            except OSError:  # closed
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.asked: list[str] = []
+        self.rows: list[dict[str, object]] = []
+        self.answering, self.ended = threading.Event(), threading.Event()
+
+    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if path.endswith("/file_stream"):
+            history = body.get("files", {}).get("wandb-history.jsonl", {"content": []})
+            self.rows += map(json.loads, history["content"])
+            return {}
+        if "upsertBucket" in body["query"]:
+            run = body["variables"]["name"]
+            project = {"name": "p", "entity": {"name": "e"}}
+            return {"data": {"upsertBucket": {"bucket": {"id": run, "name": run, "project": project}}}}
+        if "createRunFiles" in body["query"]:
+            return {"errors": [{"message": "no files are kept"}]}
+        return {"data": {"model": None}}  # it knows no such run
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append(self.path)
+        while not self.server.answering.wait(0.1):
+            if self.server.ended.is_set():
                 return
+        answer = json.dumps(self.server.answer(self.path, json.loads(body))).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
 
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     wandb.teardown()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=take, args=(listener,))
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
-        yield taken
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
-    for connection in taken:
-        connection.close()
+        monkeypatch.setenv("WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL", "0.1")
+        yield server
+        server.ended.set()
+        server.shutdown()
+        thread.join()
     wandb.teardown()
 
 
@@ -534,14 +567,66 @@ def test_a_server_that_never_answers_is_waited_for_only_so_long(silent_server, t
     seconds = time.monotonic() - started
     assert run.run.offline
     run.finish(0)
-    assert silent_server
+    assert silent_server.asked
     assert "W&B cannot be used" in caplog.text
     assert seconds < 12  # of which two are the wait; without a limit it is 90
 
 
+def test_a_server_that_falls_silent_in_the_middle_holds_nothing_up(silent_server, tmp_path, caplog):
+    silent_server.answering.set()
+    run = WandbRun(tmp_path, CONFIG, begin_seconds=30, end_seconds=1)
+    run.begin()
+    identity = run.run.id
+    run.log_epoch({"epoch": 0})
+    for _ in range(300):
+        if silent_server.rows:
+            break
+        time.sleep(0.1)
+    silent_server.answering.clear()
+    started = time.monotonic()
+    table = scores([0.0], [1.0])
+    table["generator"] = ["", "gan"]
+    for epoch in range(1, 40):
+        run.log_epoch({"epoch": epoch, "val/cam": [wandb.Image(np.zeros((8, 8, 3), np.uint8))]})
+    result = {"best_epoch": 0, "wall_seconds": 1.0, "human_entropy": None, "train_generators": [], "epochs": 40}
+    run.log_result(result | {"val": {}, "test": {}}, table)
+    logged = time.monotonic()
+    run.finish(0)
+    assert logged - started < 3
+    assert time.monotonic() - logged < 8  # of which one is the wait; without a limit it is for ever
+    assert "the W&B server has not taken all of this run in 1 s" in caplog.text
+    assert [row["epoch"] for row in silent_server.rows if "epoch" in row] == [0]
+    # What it has not got is on disk, and is not taken for sent.
+    (attempt,) = wandb_files.read_attempts(tmp_path, identity)
+    assert attempt.epochs == set(range(40))
+    assert not attempt.sent
+
+
+def test_what_only_the_server_knows_is_not_logged_offline(silent_server, tmp_path, caplog):
+    silent_server.answering.set()
+    run = WandbRun(tmp_path, CONFIG, begin_seconds=30, end_seconds=30)
+    run.begin()
+    identity = run.run.id
+    run.log_epoch({"epoch": 0})
+    run.finish(1)
+    (attempt,) = wandb_files.read_attempts(tmp_path, identity)
+    assert attempt.sent
+    wandb_files.sent_mark(attempt.file).unlink()  # as if the process had been killed
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resume.ckpt").touch()
+    silent_server.answering.clear()
+    wandb.teardown()
+    again = WandbRun(tmp_path, CONFIG, begin_seconds=1)
+    again.begin()
+    again.log_epoch({"epoch": 1})
+    again.finish(0)
+    assert "W&B is left out from here (an earlier attempt was logged online, and only the server knows" in caplog.text
+    assert not list(tmp_path.glob("wandb/offline-run-*"))
+
+
 def test_offline_opens_no_connection(silent_server, tmp_path):
     attempt(tmp_path, [0, 1], exit_code=0)
-    assert not silent_server
+    assert not silent_server.asked
 
 
 def test_without_wandb_as_logger_it_is_not_even_imported(runs, tmp_path):
@@ -586,7 +671,7 @@ def test_each_generator_has_its_own_figure():
         }
     )
     result = {
-        "best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "train_generators": ["b"],
+        "best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "train_generators": ["c", "b"],
         "val": {"auroc": 0.5}, "test": {"auroc": 0.6},
     }  # fmt: skip
     figures = summary(result, table)
@@ -597,4 +682,5 @@ def test_each_generator_has_its_own_figure():
         assert figures.pop(f"best/test_auroc/{name}") == pytest.approx(expected)
     assert figures == {
         "best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "best/val_auroc": 0.5, "best/test_auroc": 0.6,
+        "train_generators": "b, c",
     }  # fmt: skip

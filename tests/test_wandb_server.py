@@ -18,6 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from saliency_entropy.wandb_logging import TRUE_POSITIVE_RATE
+
 pytest.importorskip("openwandb", reason="openwandb, a W&B server, is not installed: extra wandb-server")
 
 ROOT = Path(__file__).parents[1]
@@ -40,20 +42,25 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "OPENWANDB_"))}
+        self.interval = "1"  # seconds between two requests of a client
         self.environment = kept | {"HOME": str(folder), "OMP_NUM_THREADS": "1"}
         self.start()
 
     @property
     def client(self) -> dict[str, str]:
         """The environment of a command that logs to it."""
-        return self.environment | {"WANDB_BASE_URL": f"http://127.0.0.1:{self.port}", "WANDB_API_KEY": KEY}
+        return self.environment | {
+            "WANDB_BASE_URL": f"http://127.0.0.1:{self.port}",
+            "WANDB_API_KEY": KEY,
+            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": self.interval,
+        }
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "openwandb", "serve", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.folder / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, "--data-dir", str(self.folder / "data")],
-                env=self.environment, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder,
+                [sys.executable, str(ROOT / "tests" / "openwandb_with_resume.py"), str(self.port)],
+                env=self.environment | {"OPENWANDB_DATA_DIR": str(self.folder / "data")},
+                cwd=self.folder, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         wait_for(self._answers, "the server")
 
@@ -76,17 +83,20 @@ class Server:
         finally:
             connection.close()
 
-    def epochs(self, run: Path) -> list[int]:
-        rows = self._select("select value from metrics where run_id = ? and key = 'epoch'", wandb_id(run))
-        return sorted(int(value) for (value,) in rows)
+    def history(self, run: Path) -> list[dict[str, object]]:
+        files = (self.folder / "data" / "files").glob(f"*/*/{wandb_id(run)}/history_by_row.jsonl")
+        return [json.loads(row) for file in files for row in file.read_text().splitlines()]
 
-    def curve(self, run: Path, key: str) -> list[float]:
-        """Its values in the order of the epochs, with which they share a row."""
-        query = (
-            "select e.value, m.value from metrics m join metrics e on e.run_id = m.run_id and e.key = 'epoch' "
-            "and e.step = m.step and e.wall_time = m.wall_time where m.run_id = ? and m.key = '" + key + "'"
-        )
-        return [value for _, value in sorted(set(self._select(query, wandb_id(run))))]
+    def check(self, run: Path) -> None:
+        """One W&B run; a row an epoch in their order, with the figures of ``metrics.csv``; and then the ROC."""
+        ((runs,),) = self._select("select count(*) from runs where run_id = ?", wandb_id(run))
+        assert runs == 1
+        table, rows = pd.read_csv(run / "metrics.csv"), self.history(run)
+        assert [row["epoch"] for row in rows if "epoch" in row] == list(range(len(table)))
+        assert all(TRUE_POSITIVE_RATE in row for row in rows[len(table) :])
+        assert len(rows) > len(table)
+        for name in table.columns:
+            assert [row[name] for row in rows if name in row] == table[name].dropna().to_list(), name
 
     def summary(self, run: Path) -> dict[str, object]:
         ((text,),) = self._select("select summary_json from runs where run_id = ?", wandb_id(run))
@@ -108,7 +118,7 @@ def launch(server: Server, small: list[str], tmp_path: Path) -> Callable[..., su
         command = [sys.executable, str(ROOT / "experiments" / "train.py"), *small, f"runs_dir={tmp_path}"]
         with (tmp_path / "printed").open("ab") as output:
             return subprocess.Popen(
-                [*command, "study=s", "method=droid", "logger=wandb", *overrides],
+                [*command, "study=s", "method=droid", "logger=wandb", "logger.begin_seconds=60", *overrides],
                 env=server.client | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, start_new_session=True,
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -126,7 +136,8 @@ def ended_well(process: subprocess.Popen, folder: Path) -> None:
 
 
 def wandb_id(run: Path) -> str:
-    return (run / "wandb_id").read_text()
+    file = run / "wandb_id"
+    return file.read_text() if file.exists() else "none"
 
 
 def epochs_done(run: Path) -> int:
@@ -139,7 +150,7 @@ def epochs_done(run: Path) -> int:
 def sync(server: Server, *arguments: str) -> str:
     ended = subprocess.run(
         [str(Path(sys.executable).with_name("wandb")), "sync", "--yes", *arguments],
-        env=server.client, capture_output=True, text=True, timeout=SECONDS, check=False,
+        env=server.client, cwd=server.folder, capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended.stderr
@@ -147,44 +158,62 @@ def sync(server: Server, *arguments: str) -> str:
 
 def test_an_online_run_arrives_whole(server, launch, run, tmp_path):
     ended_well(launch("trainer.max_epochs=3"), tmp_path)
-    table = pd.read_csv(run / "metrics.csv")
-    assert server.epochs(run) == [0, 1, 2]
-    assert server.curve(run, "val/cam_entropy") == table["val/cam_entropy"].to_list()
+    server.check(run)
     result = json.loads((run / "result.json").read_text())
     assert server.summary(run)["best/test_auroc"] == result["test"]["auroc"]
     assert KEY not in (tmp_path / "printed").read_text()
 
 
+def killed(process: subprocess.Popen, run: Path) -> None:
+    os.killpg(process.pid, signal.SIGKILL)  # W&B's own process with it, as a cluster does it
+    process.wait()
+    assert not (run / "result.json").exists()
+
+
+@pytest.mark.parametrize("interval", ["1", "60"])
+def test_killed_online_and_gone_on_with(server, launch, run, tmp_path, monkeypatch, interval):
+    """The killed process had sent some of its epochs; or, with a minute between two requests, none."""
+    monkeypatch.setattr(server, "interval", interval)
+    first = launch("trainer.max_epochs=20")
+    wait_for(lambda: len(server.history(run)) > 0 if interval == "1" else epochs_done(run) >= 3, "the third epoch")
+    killed(first, run)
+    assert (len(server.history(run)) > 0) == (interval == "1")
+    ended_well(launch("trainer.max_epochs=20"), tmp_path)
+    server.check(run)
+
+
 def test_killed_offline_gone_on_with_and_sent(server, launch, run, tmp_path):
-    offline = ("trainer.max_epochs=60", "logger.mode=offline")
+    offline = ("trainer.max_epochs=20", "logger.mode=offline")
     first = launch(*offline)
     wait_for(lambda: epochs_done(run) >= 3, "the third epoch")
-    os.killpg(first.pid, signal.SIGKILL)  # W&B's own process with it, as a cluster does it
-    first.wait()
-    assert not (run / "result.json").exists()
+    killed(first, run)
     ended_well(launch(*offline), tmp_path)
     folders = sorted(run.glob("wandb/offline-run-*"))
     assert len(folders) == 2
     sync(server, *map(str, folders))
-    assert server.epochs(run) == list(range(60))
-    assert server.curve(run, "val/cam_entropy") == pd.read_csv(run / "metrics.csv")["val/cam_entropy"].to_list()
+    server.check(run)
     # Nothing is sent twice.
     sync(server, *map(str, folders))
-    assert server.epochs(run) == list(range(60))
+    server.check(run)
 
 
-def test_a_server_that_dies_in_the_middle_stops_nothing(tmp_path, launch, run, server):
-    process = launch("trainer.max_epochs=40", "logger.end_seconds=3")
-    wait_for(lambda: epochs_done(run) >= 3, "the third epoch")
-    server.kill()
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["down", "silent"])
+def test_a_server_that_fails_in_the_middle_gets_the_rest_from_the_same_command(tmp_path, launch, run, server, fault):
+    process = launch("trainer.max_epochs=20", "logger.end_seconds=1")
+    wait_for(lambda: len(server.history(run)) > 0, "the first epochs on the server")
+    server.process.send_signal(fault)  # stopped, it takes connections and answers none
     try:
-        wait_for((run / "result.json").exists, "the result")
-        done = time.monotonic()
         ended_well(process, tmp_path)
-        assert time.monotonic() - done < 30  # without a limit it is hours
+        assert "has not taken all of this run in 1 s" in (tmp_path / "printed").read_text()
     finally:
-        server.start()
-    (folder,) = run.glob("wandb/run-*")
-    sync(server, "--include-online", str(folder))
-    # This server adds what comes again; no epoch is missing.
-    assert set(server.epochs(run)) == set(range(40))
+        if fault == signal.SIGKILL:
+            server.process.wait()
+            server.start()
+        else:
+            server.process.send_signal(signal.SIGCONT)
+    again = ("trainer.max_epochs=20", "logger.end_seconds=120")
+    ended_well(launch(*again), tmp_path)
+    server.check(run)
+    # And no more of it.
+    ended_well(launch(*again), tmp_path)
+    assert len(list(run.glob("wandb/run-*"))) == 2
