@@ -1,7 +1,7 @@
 """Save a W&B workspace that compares the methods of a project; it needs a W&B account.
 
 python experiments/dashboard.py entity=ENTITY project=saliency_entropy
-python experiments/dashboard.py entity=ENTITY study=demo generators=[stylegan2,sdxl]
+python experiments/dashboard.py entity=ENTITY study=demo generators=[stylegan2,sdxl] train_generators=[stylegan2]
 """
 
 import hydra

@@ -2,29 +2,105 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: extra wandb")
 
-from saliency_entropy.wandb_dashboard import workspace
+import wandb_workspaces.workspaces as ws
+
+from saliency_entropy.wandb_dashboard import scored_generators, workspace
+from saliency_entropy.wandb_logging import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, summary
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_panels_group_by_method_and_show_the_figures_that_runs_log() -> None:
-    view = workspace("p", "e", "demo", ["gan.v2"])
-    text = json.dumps(json.loads(view._to_model().model_dump_json(by_alias=True)))
-    for key in ("train/cam_entropy", "best/test_auroc", "best/test_cam_entropy", "best/test_auroc/gan_v2", "val/cam"):
-        assert key in text
-    entropy = view.sections[0].panels[0]._to_model().config
-    assert entropy.x_axis == "epoch"
-    assert entropy.group_by == "method.value.name"
-    assert [section.name for section in view.sections] == ["Methods", "AUROC by generator", "Where the detectors look"]
-    assert "demo" in view.runset_settings.filters
+@dataclass
+class Saved:
+    """What W&B would get."""
+
+    panels: dict[str, list[dict]]
+    runs: dict
+
+    @classmethod
+    def of(cls, view: ws.Workspace) -> "Saved":
+        section = json.loads(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))["section"]
+        panels = {part["name"]: part["panels"] for part in section["panelBankConfig"]["sections"]}
+        return cls(panels, section["runSets"][0])
+
+    @property
+    def filters(self) -> list[tuple[str, str, str, str]]:
+        rows = self.runs["filters"]["filters"]
+        return [(row["key"]["section"], row["key"]["name"], row["op"], row["value"]) for row in rows]
+
+
+def test_the_methods_are_compared() -> None:
+    saved = Saved.of(workspace("p", "e", "demo", []))
+    assert list(saved.panels) == ["Methods", "Where the detectors look"]
+    lines, boxes, dots = (
+        [panel["config"] for panel in saved.panels["Methods"] if panel["viewType"] == kind]
+        for kind in ("Run History Line Plot", "Bar Chart", "Scatter Plot")
+    )
+    assert [(line["xAxis"], *line["metrics"], line["groupBy"], line["groupArea"]) for line in lines] == [
+        ("epoch", "train/cam_entropy", "method.value.name", "stddev"),
+        ("epoch", "val/auroc", "method.value.name", "stddev"),
+        (FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, "method.value.name", "stddev"),
+    ]
+    assert [(*box["metrics"], box["groupBy"], box["aggregate"], box["plotStyle"]) for box in boxes] == [
+        (f"best/{name}", "method.value.name", True, "boxplot") for name in ("test_auroc", "test_auroc_unseen")
+    ]
+    assert [(dot["xAxis"], dot["yAxis"]) for dot in dots] == [
+        ("summary:best/test_cam_entropy", f"summary:best/{name}") for name in ("test_auroc", "test_auroc_unseen")
+    ]
+    (cams,) = saved.panels["Where the detectors look"]
+    assert cams["config"]["mediaKeys"] == ["val/cam"]
+    assert saved.filters == [("config", "study", "=", "demo")]
+
+
+def test_each_generator_has_boxes_and_a_column() -> None:
+    saved = Saved.of(workspace("p", "e", None, ["gan.v2", "sdxl"], ["sdxl", "gan.v2"]))
+    keys = ["best/test_auroc/gan_v2", "best/test_auroc/sdxl"]
+    boxes = saved.panels["AUROC by generator"]
+    assert [box["config"]["chartTitle"] for box in boxes] == ["gan.v2", "sdxl"]
+    assert [(*box["config"]["metrics"], box["config"]["plotStyle"]) for box in boxes] == [
+        (key, "boxplot") for key in keys
+    ]
+    assert {f"summary:{key}" for key in keys} <= saved.runs["runFeed"]["columnPinned"].keys()
+    assert saved.filters == [("summary", "train_generators", "=", "gan.v2, sdxl")]
+
+
+def test_the_keys_are_those_that_a_run_logs() -> None:
+    """A panel of a key that no run has would be empty."""
+    saved = Saved.of(workspace("p", "e", None, ["gan.v2"], ["a"]))
+    result = {
+        "best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "train_generators": ["a"], "val": {},
+        "test": dict.fromkeys(("auroc", "auroc_unseen", "cam_entropy"), 0.5),
+    }  # fmt: skip
+    scores = pd.DataFrame(
+        {
+            "logit_synthetic": range(60), "logit_real": 0, "label": ["real"] * 30 + ["synthetic"] * 30,
+            "generator": [""] * 30 + ["gan.v2"] * 30,
+        }
+    )  # fmt: skip
+    logged = summary(result, scores).keys()
+    shown = set(re.findall(r"best/[\w/]+", json.dumps(saved.panels)))
+    assert len(shown) == 4
+    assert shown <= logged
+    assert "train_generators" in logged
+
+
+def test_the_generators_are_those_that_were_scored(tmp_path: Path) -> None:
+    scores = tmp_path / "demo" / "droid" / "seed0" / "scores"
+    scores.mkdir(parents=True)
+    pd.DataFrame({"generator": ["sdxl", "", "gan", "gan"]}).to_parquet(scores / "test.parquet")
+    assert scored_generators(tmp_path, "demo") == ["gan", "sdxl"]
+    assert scored_generators(tmp_path, "other") == []
 
 
 def test_without_a_key_one_sentence(tmp_path: Path) -> None:
