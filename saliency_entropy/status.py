@@ -26,7 +26,7 @@ from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result
 from saliency_entropy.run_grid import print_grid, print_lines, terminal
 from saliency_entropy.study.folders import method_order, run_folders, seed_folders
-from saliency_entropy.sweep import parsed_overrides
+from saliency_entropy.sweep import is_grid, parsed_overrides
 
 # running: a process holds it. stale: one held it and died. interrupted: begun, and let go of. damaged: what a reader
 # of its files would stumble over. missing: not begun.
@@ -164,7 +164,7 @@ def swept_runs(study: Path) -> set[tuple[str, int]]:
     known."""
     try:
         sweep = yaml.load((study / "multirun.yaml").read_text(), _Loader)
-        if not sweep["hydra"]["sweeper"]["_target_"].endswith("BasicSweeper"):
+        if not is_grid(sweep["hydra"]["sweeper"]):
             return set()  # another decides as it goes
         params = sweep["hydra"]["sweeper"]["params"] or {}
         given = [*(f"{key}={value}" for key, value in params.items()), *sweep["hydra"]["overrides"]["task"]]

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class SweepProgress(Callback):
 
     def __init__(self) -> None:
         self.total: int | None = None
+        self.passed_over = 0
         self.started: float | None = None
         self.was_done = False
 
@@ -118,14 +119,19 @@ class SweepProgress(Callback):
         write_atomically(self.folder / f"{number}.json", json.dumps(entry))
         self.say_if_ended()
 
+    def pass_over(self, runs: int) -> None:
+        """Count as many runs as done before, which the sweeper does not launch."""
+        self.passed_over = runs
+        self.say_if_ended()
+
     def say_if_ended(self) -> None:
         """Log what became of the sweep, once all its runs have ended."""
         ended = self._ended()
-        if len(ended) == self.total:
+        if len(ended) + self.passed_over == self.total:
             counts = {state: sum(run["state"] == state for run in ended) for state in ("trained", "skipped")}
             log.info(
                 "sweep ended: %d runs, %d trained, %d done before%s",
-                self.total, counts["trained"], counts["skipped"], _failures(ended),
+                self.total, counts["trained"], counts["skipped"] + self.passed_over, _failures(ended),
             )  # fmt: skip
 
     def _ended(self) -> list[dict[str, Any]]:
@@ -133,20 +139,25 @@ class SweepProgress(Callback):
 
 
 def count_runs(config: DictConfig) -> int | None:
-    """How many runs Hydra's own sweeper will launch; None for another sweeper, which decides as it goes."""
+    """How many runs a sweep has; None if its sweeper decides on them as it goes."""
     overrides = sweep_overrides(config)
     return None if overrides is None else len(overrides)
 
 
 def sweep_overrides(config: DictConfig) -> list[list[str]] | None:
-    """The overrides of each run that Hydra's own sweeper will launch, in its order; None for another sweeper."""
+    """The overrides of each run of a sweep, in its order; None if its sweeper decides on them as it goes."""
     sweeper = config.hydra.sweeper
-    if not sweeper.get("_target_", "").endswith("BasicSweeper"):
+    if not is_grid(sweeper):
         return None
     params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     overrides = parsed_overrides([*params, *given])
     return [run for batch in BasicSweeper.split_arguments(overrides, None) for run in batch]
+
+
+def is_grid(sweeper: Mapping[str, Any]) -> bool:
+    """Whether the settings are of a sweeper that takes every combination of the values: ours, or Hydra's own."""
+    return str(sweeper.get("_target_")).rpartition(".")[2] in ("GridSweeper", "BasicSweeper")
 
 
 def parsed_overrides(overrides: list[str]) -> list[Override]:

@@ -607,5 +607,5 @@ def test_a_sweep_of_sixty_done_runs_is_passed_over_without_pytorch(
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "sweep ended: 60 runs, 0 trained, 60 done before" in ended.stdout
-    # Of one core; a machine that does other work counts some of it.
-    assert os.times().children_user - before < 20
+    # Of one core; less than 7 where nothing else is done, and a machine that does other work counts some of that.
+    assert os.times().children_user - before < 13

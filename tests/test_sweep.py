@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from saliency_entropy.run_folder import register_resolvers
-from saliency_entropy.sweep import count_runs
+from saliency_entropy.sweep import count_runs, sweep_overrides
+from saliency_entropy.sweep_jobs import composed_runs
 
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 ROOT = Path(__file__).parents[1]
@@ -122,6 +126,63 @@ def test_an_error_of_the_program_does_not_stop_the_others_either(
     assert ended.code == 1
     assert lines(ended.out, "sweep ended") == ["sweep ended: 2 runs, 1 trained, 0 done before, 1 failed (droid/seed0)"]
     assert "RuntimeError: out of memory" in ended.err
+
+
+def test_a_done_run_is_launched_again_only_where_it_has_something_to_say(command: Callable, tmp_path: Path) -> None:
+    """That it is of another configuration, or, with a logger, what it found."""
+    assert command("-m", "method=droid", "seed=0", "trainer.max_epochs=1").code == 0
+    again = command("-m", "method=droid", "seed=0", "trainer.max_epochs=1")
+    assert again.code == 0
+    assert lines(again.out, "1 of 1 runs are done")
+    assert not lines(again.out, "run 1 of 1")
+    assert lines(again.out, "sweep ended") == ["sweep ended: 1 runs, 0 trained, 1 done before"]
+
+    sweep = ["-m", "method=droid", "seed=0,1", "trainer.max_epochs=1"]
+    other = command(*sweep, "protocol.optimizer.lr=0.04")
+    assert other.code == 1
+    assert "seed0 holds a run of another configuration (protocol.optimizer.lr is 0.05 there and 0.04 here)" in other.err
+    assert lines(other.out, "sweep ended") == ["sweep ended: 2 runs, 1 trained, 0 done before, 1 failed (droid/seed0)"]
+
+    logger = tmp_path / "logger_of_this_test.py"
+    logger.write_text(
+        "class Logger:\n"
+        "    def __init__(self, folder, **others): self.folder = folder\n"
+        "    def add_finished(self, result): print('logged', self.folder.name, result['method'])\n"
+    )
+    given = ["+logger._target_=logger_of_this_test.Logger", "+logger._partial_=true"]
+    sys.path.insert(0, str(tmp_path))
+    try:
+        logged = command("-m", "method=droid", "seed=0", "trainer.max_epochs=1", *given)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert logged.code == 0, logged.err
+    assert "logged seed0 droid" in logged.out
+
+
+def test_runs_that_differ_by_their_seed_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are as Hydra composes each of them."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    swept = ["experiment=demo", "method=droid,hseb", "seed=0,7,null", "+note=${hydra:job.override_dirname}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3", job_name="train"):
+        hydra = GlobalHydra.instance().hydra
+        loader = hydra.config_loader
+        master = hydra.compose_config("train", swept, RunMode.MULTIRUN)
+        overrides = sweep_overrides(master)
+        assert len(overrides) == 6
+        expected = [loader.load_sweep_config(master, own) for own in overrides]
+        composed = []
+        original = loader.load_sweep_config
+        monkeypatch.setattr(
+            loader, "load_sweep_config", lambda config, own: composed.append(own) or original(config, own)
+        )
+        runs = list(composed_runs(loader, master, overrides))
+    assert [own[:2] for own in composed] == [["seed=0", "method=droid"], ["seed=0", "method=hseb"]]
+    for run, honest in zip(runs, expected, strict=True):
+        assert OmegaConf.to_container(run) == OmegaConf.to_container(honest)
+    assert [run.seed for run in runs] == [0, 0, 7, 7, None, None]
+    dirnames = [run.hydra.job.override_dirname for run in runs]
+    assert len(set(dirnames)) == 6
 
 
 def test_a_single_run_is_no_sweep(command: Callable, tmp_path: Path) -> None:

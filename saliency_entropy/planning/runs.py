@@ -16,7 +16,8 @@ from saliency_entropy import attempts, run_folder, run_lock
 from saliency_entropy.commands import require_values, sentence
 from saliency_entropy.errors import UserError
 from saliency_entropy.status import epochs_done
-from saliency_entropy.sweep import parsed_overrides, sweep_overrides
+from saliency_entropy.sweep import sweep_overrides
+from saliency_entropy.sweep_jobs import composed_runs
 from saliency_entropy.training import checked
 
 Action = Literal["start", "resume", "skip", "refuse"]
@@ -103,18 +104,9 @@ def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[DictCo
     if overrides is None:
         raise UserError(
             f"hydra.sweeper={config.hydra.sweeper.get('_target_')} decides on its runs as it goes, so that they cannot "
-            "be told beforehand; plan a sweep of Hydra's own sweeper"
+            "be told beforehand; plan a sweep without hydra/sweeper="
         )
-    # Composing takes a tenth of a second, and a study has ten runs that differ by their seed only.
-    composed: dict[tuple[str, ...], DictConfig] = {}
-    for of_run in overrides:
-        others = tuple(override for override in of_run if not override.startswith("seed="))
-        if others not in composed:
-            composed[others] = loader.load_sweep_config(config, list(of_run))
-        cfg = copy.deepcopy(composed[others])
-        for override in parsed_overrides([one for one in of_run if one not in others]):
-            cfg.seed = override.value()
-        yield cfg
+    yield from composed_runs(loader, config, overrides)
 
 
 def _planned(composed: DictConfig) -> PlannedRun:

@@ -1,0 +1,69 @@
+"""``hydra/sweeper=grid``, the one that is used if none is named: every combination of the values that are swept.
+
+Hydra's own, but for the runs of a study that are done: they are not launched again. A launcher would compose the
+configuration of each, and most would start a process for it, only for the run to say that it is done.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from saliency_entropy.commands import no_environment_variables
+from saliency_entropy.errors import UserError
+from saliency_entropy.run_folder import differing_keys, finished_result, write_atomically
+from saliency_entropy.sweep import SweepProgress, sweep_overrides
+from saliency_entropy.sweep_jobs import composed_runs
+
+log = logging.getLogger(__name__)
+
+
+class GridSweeper(Sweeper):
+    """See ``conf/hydra/sweeper/grid.yaml``."""
+
+    def __init__(self, params: Mapping[str, str]) -> None:
+        self.params = params  # read by sweep_overrides, of the configuration
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        overrides = sweep_overrides(self.config)
+        write_atomically(Path(self.config.hydra.sweep.dir) / "multirun.yaml", OmegaConf.to_yaml(self.config))
+        # All are composed before the first begins, so that a mistake in the last is found now.
+        runs = composed_runs(self.context.config_loader, self.config, overrides)
+        left = [own for own, run in zip(overrides, runs, strict=True) if not _is_done(run)]
+        done = len(overrides) - len(left)
+        if done:
+            log.info("%d of %d runs are done", done, len(overrides))
+        for callback in self.context.callbacks.callbacks:
+            if isinstance(callback, SweepProgress):
+                callback.pass_over(done)
+        # An error of a run is raised when it is asked for what it returned.
+        for ended in self.launcher.launch(left, initial_job_idx=done) if left else ():
+            _ = ended.return_value
+
+
+def _is_done(run: DictConfig) -> bool:
+    """Whether nothing is to be done or said by a run."""
+    if "_target_" in run.logger:  # it may have to be logged elsewhere still
+        return False
+    try:
+        folder = Path(run.hydra.sweep.dir, run.hydra.sweep.subdir)
+        if finished_result(folder) is None:
+            return False
+        own = OmegaConf.masked_copy(run, [key for key in run if key != "hydra"])
+        with no_environment_variables():
+            config = OmegaConf.to_container(own, resolve=True)
+        return not differing_keys(folder, config)
+    except (UserError, OmegaConfBaseException, OSError):
+        return False  # the run says what is wrong
