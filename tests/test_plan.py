@@ -588,5 +588,5 @@ def test_sixty_runs_are_planned_in_seconds(small: list[str], tmp_path: Path) -> 
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "+ 60 start" in ended.stdout
-    # Of the processor, which tests that run beside it do not change.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
+    # Of the processor: 10 where nothing else is done; cores that are shared with other work count more.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
