@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from saliency_entropy import run_lock
+from saliency_entropy.attempts import read_attempts
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically
 from saliency_entropy.run_lock import held, read_owner, state
 
+ROOT = Path(__file__).parents[1]
 DAY = 86_400
 HOLD = """
 import sys, time
@@ -122,6 +124,62 @@ def test_of_sixteen_processes_one_holds_and_the_others_say_why(tmp_path: Path, s
         f"{tmp_path / 'run'} is being trained by process {winner} on {os.uname().nodename}, since ...: wait for it, or "
         "give another study="
     }
+
+
+LAUNCHES = """
+import os, runpy, sys, time
+from pathlib import Path
+from saliency_entropy import training
+
+script, folder, *arguments = sys.argv[1:]
+train_here, train = training._train_here, training._train
+
+def timed(*of_run):
+    begun = time.monotonic()
+    try:
+        train_here(*of_run)
+    except ValueError:
+        Path(folder, f"{os.getpid()}.left").write_text(str(time.monotonic() - begun))
+        raise
+
+def when_the_others_have_left(*of_run):
+    until = time.monotonic() + 120
+    while len(list(Path(folder).glob("*.left"))) < 15 and time.monotonic() < until:
+        time.sleep(0.05)
+    train(*of_run)
+
+training._train_here, training._train = timed, when_the_others_have_left
+children = []
+for number in range(16):
+    pid = os.fork()
+    if pid == 0:
+        sys.stderr = open(f"{folder}/{os.getpid()}.said", "w", buffering=1)
+        sys.argv = [script, *arguments]
+        code = 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            os._exit(code)
+    children.append(pid)
+print(*sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))
+"""
+
+
+def test_of_sixteen_launches_of_a_run_one_trains_it_and_the_others_leave_soon(small: list[str], tmp_path: Path) -> None:
+    arguments = [*small, "method=droid", "trainer.max_epochs=1", f"runs_dir={tmp_path}/runs"]
+    ended = subprocess.run(
+        [sys.executable, "-c", LAUNCHES, ROOT / "experiments" / "train.py", tmp_path, *arguments],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.stdout.splitlines()[-1].split() == ["0"] + ["1"] * 15, ended.stderr
+    assert [attempt["state"] for attempt in read_attempts(tmp_path / "runs/faces/droid/seed0")] == ["finished"]
+    said = [path.read_text() for path in tmp_path.glob("*.said")]
+    assert sum("is being trained by process" in text and "Traceback" not in text for text in said) == 15
+    seconds = [float(path.read_text()) for path in tmp_path.glob("*.left")]
+    assert len(seconds) == 15
+    assert max(seconds) < 5
 
 
 def test_who_is_refused_leaves_soon(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import importlib.metadata
 import json
 import os
 import pickle
+import re
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -29,7 +31,8 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
-from saliency_entropy.commands import command
+from saliency_entropy.callbacks import WholeFiles
+from saliency_entropy.commands import command as wrapped
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import CrossEntropy, LossSum
@@ -304,7 +307,7 @@ def test_an_environment_variable_in_a_configuration_is_refused(monkeypatch, conf
     monkeypatch.setenv("HIDDEN", SECRET)
     cfg = OmegaConf.create(config)
     with pytest.raises(CompactHydraException) as caught:
-        command(task)(cfg)
+        wrapped(task)(cfg)
     message = str(caught.value)
     assert message.startswith("environment variable HIDDEN in a configuration is refused")
     assert "give the value itself" in message
@@ -312,16 +315,16 @@ def test_an_environment_variable_in_a_configuration_is_refused(monkeypatch, conf
     assert "\n" not in message
     assert SECRET not in message
     with pytest.raises(CompactHydraException, match="HIDDEN"):
-        command(lambda cfg: OmegaConf.to_yaml(cfg, resolve=True))(cfg)
+        wrapped(lambda cfg: OmegaConf.to_yaml(cfg, resolve=True))(cfg)
 
 
 def test_outside_the_task_hydras_own_settings_may_use_the_environment(monkeypatch):
     monkeypatch.setenv("HIDDEN", "partition")
     cfg = OmegaConf.create({"launcher": "${oc.env:HIDDEN}"})
     with pytest.raises(CompactHydraException):
-        command(task)(cfg)
+        wrapped(task)(cfg)
     assert cfg.launcher == "partition"
-    command(lambda _: None)(cfg)
+    wrapped(lambda _: None)(cfg)
     assert cfg.launcher == "partition"
 
 
@@ -342,6 +345,25 @@ def test_the_training_command_publishes_no_secret(tmp_path):
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
     assert not list(tmp_path.rglob("config.yaml"))
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_no_secret_is_in_the_files_of_a_sweep(command, tmp_path, monkeypatch, launcher):
+    """Hydra notes what was given, not what it stands for."""
+    monkeypatch.setenv("HIDDEN", SECRET)
+    ended = command("-m", "method=droid", "seed=0", "logger.name=${oc.env:HIDDEN}", f"hydra/launcher={launcher}")
+    assert ended.code == 1
+    assert "environment variable HIDDEN in a configuration is refused" in ended.err
+    assert SECRET not in ended.out + ended.err
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert {"multirun.yaml", "train.log"} <= {path.name for path in files}
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "experiments").glob("*.py")), ids=lambda script: script.stem)
+def test_every_command_refuses_environment_variables(script):
+    if script.name != "plan.py":  # which has no task, and asks for the same where it reads a configuration
+        assert "\n@command\ndef main(" in script.read_text()
 
 
 # 6. Safetensors.
@@ -393,6 +415,113 @@ def test_weights_of_other_shapes_are_refused(tmp_path, name):
     with pytest.raises(UserError) as caught:
         Backbone(**TINY | {"checkpoint": str(path)})
     assert "does not fit backbone tiny" in sentence(caught, path)
+
+
+# 12. Who may change what is written.
+
+
+def test_nothing_that_a_sweep_writes_is_world_writable(small, tmp_path):
+    """Whatever the umask; under Slurm too, whose jobs have the umask of who submits them."""
+    (tmp_path / "bin").mkdir()
+    scripts = {"sbatch": f"umask > {tmp_path}/umask; echo Submitted batch job 7", "srun": "", "squeue": ""}
+    for name, script in scripts.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    program = (
+        "import os, runpy, sys\n"
+        "os.umask(0)\n"
+        "from hydra.core.plugins import Plugins\n"
+        "Plugins.instance()\n"  # which imports them anew
+        "from hydra_plugins.saliency_entropy_launchers import slurm\n"
+        "slurm.LOOK_EVERY = slurm.ASK_EVERY = slurm.LATE = 0.01\n"
+        "sys.argv = sys.argv[1:]\n"
+        "for launcher in ('slurm', 'basic'):\n"
+        "    sys.argv[-1] = f'hydra/launcher={launcher}'\n"
+        "    try:\n"
+        "        runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "    except SystemExit:\n"
+        "        pass\n"
+    )
+    overrides = [*small, f"runs_dir={tmp_path}/runs", "method=droid", "trainer.max_epochs=1", ""]
+    environment = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program, ROOT / "experiments" / "train.py", "-m", *overrides],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    made = list((tmp_path / "runs").rglob("*"))
+    names = {path.name for path in made}
+    wanted = {"resume.ckpt", "result.json", "train.log", "multirun.yaml", ".owner", ".sweep", ".submitit"}
+    assert wanted <= names, ended.stderr
+    assert [path for path in made if path.stat().st_mode & stat.S_IWOTH] == []
+    assert int((tmp_path / "umask").read_text(), 8) & stat.S_IWOTH
+
+
+def test_temporary_names_are_unpredictable(tmp_path, monkeypatch):
+    names = []
+    for event in ("link", "rename", "replace"):
+        original = getattr(os, event)
+
+        def noted(here, there, *rest, original=original, **options):
+            names.extend(path.name for path in (Path(here), Path(there)) if path.name.endswith(".part"))
+            return original(here, there, *rest, **options)
+
+        monkeypatch.setattr(os, event, noted)
+    for _ in range(3):
+        WholeFiles().save_checkpoint({}, str(tmp_path / "resume.ckpt"))
+    # Three of resume.ckpt, and of the links that keep the one before two, made and moved.
+    assert len(names) == 7
+    assert len(set(names)) == 5
+    assert all(re.fullmatch(r"\.resume(-before)?\.ckpt\.\w{8}\.part", name) for name in names)
+
+
+# 13. The network, and programs.
+
+REACHING = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
+STARTING = ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system")
+ALLOWED = ("git", "ldconfig", "gcc", "ld")  # the latter are how Python finds a library
+WATCHED = """
+import io, os, runpy, sys
+from contextlib import redirect_stdout
+
+root, folder, *small, images = sys.argv[1:]
+reached = []
+
+def note(event, arguments):
+    if event in REACHING:
+        if not isinstance(arguments[1], str):  # within this machine
+            reached.append(f"{event} {arguments}")
+    elif event in STARTING and os.path.basename(arguments[0]) not in ALLOWED:
+        reached.append(f"{event} {arguments[:2]}")
+
+sys.addaudithook(note)
+best = f"{folder}/faces/droid/seed0/checkpoints/best.ckpt"
+for name, *arguments in (
+    ("plan", "-m", *small, f"runs_dir={folder}", "seed=0,1"),
+    ("train", "-m", *small, f"runs_dir={folder}", "seed=0,1"),
+    ("status", f"study={folder}/faces"),
+    ("evaluate", f"study={folder}/faces"),
+    ("report", f"study={folder}/faces"),
+    ("predict", f"checkpoint={best}", f"images={images}", f"output={folder}/out"),
+):
+    sys.argv = [f"{name}.py", *arguments]
+    try:
+        runpy.run_path(f"{root}/experiments/{name}.py", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, (name, end.code)
+assert not reached, reached
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_study_reaches_no_network_and_installs_nothing(small, faces, tmp_path):
+    """Planned, trained, looked at, scored, reported and used, each command as it is by default."""
+    program = f"REACHING, STARTING, ALLOWED = {REACHING}, {STARTING}, {ALLOWED}\n{WATCHED}"
+    arguments = [tmp_path / "runs", *small, "trainer.max_epochs=1", "method=droid", faces / "test"]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, ROOT, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert list((tmp_path / "runs").rglob("*.html"))
 
 
 # Versions without known advisories.
