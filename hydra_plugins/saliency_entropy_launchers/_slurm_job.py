@@ -1,5 +1,6 @@
 """What runs in a Slurm job. Not among the plugins, since it imports submitit."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import submitit
+from hydra.core.utils import JobStatus
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
 # submitit asks Slurm for this one, before the time limit and, where the cluster does so, before preemption.
@@ -24,14 +26,22 @@ class SlurmJob(SubmititLauncher):
 
     def __call__(self, *arguments: Any) -> Any:
         signal.signal(LEAVE, _leave)
+        first = os.environ.get("SLURM_PROCID", "0") == "0"
         try:
-            return super().__call__(*arguments)
+            ended = super().__call__(*arguments)
         except SystemExit as end:
-            if end.code == 128 + LEAVE and os.environ.get("SLURM_PROCID", "0") == "0":
+            if end.code == 128 + LEAVE:
+                if not first:  # whose failure would end the first before it has asked for what follows
+                    sys.exit(0)
                 signal.signal(LEAVE, signal.SIG_IGN)  # which scontrol inherits
                 # Not SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
                 subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=False, timeout=60)
             raise
+        if ended.status == JobStatus.FAILED:
+            # When submitit has written how the run ended. Of several processes, the others might wait for this one for
+            # as long as PyTorch does (half an hour): srun ends them, by --kill-on-bad-exit.
+            atexit.register(os._exit, 1)
+        return ended
 
 
 def _leave(number: int, _: FrameType | None) -> None:

@@ -113,8 +113,9 @@ class SlurmLauncher(Launcher):
             "stderr_to_stdout": True,
             "setup": self.lines,
             "additional_parameters": self.additional,
-            # Since Slurm 22.05, srun does not take this from the job.
-            "srun_args": [f"--cpus-per-task={self.parameters.get('cpus_per_task', 1)}"],
+            # Since Slurm 22.05, srun does not take the number of cores from the job. Of a run of several processes, one
+            # that fails ends the others, which would wait for it.
+            "srun_args": [f"--cpus-per-task={self.parameters.get('cpus_per_task', 1)}", "--kill-on-bad-exit=1"],
             **self.parameters,
         }
 
@@ -145,8 +146,8 @@ class SlurmLauncher(Launcher):
         hashes = {at: _hash(job.config) for at, job in jobs.items()}
         queued = self._queued(jobs, hashes)
         if queued:
-            arrays = ", ".join(_arrays(queued))
-            log.info("%d runs are in Slurm's queue already (job %s): waiting for these", len(queued), arrays)
+            ids = ", ".join(_arrays(queued))
+            log.info("%d of %d runs are in Slurm's queue already (%s): waiting for these", len(queued), len(jobs), ids)
         missing = {at: job for at, job in jobs.items() if at not in queued}
         submitted = dict(zip(missing, self._submit(list(missing.values())), strict=True)) if missing else {}
         try:

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Holds a run of a seed above 0 in its second epoch, see held_term.py.
+HELD = ["+loss.terms.held._target_=held_term.Held", "+loss.terms.held.weight=0"]
 DAEMONS = ("munged", "slurmctld", "slurmd")
 
 # A job in urgent takes the node from those in normal, which are queued again. The node's cores exist on paper only: the
@@ -92,6 +95,15 @@ def until(condition: Callable[[], object], what: str, seconds: float = 400) -> N
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
         time.sleep(0.1)
+
+
+@contextmanager
+def launched(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _free_port() -> int:

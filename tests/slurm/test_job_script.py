@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.plugins import Plugins
 
 from hydra_plugins.saliency_entropy_launchers import slurm
 
@@ -24,6 +25,7 @@ def sweep(command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    Plugins.instance()  # executes every plugin's module, once
     for name in ("LOOK_EVERY", "ASK_EVERY", "LATE"):
         monkeypatch.setattr(slurm, name, 0.01)
 
@@ -153,7 +155,7 @@ def test_a_run_whose_job_is_queued_is_not_submitted_again(sweep: Callable, tmp_p
     (tmp_path / "bin" / "squeue").write_text('#!/bin/sh\ncase "$*" in *--name=s*) echo 7_1 PENDING ;; esac\n')
     (tmp_path / "bin" / "sbatch").write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script; echo Submitted batch job 8\n')
     ended = sweep("study=s")
-    assert "1 runs are in Slurm's queue already (job 7): waiting for these\n" in ended.out
+    assert "1 of 2 runs are in Slurm's queue already (7): waiting for these\n" in ended.out
     assert "Slurm job 8: 1 runs; what they print" in ended.out
     assert "--array" not in (tmp_path / "script").read_text()
     assert "droid/seed0: its Slurm job 8 ended without a result" in ended.out

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cluster, until
+from conftest import ROOT, Cluster, launched, until
 
 from saliency_entropy.search import read_search
 from saliency_entropy.search_report import trials
@@ -22,13 +22,11 @@ def test_a_search_goes_on_with_the_jobs_of_a_killed_launcher(
     ]  # fmt: skip
     study = tmp_path / "runs" / "weights"
     options = {"cwd": tmp_path, "env": cluster.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    launcher = subprocess.Popen(command, **options, text=True)
-    until(lambda: any((study / ".submitit").glob("*.json")) or launcher.poll(), "the first two trials")
-    launcher.kill()
-    launcher.communicate()
+    with launched(subprocess.Popen(command, **options, text=True)) as launcher:
+        until(lambda: any((study / ".submitit").glob("*.json")) or launcher.poll(), "the first two trials")
     again = subprocess.run(command, **options, text=True, timeout=400, check=False)
     assert again.returncode == 0, again.stderr
-    assert "2 runs are in Slurm's queue already" in again.stdout
+    assert "2 of 2 runs are in Slurm's queue already" in again.stdout
     table = trials(read_search(study))
     assert table["val_auroc"].notna().tolist() == [True] * 2
     assert len(list((study / ".submitit").rglob("*_submission.sh"))) == 1

@@ -4,20 +4,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import Cluster, until
+from conftest import HELD, ROOT, Cluster, launched, until
 
-ROOT = Path(__file__).parents[2]
 METHODS = ("cross_entropy", "droid", "hseb")
 RUNS = [(method, seed) for method in METHODS for seed in (0, 1, 2)]  # in the order of the sweep
-HELD = ["+loss.terms.held._target_=held_term.Held", "+loss.terms.held.weight=0"]
 SLURM = [
     "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
     "hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=120",
@@ -160,15 +157,6 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
 def until_said(process: subprocess.Popen[str], what: str) -> None:
     while what not in (line := process.stdout.readline()):
         assert line, process.communicate()
-
-
-@contextmanager
-def launched(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
