@@ -491,7 +491,6 @@ def test_a_file_that_may_not_grow_further_is_one_sentence(train_small: TrainSmal
 
 
 HYDRAS = (
-    "open multirun.yaml",
     "os.mkdir droid_cyborg",
     "os.mkdir droid_cyborg/seed0",
     "open droid_cyborg/seed0/train.log",

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hydra.core.plugins import Plugins
+from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.commands import no_environment_variables
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, cannot_write
 from saliency_entropy.run_folder import differing_keys, finished_result, write_atomically
 from saliency_entropy.sweep import SweepProgress, sweep_overrides
 from saliency_entropy.sweep_jobs import composed_runs
@@ -38,7 +39,11 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         overrides = sweep_overrides(self.config)
-        write_atomically(Path(self.config.hydra.sweep.dir) / "multirun.yaml", OmegaConf.to_yaml(self.config))
+        folder = Path(self.config.hydra.sweep.dir)
+        try:
+            write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
+        except OSError as error:
+            raise CompactHydraException(str(cannot_write(folder, error))) from error
         # All are composed before the first begins, so that a mistake in the last is found now.
         runs = composed_runs(self.context.config_loader, self.config, overrides)
         left = [own for own, run in zip(overrides, runs, strict=True) if not _is_done(run)]
