@@ -5,17 +5,21 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import wandb
+from omegaconf import OmegaConf
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: extra wandb")
 
 import wandb_workspaces.workspaces as ws
 
-from saliency_entropy.wandb_dashboard import scored_generators, workspace
+from saliency_entropy.wandb_dashboard import save_dashboard, scored_generators, workspace
 from saliency_entropy.wandb_logging import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, summary
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +105,52 @@ def test_the_generators_are_those_that_were_scored(tmp_path: Path) -> None:
     pd.DataFrame({"generator": ["sdxl", "", "gan", "gan"]}).to_parquet(scores / "test.parquet")
     assert scored_generators(tmp_path, "demo") == ["gan", "sdxl"]
     assert scored_generators(tmp_path, "other") == []
+
+
+class Answers(BaseHTTPRequestHandler):
+    """As much of a W&B server as saving a workspace needs."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        data: dict[str, object] = {"viewer": {"id": "1", "username": "u", "entity": "e"}}
+        if "upsertView" in body["query"]:
+            self.server.saved.append(body["variables"])
+            data = {"upsertView": {"view": {"id": "1", "name": "nw-a-v"}, "inserted": True}}
+        answer = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_workspace_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    wandb.teardown()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.saved = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        cfg = {
+            "project": "p", "entity": "e", "study": "demo", "runs_dir": str(tmp_path), "generators": ["sdxl"],
+            "train_generators": None,
+        }  # fmt: skip
+        try:
+            with caplog.at_level("INFO"):
+                save_dashboard(OmegaConf.create(cfg))
+        finally:
+            wandb.teardown()
+            server.shutdown()
+            thread.join()
+    (view,) = server.saved
+    assert (view["entityName"], view["projectName"], view["displayName"]) == ("e", "p", "methods of demo")
+    assert "best/test_auroc/sdxl" in view["spec"]
+    assert "boxplot" in view["spec"]
+    assert "dashboard: " in caplog.text
 
 
 def test_without_a_key_one_sentence(tmp_path: Path) -> None:
