@@ -4,8 +4,12 @@ python experiments/benchmark.py
 python experiments/benchmark.py parts=[steps] backbone=efficientnet_lite0 repeats=15
 python experiments/benchmark.py parts=[cached_epoch,decoding] data=faces data.root=DIR
 python experiments/benchmark.py parts=[evaluation,report]
+python experiments/benchmark.py parts=[sweep]
+python experiments/benchmark.py parts=[sweep] sweep.launcher=[hydra/launcher=slurm,hydra.launcher.array_parallelism=2]
 python experiments/benchmark.py device=cuda
 """
+
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -18,7 +22,7 @@ from saliency_entropy.commands import command
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.benchmarks import benchmark
 
-    benchmark(cfg)
+    benchmark(cfg, Path(__file__).with_name("train.py"))
 
 
 if __name__ == "__main__":

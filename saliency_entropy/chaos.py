@@ -38,12 +38,31 @@ NOT_COMPARED = ("wall_seconds", "finished", "git_commit")
 REPORT_EVERY = 10  # kills
 
 
-@dataclass
+@dataclass(frozen=True)
 class Launch:
-    """What became of one launch."""
+    """What became of one launch.
+
+    Attributes:
+        killed: whether it was, or one of its runs.
+        seconds: that it took.
+    """
 
     killed: bool
     seconds: float
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a launch is to be killed.
+
+    Attributes:
+        kind: ``time``, at a moment; ``write``, at a place in what is written; ``run``, at a moment one of the processes
+            that the launch has started for its runs.
+        after: so many seconds or, of a ``write``, places.
+    """
+
+    kind: str
+    after: float
 
 
 @dataclass
@@ -51,13 +70,13 @@ class Tally:
     """What happened so far.
 
     Attributes:
-        kills: by where they came: ``time`` (at a random moment), ``write`` (before, in or after one).
+        kills: by their kind, see :class:`Kill`.
         attempts: at the runs of the sweeps that came to their end.
         lost, twice, differing: runs without a result; those trained again though they were done; those that are not
             the ones that were left alone.
     """
 
-    kills: dict[str, int] = field(default_factory=lambda: {"time": 0, "write": 0})
+    kills: dict[str, int] = field(default_factory=lambda: {"time": 0, "write": 0, "run": 0})
     launches: int = 0
     sweeps: int = 0
     runs: int = 0
@@ -71,6 +90,7 @@ class Tally:
             "kills": sum(self.kills.values()),
             "kills_at_a_moment": self.kills["time"],
             "kills_in_a_write": self.kills["write"],
+            "kills_of_a_run_alone": self.kills["run"],
             "launches": self.launches,
             "sweeps": self.sweeps,
             "runs": self.runs,
@@ -91,8 +111,9 @@ def chaos(cfg: DictConfig, script: Path) -> None:
     Raises:
         UserError: a run was lost, done twice or is another than in the sweep that was left alone.
     """
-    if type(cfg.kills) is not int or cfg.kills < 1:
-        raise UserError(f"kills is {cfg.kills!r}; give a whole number from 1 on")
+    for name in ("kills", "seeds", "processes"):
+        if type(cfg[name]) is not int or cfg[name] < 1:
+            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from 1 on")
     if cfg.output is not None and Path(cfg.output).exists() and any(Path(cfg.output).iterdir()):
         raise UserError(f"output={cfg.output} is not empty; give a folder of its own")
     with tempfile.TemporaryDirectory() as folder:
@@ -106,43 +127,45 @@ def chaos(cfg: DictConfig, script: Path) -> None:
 
 
 def _chaos(cfg: DictConfig, script: Path, folder: Path) -> Tally:
-    sweep = ["-m", *OmegaConf.to_container(cfg.sweep)]
+    sweep = ["-m", f"seed=range({cfg.seeds})", f"method={','.join(cfg.methods)}", *cfg.sweep]
+    if cfg.processes > 1:
+        sweep += ["hydra/launcher=local", f"hydra.launcher.n_jobs={cfg.processes}"]
     dice, tally = random.Random(cfg.seed), Tally()
     alone = folder / "alone"
     points = folder / "points"
-    whole = _launch(script, sweep, alone, _counted(points))
+    whole = _launch(script, sweep, alone, _counted(points), None)
     writes = len(points.read_bytes())
     expected = {run: _content(alone / run) for run in _runs(alone)}
     log.info("left alone: %d runs in %.1f s, %d places in writes to be killed at", len(expected), whole.seconds, writes)
+    kinds = ["time", "write"] if cfg.processes == 1 else ["time", "write", "run"]
+
+    def kills() -> Iterator[Kill | None]:
+        while sum(tally.kills.values()) < cfg.kills:
+            kind = dice.choice(kinds)
+            yield Kill(kind, dice.randrange(writes) if kind == "write" else dice.uniform(0, whole.seconds))
+        while True:
+            yield None
+
     while sum(tally.kills.values()) < cfg.kills:
         tally.sweeps += 1
-        _kill_until_done(script, sweep, folder / f"killed{tally.sweeps}", dice, whole.seconds, writes, cfg.kills, tally)
+        _kill_until_done(script, sweep, folder / f"killed{tally.sweeps}", dice, kills(), tally)
         _compare(folder / f"killed{tally.sweeps}", expected, tally)
     return tally
 
 
 def _kill_until_done(
-    script: Path,
-    sweep: list[str],
-    runs: Path,
-    dice: random.Random,
-    seconds: float,
-    writes: int,
-    kills: int,
-    tally: Tally,
+    script: Path, sweep: list[str], runs: Path, dice: random.Random, kills: Iterator[Kill | None], tally: Tally
 ) -> None:
     """Launch a sweep until it comes to its end, and kill it meanwhile."""
     done: dict[Path, tuple[int, int]] = {}
-    while True:
-        kind = dice.choice(["time", "write"]) if sum(tally.kills.values()) < kills else None
-        after = dice.uniform(0, seconds) if kind == "time" else None
-        strike = _killing(dice.randrange(writes)) if kind == "write" else _sparing
+    for kill in kills:
         # Which may differ between launches, without another result.
         loading = [f"data.num_workers={dice.randrange(3)}", f"data.cache={dice.choice(['disk', 'memory', 'none'])}"]
-        launch = _launch(script, [*sweep, *loading], runs, strike, after)
+        strike = _killing(int(kill.after)) if kill and kill.kind == "write" else _sparing
+        launch = _launch(script, [*sweep, *loading], runs, strike, kill)
         tally.launches += 1
         if launch.killed:
-            tally.kills[kind] += 1
+            tally.kills[kill.kind] += 1
             if not sum(tally.kills.values()) % REPORT_EVERY:
                 log.info("%d kills, %d launches, %d sweeps", sum(tally.kills.values()), tally.launches, tally.sweeps)
         results = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in runs.rglob("result.json")}
@@ -222,29 +245,44 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
 
 
 def _launch(
-    script: Path, arguments: Sequence[str], runs: Path, strike: Callable[[], None], after: float | None = None
+    script: Path, arguments: Sequence[str], runs: Path, strike: Callable[[], None], kill: Kill | None
 ) -> Launch:
-    """The command in a process of its own, which is killed ``after`` so many seconds, or by ``strike``, which is called
-    at every place in a write."""
+    """The command in a process of its own, which is killed as ``kill`` has it; ``strike`` is called at every place in a
+    write, of the launch or of one of its runs."""
     runs.mkdir(parents=True, exist_ok=True)
+    printed = runs / "launches.log"
+    printed.touch()
+    before = printed.stat().st_size
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        _run(script, [*arguments, f"runs_dir={runs}"], runs / "launches.log", strike)
+        _run(script, [*arguments, f"runs_dir={runs}"], printed, strike)
     try:
-        status = _ended(pid, began + (LONGEST if after is None else after))
+        status = None
+        if kill is not None and kill.kind != "write":
+            status = _ended(pid, began + kill.after)
+            if status is None:
+                _kill_a_child(pid) if kill.kind == "run" else os.kill(pid, signal.SIGKILL)
         if status is None:
-            os.kill(pid, signal.SIGKILL)
-            status = os.waitpid(pid, 0)[1]
-            if after is None:
-                raise UserError(f"a launch took more than {LONGEST:.0f} s; see {runs / 'launches.log'}")
+            status = _ended(pid, began + LONGEST)
+        if status is None:
+            raise UserError(f"a launch took more than {LONGEST:.0f} s; see {printed}")
     except BaseException:
         _kill(pid)
         raise
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if kill is not None and kill.kind != "time" and os.waitstatus_to_exitcode(status) == 1:
+        killed = b"its process was killed by SIGKILL" in printed.read_bytes()[before:]
     if status and not killed:
-        raise UserError(f"a launch ended with status {status}: {_last_line(runs / 'launches.log')}")
+        raise UserError(f"a launch ended with status {status}; see {printed}")
     return Launch(killed, time.monotonic() - began)
+
+
+def _kill_a_child(pid: int) -> None:
+    """The last one that a launch has started, if it has one: of a launcher with processes, a run."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    if children:
+        os.kill(int(children[-1]), signal.SIGKILL)
 
 
 def _ended(pid: int, until: float) -> int | None:
@@ -264,11 +302,6 @@ def _kill(pid: int) -> None:
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         pass
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text().strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
 
 
 def _run(script: Path, arguments: list[str], printed: Path, strike: Callable[[], None]) -> None:

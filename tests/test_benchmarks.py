@@ -13,13 +13,14 @@ from saliency_entropy.benchmarks.timing import in_turn, ratio
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import register_resolvers
 
-CONF = Path(__file__).parents[1] / "conf"
+ROOT = Path(__file__).parents[1]
+TRAIN = ROOT / "experiments" / "train.py"
 
 
 def configured(*overrides: str) -> DictConfig:
     register_resolvers()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("benchmark", ["backbone=tiny", "threads=1", "device=cpu", "repeats=1", *overrides])
 
 
@@ -41,8 +42,8 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     benchmark(configured(
         "data=faces", f"data.root={faces}", "backbone.image_size=48", "protocol.batch_size=8", "batches=1", "images=30",
-        "report.seeds=1", "report.images=700",
-    ))  # fmt: skip
+        "report.seeds=1", "report.images=700", "sweep.seeds=1", "sweep.epochs=1",
+    ), TRAIN)  # fmt: skip
     for words in (
         r"tiny, 48 px, batch 8, cpu, 1 threads, median of 1",
         r"plain +\d+\.\d ms a step",
@@ -57,6 +58,8 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
         r"one pass +\d+\.\d ms an image",
         r"a pass for 4 detectors costs \d+\.\d{3} x decoding each image once and their bare forwards",
         r"report of 6 runs of 700 test images: \d+ s \(\d+ s of processor time\), \d\.\d\d GiB at most",
+        r"6 runs, 2 at a time: \d+ s, \d+\.\d\d x the sum of their own times / 2; a run has \d+\.\d s of its own and "
+        r"\d+\.\d\d s beside it; launched again: \d+\.\d s",
     ):
         assert re.search(words, caplog.text), words
     assert "images by 4 detectors" not in caplog.text  # the progress of each pass
@@ -66,9 +69,9 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     ("repeats=0", "repeats is 0; give a whole number from 1 on"),
     ("report.seeds=0", "report.seeds is 0; give a whole number from 1 on"),
     ("images=many", "images is 'many'; give a whole number from 1 on"),
-    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding, evaluation, report"),
+    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding, evaluation, report, sweep"),
 ])  # fmt: skip
 def test_mistakes(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        benchmark(configured(override))
+        benchmark(configured(override), TRAIN)
     assert str(caught.value) == message

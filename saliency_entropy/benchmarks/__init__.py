@@ -1,4 +1,4 @@
-"""What the package costs, measured side by side in one process."""
+"""What the package costs, measured side by side."""
 
 import logging
 import tempfile
@@ -12,22 +12,36 @@ from saliency_entropy.benchmarks.evaluation import benchmark_evaluation
 from saliency_entropy.benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
 from saliency_entropy.benchmarks.report import benchmark_report
 from saliency_entropy.benchmarks.steps import benchmark_steps
+from saliency_entropy.benchmarks.sweep import benchmark_sweep
 from saliency_entropy.data.manifest import thread_count
 from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "cached_epoch", "decoding", "evaluation", "report")
+PARTS = ("steps", "cached_epoch", "decoding", "evaluation", "report", "sweep")
 
 
-def benchmark(cfg: DictConfig) -> None:
+def benchmark(cfg: DictConfig, script: Path) -> None:
     """Measure ``cfg.parts`` of the package and print what they cost.
+
+    Args:
+        cfg: the composed ``conf/benchmark.yaml``.
+        script: the training command.
 
     Raises:
         UserError: a number is none, or there is no such part.
     """
-    for name in ("repeats", "batches", "images", "report.seeds", "report.images"):
+    for name in (
+        "repeats",
+        "batches",
+        "images",
+        "report.seeds",
+        "report.images",
+        "sweep.at_once",
+        "sweep.seeds",
+        "sweep.epochs",
+    ):
         value = OmegaConf.select(cfg, name)
         if type(value) is not int or value < 1:
             raise UserError(f"{name} is {value!r}; give a whole number from 1 on")
@@ -53,3 +67,5 @@ def benchmark(cfg: DictConfig) -> None:
             benchmark_evaluation(cfg, backbone, device, Path(folder))
         if "report" in cfg.parts:
             benchmark_report(cfg, Path(folder))
+        if "sweep" in cfg.parts:
+            benchmark_sweep(cfg, script, Path(folder))
