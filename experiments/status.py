@@ -1,10 +1,11 @@
-"""Where the runs of a study stand: done, running, failed, stopped, missing, and how long it will take.
+"""Where the runs of a study stand: done, running, queued, failed, stopped, missing, and how long it will take.
 
     python experiments/status.py study=runs/paper
     python experiments/status.py study=runs/paper format=json
 
 Reads only what the runs leave behind, so it may be given at any time, while they are trained, too, and on any machine
-that sees the folder. A run is missing where others have its seed or its method, or the last sweep was to train it.
+that sees the folder; which jobs of a Slurm sweep wait is told where squeue is at hand. A run is missing where others
+have its seed or its method, or the last sweep was to train it.
 """
 
 import hydra

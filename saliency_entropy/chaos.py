@@ -134,7 +134,7 @@ def _chaos(cfg: DictConfig, script: Path, folder: Path) -> Tally:
     alone = folder / "alone"
     points = folder / "points"
     whole = _launch(script, sweep, alone, _counted(points), None)
-    writes = len(points.read_bytes())
+    writes = len(points.read_bytes())  # of all processes
     expected = {run: _content(alone / run) for run in _runs(alone)}
     log.info("left alone: %d runs in %.1f s, %d places in writes to be killed at", len(expected), whole.seconds, writes)
     kinds = ["time", "write"] if cfg.processes == 1 else ["time", "write", "run"]
@@ -142,7 +142,9 @@ def _chaos(cfg: DictConfig, script: Path, folder: Path) -> Tally:
     def kills() -> Iterator[Kill | None]:
         while sum(tally.kills.values()) < cfg.kills:
             kind = dice.choice(kinds)
-            yield Kill(kind, dice.randrange(writes) if kind == "write" else dice.uniform(0, whole.seconds))
+            # A process that trains one run does not pass more places than belong to one.
+            places = writes if cfg.processes == 1 else writes // len(expected)
+            yield Kill(kind, dice.randrange(places) if kind == "write" else dice.uniform(0, whole.seconds))
         while True:
             yield None
 
@@ -261,8 +263,10 @@ def _launch(
         status = None
         if kill is not None and kill.kind != "write":
             status = _ended(pid, began + kill.after)
-            if status is None:
-                _kill_a_child(pid) if kill.kind == "run" else os.kill(pid, signal.SIGKILL)
+            if status is None and kill.kind == "run":
+                status = _kill_a_run(pid, began + LONGEST)
+            elif status is None:
+                os.kill(pid, signal.SIGKILL)
         if status is None:
             status = _ended(pid, began + LONGEST)
         if status is None:
@@ -278,11 +282,16 @@ def _launch(
     return Launch(killed, time.monotonic() - began)
 
 
-def _kill_a_child(pid: int) -> None:
-    """The last one that a launch has started, if it has one: of a launcher with processes, a run."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    if children:
-        os.kill(int(children[-1]), signal.SIGKILL)
+def _kill_a_run(pid: int, until: float) -> int | None:
+    """Kill the last of the processes that a launch has started, as soon as it has one; the status of a launch that ends
+    without."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    while (status := _ended(pid, time.monotonic())) is None and time.monotonic() < until:
+        if started := children.read_text().split():
+            os.kill(int(started[-1]), signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    return status
 
 
 def _ended(pid: int, until: float) -> int | None:

@@ -6,11 +6,12 @@ Imports neither PyTorch nor pandas: it is given every few minutes while a sweep 
 import csv
 import json
 import math
+import os
 import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,15 +26,17 @@ from saliency_entropy.attempts import read_attempts
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result
 from saliency_entropy.run_grid import print_grid, print_lines, terminal
+from saliency_entropy.slurm_queue import Queued, queued_runs
 from saliency_entropy.study.folders import method_order, run_folders, seed_folders
 from saliency_entropy.sweep import is_grid, parsed_overrides
 
-# running: a process holds it. stale: one held it and died. interrupted: begun, and let go of. damaged: what a reader
-# of its files would stumble over. missing: not begun.
-State = Literal["done", "running", "interrupted", "stale", "failed", "damaged", "missing"]
+# running: a process holds it. queued: a Slurm job of it waits for its turn. stale: one held it and died. interrupted:
+# begun, and let go of. damaged: what a reader of its files would stumble over. missing: not begun.
+State = Literal["done", "running", "queued", "interrupted", "stale", "failed", "damaged", "missing"]
 SHOWN: dict[State, tuple[str, str]] = {
     "done": ("✓", "green"),
     "running": ("▶", "bold blue"),
+    "queued": ("…", "blue"),
     "interrupted": ("‖", "yellow"),
     "stale": ("?", "bold yellow"),
     "failed": ("✗", "bold red"),
@@ -55,7 +58,7 @@ class RunStatus:
         epochs: those that it will have; None if its configuration cannot be read.
         seconds_an_epoch: of a run that is done, scoring included, or of one that has been trained by one process so
             far; else None.
-        detail: who trains it, or why it failed; "" where there is nothing to say.
+        detail: who trains it, its Slurm job, or why it failed; "" where there is nothing to say.
     """
 
     method: str
@@ -110,11 +113,19 @@ def study_status(study: Path) -> list[RunStatus]:
     seeds = {seed for _, seed in begun.keys() | swept}
     epochs = Counter(run.epochs for run in begun.values() if run.epochs).most_common(1)
     usual = epochs[0][0] if epochs else None
-    return [
+    runs = [
         begun.get((method, seed)) or RunStatus(method, seed, "missing", epochs=usual)
         for method in sorted(methods, key=method_order)
         for seed in sorted(seeds)
     ]
+    queued = queued_runs(study, "--me")
+    return [_with_job(run, queued.get(Path(os.path.normpath(study / run.name)))) for run in runs]
+
+
+def _with_job(run: RunStatus, queued: Queued | None) -> RunStatus:
+    if queued is None or run.state not in ("missing", "interrupted", "failed"):
+        return run
+    return replace(run, state="queued", detail=f"Slurm job {queued.job}")
 
 
 def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunStatus:

@@ -34,7 +34,9 @@ class SweepJob:
 
     @property
     def name(self) -> str:
-        return f"{self.folder.parent.name}/{self.folder.name}"
+        # A trial of a search has a study below the search's, which its values name.
+        _, *trial = str(self.config.study).split("/")
+        return "/".join([*trial, self.folder.parent.name, self.folder.name])
 
     def failed(self, why: str) -> JobReturn:
         """What Hydra is told in place of a run that cannot tell it."""

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from saliency_entropy import run_lock
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_grid import terminal
+from saliency_entropy.slurm_queue import Queued, note
 from saliency_entropy.status import RunStatus, print_status, run_status, study_status, time_left
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +112,28 @@ def test_done_interrupted_failed_and_missing(tmp_path: Path) -> None:
     assert (failed.epochs_done, failed.epochs) == (1, 4)
     assert (interrupted.epochs_done, interrupted.epochs) == (3, 4)
     assert status_of(tmp_path, "hseb/seed1").epochs == 4  # as the others
+
+
+def test_runs_whose_slurm_jobs_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As squeue says it; where there is none, they are what their folders say."""
+    make_run(tmp_path, "droid", 0, done=4, result={})
+    make_run(tmp_path, "droid", 1, done=3, attempts=[attempt("killed")])
+    make_run(tmp_path, "hseb", 0, done=1, attempts=[attempt("failed", "OutOfMemoryError: 3 GiB")])
+    make_run(tmp_path, "hseb", 1, done=1, attempts=[attempt("killed")])
+    jobs = {("droid", 0): "7_0", ("droid", 1): "7_1", ("hseb", 0): "8_0", ("hseb", 1): "8_1"}
+    note(tmp_path, {tmp_path / method / f"seed{seed}": Queued(job, "") for (method, seed), job in jobs.items()})
+    (tmp_path / ".submitit" / "9.json").write_text('{"half')
+
+    told = {"droid/seed0": "done", "droid/seed1": "interrupted", "hseb/seed0": "failed", "hseb/seed1": "interrupted"}
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert states(tmp_path) == told
+
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho 7_1 PENDING\necho 8_0 PENDING\necho 8_1 CANCELLED\necho 10_1 PENDING\n")
+    squeue.chmod(0o755)
+    assert states(tmp_path) == told | {"droid/seed1": "queued", "hseb/seed0": "queued"}
+    assert status_of(tmp_path, "droid/seed1").detail == "Slurm job 7_1"
 
 
 def test_a_run_that_failed_and_goes_on_is_not_failed(tmp_path: Path) -> None:

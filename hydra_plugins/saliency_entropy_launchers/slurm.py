@@ -22,10 +22,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.saliency_entropy_launchers._queue import OVER, Queued, array_of, note, queued_runs, states
 from saliency_entropy.commands import no_environment_variables, sentence
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.run_folder import config_hash, study_folder
+from saliency_entropy.slurm_queue import OVER, Queued, array_of, note, queued_runs, states
 from saliency_entropy.sweep import SweepProgress
 from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
 
@@ -170,7 +170,7 @@ class SlurmLauncher(Launcher):
         """The jobs of an earlier launch of the sweep that are pending or running."""
         from submitit import SlurmJob
 
-        runs = queued_runs(Path(self.folder), self.options["name"])
+        runs = queued_runs(Path(self.folder), f"--name={self.options['name']}")
         found = {}
         for at, job in jobs.items():
             queued = runs.get(job.folder)

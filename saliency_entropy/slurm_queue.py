@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,28 +45,29 @@ def note(study: Path, submitted: Mapping[Path, Queued]) -> None:
     write_atomically(study / ".submitit" / f"{array}.json", json.dumps(runs, indent=2) + "\n")
 
 
-def queued_runs(study: Path, name: str) -> dict[Path, Queued]:
-    """The runs of a study of which a job is pending or running, by their folders.
+def queued_runs(study: Path, which: str) -> dict[Path, Queued]:
+    """The runs of a study of which a job is pending or running, by their folders; none where Slurm does not answer.
 
     Args:
         study: its folder.
-        name: of its jobs.
+        which: an option of squeue that leaves its jobs in: ``--me`` or ``--name=...``.
     """
     notes = [path for path in (study / ".submitit").glob("*.json") if path.stem.isdigit()]
     if not notes:
         return {}
     # COMPLETING is what is being ended. If Slurm does not answer, it will not take further jobs either.
-    alive = {job for job, state in (states(f"--name={name}") or {}).items() if state not in {*OVER, "COMPLETING"}}
+    alive = {job for job, state in (states(which) or {}).items() if state not in {*OVER, "COMPLETING"}}
     runs = {}
     for path in sorted(notes, key=lambda path: int(path.stem)):
-        for folder, (job, config_hash) in json.loads(path.read_text()).items():
-            if job in alive:
-                runs[Path(os.path.normpath(study / folder))] = Queued(job, config_hash)
+        with suppress(ValueError):  # damaged: what is submitted again finds the run held
+            for folder, (job, config_hash) in json.loads(path.read_text()).items():
+                if job in alive:
+                    runs[Path(os.path.normpath(study / folder))] = Queued(job, config_hash)
     return runs
 
 
 def states(which: str) -> dict[str, str] | None:
-    """The state of each of these jobs that Slurm still knows, by its id; None if Slurm does not answer now.
+    """The state of each of these jobs that Slurm still knows, by its id; None if Slurm does not answer, or is not here.
 
     Args:
         which: an option of squeue.
@@ -73,7 +75,7 @@ def states(which: str) -> dict[str, str] | None:
     command = ["squeue", "--noheader", "--array", "--states=all", which, "--format=%i %T"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except subprocess.TimeoutExpired:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     if told.returncode:
         return {} if "Invalid job id" in told.stderr else None
