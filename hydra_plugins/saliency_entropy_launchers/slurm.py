@@ -269,6 +269,7 @@ def _arrays(jobs: "dict[int, Job[JobReturn]]") -> list[str]:
 def _hash(config: DictConfig) -> str:
     run = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     try:
-        return config_hash(OmegaConf.to_container(run, resolve=True))
+        with no_environment_variables():
+            return config_hash(OmegaConf.to_container(run, resolve=True))
     except OmegaConfBaseException as error:
         raise CompactHydraException(sentence(error)) from error

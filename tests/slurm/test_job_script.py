@@ -94,20 +94,21 @@ def test_a_folder_that_slurm_would_read_otherwise_is_refused(sweep: Callable, tm
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("setting", "message"),
     [
-        "hydra.launcher.setup=['export WANDB_API_KEY=${oc.env:HIDDEN}']",
-        "hydra.launcher.partition='${oc.env:HIDDEN}'",
-        "hydra.job.env_copy=[HIDDEN]",
+        ("hydra.launcher.setup=['export WANDB_API_KEY=${oc.env:HIDDEN}']", "Slurm passes"),
+        ("hydra.launcher.partition='${oc.env:HIDDEN}'", "Slurm passes"),
+        ("hydra.job.env_copy=[HIDDEN]", "Slurm passes"),
+        ("+note='${oc.env:HIDDEN}'", "environment variable HIDDEN in a configuration is refused"),
     ],
 )
 def test_no_secret_of_the_environment_is_written(
-    sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+    sweep: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
 ) -> None:
     monkeypatch.setenv("HIDDEN", SECRET)
     ended = sweep(setting)
     assert ended.code == 1
-    assert "Slurm passes" in ended.err
+    assert message in ended.err
     assert SECRET not in ended.out + ended.err
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
