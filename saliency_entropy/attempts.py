@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, is_no_room
 from saliency_entropy.run_folder import write_atomically
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """The attempts at a run, the first one first.
 
-    Each has ``started`` and ``ended`` (ISO 8601; None if it could not say so), ``state`` and ``reason`` (of a failed
-    one the last line of its error, else None). The state is ``finished``, ``failed``, or ``killed``: of an attempt that
-    did not end by itself, and of one that goes on.
+    Each has ``started`` and ``ended`` (ISO 8601; None if it could not say so), ``state`` and ``reason`` (the last line
+    of its error, None without one). The state is ``finished``, ``failed``, ``no room`` (to write on the disk), or
+    ``killed``: of an attempt that did not end by itself, and of one that goes on.
     """
     try:
         attempts = json.loads((folder / "attempts.json").read_text())
@@ -30,7 +30,8 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
 
 
 def check_attempts(folder: Path, most: int) -> None:
-    """Refuse a run that failed ``most`` times. Kills do not count, nor does what is found before the training.
+    """Refuse a run that failed ``most`` times. Kills and full disks do not count, nor does what is found before the
+    training.
 
     Raises:
         UserError: names the last error.
@@ -54,8 +55,11 @@ def attempt(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        state = "failed" if isinstance(error, Exception) else "killed"  # not by Ctrl-C or SIGTERM
-        reason = _last_line(error) if state == "failed" else None
+        if not isinstance(error, Exception):  # Ctrl-C or SIGTERM
+            state, reason = "killed", None
+        else:
+            # A full disk is no fault of the run, which must go on as soon as there is room.
+            state, reason = "no room" if is_no_room(error) else "failed", _last_line(error)
         with suppress(OSError, UserError):  # a full disk, for instance, which is what the error says
             _write(folder, [*earlier, this | {"ended": _now(), "state": state, "reason": reason}])
         raise

@@ -3,6 +3,8 @@
 import errno
 from pathlib import Path
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # where nothing can be written for now
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: one sentence that says what is wrong, where, and what to do."""
@@ -11,6 +13,15 @@ class UserError(ValueError):
 def in_one_line(error: BaseException, length: int | None = 160) -> str:
     """What a library says of an error, on one line and no longer than ``length``, to stand in a sentence."""
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def is_no_room(error: BaseException | None) -> bool:
+    """Whether an error is, or was raised from, one of a disk that is full, over quota or read-only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        error = error.__cause__
+    return False
 
 
 def cannot_write(folder: Path, error: OSError) -> UserError:

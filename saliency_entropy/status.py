@@ -159,6 +159,8 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
         state = "running" if hold == "held" else "stale"
         return status(state, str(owner), seconds=_seconds_an_epoch(folder, attempts, done))
     last = attempts[-1] if attempts else None
+    if last is not None and last["state"] == "no room":
+        return status("failed", str(last.get("reason")))
     if last is not None and last["state"] == "failed":
         times = sum(attempt["state"] == "failed" for attempt in attempts)
         before = f"failed {times} times, the last time with: " if times > 1 else ""

@@ -1,7 +1,6 @@
 """One run, from its configuration to its ``result.json``."""
 
 import datetime
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -27,7 +26,7 @@ from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.checkpoint import best_checkpoint, best_epoch, checkpoint_to_resume, file_digest, read_best
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.manifest import thread_count
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, is_no_room
 from saliency_entropy.losses import LossSum
 from saliency_entropy.metrics import auroc, unseen_images
 from saliency_entropy.module import DetectorModule
@@ -48,7 +47,6 @@ warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 SCORED_SPLITS = ("val", "test")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
@@ -79,7 +77,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         else:
             _train(cfg, config, folder)
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if not is_no_room(error):
             raise
         raise UserError(
             f"{folder} cannot be written to ({error.strerror}): make room, and give the same command again; the run "

@@ -173,6 +173,13 @@ def test_what_failed_before_the_training_is_told_by_the_sweep(tmp_path: Path) ->
     assert status_of(tmp_path, "hseb/seed0").state == "interrupted"
 
 
+def test_a_run_that_found_no_room_failed_with_that(tmp_path: Path) -> None:
+    no_room = attempt("no room", "OSError: [Errno 28] No space left on device")
+    make_run(tmp_path, "droid", 0, done=1, attempts=[attempt("failed", "out of memory"), no_room])
+    run = status_of(tmp_path, "droid/seed0")
+    assert (run.state, run.detail) == ("failed", "OSError: [Errno 28] No space left on device")
+
+
 def test_what_the_last_sweep_was_to_train_is_missing(tmp_path: Path) -> None:
     make_run(tmp_path, "droid", 0, done=4, result={})
     sweep = {
