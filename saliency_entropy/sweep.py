@@ -70,7 +70,6 @@ class SweepProgress(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.total = count_runs(config)
-        self.workers = runs_at_a_time(config.hydra.launcher)
         self.launched = time.monotonic()
         self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
@@ -85,7 +84,8 @@ class SweepProgress(Callback):
         left = ""
         if trained:
             # Runs that will be skipped are not known before their turn, so this is at most.
-            seconds = sum(trained) / len(trained) * (self.total - config.hydra.job.num) / self.workers
+            at_once = runs_at_a_time(config.hydra.launcher, config.threads)
+            seconds = sum(trained) / len(trained) * (self.total - config.hydra.job.num) / at_once
             left = f", at most {_duration(seconds)} left"
         log.info(
             "run %d of %d: %s, seed %s%s%s",
@@ -167,12 +167,45 @@ def parsed_overrides(overrides: list[str]) -> list[Override]:
     return OverridesParser.create(loader).parse_overrides(overrides)
 
 
-def runs_at_a_time(launcher: DictConfig) -> int:
-    """As the settings of a launcher have it."""
+def runs_at_a_time(launcher: DictConfig, threads: int | None) -> int:
+    """How many runs a launcher of these settings trains at a time, if there are as many.
+
+    Args:
+        launcher: its part of the configuration.
+        threads: of a run; None where its configuration leaves them open.
+    """
     workers = launcher.get("n_jobs") or launcher.get("array_parallelism")
     if not isinstance(workers, int):
         return 1
+    if is_local(launcher):
+        from saliency_entropy.data.manifest import thread_count  # not for every command: it imports pandas
+
+        return runs_at_once(max(1, workers), thread_count(), threads)
     return workers if workers > 0 else os.cpu_count() or 1
+
+
+def is_local(launcher: DictConfig) -> bool:
+    """Whether the settings are of this package's launcher on one machine."""
+    return str(launcher.get("_target_")).endswith(".local.LocalLauncher")
+
+
+def shared_threads(n_jobs: int, cores: int) -> int:
+    """Of a run on one machine that leaves its threads open: the cores are shared among as many runs as are asked for.
+
+    How many runs are left does not count: the same command again gives a run as many threads, and so the same numbers.
+    """
+    return max(1, cores // n_jobs)
+
+
+def runs_at_once(n_jobs: int, cores: int, threads: int | None) -> int:
+    """How many runs one machine trains at once: as many as are asked for, but no more than its cores hold.
+
+    Args:
+        n_jobs: asked for, from 1 on.
+        cores: that there are.
+        threads: of the run that has most of them; None: see :func:`shared_threads`.
+    """
+    return min(n_jobs, max(1, cores // (threads or shared_threads(n_jobs, cores))))
 
 
 def _failures(ended: list[dict[str, Any]]) -> str:

@@ -24,6 +24,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from hydra_plugins.saliency_entropy_launchers import local
 from saliency_entropy import run_lock
 from saliency_entropy.planning import checks, costs
 
@@ -261,6 +262,26 @@ def test_the_time_is_that_of_the_runs_that_are_done(plan: Callable[..., Planned]
     # Of another kind it tells nothing.
     other = plan("-m", "method=droid", "seed=0,1", "study=other", "protocol.batch_size=4")
     assert "measured here (processor" in words(other)
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "given", "at_once", "threads"),
+    [(8, "null", 2, "1 thread"), (8, "2", 1, "2 threads"), (1, "null", 1, "2 threads")],
+)
+def test_as_many_runs_at_a_time_as_the_local_launcher_begins(
+    plan: Callable[..., Planned], command: Callable, monkeypatch: pytest.MonkeyPatch, n_jobs: int, given: str,
+    at_once: int, threads: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    sweep = ["-m", "method=droid", "seed=0,1,2", "hydra/launcher=local", f"hydra.launcher.n_jobs={n_jobs}"]
+    sweep.append(f"threads={given}")
+    planned = words(plan(*sweep))
+    assert (f"for 3 runs, {at_once} at a time" in planned) == (at_once > 1)
+    assert f"measured here (processor, {threads})" in planned
+    begun = []
+    monkeypatch.setattr(local.LocalLauncher, "_run", lambda _, jobs, at_once, gpus: begun.append(at_once) or [])
+    assert command(*sweep).code == 0
+    assert begun == [at_once]
 
 
 def test_kinds_of_runs_are_told_apart(plan: Callable[..., Planned]) -> None:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from saliency_entropy.run_folder import register_resolvers
-from saliency_entropy.sweep import count_runs, sweep_overrides
+from saliency_entropy.sweep import count_runs, runs_at_a_time, runs_at_once, shared_threads, sweep_overrides
 from saliency_entropy.sweep_jobs import composed_runs
 
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
@@ -212,3 +212,31 @@ def test_how_many_runs_a_sweep_has(overrides: list[str], runs: int) -> None:
     HydraConfig.instance().cfg = None
     cfg.hydra.overrides.task = overrides
     assert count_runs(cfg) == runs
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "cores", "threads", "shared", "at_once"),
+    [
+        (1, 2, None, 2, 1),
+        (8, 2, None, 1, 2),
+        (3, 8, None, 2, 3),
+        (3, 8, 4, 2, 2),
+        (2, 8, 16, 4, 1),
+    ],
+)
+def test_runs_at_once_fit_the_cores(n_jobs: int, cores: int, threads: int | None, shared: int, at_once: int) -> None:
+    assert shared_threads(n_jobs, cores) == shared
+    assert runs_at_once(n_jobs, cores, threads) == at_once
+
+
+def test_how_many_runs_a_launcher_trains_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    local = "hydra_plugins.saliency_entropy_launchers.local.LocalLauncher"
+    for launcher, threads, at_once in (
+        ({"_target_": local, "n_jobs": 8}, None, 2),
+        ({"_target_": local, "n_jobs": 8}, 2, 1),
+        ({"_target_": "joblib", "n_jobs": 8}, 2, 8),
+        ({"_target_": "slurm", "array_parallelism": 32}, 2, 32),
+        ({"_target_": "basic"}, None, 1),
+    ):
+        assert runs_at_a_time(OmegaConf.create(launcher), threads) == at_once

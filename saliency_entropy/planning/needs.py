@@ -19,7 +19,7 @@ from saliency_entropy.planning.job_script import job_script
 from saliency_entropy.planning.runs import TO_TRAIN, PlannedRun, runs_on_slurm
 from saliency_entropy.run_folder import finished_result
 from saliency_entropy.status import duration
-from saliency_entropy.sweep import runs_at_a_time
+from saliency_entropy.sweep import is_local, runs_at_a_time, shared_threads
 from saliency_entropy.training import build_loss, build_module, versions
 
 
@@ -42,8 +42,7 @@ class Needs:
         self.mem_gb = config.hydra.launcher.get("mem_gb") if self.on_slurm else None
         self.at_once = _at_once(config, self.runs)
         self.script = job_script(config, runs, problems) if self.on_slurm else None
-        # A run that leaves the threads open shares the cores with those beside it.
-        threads = max(1, thread_count() // (1 if self.on_slurm else self.at_once))
+        threads = _open_threads(config, 1 if self.on_slurm else self.at_once)
         self.kinds = [_Kind(of_kind, threads, self.on_slurm, problems) for of_kind in _by_kind(runs)]
 
     def told(self) -> list[tuple[str, str]]:
@@ -229,8 +228,13 @@ def _by_kind(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
 def _at_once(config: DictConfig, runs: Sequence[PlannedRun]) -> int:
     if config.hydra.mode != RunMode.MULTIRUN:
         return 1
-    at_once = min(len(runs), runs_at_a_time(config.hydra.launcher))
-    threads = runs[0].cfg.threads
-    if threads and config.hydra.launcher._target_.endswith(".local.LocalLauncher"):
-        at_once = min(at_once, max(1, thread_count() // threads))
-    return at_once
+    most = max((run.cfg.threads for run in runs if run.cfg.threads), default=None)
+    return min(len(runs), runs_at_a_time(config.hydra.launcher, most))
+
+
+def _open_threads(config: DictConfig, at_once: int) -> int:
+    """Of a run that leaves them open: it shares the cores with those beside it."""
+    launcher = config.hydra.launcher
+    if config.hydra.mode == RunMode.MULTIRUN and is_local(launcher) and isinstance(launcher.n_jobs, int):
+        return shared_threads(max(1, launcher.n_jobs), thread_count())
+    return shared_threads(at_once, thread_count())
