@@ -7,7 +7,7 @@ of its configuration.
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -45,20 +45,22 @@ def note(study: Path, submitted: Mapping[Path, Queued]) -> None:
     write_atomically(study / ".submitit" / f"{array}.json", json.dumps(runs, indent=2) + "\n")
 
 
-def queued_runs(study: Path, which: str) -> dict[Path, Queued]:
-    """The runs of a study of which a job is pending or running, by their folders; none where Slurm does not answer.
+def queued_runs(study: Path) -> dict[Path, Queued] | None:
+    """The runs of a study of which a job is pending or running, by their folders; None if Slurm does not answer.
 
     Args:
         study: its folder.
-        which: an option of squeue that leaves its jobs in: ``--me`` or ``--name=...``.
     """
-    notes = [path for path in (study / ".submitit").glob("*.json") if path.stem.isdigit()]
+    notes = sorted((path for path in (study / ".submitit").glob("*.json") if path.stem.isdigit()), key=_number)
     if not notes:
         return {}
-    # COMPLETING is what is being ended. If Slurm does not answer, it will not take further jobs either.
-    alive = {job for job, state in (states(which) or {}).items() if state not in {*OVER, "COMPLETING"}}
+    known = states([path.stem for path in notes])
+    if known is None:
+        return None
+    # COMPLETING is what is being ended.
+    alive = {job for job, state in known.items() if state not in {*OVER, "COMPLETING"}}
     runs = {}
-    for path in sorted(notes, key=lambda path: int(path.stem)):
+    for path in notes:
         with suppress(ValueError):  # damaged: what is submitted again finds the run held
             for folder, (job, config_hash) in json.loads(path.read_text()).items():
                 if job in alive:
@@ -66,13 +68,18 @@ def queued_runs(study: Path, which: str) -> dict[Path, Queued]:
     return runs
 
 
-def states(which: str) -> dict[str, str] | None:
-    """The state of each of these jobs that Slurm still knows, by its id; None if Slurm does not answer, or is not here.
+def _number(note: Path) -> int:
+    return int(note.stem)
+
+
+def states(arrays: Sequence[str]) -> dict[str, str] | None:
+    """The state of each of the jobs of these submissions that Slurm still knows, by its id; None if Slurm does not
+    answer, or is not here.
 
     Args:
-        which: an option of squeue.
+        arrays: what :func:`array_of` gives of them.
     """
-    command = ["squeue", "--noheader", "--array", "--states=all", which, "--format=%i %T"]
+    command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(arrays)}", "--format=%i %T"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):

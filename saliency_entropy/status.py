@@ -118,7 +118,7 @@ def study_status(study: Path) -> list[RunStatus]:
         for method in sorted(methods, key=method_order)
         for seed in sorted(seeds)
     ]
-    queued = queued_runs(study, "--me")
+    queued = queued_runs(study) or {}
     return [_with_job(run, queued.get(Path(os.path.normpath(study / run.name)))) for run in runs]
 
 

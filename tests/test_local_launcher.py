@@ -167,11 +167,20 @@ def test_threads_and_runs_fit_the_cores_and_gpus(
         assert [(tmp_path / seed).read_text() for seed in "01"] == ["97", "GPU-ab"]
         assert (tmp_path / "2").read_text() in ("97", "GPU-ab")
 
-    again = ["-m", "seed=0,1,2", "study=local", "method=droid", "trainer.max_epochs=1", f"threads={cores}", *TERM]
-    ended = command(*again, "hydra/launcher=local", "hydra.launcher.n_jobs=2")
+    # The last of them, which goes on alone, has as many threads as before.
+    (folder(tmp_path, 2) / "result.json").unlink()
+    again = ["-m", "seed=0,1,2", "study=local", "method=droid", "trainer.max_epochs=1", *TERM]
+    again += ["hydra/launcher=local", "hydra.launcher.n_jobs=2"]
+    ended = command(*again, "threads=null")
+    assert ended.code == 0, ended.err
+    assert "sweep ended: 3 runs, 1 trained, 2 done before\n" in ended.out
+    assert OmegaConf.load(folder(tmp_path, 2) / "config.yaml").threads == max(1, cores // 2)
+
+    for seed in (1, 2):
+        (folder(tmp_path, seed) / "result.json").unlink()
+    ended = command(*again, f"threads={cores}")
     assert ended.code == 0, ended.err
     assert f"1 at once, not 2: there are {cores} cores" in ended.out
-    assert "sweep ended: 3 runs, 0 trained, 3 done before\n" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,15 @@ def test_a_done_run_is_launched_again_only_where_it_has_something_to_say(command
     assert "logged seed0 droid" in logged.out
 
 
+@pytest.mark.parametrize("swept", ["seed=1,1", "loss.terms.log_entropy.weight=0.1,0.3"])
+def test_a_sweep_has_every_run_once(command: Callable, tmp_path: Path, swept: str) -> None:
+    """Two of the same folder would be in each other's way."""
+    ended = command("-m", "method=droid", swept)
+    assert ended.code == 1
+    assert "more than once; give what differs a study= of its own" in ended.err
+    assert not list((tmp_path / "runs").rglob("config.yaml"))
+
+
 def test_runs_that_differ_by_their_seed_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are as Hydra composes each of them."""
     register_resolvers()

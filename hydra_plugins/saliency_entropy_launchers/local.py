@@ -64,7 +64,8 @@ class LocalLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         cores = thread_count()
-        share = max(1, cores // min(self.n_jobs, len(job_overrides)))
+        # Not of how many are left: a run that goes on has as many threads as before, and so the same numbers.
+        share = max(1, cores // self.n_jobs)
         jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, share)
         at_once = min(self.n_jobs, len(jobs), max(1, cores // max(job.config.threads for job in jobs)))
         if at_once < min(self.n_jobs, len(jobs)):

@@ -170,7 +170,12 @@ class SlurmLauncher(Launcher):
         """The jobs of an earlier launch of the sweep that are pending or running."""
         from submitit import SlurmJob
 
-        runs = queued_runs(Path(self.folder), f"--name={self.options['name']}")
+        runs = queued_runs(Path(self.folder))
+        if runs is None:
+            raise CompactHydraException(
+                "Slurm does not say which runs of this sweep are in its queue (squeue fails): give the command again "
+                "when it answers"
+            )
         found = {}
         for at, job in jobs.items():
             queued = runs.get(job.folder)
@@ -219,7 +224,7 @@ class SlurmLauncher(Launcher):
             queued: the Slurm jobs of an earlier launch.
             submitted: those of this one.
         """
-        arrays = ",".join(_arrays(queued | submitted))
+        arrays = _arrays(queued | submitted)
         returns: dict[int, JobReturn] = {}
         died: dict[int, JobReturn] = {}
         over: dict[int, float] = {}  # when a job without a result was first seen to be so
@@ -227,6 +232,8 @@ class SlurmLauncher(Launcher):
         while len(returns) + len(died) < len(jobs):
             time.sleep(LOOK_EVERY)
             waiting = {at: job for at, job in (queued | submitted).items() if at not in returns | died}
+            # On NFS, what was not there stays so until its folder is read again.
+            list(Path(self.folder, ".submitit").iterdir())
             for at, job in waiting.items():
                 first = job.task(0)  # of the processes that train one detector, it writes and speaks for all
                 if first.paths.result_pickle.exists():
@@ -235,7 +242,7 @@ class SlurmLauncher(Launcher):
                     else:
                         died[at] = jobs[at].failed(f"its Slurm job {job.job_id} failed; see {first.paths.stdout}")
                     log.info("%d of %d ended: %s", len(returns) + len(died), len(jobs), jobs[at].name)
-            if time.monotonic() < asked + ASK_EVERY or (known := states(f"--jobs={arrays}")) is None:
+            if time.monotonic() < asked + ASK_EVERY or (known := states(arrays)) is None:
                 continue
             asked = time.monotonic()
             for at, job in waiting.items():

@@ -5,6 +5,7 @@ configuration of each, and most would start a process for it, only for the run t
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.commands import no_environment_variables
 from saliency_entropy.errors import UserError, cannot_write
-from saliency_entropy.run_folder import differing_keys, finished_result, write_atomically
+from saliency_entropy.run_folder import differing_keys, finished_result, run_folder, write_atomically
 from saliency_entropy.sweep import SweepProgress, sweep_overrides
 from saliency_entropy.sweep_jobs import composed_runs
 
@@ -45,7 +46,8 @@ class GridSweeper(Sweeper):
         except OSError as error:
             raise CompactHydraException(str(cannot_write(folder, error))) from error
         # All are composed before the first begins, so that a mistake in the last is found now.
-        runs = composed_runs(self.context.config_loader, self.config, overrides)
+        runs = list(composed_runs(self.context.config_loader, self.config, overrides))
+        _refuse_twice(runs)
         left = [own for own, run in zip(overrides, runs, strict=True) if not _is_done(run)]
         done = len(overrides) - len(left)
         if done:
@@ -58,13 +60,31 @@ class GridSweeper(Sweeper):
             _ = ended.return_value
 
 
+def _refuse_twice(runs: list[DictConfig]) -> None:
+    folders = Counter(_folder(run) for run in runs)
+    folders.pop(None, None)
+    twice = [folder for folder, times in folders.items() if times > 1]
+    if twice:
+        raise CompactHydraException(
+            f"the command has {twice[0]} more than once; give what differs a study= of its own, or leave out the double"
+        )
+
+
+def _folder(run: DictConfig) -> Path | None:
+    """None if the run's name is none, for which it is refused later."""
+    try:
+        return Path(run_folder(run.runs_dir, run.study, run.method.name, run.seed))
+    except (UserError, OmegaConfBaseException):
+        return None
+
+
 def _is_done(run: DictConfig) -> bool:
     """Whether nothing is to be done or said by a run."""
     if "_target_" in run.logger:  # it may have to be logged elsewhere still
         return False
+    folder = _folder(run)
     try:
-        folder = Path(run.hydra.sweep.dir, run.hydra.sweep.subdir)
-        if finished_result(folder) is None:
+        if folder is None or finished_result(folder) is None:
             return False
         own = OmegaConf.masked_copy(run, [key for key in run if key != "hydra"])
         with no_environment_variables():

@@ -153,7 +153,10 @@ def test_an_option_that_is_none_is_refused(sweep: Callable, tmp_path: Path) -> N
 def test_a_run_whose_job_is_queued_is_not_submitted_again(sweep: Callable, tmp_path: Path) -> None:
     """Of the first launch's two jobs one is queued, for long enough to be seen."""
     sweep("study=s")
-    (tmp_path / "bin" / "squeue").write_text('#!/bin/sh\ncase "$*" in *--name=s*) echo 7_1 PENDING ;; esac\n')
+    asked = tmp_path / "asked"
+    (tmp_path / "bin" / "squeue").write_text(
+        f'#!/bin/sh\ncase "$*" in *--jobs=7*) [ -e {asked} ] || echo 7_1 PENDING ;; esac\n: >{asked}\n'
+    )
     (tmp_path / "bin" / "sbatch").write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/script; echo Submitted batch job 8\n')
     ended = sweep("study=s")
     assert "1 of 2 runs are in Slurm's queue already (7): waiting for these\n" in ended.out
@@ -164,9 +167,22 @@ def test_a_run_whose_job_is_queued_is_not_submitted_again(sweep: Callable, tmp_p
     assert ended.out.count("sweep ended: 2 runs, 0 trained, 0 done before, 2 failed") == 1
 
     (tmp_path / "script").unlink()
+    asked.unlink()
     ended = sweep("study=s", "trainer.max_epochs=3")
     assert ended.code == 1
     assert "droid/seed1 is in Slurm's queue with another configuration: wait for it, end it (scancel 7_1)" in ended.err
     assert not (tmp_path / "script").exists()
     # Of another study.
+    asked.unlink()
     assert "already" not in sweep("study=other").out
+
+
+def test_nothing_is_submitted_while_the_queue_is_not_known(sweep: Callable, tmp_path: Path) -> None:
+    """It may hold the jobs of the first launch."""
+    sweep("study=s")
+    (tmp_path / "script").unlink()
+    (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    ended = sweep("study=s")
+    assert ended.code == 1
+    assert "Slurm does not say which runs of this sweep are in its queue (squeue fails)" in ended.err
+    assert not (tmp_path / "script").exists()
