@@ -4,10 +4,10 @@
     python experiments/plan.py experiment=paper data=faces data.root=DIR hydra/launcher=slurm
     python experiments/plan.py -m method=droid,hseb seed=0,1,2 study=mine
 
-Shows which runs would be started, go on, be skipped or refused; the time, disk and memory that they need, and what
-there is of each; the Slurm script that would be submitted; and all that would fail, of the data, the environment, the
-disk. It ends with 1 if there is such a thing. A few training steps are timed on this machine, unless the study has runs
-that are done. Nothing is written, but that the built-in faces are drawn.
+Shows which runs would be started, go on, are in Slurm's queue already, would be skipped or refused; the time, disk and
+memory that they need, and what there is of each; the Slurm script that would be submitted; and all that would fail, of
+the data, the environment, the disk. It ends with 1 if there is such a thing. A few training steps are timed on this
+machine, unless the study has runs that are done. Nothing is written, but that the built-in faces are drawn.
 """
 
 import sys

@@ -27,6 +27,9 @@ from omegaconf import OmegaConf
 from hydra_plugins.saliency_entropy_launchers import local
 from saliency_entropy import run_lock
 from saliency_entropy.planning import checks, costs
+from saliency_entropy.run_folder import config_hash
+from saliency_entropy.slurm_queue import Queued, note
+from saliency_entropy.training import checked
 
 ROOT = Path(__file__).parents[1]
 Planned = namedtuple("Planned", ["code", "out", "err"])
@@ -560,6 +563,38 @@ def test_the_job_script_is_what_is_submitted(
     assert script in planned.out
     assert f"#SBATCH --array=0-{1 if launcher == 'slurm' else 2}%2" in script
     assert "2 at a time" in words(planned)
+
+
+def test_runs_that_are_in_slurms_queue_are_not_submitted_again(
+    plan: Callable[..., Planned], done: Path, configure: Callable, tmp_path: Path, slurm: Path
+) -> None:
+    """As a relaunch finds them: one waits, one runs, one has another configuration, one is over."""
+    running = begun(done, tmp_path, 1)
+    study = running.parents[1]
+    hashes = {seed: config_hash(checked(configure("method=droid", f"seed={seed}"))) for seed in range(4)}
+    hashes[3] = "another"
+    note(study, {study / "droid" / f"seed{seed}": Queued(f"7_{seed}", hashes[seed]) for seed in hashes})
+    (slurm.parent / "squeue").write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--name=faces*) printf "7_0 PENDING\\n7_1 RUNNING\\n7_2 COMPLETED\\n7_3 PENDING\\n" ;; esac\n'
+    )
+    sweep = ["-m", "method=droid", "hydra/launcher=slurm"]
+    with run_lock.held(running):
+        planned = plan(*sweep, "seed=0,1,2,3,5")
+    assert rows(planned) == {"droid": ["…", "…", "+", "✗", "+"]}
+    assert "+ 2 start  … 2 queued  ✗ 1 refused" in planned.out
+    assert planned.code == 1
+    refused = "droid/seed3: it is in Slurm's queue with another configuration: wait for it, end it (scancel 7_3)"
+    assert f"1 problem: 1. {refused}" in words(planned)
+
+    planned = plan(*sweep, "seed=0,1,2,5")
+    assert planned.code == 0, planned.out + planned.err
+    assert "for 4 runs" in words(planned)
+    assert "#SBATCH --array=0-1%" in planned.out
+    waiting = plan(*sweep, "seed=0,1")
+    assert (waiting.code, "#SBATCH" in waiting.out) == (0, False), waiting.out + waiting.err
+    # Another launcher does not ask Slurm.
+    assert rows(plan("method=droid", "seed=0")) == {"droid": ["+"]}
 
 
 def test_what_slurm_will_refuse(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,10 +20,12 @@ from saliency_entropy.commands import no_environment_variables, sentence, users_
 from saliency_entropy.planning.needs import Needs
 from saliency_entropy.planning.runs import TO_TRAIN, Action, PlannedRun, planned_runs
 from saliency_entropy.run_grid import print_grid, print_lines, terminal
+from saliency_entropy.status import SHOWN as SHOWN_STATES
 
 SHOWN: dict[Action, tuple[str, str, str]] = {
     "start": ("+", "bold blue", "start"),
     "resume": ("▶", "bold blue", "go on"),
+    "queued": (*SHOWN_STATES["queued"], "queued"),
     "skip": ("✓", "green", "done, nothing to do"),
     "refuse": ("✗", "bold red", "refused"),
 }

@@ -16,11 +16,12 @@ NOT_IN_SCRIPT = ("_target_", "submitit_folder", "max_num_timeout")
 
 
 def job_script(config: DictConfig, runs: Sequence[PlannedRun], problems: list[str]) -> str | None:
-    """The text of the job script, by submitit's own maker; None if it cannot be made.
+    """The text of the job script, by submitit's own maker; None if it cannot be made, or there is nothing to submit.
 
     Args:
         config: of the sweep, with Hydra's part.
-        runs: of the sweep. This package's launcher submits those that are not done, hydra-submitit-launcher's all.
+        runs: of the sweep. This package's launcher submits those that are neither done nor queued already,
+            hydra-submitit-launcher's all.
         problems: what the launcher would refuse is added.
     """
     launcher = config.hydra.launcher
@@ -34,7 +35,8 @@ def job_script(config: DictConfig, runs: Sequence[PlannedRun], problems: list[st
             own.setup(hydra_context=None, task_function=None, config=config)
         except CompactHydraException as refused:
             problems.append(str(refused))
-        return _script(Path(own.folder, ".submitit", "%j"), own.options, sum(run.action != "skip" for run in runs))
+        submitted = sum(run.action not in ("skip", "queued") for run in runs)
+        return _script(Path(own.folder, ".submitit", "%j"), own.options, submitted) if submitted else None
     except (HydraException, UserError, ImportError, AttributeError, TypeError, ValueError) as error:
         problems.append(f"the job script cannot be made: {in_one_line(error, None)}")
         return None

@@ -1,7 +1,8 @@
 """The runs that a command would train, and what it would do with each."""
 
 import copy
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,15 @@ from omegaconf.errors import OmegaConfBaseException
 from saliency_entropy import attempts, run_folder, run_lock
 from saliency_entropy.commands import require_values, sentence
 from saliency_entropy.errors import UserError
+from saliency_entropy.slurm_queue import Queued, queued_runs
 from saliency_entropy.status import epochs_done
 from saliency_entropy.sweep import sweep_overrides
 from saliency_entropy.sweep_jobs import composed_runs
 from saliency_entropy.training import checked
 
-Action = Literal["start", "resume", "skip", "refuse"]
-TO_TRAIN: tuple[Action, ...] = ("start", "resume")
+# queued: a Slurm job of it waits or runs, for which the launch waits in its turn.
+Action = Literal["start", "resume", "queued", "skip", "refuse"]
+TO_TRAIN: tuple[Action, ...] = ("start", "resume", "queued")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class PlannedRun:
         cfg: its composed configuration.
         config: the same as plain values; empty where it is refused.
         folder: where it leaves everything.
-        action: it is started, goes on, is done already, or is refused.
+        action: it is started, goes on, is in Slurm's queue already, is done already, or is refused.
         epochs_done: whole epochs that it has.
         reason: why it is refused.
     """
@@ -87,9 +90,10 @@ def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
         UserError: the sweeper decides on the runs as it goes.
         HydraException: a run cannot be composed.
     """
+    queued = _queued(config)
     runs: list[PlannedRun] = []
     for composed in _configurations(config, loader):
-        run = _planned(composed)
+        run = _planned(composed, queued)
         if any(run.folder == other.folder for other in runs):
             run = run.refused("the command has this run more than once; give what differs a study= of its own")
         runs.append(run)
@@ -109,7 +113,18 @@ def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[DictCo
     yield from composed_runs(loader, config, overrides)
 
 
-def _planned(composed: DictConfig) -> PlannedRun:
+def _queued(config: DictConfig) -> dict[Path, Queued]:
+    """The runs that this package's launcher finds in Slurm's queue; any other launcher trains them regardless."""
+    if not runs_on_slurm(config) or not config.hydra.launcher._target_.endswith(".slurm.SlurmLauncher"):
+        return {}
+    try:
+        study = Path(run_folder.study_folder(config.runs_dir, config.study)).absolute()
+    except (UserError, OmegaConfBaseException):
+        return {}  # for which its runs are refused
+    return queued_runs(study, f"--name={config.hydra.launcher.get('name') or config.study.replace('/', '.')}")
+
+
+def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
     if composed.hydra.mode == RunMode.MULTIRUN and not runs_on_slurm(composed):
         HydraConfig.instance().set_config(composed)  # a run asks it whether it is one of a sweep
     cfg = copy.deepcopy(composed)
@@ -123,6 +138,14 @@ def _planned(composed: DictConfig) -> PlannedRun:
         run_folder.check_same_run(run.folder, run.config)
         if run_folder.finished_result(run.folder) is not None:
             return replace(run, action="skip", epochs_done=run.config["trainer"]["max_epochs"])
+        job = queued.get(Path(os.path.normpath(run.folder.absolute())))
+        if job is not None:
+            if job.config_hash != run_folder.config_hash(run.config):
+                return run.refused(
+                    "it is in Slurm's queue with another configuration: wait for it, end it "
+                    f"(scancel {job.job}), or give another study="
+                )
+            return replace(run, action="queued", epochs_done=epochs_done(run.folder))
         owner = run_lock.read_owner(run.folder)
         if owner is not None and run_lock.state(run.folder) == "held":
             return run.refused(f"it is being trained by {owner}: wait for it, or give another study=")
