@@ -576,7 +576,7 @@ def test_runs_that_are_in_slurms_queue_are_not_submitted_again(
     note(study, {study / "droid" / f"seed{seed}": Queued(f"7_{seed}", hashes[seed]) for seed in hashes})
     (slurm.parent / "squeue").write_text(
         "#!/bin/sh\n"
-        'case "$*" in *--name=faces*) printf "7_0 PENDING\\n7_1 RUNNING\\n7_2 COMPLETED\\n7_3 PENDING\\n" ;; esac\n'
+        'case "$*" in *--jobs=7*) printf "7_0 PENDING\\n7_1 RUNNING\\n7_2 COMPLETED\\n7_3 PENDING\\n" ;; esac\n'
     )
     sweep = ["-m", "method=droid", "hydra/launcher=slurm"]
     with run_lock.held(running):
@@ -593,7 +593,11 @@ def test_runs_that_are_in_slurms_queue_are_not_submitted_again(
     assert "#SBATCH --array=0-1%" in planned.out
     waiting = plan(*sweep, "seed=0,1")
     assert (waiting.code, "#SBATCH" in waiting.out) == (0, False), waiting.out + waiting.err
-    # Another launcher does not ask Slurm.
+    (slurm.parent / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    silent = plan(*sweep, "seed=0,1")
+    assert silent.code == 1
+    assert "Slurm does not say which runs of" in silent.err
+    # Another launcher does not ask it.
     assert rows(plan("method=droid", "seed=0")) == {"droid": ["+"]}
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
         loader: what composes the configuration of each run of a sweep.
 
     Raises:
-        UserError: the sweeper decides on the runs as it goes.
+        UserError: the sweeper decides on the runs as it goes, or Slurm does not say which of them it has already.
         HydraException: a run cannot be composed.
     """
     queued = _queued(config)
@@ -121,7 +122,13 @@ def _queued(config: DictConfig) -> dict[Path, Queued]:
         study = Path(run_folder.study_folder(config.runs_dir, config.study)).absolute()
     except (UserError, OmegaConfBaseException):
         return {}  # for which its runs are refused
-    return queued_runs(study, f"--name={config.hydra.launcher.get('name') or config.study.replace('/', '.')}")
+    queued = queued_runs(study)
+    if queued is None and shutil.which("squeue") is not None:
+        raise UserError(
+            f"Slurm does not say which runs of {study} are in its queue (squeue fails), and the launcher would submit "
+            "none: give the command again when it answers"
+        )
+    return queued or {}  # without Slurm, that it is not here is a problem of its own
 
 
 def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
