@@ -284,7 +284,14 @@ class FaceDataModule(pl.LightningDataModule):
         if self.train_batches is not None:
             order = self._alternating(order)[: self.train_batches * self.batch_size]
         drop_last = self.skip_last_batch_of_one and len(order) % self.batch_size == 1
-        return self._loader("train", SplitBatches(order, self.batch_size, drop_last, *self._process))
+        batches = SplitBatches(order, self.batch_size, drop_last, *self._process)
+        if batches.left_out:
+            log.warning(
+                "the last batch of every epoch, of %d %s, is left out: it cannot be shared by %d devices; one device "
+                "trains on it",
+                batches.left_out, "image" if batches.left_out == 1 else "images", self._process[1],
+            )  # fmt: skip
+        return self._loader("train", batches)
 
     def _alternating(self, order: Iterable[int]) -> list[int]:
         """Real and synthetic images in turn, each class in the order given, while there are both."""

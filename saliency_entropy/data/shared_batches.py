@@ -40,9 +40,14 @@ class SplitBatches(Sampler[list[int]]):
                 # Neighbours go to different processes: the shares differ by one image at most.
                 yield batch[self._rank :: self._processes]
 
-    def __len__(self) -> int:
+    @property
+    def left_out(self) -> int:
+        """Images of a last batch that has fewer than there are processes."""
         left = len(self.sampler) % self._batches.batch_size
-        return len(self._batches) - (0 < left < self._processes and not self._batches.drop_last)
+        return left if left < self._processes and not self._batches.drop_last else 0
+
+    def __len__(self) -> int:
+        return len(self._batches) - (self.left_out > 0)
 
 
 class DealtBatches(Sampler[list[int]]):

@@ -175,6 +175,21 @@ def test_last_batch_of_one(root: Path, batch_size: int, skip: bool, sizes: list[
     assert sum(len(batch.row) for batch in data.val_dataloader()) == 9
 
 
+def test_a_last_batch_that_several_devices_cannot_share_is_said(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = ready(root)
+    images = len(data.split_table("train"))
+    data.batch_size = images - 1
+    monkeypatch.setattr(FaceDataModule, "_process", (0, 2))
+    assert len(data.train_dataloader()) == 1
+    assert "the last batch of every epoch, of 1 image, is left out: it cannot be shared by 2 devices" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(FaceDataModule, "_process", (0, 1))
+    assert len(data.train_dataloader()) == 2
+    assert "left out" not in caplog.text
+
+
 def by_label(root: Path) -> None:
     header, *rows = (root / "manifest.csv").read_text().splitlines()
     (root / "manifest.csv").write_text("\n".join([header, *sorted(rows, key=lambda row: row.split(",")[1])]))

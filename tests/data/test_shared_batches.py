@@ -22,6 +22,8 @@ def test_training_batches_are_split(processes: int) -> None:
     for rank, share in enumerate(shares):
         assert len(SplitBatches(order, 10, False, rank, processes)) == len(share)
         assert len(SplitBatches(order, 10, True, rank, processes)) == 2
+        assert SplitBatches(order, 10, False, rank, processes).left_out == (3 if processes == 4 else 0)
+        assert SplitBatches(order, 10, True, rank, processes).left_out == 0
         assert list(SplitBatches(order, 10, True, rank, processes)) == share[:2]
 
 
