@@ -57,7 +57,8 @@ class CheckFolder(Callback):
 
 
 class SweepProgress(Callback):
-    """A Hydra callback that says before and after every run of a sweep where the sweep stands.
+    """A Hydra callback that says before and after every run of a sweep where the sweep stands, and keeps in the log of
+    every run, of a sweep or not, with which error it failed.
 
     The runs of a sweep may be in processes of their own, so each leaves a small file in ``<study>/.sweep``.
     """
@@ -94,6 +95,8 @@ class SweepProgress(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if self.total is None:
+            if job_return.status == JobStatus.FAILED:
+                _keep_in_log(job_return._return_value)
             return
         number = config.hydra.job.num + 1
         # A launcher that says how a run ended (its process died, or is of an earlier launch) did not begin it.
@@ -103,8 +106,7 @@ class SweepProgress(Callback):
             state = "failed"
             error = job_return._return_value
             # Where a run has a process or a machine of its own, nobody else gets to see where in the program it was.
-            where = None if isinstance(error, CompactHydraException) else error
-            log.error("run %d of %d failed, the others go on: %s", number, self.total, error, exc_info=where)
+            log.error("run %d of %d failed, the others go on: %s", number, self.total, error, exc_info=_where(error))
         elif was_done:
             state = "skipped"
         else:
@@ -206,6 +208,21 @@ def runs_at_once(n_jobs: int, cores: int, threads: int | None) -> int:
         threads: of the run that has most of them; None: see :func:`shared_threads`.
     """
     return min(n_jobs, max(1, cores // (threads or shared_threads(n_jobs, cores))))
+
+
+def _where(error: BaseException) -> BaseException | None:
+    """The error whose traceback is shown; None for a user's mistake, of which the sentence says everything."""
+    return None if isinstance(error, CompactHydraException) else error
+
+
+def _keep_in_log(error: BaseException) -> None:
+    """Write an error into the run's log file only: Hydra, or the sweeper, says on the terminal what failed."""
+    where = _where(error)
+    trace = None if where is None else (type(where), where, where.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "this launch failed: %s", (error,), trace)
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def _failures(ended: list[dict[str, Any]]) -> str:

@@ -295,10 +295,48 @@ def test_the_log_of_a_run_that_failed_is_kept(command: Callable, tmp_path: Path,
     assert command("method=droid", "trainer.max_epochs=1").code == 1
     first = log.read_text()
     assert "epoch 1/1" in first
+    assert "RuntimeError: CUDA error\nout of memory" in first
     failing.undo()
     assert command("method=droid", "trainer.max_epochs=1").code == 0
     assert log.read_text().startswith(first)
     assert "going on from" in log.read_text()
+
+
+LOCAL = ["hydra/launcher=local"]
+MODES = {
+    "run": ["method=droid"],
+    "sweep": ["-m", "method=droid", "seed=0"],
+    "local sweep": ["-m", "method=droid", "seed=0", *LOCAL],
+    "search": ["experiment=weights", "hydra.sweeper.n_trials=1"],
+    "local search": ["experiment=weights", "hydra.sweeper.n_trials=1", *LOCAL],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_with_what_a_run_failed_is_once_in_its_log(
+    command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """With its place in the program, but for a user's mistake; on the terminal one sentence says that."""
+    if "search" in mode:
+        pytest.importorskip("optuna")
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(training, "fit", fail)
+    for error in (RuntimeError("out of memory"), UserError("a.png is empty; copy it again")):
+        ended = command(*MODES[mode], f"study={type(error).__name__}")
+        assert ended.code == 1
+        (log,) = (tmp_path / "runs" / type(error).__name__).rglob("train.log")
+        text = log.read_text()
+        unexpected = isinstance(error, RuntimeError)
+        assert text.count(f"failed, the others go on: {error}") + text.count(f"this launch failed: {error}") == 1, text
+        assert text.count("Traceback") == text.count("in fail\n") == text.count("\nRuntimeError: ") == unexpected, text
+        if mode == "run":
+            assert str(error) not in ended.out
+        if not unexpected:
+            assert "Traceback" not in ended.out + ended.err
+            assert sum(line.endswith(str(error)) for line in ended.err.splitlines()) == 1, ended.err
 
 
 # --- signals
