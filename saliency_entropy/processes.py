@@ -1,6 +1,10 @@
 """Several processes, each with a device, that train one detector together."""
 
 import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -9,9 +13,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, distributed, nn
 
 from saliency_entropy.errors import UserError
@@ -43,6 +49,11 @@ def _wanted(trainer: DictConfig) -> int:
 def is_first(trainer: DictConfig) -> bool:
     """Whether this process is the one that writes and speaks: the only one, or the first of several."""
     return _wanted(trainer) == 1 or rank_zero_only.rank == 0
+
+
+def shared_end(trainer: DictConfig) -> "SharedEnd | None":
+    """What ends the processes of a run together; None for a run of one, which Lightning ends well."""
+    return SharedEnd() if _wanted(trainer) > 1 else None
 
 
 def environment(trainer: DictConfig) -> ClusterEnvironment:
@@ -80,6 +91,63 @@ def warn_of_batch_normalisation(trainer: pl.Trainer, module: nn.Module) -> None:
             "by a single process",
             trainer.world_size,
         )
+
+
+class SharedEnd(Callback):
+    """SIGTERM ends several processes at the same batch, whichever of them got it.
+
+    One that left alone, or waited for the others in a place of its own, would leave them waiting for it. Lightning's
+    handler does the latter: it sends to the other processes whatever they are exchanging at that moment. The handler
+    here only notes the signal; before a batch that every process has, all are asked whether one did.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._batches = 0  # of a validation or a split to score, those that every process has
+
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """Meanwhile SIGTERM is noted, and does nothing else."""
+        earlier = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, earlier)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._told = True
+
+    def _leave_if_told(self, trainer: pl.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self._told, all=False):
+            raise SIGTERMException
+
+    def _count(self, trainer: pl.Trainer, own: float) -> None:
+        number = torch.tensor(own, device=trainer.strategy.root_device)
+        self._batches = int(trainer.strategy.reduce(number, reduce_op="min"))
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        trainer._signal_connector.register_signal_handlers = lambda: None  # comes next
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._leave_if_told(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._count(trainer, sum(trainer.num_val_batches))
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx < self._batches:
+            self._leave_if_told(trainer)
+
+    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._count(trainer, sum(trainer.num_predict_batches))
+
+    def on_predict_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx < self._batches:
+            self._leave_if_told(trainer)
 
 
 def count() -> int:

@@ -7,7 +7,7 @@ import json
 import logging
 import subprocess
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
         if processes.is_first(cfg.trainer):
             _train_here(cfg, config, folder)
         else:
-            _train(cfg, config, folder)
+            with suppress(SIGTERMException):  # which the first tells; Lightning answers a code of another by killing it
+                _train(cfg, config, folder)
     except OSError as error:
         if not is_no_room(error):
             raise
@@ -111,9 +112,10 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     if wandb_run is not None:
         wandb_run.begin()
     try:
-        trainer = build_trainer(cfg, folder, wandb_run, stopwatch)
+        end = processes.shared_end(cfg.trainer)
+        trainer = build_trainer(cfg, folder, wandb_run, stopwatch, end)
         processes.warn_of_batch_normalisation(trainer, module)
-        with attempts.attempt(folder) if first else nullcontext():
+        with attempts.attempt(folder) if first else nullcontext(), end.noticing() if end else nullcontext():
             fit(trainer, module, data, folder, first)
             if cfg.checkpoints:
                 load_best(module, folder)
@@ -214,7 +216,13 @@ def build_loss(cfg: DictConfig) -> LossSum:
     return LossSum(instantiate(cfg.loss.terms, _convert_="all"))
 
 
-def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: callbacks.Stopwatch) -> pl.Trainer:
+def build_trainer(
+    cfg: DictConfig,
+    folder: Path,
+    wandb_run: Any,
+    stopwatch: callbacks.Stopwatch,
+    end: processes.SharedEnd | None,
+) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
         log.info(
@@ -235,6 +243,8 @@ def build_trainer(cfg: DictConfig, folder: Path, wandb_run: Any, stopwatch: call
         watchers += [callbacks.BestCheckpoint(checkpoints), callbacks.resume_checkpoint(checkpoints)]
     if wandb_run is not None:
         watchers.append(wandb_run.callback)
+    if end is not None:
+        watchers.append(end)
     watchers += instantiate(cfg.callbacks).values()
     try:
         return pl.Trainer(

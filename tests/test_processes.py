@@ -1,5 +1,7 @@
 """Two processes train what one trains: the same losses, metrics, weights and scores, but for rounding."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from saliency_entropy import processes
+from saliency_entropy.attempts import read_attempts
 from saliency_entropy.checkpoint import checkpoint_to_resume
 from saliency_entropy.errors import UserError
 
@@ -74,6 +77,51 @@ def test_the_first_process_replaces_a_damaged_checkpoint(
     assert ran.stdout.count("going on from the checkpoint before it") == 1
     pd.testing.assert_frame_equal(pd.read_csv(run / "metrics.csv"), expected, check_exact=False, rtol=1e-4, atol=1e-5)
     assert torch.load(newest, weights_only=True)["epoch"] == 1
+
+
+STRIKE = """
+import os, signal
+from pytorch_lightning.callbacks import Callback
+
+class Strike(Callback):
+    def __init__(self):
+        self.rank, hook = os.environ["STRIKE"].split()
+        setattr(self, hook, self.strike)
+
+    def strike(self, trainer, *_):
+        if trainer.global_rank == int(self.rank):
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_sigterm_to_one_of_two_processes_ends_both_and_the_same_command_goes_on(
+    small: list[str], train_small: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Whatever the other one is doing: a checkpoint is written by both, images are scored by each for itself."""
+    (tmp_path / "strike.py").write_text(STRIKE)
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    small = [value for value in small if not value.startswith("backbone.image_size")]
+    command = [
+        sys.executable, str(TRAIN), *small, *NETWORK, "method=hseb", "study=s", "trainer.devices=2",
+        "+callbacks.strike._target_=strike.Strike",
+    ]  # fmt: skip
+    run = tmp_path / "runs" / "s" / "hseb" / "seed0"
+
+    def struck(moment: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": path, "STRIKE": moment}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    for moment in ("0 on_save_checkpoint", "1 on_predict_batch_end"):
+        ended = struck(moment)
+        assert ended.returncode == 128 + signal.SIGTERM, (moment, ended.stderr)
+        assert ended.stderr == "ended by SIGTERM: give the same command again to go on\n"
+        assert not (run / "result.json").exists()
+    assert [attempt["state"] for attempt in read_attempts(run)] == ["killed"] * 2
+    assert all(attempt["ended"] for attempt in read_attempts(run))  # by themselves
+    # The second launch has trained to the end.
+    one = train_small(tmp_path / "one", *NETWORK, "method=hseb")
+    epochs = [pd.read_csv(folder / "metrics.csv") for folder in (one, run)]
+    pd.testing.assert_frame_equal(*epochs, check_exact=False, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sweep_of_runs_of_several_processes_needs_slurm(small: list[str], tmp_path: Path) -> None:
