@@ -99,6 +99,8 @@ def _train_here(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
 
 def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     stopwatch = callbacks.Stopwatch()
+    # Now: at the end the checkout may be at another commit, of which nothing has been run.
+    code = {"versions": versions(), "git_commit": git_commit()}
     torch.set_num_threads(cfg.threads or thread_count())
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module, data = build(cfg, config)
@@ -124,10 +126,14 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
                     return
                 for split, table in scores.items():
                     save_scores(folder / "scores" / f"{split}.parquet", table)
-                result = summarise(config, folder, data, scores) | {
-                    "wall_seconds": round(stopwatch.seconds, 1),
-                    "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                }
+                result = (
+                    summarise(config, folder, data, scores)
+                    | code
+                    | {
+                        "wall_seconds": round(stopwatch.seconds, 1),
+                        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                    }
+                )
                 if wandb_run is not None:
                     wandb_run.log_result(result, scores["test"])
                 run_folder.write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
@@ -307,7 +313,7 @@ def save_scores(path: Path, table: pd.DataFrame) -> None:
 def summarise(
     config: dict[str, Any], folder: Path, data: FaceDataModule, scores: dict[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """The content of ``result.json``, but for the time."""
+    """The content of ``result.json``, but for the time and the code."""
     epochs = pd.read_csv(folder / "metrics.csv")
     human_entropy = epochs["train/human_entropy"].iloc[-1]
     return {
@@ -328,8 +334,6 @@ def summarise(
         **{split: split_figures(table, data.train_generators) for split, table in scores.items()},
         "checkpoint": file_digest(best_checkpoint(folder)),
         "config_hash": run_folder.config_hash(config),
-        "versions": versions(),
-        "git_commit": git_commit(),
     }
 
 

@@ -149,6 +149,25 @@ def test_its_result(done: Path) -> None:
     assert result["git_commit"] is None or len(result["git_commit"].removesuffix("+")) == 40
 
 
+def test_the_code_of_a_result_is_what_it_began_with(
+    train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what was pulled or installed while it was trained."""
+    fit = training.fit
+
+    def overtaken(*arguments: object) -> None:
+        fit(*arguments)
+        monkeypatch.setattr(training, "git_commit", lambda: "pulled")
+        monkeypatch.setattr(training, "versions", lambda: {"torch": "installed"})
+
+    monkeypatch.setattr(training, "git_commit", lambda: "begun")
+    monkeypatch.setattr(training, "versions", lambda: {"torch": "begun"})
+    monkeypatch.setattr(training, "fit", overtaken)
+    train_small(tmp_path, "method=droid", "trainer.max_epochs=1")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["git_commit"], result["versions"]) == ("begun", {"torch": "begun"})
+
+
 def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, faces: Path, configure, tmp_path: Path) -> None:
     epochs = pd.read_csv(done / "metrics.csv")
     table = pd.concat([epochs.iloc[[0]]] * 5, ignore_index=True)
