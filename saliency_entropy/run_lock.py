@@ -11,12 +11,15 @@ process only, on NFS too (``flock`` is not to be relied on there). The claim of 
 
 Whether an owner is gone: on the same machine, by its process. Elsewhere, by its sign of life, which the file server
 dates: it is compared with a file that is touched beside it, so that no machine's clock is asked. And since the server's
-clock may be put right, too, an owner that seems gone is watched for a while, by this process's monotonic clock.
+clock may be put right, too, an owner that seems gone is watched for a while, by this process's monotonic clock. An
+owner from before this machine was started (a power cut) has been silent for as long as the machine has been up, and is
+not waited for any longer.
 
 The sign of life is given by a thread, not by the training's steps: filling the decode cache or scoring may take longer
 than any patience without a step, and whether training makes progress is for who gave it its time to judge.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -40,6 +43,8 @@ WATCH = 3 * BEAT  # seconds that an owner elsewhere which seems gone is watched
 # cut off from the file server, and it is better to wait for a dead machine than to train a run twice.
 SILENCE = 600.0
 
+MACHINE_ID = Path("/etc/machine-id")
+
 _CLAIM = re.compile(r"(\d+)\.claim")
 
 
@@ -56,6 +61,8 @@ class Owner:
         machine: what process numbers refer to: the boot of a machine, and the PID namespace there.
         process_start: tells the process from a later one of the same number.
         restart: how often Slurm had restarted the job.
+        installation: stands for the system installed on the machine, over its boots; None if that cannot be told.
+            Machines that boot one image share it.
     """
 
     host: str
@@ -66,6 +73,7 @@ class Owner:
     machine: str
     process_start: str | None
     restart: int
+    installation: str | None = None  # which claims of earlier versions do not have
 
     def __str__(self) -> str:
         job = f", Slurm job {self.job}" if self.job else ""
@@ -251,6 +259,7 @@ def _this_process() -> Owner:
         machine=_machine(),
         process_start=_process_start(os.getpid()),
         restart=int(os.environ.get("SLURM_RESTART_COUNT", 0)) if job else 0,
+        installation=_installation(),
     )
 
 
@@ -261,6 +270,20 @@ def _machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:  # no Linux: a name has to do
         return socket.gethostname()
+
+
+def _installation() -> str | None:
+    try:
+        machine_id = MACHINE_ID.read_text().strip()
+    except OSError:
+        return None
+    # The identifier itself is not for publication, see machine-id(5).
+    return hashlib.sha256(machine_id.encode()).hexdigest()[:16] if re.fullmatch("[0-9a-f]{32}", machine_id) else None
+
+
+def _uptime() -> float:
+    """Seconds since this machine was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _process_start(pid: int) -> str | None:
@@ -286,11 +309,18 @@ def _gone(owner: Owner, claims: Path, lives: Callable[[], bool]) -> bool:
     own = _this_process()
     if owner.job is not None and owner.job == own.job and owner.restart < own.restart:
         return True  # Slurm restarts a job when it has ended
+    patience = min(SILENCE, _uptime()) if _of_an_earlier_boot(owner, own) else SILENCE
     try:
         # Before or after: the server's clock may have been a day ahead when it dated the sign of life.
-        return abs(_server_time(claims) - owner.beat) > SILENCE and not lives()
+        return abs(_server_time(claims) - owner.beat) > patience and not lives()
     except OSError:  # where nothing can be written, nothing can be taken over
         return False
+
+
+def _of_an_earlier_boot(owner: Owner, own: Owner) -> bool:
+    """Whether the owner seems to have been on this machine, before it was started."""
+    same = (owner.host, owner.installation) == (own.host, own.installation)
+    return same and own.installation is not None and owner.machine.split()[0] != own.machine.split()[0]
 
 
 def _ended(owner: Owner) -> bool:

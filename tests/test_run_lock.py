@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -282,6 +283,65 @@ def test_a_job_that_slurm_has_restarted_takes_over_at_once(left: Path, monkeypat
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert state(left) == "stale"
     monkeypatch.setenv("SLURM_JOB_ID", "4712")
+    assert state(left) == "held"
+
+
+MACHINE_ID = "0123456789abcdef" * 2
+
+
+def before_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Path:
+    """Make the claim one of this machine before a power cut; the machine was started a minute ago."""
+    file = folder.parent / "machine-id"
+    file.write_text(f"{MACHINE_ID}\n")
+    monkeypatch.setattr(run_lock, "MACHINE_ID", file)
+    monkeypatch.setattr(run_lock, "_uptime", lambda: 60.0)
+    here = {"host": socket.gethostname(), "machine": "earlier pid:[1]", "installation": run_lock._installation()}
+    return elsewhere(folder, **({"silent": 90.0} | here | changes))
+
+
+@pytest.mark.usefixtures("_quick")
+def test_after_a_power_cut_the_same_machine_does_not_wait(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = before_the_start(left, monkeypatch)
+    assert MACHINE_ID not in claim.read_text()
+    assert state(left) == "stale"
+    with held(left):
+        assert read_owner(left).installation == run_lock._installation() is not None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"silent": 30.0}, {"host": "node7"}, {"installation": "another"}, {"installation": None}], ids=str
+)
+def test_who_may_be_on_another_machine_is_waited_for(
+    left: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    """As one is whose last sign of life came when this machine had been started: another of the same image."""
+    before_the_start(left, monkeypatch, **changes)
+    assert state(left) == "held"
+
+
+@pytest.mark.parametrize("content", ["", "uninitialized\n", None])
+def test_a_machine_without_an_identity_waits(left: Path, monkeypatch: pytest.MonkeyPatch, content: str | None) -> None:
+    before_the_start(left, monkeypatch, installation=None)
+    run_lock.MACHINE_ID.unlink()
+    if content is not None:
+        run_lock.MACHINE_ID.write_text(content)
+    assert run_lock._installation() is None
+    assert state(left) == "held"
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_machine_of_the_same_identity_that_lives_is_seen_to(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = before_the_start(left, monkeypatch)
+    monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: os.utime(claim))
+    with pytest.raises(UserError, match="is being trained by process"):
+        held(left).__enter__()
+
+
+def test_a_claim_of_an_earlier_version_holds(left: Path) -> None:
+    claim = elsewhere(left)
+    owner = json.loads(claim.read_text())
+    del owner["installation"]
+    claim.write_text(json.dumps(owner))
     assert state(left) == "held"
 
 
