@@ -25,7 +25,7 @@ training=$!
 
 # USR1 comes before the time limit. Slurm then ends this job as it ends one that is preempted, and starts it again. Not
 # SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
-trap 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$index"' USR1
+trap 'scontrol requeue "${SLURM_ARRAY_JOB_ID}_$index" || echo "not queued again: Slurm refuses it" >&2' USR1
 trap 'kill -TERM "$training"' TERM
 code=0
 wait "$training" || code=$?

@@ -100,6 +100,17 @@ class SlurmLauncher(Launcher):
                 "it: give another runs_dir="
             )
 
+    def check_processes(self, run: DictConfig) -> None:
+        """Raises CompactHydraException if ``srun`` would start other processes than those that train a run together:
+        one too many finds that the run is being trained, and its failure ends the others."""
+        for name, setting in (("devices", "tasks_per_node"), ("num_nodes", "nodes")):
+            wanted, started = run.trainer.get(name, 1), self.parameters.get(setting, 1)
+            if wanted != started:
+                raise CompactHydraException(
+                    f"trainer.{name} is {wanted} and hydra.launcher.{setting} is {started}: Slurm starts the processes "
+                    "that train a run together; give both the same number"
+                )
+
     @property
     def folder(self) -> str:
         """Of the sweep."""
@@ -127,6 +138,8 @@ class SlurmLauncher(Launcher):
         # One that is done says so here; in the queue it would wait for a node, and import PyTorch, to say it.
         returns = {at: self._here(job) for at, job in enumerate(jobs) if (job.folder / "result.json").exists()}
         missing = {at: job for at, job in enumerate(jobs) if at not in returns}
+        for job in missing.values():
+            self.check_processes(job.config)
         if missing:
             returns |= self._in_slurm(missing)
         return [returns[at] for at in range(len(jobs))]

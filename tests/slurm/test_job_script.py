@@ -1,6 +1,10 @@
 """What ``hydra/launcher=slurm`` hands to Slurm, with an sbatch that only keeps it; and what it refuses."""
 
 import importlib.util
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +13,7 @@ from hydra.core.plugins import Plugins
 
 from hydra_plugins.saliency_entropy_launchers import slurm
 
+ROOT = Path(__file__).parents[2]
 SECRET = "s3cr3t-0123456789abcdef"
 
 
@@ -113,6 +118,78 @@ def test_no_secret_of_the_environment_is_written(
     files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
     assert not (tmp_path / "script").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["hydra.launcher.tasks_per_node=2"], "trainer.devices is 1 and hydra.launcher.tasks_per_node is 2"),
+        (["trainer.devices=2"], "trainer.devices is 2 and hydra.launcher.tasks_per_node is 1"),
+        (["hydra.launcher.nodes=2"], "trainer.num_nodes is 1 and hydra.launcher.nodes is 2"),
+    ],
+)
+def test_other_processes_than_those_of_a_run_are_refused(
+    sweep: Callable, tmp_path: Path, settings: list[str], message: str
+) -> None:
+    ended = sweep(*settings)
+    assert ended.code == 1
+    assert message in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "script").exists()
+
+
+def test_as_many_processes_as_devices(sweep: Callable, tmp_path: Path) -> None:
+    sweep("trainer.devices=2", "hydra.launcher.tasks_per_node=2", "+trainer.num_nodes=3", "hydra.launcher.nodes=3")
+    lines = (tmp_path / "script").read_text().splitlines()
+    assert "#SBATCH --ntasks-per-node=2" in lines
+    assert "#SBATCH --nodes=3" in lines
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_every_process_that_is_told_to_leave_queues_the_job_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: int
+) -> None:
+    """Not only the first, which may be waiting for another one that has left."""
+    pytest.importorskip("submitit")
+    from hydra_plugins.saliency_entropy_launchers import _slurm_job
+
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $* > {tmp_path}/queued; exit 1\n")  # it was, by another process
+    scontrol.chmod(0o755)
+    job = {"SLURM_JOB_ID": "5", "SLURM_PROCID": str(process), "SLURM_NTASKS": "2", "SUBMITIT_EXECUTOR": "slurm"}
+    for name, value in ({"PATH": f"{tmp_path}:{os.environ['PATH']}"} | job).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(_slurm_job, "_leaving", False)
+    monkeypatch.setattr(_slurm_job.SubmititLauncher, "__call__", lambda _: os.kill(os.getpid(), _slurm_job.LEAVE))
+    earlier = signal.getsignal(_slurm_job.LEAVE)
+    try:
+        with pytest.raises(SystemExit) as end:
+            _slurm_job.SlurmJob()()
+    finally:
+        signal.signal(_slurm_job.LEAVE, earlier)
+    assert end.value.code == 128 + _slurm_job.LEAVE
+    assert (tmp_path / "queued").read_text() == "requeue 5\n"
+
+
+def test_the_plain_array_trains_on_where_slurm_does_not_queue_it_again(tmp_path: Path) -> None:
+    for name, script in (
+        ("scontrol", f"touch {tmp_path}/asked; exit 1"),
+        ("python", f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/asked ]; do sleep 0.1; done; sleep 0.5; exit 3"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"PYTHON": str(tmp_path / "python"), "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    environment = os.environ | job | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(
+        ["bash", ROOT / "experiments" / "slurm_array.sh"], env=environment, stderr=subprocess.PIPE, text=True
+    ) as array:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        time.sleep(0.2)  # until it waits
+        array.send_signal(signal.SIGUSR1)
+        _, err = array.communicate(timeout=60)
+    assert array.returncode == 3  # the training's
+    assert err == "not queued again: Slurm refuses it\n"
 
 
 def test_without_slurm(sweep: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
