@@ -26,15 +26,14 @@ class SlurmJob(SubmititLauncher):
 
     def __call__(self, *arguments: Any) -> Any:
         signal.signal(LEAVE, _leave)
-        first = os.environ.get("SLURM_PROCID", "0") == "0"
         try:
             ended = super().__call__(*arguments)
         except SystemExit as end:
             if end.code == 128 + LEAVE:
-                if not first:  # whose failure would end the first before it has asked for what follows
-                    sys.exit(0)
                 signal.signal(LEAVE, signal.SIG_IGN)  # which scontrol inherits
-                # Not SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
+                # Of several processes every one asks, and Slurm refuses the later ones: another may be waiting for this
+                # one within CUDA, where its handler never runs. Not SLURM_JOB_ID: that of the last task is the array's,
+                # all of which would be queued again.
                 subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=False, timeout=60)
             raise
         if ended.status == JobStatus.FAILED:

@@ -139,7 +139,7 @@ def test_other_processes_than_those_of_a_run_are_refused(
 
 
 def test_as_many_processes_as_devices(sweep: Callable, tmp_path: Path) -> None:
-    sweep("trainer.devices=2", "hydra.launcher.tasks_per_node=2", "+trainer.num_nodes=3", "hydra.launcher.nodes=3")
+    sweep("trainer.devices=2", "hydra.launcher.tasks_per_node=2", "trainer.num_nodes=3", "hydra.launcher.nodes=3")
     lines = (tmp_path / "script").read_text().splitlines()
     assert "#SBATCH --ntasks-per-node=2" in lines
     assert "#SBATCH --nodes=3" in lines
