@@ -1,5 +1,6 @@
 """Where a run first stops being finite: in which term of the loss, in which batch, for which images."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import chain
@@ -14,6 +15,8 @@ from saliency_entropy.backbone import BackboneOutput
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import LossSum, Prediction, Term
+
+log = logging.getLogger(__name__)
 
 SHOWN = 4  # images in a message
 
@@ -100,6 +103,7 @@ class FiniteCheck(Callback):
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         for hook in self.hooks:
             hook.remove()
+        log.info("every logit, CAM, loss term, gradient and weight was finite in %d epochs", trainer.current_epoch)
 
     def _error(self, what: str, bad: Tensor | None) -> UserError:
         """``bad``: ``(B,)``, the images that it is of; None, or none of them: of the batch as a whole."""

@@ -168,7 +168,14 @@ class StepProfiler(Profiler):
 
     def describe(self) -> None:
         """Lightning calls it at the end of every stage; the first is the training."""
-        if self._trace is None or self.step < self.end:
+        if self.step < self.end:
+            if self._trace is not None:
+                self._trace.stop()
+            log.warning(
+                "no profile: it needs %d training steps, and the run has %d; give more trainer.max_epochs, or fewer "
+                "steps in trainer.profiler.warmup, timed and traced",
+                self.end, self.step,
+            )  # fmt: skip
             return
         folder = Path(self._trainer.default_root_dir) / "profile"
         table = self.table()

@@ -145,7 +145,13 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
         wandb_run.finish(exit_code=0)
     if cfg.checkpoints:
         log.info("%s", headline(result))
-    log.info("results: %s", folder)
+        if not all(np.isfinite(table[["logit_real", "logit_synthetic"]]).all(axis=None) for table in scores.values()):
+            log.warning(
+                "this run has diverged: it gives logits that are no numbers; debug=finite says where they begin"
+            )
+        log.info("results: %s", folder)
+    else:
+        log.info("no results are kept of this run (checkpoints=false); its log: %s", folder / "train.log")
 
 
 def checked(cfg: DictConfig) -> dict[str, Any]:

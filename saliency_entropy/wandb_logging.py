@@ -155,6 +155,9 @@ class WandbRun:
             wandb.finish(exit_code=exit_code)
             if self.run is not None and not self.run.offline and Path(self.run.settings.sync_file).exists():
                 sent_mark(self.run.settings.sync_file).touch()
+            if self.run is not None and self.run.offline:
+                # W&B itself names what was logged since the last interruption only.
+                log.info("logged offline: wandb sync %s/wandb/offline-run-* sends it", self.folder)
         except TimeoutError:
             log.warning(
                 "the W&B server has not taken all of this run in %g s; give the same command again, and what it has "

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -254,7 +254,9 @@ class SlurmLauncher(Launcher):
                         returns[at] = first.result()
                     else:
                         died[at] = jobs[at].failed(f"its Slurm job {job.job_id} failed; see {first.paths.stdout}")
-                    log.info("%d of %d ended: %s", len(returns) + len(died), len(jobs), jobs[at].name)
+                    failed = at in died or returns[at].status == JobStatus.FAILED
+                    how = "failed" if failed else "ended"
+                    log.info("%d of %d %s: %s", len(returns) + len(died), len(jobs), how, jobs[at].name)
             if time.monotonic() < asked + ASK_EVERY or (known := states(arrays)) is None:
                 continue
             asked = time.monotonic()

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.commands import no_environment_variables
+from saliency_entropy.commands import no_environment_variables, sentence
 from saliency_entropy.errors import UserError, cannot_write
 from saliency_entropy.run_folder import differing_keys, finished_result, run_folder, write_atomically
 from saliency_entropy.sweep import SweepProgress, sweep_overrides
@@ -62,7 +62,6 @@ class GridSweeper(Sweeper):
 
 def _refuse_twice(runs: list[DictConfig]) -> None:
     folders = Counter(_folder(run) for run in runs)
-    folders.pop(None, None)
     twice = [folder for folder, times in folders.items() if times > 1]
     if twice:
         raise CompactHydraException(
@@ -70,12 +69,12 @@ def _refuse_twice(runs: list[DictConfig]) -> None:
         )
 
 
-def _folder(run: DictConfig) -> Path | None:
-    """None if the run's name is none, for which it is refused later."""
+def _folder(run: DictConfig) -> Path:
+    """Raises CompactHydraException if the run's name is none."""
     try:
         return Path(run_folder(run.runs_dir, run.study, run.method.name, run.seed))
-    except (UserError, OmegaConfBaseException):
-        return None
+    except (UserError, OmegaConfBaseException) as error:
+        raise CompactHydraException(sentence(error)) from error
 
 
 def _is_done(run: DictConfig) -> bool:
@@ -84,7 +83,7 @@ def _is_done(run: DictConfig) -> bool:
         return False
     folder = _folder(run)
     try:
-        if folder is None or finished_result(folder) is None:
+        if finished_result(folder) is None:
             return False
         own = OmegaConf.masked_copy(run, [key for key in run if key != "hydra"])
         with no_environment_variables():
