@@ -219,6 +219,14 @@ def test_the_command_ends_with_the_sentence(command) -> None:
     assert "\ntraining, epoch 1, batch 1: backbone." in ended.err
 
 
+def test_a_run_that_diverged_says_so(command) -> None:
+    ended = command(*DIVERGING)
+    assert ended.code == 0
+    assert "this run has diverged: it gives logits that are no numbers; debug=finite says where" in ended.out
+    checked = command("debug=finite", "method=cross_entropy", "trainer.max_epochs=2")
+    assert "every logit, CAM, loss term, gradient and weight was finite in 2 epochs" in checked.out
+
+
 def test_several_processes_are_refused() -> None:
     """Each would see a part of the batch only."""
     several = SimpleNamespace(world_size=2, training=True)
