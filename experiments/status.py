@@ -2,6 +2,7 @@
 
     python experiments/status.py study=runs/paper
     python experiments/status.py study=runs/paper format=json
+    python experiments/status.py study=runs/weights        # a search: trial by trial
 
 Reads only what the runs leave behind, so it may be given at any time, while they are trained, too, and on any machine
 that sees the folder; which jobs of a Slurm sweep wait is told where squeue is at hand. A run is missing where others

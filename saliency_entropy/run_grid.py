@@ -24,13 +24,19 @@ def terminal() -> Console:
     return console
 
 
-def print_grid(console: Console, cells: Cells) -> None:
-    """A row a method, in the paper's order, and a column a seed. A cell of its own may be as wide as 5 characters."""
+def print_grid(console: Console, cells: Cells, rows: str = "method") -> None:
+    """A row a method, in the paper's order, and a column a seed. A cell of its own may be as wide as 5 characters.
+
+    Args:
+        console: to print to.
+        cells: of the grid.
+        rows: what a row is, where it is no method.
+    """
     methods = sorted({method for method, _ in cells}, key=method_order)
     seeds = sorted({seed for _, seed in cells})
     for first in range(0, len(seeds), SEEDS):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-        table.add_column("method \\ seed", overflow="fold")
+        table.add_column(f"{rows} \\ seed", overflow="fold")
         shown = seeds[first : first + SEEDS]
         for seed in shown:
             table.add_column(str(seed), justify="center", no_wrap=True, min_width=4)

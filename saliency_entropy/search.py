@@ -16,10 +16,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.study.folders import SEARCH_JOURNAL
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-JOURNAL = "search.journal"
 NAME = "search"  # Optuna's, of the one study in it
 DIGITS = 3  # significant ones of a value: it is the name of a folder, too
 TRIES = 100  # until the intervals are taken to hold no further values
@@ -69,10 +69,10 @@ class Search:
         n_random: int,
         parallel: int,
     ) -> None:
-        journal = folder / JOURNAL
+        journal = folder / SEARCH_JOURNAL
         _drop_torn_line(journal)
         # Of a process that is gone; Optuna would wait for it for half a minute.
-        journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+        journal.with_name(f"{SEARCH_JOURNAL}.lock").unlink(missing_ok=True)
         try:
             self.study = _load(journal)
         except _NoStudyError:
@@ -159,7 +159,7 @@ def read_search(folder: Path) -> optuna.Study:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    journal = folder / JOURNAL
+    journal = folder / SEARCH_JOURNAL
     if journal.is_file():
         with suppress(_NoStudyError):
             return _load(journal)

@@ -27,7 +27,7 @@ from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result
 from saliency_entropy.run_grid import print_grid, print_lines, terminal
 from saliency_entropy.slurm_queue import Queued, queued_runs
-from saliency_entropy.study.folders import method_order, run_folders, seed_folders
+from saliency_entropy.study.folders import method_order, run_folders, seed_folders, trial_folders
 from saliency_entropy.sweep import is_grid, parsed_overrides
 
 # running: a process holds it. queued: a Slurm job of it waits for its turn. stale: one held it and died. interrupted:
@@ -59,6 +59,7 @@ class RunStatus:
         seconds_an_epoch: of a run that is done, scoring included, or of one that has been trained by one process so
             far; else None.
         detail: who trains it, its Slurm job, or why it failed; "" where there is nothing to say.
+        trial: the folder of its trial, of a run of a search; else "".
     """
 
     method: str
@@ -68,10 +69,12 @@ class RunStatus:
     epochs: int | None = None
     seconds_an_epoch: float | None = None
     detail: str = ""
+    trial: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.method}/seed{self.seed}"
+        """Its folder, below the study's."""
+        return str(Path(self.trial, self.method, f"seed{self.seed}"))
 
 
 def show_status(cfg: DictConfig) -> None:
@@ -97,24 +100,30 @@ def show_status(cfg: DictConfig) -> None:
 
 def study_status(study: Path) -> list[RunStatus]:
     """Every run that the study has, or should have: of each of its methods and each of its seeds, and of those that the
-    last sweep was to train.
+    last sweep was to train. Of a search, each of its trials has each of the methods and seeds.
 
     Raises:
         UserError: there is no such study.
     """
-    swept = swept_runs(study)
-    folders = seed_folders(study) if swept else run_folders(study)
-    failures = _failures_in_sweeps(study)
+    trials = trial_folders(study)
+    swept = set() if trials else swept_runs(study)
+    if trials:
+        folders = [folder for trial in trials for folder in seed_folders(trial)]
+    else:
+        folders = seed_folders(study) if swept else run_folders(study)
+    failures = {} if trials else _failures_in_sweeps(study)
     begun = {}
     for folder in folders:
         run = run_status(folder, failures.get(f"{folder.parent.name}/{folder.name}"))
-        begun[run.method, run.seed] = run
-    methods = {method for method, _ in begun.keys() | swept}
-    seeds = {seed for _, seed in begun.keys() | swept}
+        run = replace(run, trial=folder.parents[1].name if trials else "")
+        begun[run.trial, run.method, run.seed] = run
+    methods = {method for _, method, _ in begun} | {method for method, _ in swept}
+    seeds = {seed for _, _, seed in begun} | {seed for _, seed in swept}
     epochs = Counter(run.epochs for run in begun.values() if run.epochs).most_common(1)
     usual = epochs[0][0] if epochs else None
     runs = [
-        begun.get((method, seed)) or RunStatus(method, seed, "missing", epochs=usual)
+        begun.get((trial, method, seed)) or RunStatus(method, seed, "missing", epochs=usual, trial=trial)
+        for trial in [trial.name for trial in trials] or [""]
         for method in sorted(methods, key=method_order)
         for seed in sorted(seeds)
     ]
@@ -214,9 +223,15 @@ def time_left(runs: Iterable[RunStatus]) -> tuple[float | None, int]:
 def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
     """The grid, what its signs mean, the runs that need a word, the time left."""
     methods, seeds = {run.method for run in runs}, {run.seed for run in runs}
-    heading = f"{study}: {_counted(len(methods), 'method')} × {_counted(len(seeds), 'seed')}"
-    console.print(Text(heading, style="bold"), soft_wrap=True)
-    print_grid(console, {(run.method, run.seed): (_cell(run), SHOWN[run.state][1]) for run in runs})
+    trials = {run.trial for run in runs if run.trial}
+    whole = f"{_counted(len(trials), 'trial')} of a search" if trials else _counted(len(methods), "method")
+    console.print(Text(f"{study}: {whole} × {_counted(len(seeds), 'seed')}", style="bold"), soft_wrap=True)
+
+    def row(run: RunStatus) -> str:
+        return run.trial if run.trial and len(methods) == 1 else str(Path(run.trial, run.method))
+
+    cells = {(row(run), run.seed): (_cell(run), SHOWN[run.state][1]) for run in runs}
+    print_grid(console, cells, "trial" if trials else "method")
     counts = Counter(run.state for run in runs)
     legend = [f"{SHOWN[state][0]} {counts[state]} {state}" for state in get_args(State) if counts[state]]
     console.print(Text("  ".join(legend)))
@@ -229,6 +244,9 @@ def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
             progress = f"epoch {run.epochs_done} of {run.epochs or '?'} done; " if state in ("running", "stale") else ""
             print_lines(console, run.name, progress + run.detail)
     console.print(Text("\n" + _left(runs)))
+    if trials:
+        console.print(Text("Of the trials that have begun; what they found: "), end="")
+        console.print(Text(f"python experiments/weights.py study={study}"), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -344,8 +344,41 @@ def test_scripts_get_json(tmp_path: Path, status: Callable) -> None:
     assert (document["seconds_left"], document["at_once"]) == (30.0, 1)
     assert document["runs"][1] == {
         "method": "droid", "seed": 1, "state": "failed", "epochs_done": 1, "epochs": 4, "seconds_an_epoch": None,
-        "detail": "no room",
+        "detail": "no room", "trial": "",
     }  # fmt: skip
+
+
+def test_a_search_is_shown_trial_by_trial(tmp_path: Path, status: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tmp_path / "weights"
+    make_run(study / "0.3_0.3", "droid", 0, done=4, result={})
+    make_run(study / "0.3_0.3", "droid", 1, done=3, attempts=[attempt("failed", "no room")])
+    waiting = make_run(study / "0.1_0.52", "droid", 0, done=2, attempts=[attempt("killed")])
+    (study / "search").mkdir()
+    (study / "search.journal").write_text("{}\n")
+    note(study, {waiting: Queued("7", "")})
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho 7 PENDING\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+
+    code, out, err = status(f"study={study}")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
+    assert out.startswith(f"{study}: 2 trials of a search × 2 seeds\n")
+    assert ["trial", "\\", "seed", "0", "1"] in lines
+    assert lines.index(["0.1_0.52", "…", "·"]) < lines.index(["0.3_0.3", "✓", "✗"])
+    assert ["0.3_0.3/droid/seed1", "no", "room"] in lines
+    assert f"python experiments/weights.py study={study}\n" in out
+
+    make_run(study / "0.3_0.3", "hseb", 0, done=4, result={})
+    code, out, _ = status(f"study={study}")
+    assert {"0.1_0.52/droid", "0.3_0.3/droid", "0.3_0.3/hseb"} <= set(out.split())
+    document = json.loads(status(f"study={study}", "format=json")[1])
+    assert [(run["trial"], run["method"], run["state"]) for run in document["runs"] if run["seed"] == 0] == [
+        ("0.1_0.52", "hseb", "missing"), ("0.1_0.52", "droid", "queued"),
+        ("0.3_0.3", "hseb", "done"), ("0.3_0.3", "droid", "done"),
+    ]  # fmt: skip
 
 
 # --- mistakes

@@ -22,8 +22,9 @@ from omegaconf import OmegaConf
 from hydra_plugins.saliency_entropy_sweepers.search import SearchSweeper
 from saliency_entropy import run_lock
 from saliency_entropy.errors import UserError
-from saliency_entropy.search import JOURNAL, read_search
+from saliency_entropy.search import read_search
 from saliency_entropy.search_report import report, trials
+from saliency_entropy.study.folders import SEARCH_JOURNAL
 
 ROOT = Path(__file__).parents[1]
 TERMS = ("cross_entropy", "human_saliency", "log_entropy")
@@ -87,12 +88,12 @@ def test_killed_at_any_write_it_ends_as_if_it_had_not_been(tmp_path: Path, paral
     expected = found(whole)
     assert len(expected) == 8
     assert not expected.duplicated(["a", "b"]).any()
-    lines = (whole / JOURNAL).read_bytes().splitlines(keepends=True)
+    lines = (whole / SEARCH_JOURNAL).read_bytes().splitlines(keepends=True)
     for count in range(len(lines)):
         folder = tmp_path / f"killed{count}"
         folder.mkdir()
-        (folder / JOURNAL).write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
-        (folder / f"{JOURNAL}.lock").symlink_to(folder / JOURNAL)  # Optuna's, which a kill leaves
+        (folder / SEARCH_JOURNAL).write_bytes(b"".join(lines[:count]) + lines[count][: len(lines[count]) // 2])
+        (folder / f"{SEARCH_JOURNAL}.lock").symlink_to(folder / SEARCH_JOURNAL)  # Optuna's, which a kill leaves
         search(folder, parallel=parallel)
         pd.testing.assert_frame_equal(found(folder), expected)
 
@@ -175,7 +176,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, mistake: str) -> None:
 
 def test_another_configuration_does_not_go_on_with_a_search(tmp_path: Path) -> None:
     search(tmp_path / "s", n_trials=2)
-    before = (tmp_path / "s" / JOURNAL).read_bytes()
+    before = (tmp_path / "s" / SEARCH_JOURNAL).read_bytes()
     for arguments, settings, differing in (
         (["epochs=4"], {}, "epochs is 3 there and 4 here"),
         (["a=interval(0.05,0.9)"], {}, r"a is \[0\.05, 1\.0, False\] there and \[0\.05, 0\.9, False\] here"),
@@ -183,7 +184,7 @@ def test_another_configuration_does_not_go_on_with_a_search(tmp_path: Path) -> N
     ):
         with pytest.raises(CompactHydraException, match=f"holds a search of another configuration .*{differing}"):
             search(tmp_path / "s", arguments=arguments, **settings)
-    assert (tmp_path / "s" / JOURNAL).read_bytes() == before
+    assert (tmp_path / "s" / SEARCH_JOURNAL).read_bytes() == before
 
 
 def test_a_search_is_run_by_one_process(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_a_search_is_run_by_one_process(tmp_path: Path) -> None:
 
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     search(tmp_path / "s", n_trials=2)
-    journal = tmp_path / "s" / JOURNAL
+    journal = tmp_path / "s" / SEARCH_JOURNAL
     journal.write_bytes(b"no JSON\n" + journal.read_bytes())
     with pytest.raises(CompactHydraException, match=rf"^{journal} is damaged .*: restore it, or delete it"):
         search(tmp_path / "s")
@@ -312,9 +313,9 @@ def searched(tmp_path: Path) -> Path:
 
 
 def test_the_report_of_a_search(searched: Path, tmp_path: Path) -> None:
-    before = (searched / JOURNAL).read_bytes()
+    before = (searched / SEARCH_JOURNAL).read_bytes()
     report(OmegaConf.create({"study": str(searched), "output": None}))
-    assert (searched / JOURNAL).read_bytes() == before
+    assert (searched / SEARCH_JOURNAL).read_bytes() == before
     table = pd.read_csv(searched / "search" / "trials.csv")
     assert list(table) == ["trial", "state", "val_auroc", "a", "b"]
     assert table["trial"].tolist() == [1, 2, 3, 4, 5]

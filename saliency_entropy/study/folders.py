@@ -8,6 +8,8 @@ from saliency_entropy.errors import UserError
 # The paper's order; whatever else a study holds comes after.
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 
+SEARCH_JOURNAL = "search.journal"  # in the folder of a search, whose trials have studies of their own in it
+
 
 def run_folders(study: Path) -> list[Path]:
     """The folders ``<study>/<method>/seed<seed>``, sorted; raises UserError if there is none."""
@@ -38,6 +40,13 @@ def seed_folders(study: Path) -> list[Path]:
         for run in visible_folders(method)
         if re.fullmatch(r"seed\d+", run.name)
     ]
+
+
+def trial_folders(study: Path) -> list[Path]:
+    """The studies of the trials of a search, of those that have begun; none if the study is that of no search."""
+    if not (study / SEARCH_JOURNAL).exists():
+        return []
+    return [child for child in visible_folders(study) if seed_folders(child)]
 
 
 def visible_folders(folder: Path) -> list[Path]:
