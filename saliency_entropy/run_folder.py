@@ -30,6 +30,9 @@ NOT_HASHED_TRAINER = (
     "trainer.accelerator", "trainer.enable_progress_bar", "trainer.devices", "trainer.num_nodes",
 )  # fmt: skip
 
+# The same images elsewhere are a matter for the user to decide: no run says of which bytes its images were.
+WHERE_THE_DATA_IS = {"data.root", "data.source.root", "data.source.path"}
+
 PART = ".part"  # how the name of a file that is not whole ends
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
@@ -126,10 +129,10 @@ def check_same_run(folder: Path, config: dict[str, Any]) -> None:
             f"{key} is {theirs} there and {ours} here" for key, (theirs, ours) in list(differing.items())[:4]
         )
         more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
-        raise UserError(
-            f"{folder} holds a run of another configuration ({shown}{more}): "
-            "give this one a study= of its own, or delete that folder"
-        )
+        remedy = "give this one a study= of its own, or delete that folder"
+        if differing.keys() <= WHERE_THE_DATA_IS:
+            remedy = f"if these are the same images, give their folder by that name, a link for instance; else {remedy}"
+        raise UserError(f"{folder} holds a run of another configuration ({shown}{more}): {remedy}")
 
 
 def is_done(folder: Path, config: dict[str, Any]) -> bool:

@@ -94,6 +94,16 @@ def test_a_done_run_of_another_configuration_is_named_with_what_differs(tmp_path
     ) as error:
         check_same_run(tmp_path, plain(config(seed=2, backbone={"name": "vit"})))
     assert str(tmp_path) in str(error.value)
+    assert str(error.value).endswith("): give this one a study= of its own, or delete that folder")
+
+
+def test_the_same_images_elsewhere_may_be_given_by_the_name_they_had(tmp_path):
+    save_config(tmp_path, config(data={"root": "faces"}))
+    write_atomically(tmp_path / "result.json", "{}")
+    with pytest.raises(
+        UserError, match=r"data\.root is faces there and /scratch/faces here\): if these are the same im"
+    ):
+        check_same_run(tmp_path, plain(config(data={"root": "/scratch/faces"})))
 
 
 def test_a_run_that_left_nothing_can_be_begun_anew(tmp_path):
