@@ -253,7 +253,7 @@ class SlurmLauncher(Launcher):
                     if first.exception() is None:
                         returns[at] = first.result()
                     else:
-                        died[at] = jobs[at].failed(f"its Slurm job {job.job_id} failed; see {first.paths.stdout}")
+                        died[at] = jobs[at].failed(f"its Slurm job {job.job_id} failed; see {self._output(job)}")
                     failed = at in died or returns[at].status == JobStatus.FAILED
                     how = "failed" if failed else "ended"
                     log.info("%d of %d %s: %s", len(returns) + len(died), len(jobs), how, jobs[at].name)
@@ -267,7 +267,7 @@ class SlurmLauncher(Launcher):
                 elif asked - over.setdefault(at, asked) >= LATE:
                     died[at] = jobs[at].failed(
                         f"its Slurm job {job.job_id} ended without a result ({state}; its output is in "
-                        f"{job.paths.stdout}); give the same command again to go on"
+                        f"{self._output(job)}); give the same command again to go on"
                     )
         # The other jobs have told this launch of their end, and the last of them how the sweep ended, into its own log.
         untold = died | {at: returns[at] for at in queued if at in returns}
@@ -278,6 +278,12 @@ class SlurmLauncher(Launcher):
                 if isinstance(callback, SweepProgress):
                     callback.say_if_ended()
         return returns | died
+
+    def _output(self, job: "Job[JobReturn]") -> Path:
+        """What a job prints: a file, or of several processes their folder, since any may be the one that failed."""
+        file = job.task(0).paths.stdout
+        several = self.parameters.get("nodes", 1) * self.parameters.get("tasks_per_node", 1) > 1
+        return file.parent if several else file
 
 
 def _has_submitit_launcher() -> bool:

@@ -139,7 +139,10 @@ def test_other_processes_than_those_of_a_run_are_refused(
 
 
 def test_as_many_processes_as_devices(sweep: Callable, tmp_path: Path) -> None:
-    sweep("trainer.devices=2", "hydra.launcher.tasks_per_node=2", "trainer.num_nodes=3", "hydra.launcher.nodes=3")
+    devices, nodes = ["trainer.devices=2", "hydra.launcher.tasks_per_node=2"], ["trainer.num_nodes=3"]
+    ended = sweep("study=s", *devices, *nodes, "hydra.launcher.nodes=3")
+    # Any of them may be the one that failed, and each has a file.
+    assert f"(gone; its output is in {tmp_path}/runs/s/.submitit/7_0); give the same command again" in ended.err
     lines = (tmp_path / "script").read_text().splitlines()
     assert "#SBATCH --ntasks-per-node=2" in lines
     assert "#SBATCH --nodes=3" in lines
