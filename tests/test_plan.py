@@ -601,6 +601,33 @@ def test_runs_that_are_in_slurms_queue_are_not_submitted_again(
     assert rows(plan("method=droid", "seed=0")) == {"droid": ["+"]}
 
 
+@pytest.mark.parametrize(("timeout_min", "too_short"), [(61, True), (62, True), (63, False)])
+def test_an_epoch_fits_the_time_limit_of_a_job(
+    plan: Callable[..., Planned], done: Path, tmp_path: Path, slurm: Path, timeout_min: int, too_short: bool
+) -> None:
+    """It takes an hour; 12 s go by before it, and two minutes before the limit the job is told to leave."""
+    folder = place(done, tmp_path, 0)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"wall_seconds": 7200.0}))
+    sweep = ["-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", f"hydra.launcher.timeout_min={timeout_min}"]
+    planned = plan(*sweep)
+    assert planned.code == too_short, planned.out + planned.err
+    told = f"1 problem: 1. an epoch takes about 60 min, but a job is told to leave after {timeout_min - 2} min, so that"
+    assert (told in words(planned)) == too_short
+    assert ("give at least hydra.launcher.timeout_min=63" in words(planned)) == too_short
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_processor_tells_nothing_of_jobs_with_a_gpu(
+    plan: Callable[..., Planned], slurm: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    monkeypatch.setattr(costs, "timed_steps", lambda *_: costs.StepCost("processor, 1 thread", 10_000.0, 0.1, 10**6))
+    sweep = ["-m", "method=droid", "seed=0,1", "hydra/launcher=slurm"]
+    planned = plan(*sweep, *([f"hydra.launcher.gpus_per_node={gpus}"] if gpus else []))
+    assert planned.code == (0 if gpus else 1), planned.out + planned.err
+    assert ("an epoch takes about 8 h 20 min, but a job" in words(planned)) == (not gpus)
+
+
 def test_what_slurm_will_refuse(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))

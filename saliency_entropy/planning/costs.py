@@ -30,6 +30,7 @@ from saliency_entropy.training import SCORED_SPLITS
 
 STEPS = 4  # real ones, of which the first is not timed
 ENOUGH = 5.0  # seconds of timed steps after which no further one is taken
+JOB_START = 12.0  # seconds of a Slurm job until it trains, most of them to import PyTorch
 SAMPLE = 10_000  # rows of a score table whose size is measured
 
 

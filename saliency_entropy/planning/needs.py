@@ -1,6 +1,7 @@
 """What the runs of a plan need, and what of it is there."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from saliency_entropy.status import duration
 from saliency_entropy.sweep import is_local, runs_at_a_time, shared_threads
 from saliency_entropy.training import build_loss, build_module, versions
 
+GPU_OPTIONS = ("gpus", "gpus_per_node", "gpus_per_task", "gres")  # of sbatch
+
 
 class Needs:
     """What the runs that are not done need together.
@@ -40,9 +43,10 @@ class Needs:
         self.problems = problems
         self.on_slurm = runs_on_slurm(config)
         self.mem_gb = config.hydra.launcher.get("mem_gb") if self.on_slurm else None
+        self.launcher = config.hydra.launcher
         self.at_once = _at_once(config, self.runs)
         self.script = job_script(config, runs, problems) if self.on_slurm else None
-        threads = _open_threads(config, 1 if self.on_slurm else self.at_once)
+        threads = _open_threads(config, self.at_once, self.on_slurm)
         self.kinds = [_Kind(of_kind, threads, self.on_slurm, problems) for of_kind in _by_kind(runs)]
 
     def told(self) -> list[tuple[str, str]]:
@@ -58,6 +62,8 @@ class Needs:
             ("figures", checks.logging_to(one.cfg, self.problems)),
             ("versions", ", ".join(f"{name} {version}" for name, version in versions().items())),
         ]
+        if self.on_slurm:
+            self._check_time_limit()
         self.problems += checks.unmet_requirements()
         return told
 
@@ -71,6 +77,26 @@ class Needs:
         runs = "1 run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
         at_once = f", {self.at_once} at a time" if self.at_once > 1 else ""
         return f"about {duration(sum(seconds) / self.at_once)} for {runs}{at_once}"
+
+    def _check_time_limit(self) -> None:
+        """A job that is told to leave before its first whole epoch leaves nothing for the next one to go on with."""
+        limit, delay = self.launcher.get("timeout_min"), self.launcher.get("signal_delay_s") or 0
+        if not isinstance(limit, int | float):
+            return
+        room = 60 * limit - delay
+        for kind in self.kinds:
+            longest = kind.longest_step_to_keep(_asks_for_gpus(self.launcher))
+            if longest is not None and costs.JOB_START + longest[1] > room:
+                what, seconds = longest
+                least = math.ceil((costs.JOB_START + seconds + delay) / 60)
+                self.problems.append(
+                    self._of_kind(
+                        kind,
+                        f"{what} takes about {duration(seconds)}, but a job is told to leave after "
+                        f"{duration(max(0, room))}, so that a run would never get on: give at least "
+                        f"hydra.launcher.timeout_min={least}",
+                    )
+                )
 
     def _disk(self) -> str:
         studies: dict[Path, int] = {}
@@ -173,6 +199,20 @@ class _Kind:
         """Of all its runs, one after the other."""
         return None if self.time is None else sum(self.time.seconds(run) for run in self.runs)
 
+    def longest_step_to_keep(self, on_gpus: bool) -> tuple[str, float] | None:
+        """What of a run takes longest between two moments from which it can go on, and its seconds; None if not known.
+
+        Args:
+            on_gpus: the jobs have GPUs; what was measured on this machine's processor tells nothing of these.
+        """
+        if self.time is None or (self.cost is not None and on_gpus and self.cost.device.startswith("processor")):
+            return None
+        # Devices share a step, which is measured on one of them; time of runs that are done is theirs.
+        devices = 1 if self.cost is None else max(1, self.cfg.trainer.devices * self.cfg.trainer.num_nodes)
+        return max(
+            ("an epoch", self.time.epoch / devices), ("scoring", self.time.scoring / devices), key=lambda step: step[1]
+        )
+
     def bytes_left(self, run: PlannedRun) -> int:
         """What a run will add on the disk."""
         return max(0, self.run_bytes - costs.folder_bytes(run.folder))
@@ -232,9 +272,16 @@ def _at_once(config: DictConfig, runs: Sequence[PlannedRun]) -> int:
     return min(len(runs), runs_at_a_time(config.hydra.launcher, most))
 
 
-def _open_threads(config: DictConfig, at_once: int) -> int:
-    """Of a run that leaves them open: it shares the cores with those beside it."""
+def _asks_for_gpus(launcher: DictConfig) -> bool:
+    names = [name for name in GPU_OPTIONS if launcher.get(name)] + list(launcher.get("additional_parameters") or {})
+    return any(name.replace("-", "_") in GPU_OPTIONS for name in names)
+
+
+def _open_threads(config: DictConfig, at_once: int, on_slurm: bool) -> int:
+    """Of a run that leaves them open: it shares the cores with those beside it, or has those of its job."""
     launcher = config.hydra.launcher
+    if on_slurm:
+        return min(thread_count(), launcher.get("cpus_per_task") or 1)
     if config.hydra.mode == RunMode.MULTIRUN and is_local(launcher) and isinstance(launcher.n_jobs, int):
         return shared_threads(max(1, launcher.n_jobs), thread_count())
     return shared_threads(at_once, thread_count())
