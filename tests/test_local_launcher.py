@@ -153,7 +153,7 @@ def test_no_run_outlives_a_sweep_that_is_killed(launch: Callable, tmp_path: Path
 
 
 def test_threads_and_runs_fit_the_cores_and_gpus(
-    launch: Callable, command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores = len(os.sched_getaffinity(0))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "97,GPU-ab")  # of which there are none
@@ -169,18 +169,16 @@ def test_threads_and_runs_fit_the_cores_and_gpus(
 
     # The last of them, which goes on alone, has as many threads as before.
     (folder(tmp_path, 2) / "result.json").unlink()
-    again = ["-m", "seed=0,1,2", "study=local", "method=droid", "trainer.max_epochs=1", *TERM]
-    again += ["hydra/launcher=local", "hydra.launcher.n_jobs=2"]
-    ended = command(*again, "threads=null")
-    assert ended.code == 0, ended.err
-    assert "sweep ended: 3 runs, 1 trained, 2 done before\n" in ended.out
+    out, err = launch("seed=0,1,2", "threads=null", "trainer.max_epochs=1", "trainer.accelerator=auto").communicate()
+    assert "sweep ended: 3 runs, 1 trained, 2 done before\n" in out, err
     assert OmegaConf.load(folder(tmp_path, 2) / "config.yaml").threads == max(1, cores // 2)
 
     for seed in (1, 2):
         (folder(tmp_path, seed) / "result.json").unlink()
-    ended = command(*again, f"threads={cores}")
-    assert ended.code == 0, ended.err
-    assert f"1 at once, not 2: there are {cores} cores" in ended.out
+    process = launch("seed=0,1,2", f"threads={cores}", "trainer.max_epochs=1", "trainer.accelerator=auto")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert f"1 at once, not 2: there are {cores} cores" in out
 
 
 @pytest.mark.parametrize(
@@ -216,4 +214,11 @@ def test_a_number_of_runs_that_is_none(command: Callable, count: str) -> None:
     ended = command("-m", "seed=0,1", "method=droid", "hydra/launcher=local", f"hydra.launcher.n_jobs={count}")
     assert ended.code == 1
     assert "hydra.launcher.n_jobs is " in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_threads_that_are_none(command: Callable) -> None:
+    ended = command("-m", "seed=0,1", "method=droid", "hydra/launcher=local", "threads=0")
+    assert ended.code == 1
+    assert "threads is 0; give a whole number from 1 on, or null" in ended.err
     assert "Traceback" not in ended.err

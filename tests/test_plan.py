@@ -440,6 +440,7 @@ def test_a_command_that_cannot_be_planned(
         (["seed=-1"], "seed=-1 is not a whole number from 0 to"),
         (["-m", "seed=1,x"], "droid_cyborg/seedx: seed='x' is not a whole number from 0 to"),
         (["-m", "seed=0,1", "trainer.devices=2"], "trainer.devices is 2 in a sweep"),
+        (["-m", "hydra/launcher=local", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs is 0; give a whole number"),
         (["study=../x"], "study='../x' cannot name a folder"),
         (["protocol.class_index=real"], "protocol.class_index is 'real'; choose one of predicted, true,"),
         (["data.root=/no/where"], "data.root=/no/where does not exist"),

@@ -27,6 +27,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import in_one_line
+from saliency_entropy.sweep import runs_at_once, shared_threads
 from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
 
 log = logging.getLogger(__name__)
@@ -64,10 +65,11 @@ class LocalLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         cores = thread_count()
-        # Not of how many are left: a run that goes on has as many threads as before, and so the same numbers.
-        share = max(1, cores // self.n_jobs)
-        jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, share)
-        at_once = min(self.n_jobs, len(jobs), max(1, cores // max(job.config.threads for job in jobs)))
+        jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, shared_threads(self.n_jobs, cores))
+        for threads in (job.config.threads for job in jobs):
+            if type(threads) is not int or threads < 1:
+                raise CompactHydraException(f"threads is {threads!r}; give a whole number from 1 on, or null")
+        at_once = min(len(jobs), runs_at_once(self.n_jobs, cores, max(job.config.threads for job in jobs)))
         if at_once < min(self.n_jobs, len(jobs)):
             log.info("%d at once, not %d: there are %d cores", at_once, self.n_jobs, cores)
         for number, job in enumerate(jobs, start=initial_job_idx):

@@ -21,6 +21,7 @@ from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.cache import may_be_filled
 from saliency_entropy.planning.runs import PlannedRun
 from saliency_entropy.run_folder import require_same_data
+from saliency_entropy.sweep import is_local
 from saliency_entropy.training import build_loss, data_hash
 from saliency_entropy.wandb_logging import MODES
 
@@ -58,6 +59,14 @@ def unmet_requirements() -> list[str]:
                 f"pip install '{requirement.name}{requirement.specifier}'"
             )
     return problems
+
+
+def launcher_problems(launcher: DictConfig) -> list[str]:
+    """What this package's launcher on one machine refuses of its settings."""
+    n_jobs = launcher.get("n_jobs")
+    if is_local(launcher) and (type(n_jobs) is not int or n_jobs < 1):
+        return [f"hydra.launcher.n_jobs is {n_jobs!r}; give a whole number from 1 on"]
+    return []
 
 
 def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule | None:

@@ -65,6 +65,7 @@ class Needs:
         if self.on_slurm:
             self._check_time_limit()
         self.problems += checks.unmet_requirements()
+        self.problems += checks.launcher_problems(self.launcher)
         return told
 
     def _of_kind(self, kind: "_Kind", text: str) -> str:
