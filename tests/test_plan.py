@@ -643,6 +643,12 @@ def test_what_slurm_will_refuse(plan: Callable[..., Planned], monkeypatch: pytes
     assert "#SBATCH --array=0-1%2" in text  # the script is shown all the same
 
 
+def test_processes_that_are_not_those_of_a_run(plan: Callable[..., Planned], slurm: Path) -> None:
+    planned = plan("-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2")
+    assert planned.code == 1
+    assert "trainer.devices is 1 and hydra.launcher.tasks_per_node is 2" in words(planned)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_jobs_may_have_a_gpu_where_this_machine_has_none(plan: Callable[..., Planned], slurm: Path) -> None:
     planned = plan("-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", "trainer.accelerator=gpu")

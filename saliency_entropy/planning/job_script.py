@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.errors import UserError, in_one_line
-from saliency_entropy.planning.runs import PlannedRun
+from saliency_entropy.planning.runs import TO_TRAIN, PlannedRun
 
 # Of hydra-submitit-launcher's settings these do not go into the script.
 NOT_IN_SCRIPT = ("_target_", "submitit_folder", "max_num_timeout")
@@ -33,6 +33,9 @@ def job_script(config: DictConfig, runs: Sequence[PlannedRun], problems: list[st
         own = instantiate(launcher)
         try:
             own.setup(hydra_context=None, task_function=None, config=config)
+            for run in runs:
+                if run.action in TO_TRAIN:
+                    own.check_processes(run.cfg)
         except CompactHydraException as refused:
             problems.append(str(refused))
         submitted = sum(run.action not in ("skip", "queued") for run in runs)
