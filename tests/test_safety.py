@@ -153,7 +153,7 @@ def test_code_in_a_checkpoint_of_a_run_is_not_executed(checkpoint, marker, tmp_p
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    go_on = partial(fit, trainer, module, DataLoader([0]), tmp_path)
+    go_on = partial(fit, trainer, module, DataLoader([0]), tmp_path, first=True)
     with pytest.raises((UserError, pickle.UnpicklingError)):
         go_on() if name == "resume" else load_best(module, tmp_path)
     assert not marker.exists()
