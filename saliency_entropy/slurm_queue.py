@@ -32,6 +32,11 @@ class Queued(NamedTuple):
     config_hash: str
 
 
+def place(folder: Path) -> Path:
+    """A folder by the one name that :func:`queued_runs` has for it, however its path is spelled."""
+    return Path(os.path.normpath(folder.absolute()))
+
+
 def array_of(job: str) -> str:
     """The id that the jobs of one submission share."""
     return job.partition("_")[0]
@@ -46,7 +51,8 @@ def note(study: Path, submitted: Mapping[Path, Queued]) -> None:
 
 
 def queued_runs(study: Path) -> dict[Path, Queued] | None:
-    """The runs of a study of which a job is pending or running, by their folders; None if Slurm does not answer.
+    """The runs of a study of which a job is pending or running, by the :func:`place` of their folders; None if Slurm
+    does not answer.
 
     Args:
         study: its folder.
@@ -64,7 +70,7 @@ def queued_runs(study: Path) -> dict[Path, Queued] | None:
         with suppress(ValueError):  # damaged: what is submitted again finds the run held
             for folder, (job, config_hash) in json.loads(path.read_text()).items():
                 if job in alive:
-                    runs[Path(os.path.normpath(study / folder))] = Queued(job, config_hash)
+                    runs[place(study / folder)] = Queued(job, config_hash)
     return runs
 
 

@@ -6,7 +6,6 @@ Imports neither PyTorch nor pandas: it is given every few minutes while a sweep 
 import csv
 import json
 import math
-import os
 import re
 import statistics
 from collections import Counter
@@ -26,7 +25,7 @@ from saliency_entropy.attempts import read_attempts
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result
 from saliency_entropy.run_grid import print_grid, print_lines, terminal
-from saliency_entropy.slurm_queue import Queued, queued_runs
+from saliency_entropy.slurm_queue import Queued, place, queued_runs
 from saliency_entropy.study.folders import method_order, run_folders, seed_folders, trial_folders
 from saliency_entropy.sweep import is_grid, parsed_overrides
 
@@ -128,7 +127,7 @@ def study_status(study: Path) -> list[RunStatus]:
         for seed in sorted(seeds)
     ]
     queued = queued_runs(study) or {}
-    return [_with_job(run, queued.get(Path(os.path.normpath(study / run.name)))) for run in runs]
+    return [_with_job(run, queued.get(place(study / run.name))) for run in runs]
 
 
 def _with_job(run: RunStatus, queued: Queued | None) -> RunStatus:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
@@ -11,10 +12,10 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.commands import sentence
+from saliency_entropy.commands import no_environment_variables, sentence
 from saliency_entropy.sweep import parsed_overrides
 
 
@@ -112,3 +113,14 @@ def _of_another_seed(composed: DictConfig, overrides: list[Override], seed: Over
         overrides, kv_sep=naming.kv_sep, item_sep=naming.item_sep, exclude_keys=naming.exclude_keys
     )
     return run
+
+
+def plain_config(composed: DictConfig) -> dict[str, Any]:
+    """A run's configuration without Hydra's part, resolved.
+
+    Raises:
+        OmegaConfBaseException: a value cannot be resolved, or takes in the environment.
+    """
+    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    with no_environment_variables():
+        return OmegaConf.to_container(own, resolve=True)

@@ -25,9 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 from saliency_entropy.commands import no_environment_variables, sentence
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.run_folder import config_hash, study_folder
-from saliency_entropy.slurm_queue import OVER, Queued, array_of, note, queued_runs, states
+from saliency_entropy.slurm_queue import OVER, Queued, array_of, note, place, queued_runs, states
 from saliency_entropy.sweep import SweepProgress
-from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
+from saliency_entropy.sweep_jobs import SweepJob, plain_config, sweep_jobs
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -191,7 +191,7 @@ class SlurmLauncher(Launcher):
             )
         found = {}
         for at, job in jobs.items():
-            queued = runs.get(job.folder)
+            queued = runs.get(place(job.folder))
             if queued is None:
                 continue
             if queued.config_hash != hashes[at]:
@@ -295,9 +295,7 @@ def _arrays(jobs: "dict[int, Job[JobReturn]]") -> list[str]:
 
 
 def _hash(config: DictConfig) -> str:
-    run = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     try:
-        with no_environment_variables():
-            return config_hash(OmegaConf.to_container(run, resolve=True))
+        return config_hash(plain_config(config))
     except OmegaConfBaseException as error:
         raise CompactHydraException(sentence(error)) from error

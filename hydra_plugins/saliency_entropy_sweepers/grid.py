@@ -16,11 +16,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.commands import no_environment_variables, sentence
+from saliency_entropy.commands import sentence
 from saliency_entropy.errors import UserError, cannot_write
 from saliency_entropy.run_folder import differing_keys, finished_result, run_folder, write_atomically
 from saliency_entropy.sweep import SweepProgress, sweep_overrides
-from saliency_entropy.sweep_jobs import composed_runs
+from saliency_entropy.sweep_jobs import composed_runs, plain_config
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +85,6 @@ def _is_done(run: DictConfig) -> bool:
     try:
         if finished_result(folder) is None:
             return False
-        own = OmegaConf.masked_copy(run, [key for key in run if key != "hydra"])
-        with no_environment_variables():
-            config = OmegaConf.to_container(own, resolve=True)
-        return not differing_keys(folder, config)
+        return not differing_keys(folder, plain_config(run))
     except (UserError, OmegaConfBaseException, OSError):
         return False  # the run says what is wrong

@@ -1,7 +1,6 @@
 """The runs that a command would train, and what it would do with each."""
 
 import copy
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from saliency_entropy import attempts, run_folder, run_lock
 from saliency_entropy.commands import require_values, sentence
 from saliency_entropy.errors import UserError
-from saliency_entropy.slurm_queue import Queued, queued_runs
+from saliency_entropy.slurm_queue import Queued, place, queued_runs
 from saliency_entropy.status import epochs_done
 from saliency_entropy.sweep import sweep_overrides
 from saliency_entropy.sweep_jobs import composed_runs
@@ -145,7 +144,7 @@ def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
         run_folder.check_same_run(run.folder, run.config)
         if run_folder.finished_result(run.folder) is not None:
             return replace(run, action="skip", epochs_done=run.config["trainer"]["max_epochs"])
-        job = queued.get(Path(os.path.normpath(run.folder.absolute())))
+        job = queued.get(place(run.folder))
         if job is not None:
             if job.config_hash != run_folder.config_hash(run.config):
                 return run.refused(

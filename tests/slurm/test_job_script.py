@@ -252,6 +252,10 @@ def test_a_run_whose_job_is_queued_is_not_submitted_again(sweep: Callable, tmp_p
     assert ended.code == 1
     assert "droid/seed1 is in Slurm's queue with another configuration: wait for it, end it (scancel 7_1)" in ended.err
     assert not (tmp_path / "script").exists()
+    # By another path to the same folder.
+    asked.unlink()
+    ended = sweep("study=s", f"runs_dir={tmp_path}/bin/../runs")
+    assert "1 of 2 runs are in Slurm's queue already (7): waiting for these\n" in ended.out
     # Of another study.
     asked.unlink()
     assert "already" not in sweep("study=other").out
