@@ -143,11 +143,7 @@ class SharedEnd(Callback):
     def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._count(trainer, sum(trainer.num_predict_batches))
 
-    def on_predict_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if batch_idx < self._batches:
-            self._leave_if_told(trainer)
+    on_predict_batch_start = on_validation_batch_start
 
 
 def count() -> int:

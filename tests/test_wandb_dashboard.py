@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import wandb
+from json_answers import JsonAnswers
 from omegaconf import OmegaConf
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: extra wandb")
@@ -107,23 +108,16 @@ def test_the_generators_are_those_that_were_scored(tmp_path: Path) -> None:
     assert scored_generators(tmp_path, "other") == []
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(JsonAnswers):
     """As much of a W&B server as saving a workspace needs."""
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         data: dict[str, object] = {"viewer": {"id": "1", "username": "u", "entity": "e"}}
         if "upsertView" in body["query"]:
             self.server.saved.append(body["variables"])
             data = {"upsertView": {"view": {"id": "1", "name": "nw-a-v"}, "inserted": True}}
-        answer = json.dumps({"data": data}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.say({"data": data})
 
 
 def test_the_workspace_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:

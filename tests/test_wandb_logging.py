@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 import torch
 import wandb
 from hydra import compose, initialize_config_dir
+from json_answers import JsonAnswers
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
@@ -528,22 +529,15 @@ class Server(ThreadingHTTPServer):
         return {"data": {"model": None}}  # it knows no such run
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(JsonAnswers):
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         self.server.asked.append(self.path)
         while not self.server.answering.wait(0.1):
             if self.server.ended.is_set():
                 return
-        answer = json.dumps(self.server.answer(self.path, json.loads(body))).encode()
         with suppress(ConnectionError):  # the client has waited for long enough
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
+            self.say(self.server.answer(self.path, json.loads(body)))
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.study.folders import METHODS
 
 log = logging.getLogger(__name__)
 
-METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 # A run of seconds.
 RUN = (
     "backbone=tiny", "backbone.image_size=48", "data=builtin", "data.source.train=32", "data.source.val=16",
