@@ -21,9 +21,9 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import detector_cam
 from saliency_entropy.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.data import FaceBatch, Manifest
-from saliency_entropy.data.datamodule import default_workers
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.manifest import LABELS, thread_count
+from saliency_entropy.data.workers import default_workers, ends_with_its_reader
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError
@@ -79,7 +79,8 @@ def _focus(
     def batches(transform: Transform) -> list[FaceBatch]:
         """The images as a network sees them, decoded once for all runs."""
         workers = default_workers() if cfg.num_workers is None else cfg.num_workers
-        return list(DataLoader(FaceDataset(manifest, cfg.split, transform), cfg.batch_size, num_workers=workers))
+        dataset = FaceDataset(manifest, cfg.split, transform)
+        return list(DataLoader(dataset, cfg.batch_size, num_workers=workers, worker_init_fn=ends_with_its_reader))
 
     def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
         backbone, class_index = read_network(best_checkpoint(folder))

@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
-from saliency_entropy.data.datamodule import default_workers
 from saliency_entropy.data.manifest import SCORES
 from saliency_entropy.data.table_file import listing
+from saliency_entropy.data.workers import default_workers, ends_with_its_reader
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically, written_whole
 from saliency_entropy.score_tables import ScoreTable, VariantDataset
@@ -177,7 +177,11 @@ def _loader(
 ) -> DataLoader[tuple[FaceBatch, list[str]]]:
     workers = default_workers() if num_workers is None else num_workers
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=min(workers, len(batches)), pin_memory=device.type == "cuda"
+        dataset,
+        batch_sampler=batches,
+        num_workers=min(workers, len(batches)),
+        worker_init_fn=ends_with_its_reader,
+        pin_memory=device.type == "cuda",
     )
 
 

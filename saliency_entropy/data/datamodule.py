@@ -25,9 +25,9 @@ from saliency_entropy.data.manifest import (
     file_problems,
     listing,
     refuse_broken,
-    thread_count,
 )
 from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
+from saliency_entropy.data.workers import default_workers, ends_with_its_reader
 from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,6 @@ STAGES = {"fit": SPLITS, "validate": ("val",), "test": ("test",), "predict": ("v
 REPEATED = ("train", "val")  # read in every epoch; the test images once
 CACHES = ("disk", "memory", "none")
 SKIPS = "data.skip_broken=true does without them"
-MOST_WORKERS = 16  # more processes wait for the disk, not for a core
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class FaceDataModule(pl.LightningDataModule):
         root: the data root, as the user gave it; ``source`` is what reads it.
         eval_batch_size: of the other images; as ``batch_size``, if not given.
         num_workers: processes that decode the images that are not kept; as many as there are cores, but no more than
-            :data:`MOST_WORKERS`, if not given.
+            :data:`~saliency_entropy.data.workers.MOST_WORKERS`, if not given.
         cache: where the decoded images are kept, 3 S^2 bytes each: ``disk``, once for all runs; ``memory`` of this
             process; ``none``: they are decoded each time that they are read.
         cache_folder: for ``disk``; see :mod:`saliency_entropy.data.cache`.
@@ -324,6 +323,7 @@ class FaceDataModule(pl.LightningDataModule):
             self._datasets[split],
             batch_sampler=batches,
             num_workers=workers,
+            worker_init_fn=ends_with_its_reader,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # Seeds the workers. Without it they draw from torch's global generator, and what the model draws next
@@ -339,11 +339,6 @@ class FaceDataModule(pl.LightningDataModule):
         kind = "template maps (not human maps)" if self.template_maps else "human maps"
         counts = ", ".join(f"{(table['label'] == label).sum()} {label}" for label in LABELS)
         return f"data {self.name}, {split}: {counts}; {(table['human_map'] != '').sum()} {kind}"
-
-
-def default_workers() -> int:
-    """Processes that decode images: as many as there are cores, but no more than :data:`MOST_WORKERS`."""
-    return min(thread_count(), MOST_WORKERS)
 
 
 def _require_splits(manifest: Manifest) -> None:
