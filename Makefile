@@ -21,8 +21,8 @@ demo: $(INSTALLED) ## the study in miniature on drawn faces: six methods, three 
 	$(BIN)/python experiments/train.py experiment=demo
 	$(BIN)/python experiments/report.py study=runs/demo
 
-test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED) ## run the tests, several at a time
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .

@@ -31,6 +31,20 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """``pytest -n 2``: a file's tests stay in one process, which share what the file prepares, and so do all that need
+    the Slurm cluster; in their order, by which the longest files do not come last."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
 def draw_faces(root: Path) -> None:
     """Noise, the synthetic images a little brighter than the real ones; two thirds of the training and
     validation images have a map."""
