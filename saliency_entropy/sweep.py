@@ -191,6 +191,13 @@ def is_local(launcher: DictConfig) -> bool:
     return str(launcher.get("_target_")).endswith(".local.LocalLauncher")
 
 
+def n_jobs_problem(n_jobs: object) -> str | None:
+    """What is wrong with a number of runs at once on one machine; None if nothing is."""
+    if type(n_jobs) is int and n_jobs >= 1:  # True is no number
+        return None
+    return f"hydra.launcher.n_jobs is {n_jobs!r}; give a whole number from 1 on"
+
+
 def shared_threads(n_jobs: int, cores: int) -> int:
     """Of a run on one machine that leaves its threads open: the cores are shared among as many runs as are asked for.
 

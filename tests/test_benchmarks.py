@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from saliency_entropy.benchmarks import benchmark
+from saliency_entropy.benchmarks.sweep import benchmark_sweep
 from saliency_entropy.benchmarks.timing import in_turn, ratio
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import register_resolvers
@@ -63,6 +64,16 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     ):
         assert re.search(words, caplog.text), words
     assert "images by 4 detectors" not in caplog.text  # the progress of each pass
+
+
+def test_a_sweep_that_another_command_trains(tmp_path: Path) -> None:
+    submit = tmp_path / "submit"
+    submit.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/given\necho no such partition >&2\nexit 1\n')
+    submit.chmod(0o755)
+    cfg = configured(f"sweep.command=[{submit},train.sh]", "sweep.launcher=[]")
+    with pytest.raises(UserError, match="the sweep failed: no such partition"):
+        benchmark_sweep(cfg, TRAIN, tmp_path)
+    assert (tmp_path / "given").read_text().startswith("train.sh -m backbone=tiny ")
 
 
 @pytest.mark.parametrize(("override", "message"), [

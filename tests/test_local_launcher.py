@@ -209,7 +209,7 @@ def test_without_a_choice_of_gpus_they_are_counted_without_cuda(monkeypatch: pyt
     assert not torch.cuda.is_initialized()
 
 
-@pytest.mark.parametrize("count", ["0", "-1", "all"])
+@pytest.mark.parametrize("count", ["0", "-1", "all", "true"])
 def test_a_number_of_runs_that_is_none(command: Callable, count: str) -> None:
     ended = command("-m", "seed=0,1", "method=droid", "hydra/launcher=local", f"hydra.launcher.n_jobs={count}")
     assert ended.code == 1

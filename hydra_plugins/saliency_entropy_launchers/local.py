@@ -27,7 +27,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import in_one_line
-from saliency_entropy.sweep import runs_at_once, shared_threads
+from saliency_entropy.sweep import n_jobs_problem, runs_at_once, shared_threads
 from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if sys.platform != "linux":
             raise CompactHydraException("hydra/launcher=local needs Linux: give hydra/launcher=joblib")
-        if not isinstance(self.n_jobs, int) or self.n_jobs < 1:
-            raise CompactHydraException(f"hydra.launcher.n_jobs is {self.n_jobs!r}; give a whole number from 1 on")
+        problem = n_jobs_problem(self.n_jobs)
+        if problem:
+            raise CompactHydraException(problem)
         # Here, so that every run's process has it from the beginning.
         importlib.import_module("saliency_entropy.training")
         from saliency_entropy.data.manifest import thread_count

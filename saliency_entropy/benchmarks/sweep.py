@@ -26,14 +26,15 @@ def benchmark_sweep(cfg: DictConfig, script: Path, folder: Path) -> None:
 
     Args:
         cfg: the composed ``conf/benchmark.yaml``.
-        script: the training command.
+        script: the training command, unless ``cfg.sweep.command`` names another.
         folder: for the runs; one that every node sees where the launcher is Slurm's.
 
     Raises:
         UserError: the sweep failed.
     """
     command = [
-        sys.executable, str(script), "-m", *RUN, f"method={','.join(METHODS)}", f"seed=range({cfg.sweep.seeds})",
+        *(cfg.sweep.command or (sys.executable, str(script))),
+        "-m", *RUN, f"method={','.join(METHODS)}", f"seed=range({cfg.sweep.seeds})",
         f"trainer.max_epochs={cfg.sweep.epochs}", "study=sweep", f"runs_dir={folder}", *cfg.sweep.launcher,
     ]  # fmt: skip
     makespan = _seconds(command)
@@ -52,5 +53,5 @@ def _seconds(command: list[str]) -> float:
     began = time.perf_counter()
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise UserError(f"the sweep failed: {ended.stderr.strip().splitlines()[-1:]}")
+        raise UserError(f"the sweep failed: {''.join(ended.stderr.strip().splitlines()[-1:]) or 'it said nothing'}")
     return time.perf_counter() - began

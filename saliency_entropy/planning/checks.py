@@ -21,7 +21,7 @@ from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.cache import may_be_filled
 from saliency_entropy.planning.runs import PlannedRun
 from saliency_entropy.run_folder import require_same_data
-from saliency_entropy.sweep import is_local
+from saliency_entropy.sweep import is_local, n_jobs_problem
 from saliency_entropy.training import build_loss, data_hash
 from saliency_entropy.wandb_logging import MODES
 
@@ -63,10 +63,8 @@ def unmet_requirements() -> list[str]:
 
 def launcher_problems(launcher: DictConfig) -> list[str]:
     """What this package's launcher on one machine refuses of its settings."""
-    n_jobs = launcher.get("n_jobs")
-    if is_local(launcher) and (type(n_jobs) is not int or n_jobs < 1):
-        return [f"hydra.launcher.n_jobs is {n_jobs!r}; give a whole number from 1 on"]
-    return []
+    problem = n_jobs_problem(launcher.get("n_jobs")) if is_local(launcher) else None
+    return [problem] if problem else []
 
 
 def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule | None:

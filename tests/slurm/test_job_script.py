@@ -174,7 +174,7 @@ def test_every_process_that_is_told_to_leave_queues_the_job_again(
     assert (tmp_path / "queued").read_text() == "requeue 5\n"
 
 
-def test_the_plain_array_trains_on_where_slurm_does_not_queue_it_again(tmp_path: Path) -> None:
+def test_the_plain_job_trains_on_where_slurm_does_not_queue_it_again(tmp_path: Path) -> None:
     for name, script in (
         ("scontrol", f"touch {tmp_path}/asked; exit 1"),
         ("python", f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/asked ]; do sleep 0.1; done; sleep 0.5; exit 3"),
@@ -184,7 +184,7 @@ def test_the_plain_array_trains_on_where_slurm_does_not_queue_it_again(tmp_path:
     job = {"PYTHON": str(tmp_path / "python"), "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
     environment = os.environ | job | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with subprocess.Popen(
-        ["bash", ROOT / "experiments" / "slurm_array.sh"], env=environment, stderr=subprocess.PIPE, text=True
+        ["bash", ROOT / "experiments" / "slurm_job.sh"], env=environment, stderr=subprocess.PIPE, text=True
     ) as array:
         while not (tmp_path / "begun").exists():
             time.sleep(0.05)

@@ -103,20 +103,23 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
     with launched(launch(other_sweep)) as other:
         # The interpreter of this environment, not one in a .venv of the folder.
         environment = cluster.environment | {"METHODS": "cross_entropy droid", "PYTHON": sys.executable}
-        subprocess.run(
-            [
-                "sbatch", "--array=0,3", "--cpus-per-task=1", "--mem=1G", f"--output={folder}/array_%a.out",
-                str(ROOT / "experiments" / "slurm_array.sh"), *common, "study=plain",
-            ],
-            cwd=ROOT, env=environment, check=True, timeout=60,
-        )  # fmt: skip
-        plain = array("saliency_entropy")
+
+        def submit(study: str, *arguments: str) -> str:
+            submitted = subprocess.run(
+                ["sbatch", "--parsable", "--mem=1G", f"--output={folder}/{study}_%a.out", *arguments, f"study={study}"],
+                cwd=ROOT, env=environment, check=True, timeout=60, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            return submitted.stdout.strip()
+
+        script = str(ROOT / "experiments" / "slurm_job.sh")
+        plain = submit("plain", "--array=0,3", "--cpus-per-task=1", script, *common)
+        whole = submit("whole", "--cpus-per-task=2", script, "-m", *common, "method=droid", "seed=0,1")
         until_said(other, "waiting for these")
         cluster.call("scontrol", "release", died)
 
         held = [run for run in RUNS if run[1] > 0]
         until(lambda: all(begun("swept", *run) for run in held), "runs to interrupt")
-        until(lambda: begun("died", "droid", 1) and begun("plain", "droid", 1), "more of them")
+        until(lambda: all(begun(study, "droid", 1) for study in ("died", "plain", "whole")), "more of them")
         jobs = {run: f"{swept}_{number}" for number, run in enumerate(RUNS)}
         cluster.call("scancel", "--signal=USR2", jobs["cross_entropy", 1])
         limited = jobs["cross_entropy", 2]
@@ -126,11 +129,13 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         cluster.call("scontrol", "requeue", jobs["droid", 1])
         cluster.call("scancel", "--signal=KILL", jobs["droid", 2])
         cluster.call("scancel", "--signal=KILL", f"{died}_1")
-        cluster.call("scancel", "--batch", "--signal=USR1", f"{plain}_3")
+        for job in (f"{plain}_3", whole):
+            cluster.call("scancel", "--batch", "--signal=USR1", job)
         until(lambda: cluster.restarts(limited), "the time limit")
         cluster.call("scontrol", "update", f"JobId={limited}", "TimeLimit=10")
         until(lambda: done("swept", ("cross_entropy", 1), ("droid", 1), ("cross_entropy", 2)), "the first three")
         until(lambda: done("plain", ("cross_entropy", 0), ("droid", 1)), "the plain array")
+        until(lambda: done("whole", ("droid", 0), ("droid", 1)), "the sweep in one job")
         until(lambda: done("swept", *((method, 0) for method in METHODS)), "what nobody interrupted")
         until(lambda: set(cluster.states()) <= {jobs["hseb", 1], jobs["hseb", 2]}, "the others to leave")
 
@@ -138,7 +143,8 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         until(lambda: done("swept", ("hseb", 1), ("hseb", 2)), "the runs that were preempted")
         until(lambda: not cluster.states(), "all jobs to leave")
         restarts = {run: cluster.restarts(job) for run, job in jobs.items()}
-        restarts |= {("plain", 0): cluster.restarts(f"{plain}_0"), ("plain", 1): cluster.restarts(f"{plain}_3")}
+        others = {("plain", 0): f"{plain}_0", ("plain", 1): f"{plain}_3", ("whole", 0): whole}
+        restarts |= {run: cluster.restarts(job) for run, job in others.items()}
 
         def changed() -> dict[Path, int]:
             kept = [run_folder(runs / "swept", *run) for run in RUNS if run != ("droid", 2)]
@@ -171,7 +177,15 @@ def uninterrupted(
 
 
 def test_the_jobs_were_interrupted(story: Story) -> None:
-    requeued = {("cross_entropy", 1), ("cross_entropy", 2), ("droid", 1), ("hseb", 1), ("hseb", 2), ("plain", 1)}
+    requeued = {
+        ("cross_entropy", 1),
+        ("cross_entropy", 2),
+        ("droid", 1),
+        ("hseb", 1),
+        ("hseb", 2),
+        ("plain", 1),
+        ("whole", 0),
+    }
     assert {run for run, restarts in story.restarts.items() if restarts} == requeued
     # Being interrupted is no failure.
     logs = list((story.runs / "swept" / ".submitit").rglob("*_log.out"))
@@ -187,6 +201,11 @@ def test_an_interrupted_run_is_the_uninterrupted_one(story: Story, uninterrupted
 @pytest.mark.parametrize("run", [("cross_entropy", 0), ("droid", 1)], ids="{0[0]}-{0[1]}".format)
 def test_a_run_of_the_plain_array(story: Story, uninterrupted: dict, run: tuple[str, int]) -> None:
     assert state(run_folder(story.runs / "plain", *run)) == uninterrupted[run]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_of_a_sweep_in_one_job(story: Story, uninterrupted: dict, seed: int) -> None:
+    assert state(run_folder(story.runs / "whole", "droid", seed)) == uninterrupted["droid", seed]
 
 
 def test_the_relaunch_trains_only_what_is_missing(story: Story) -> None:

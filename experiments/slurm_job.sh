@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# A study on Slurm without submitit. As an array, where hydra/launcher=slurm cannot be used, a task a run:
+#
+#     sbatch --array=0-59%8 --gpus-per-node=1 experiments/slurm_job.sh experiment=paper data=faces data.root=DIR
+#
+# Task i trains method i mod 6 with seed i div 6; METHODS="droid hseb" names others, and the array has one task for each
+# method and seed. Without --array, one job is the whole sweep, for runs that are so short that a job's start would be
+# most of them; as many at a time as the job has GPUs, or else cores, or as RUNS says:
+#
+#     sbatch --cpus-per-task=16 experiments/slurm_job.sh experiment=demo
+#
+# What is preempted or comes to its time limit is queued again, and a run goes on after its last whole epoch; the same
+# line again trains what is missing. PYTHON names another interpreter than the one in .venv.
+#SBATCH --job-name=saliency_entropy
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=16G
+#SBATCH --time=04:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+
+cores=${SLURM_CPUS_PER_TASK:-1}
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
+  read -ra methods <<<"${METHODS:-cross_entropy cyborg hseb fmmmse droid droid_cyborg}"
+  index=$SLURM_ARRAY_TASK_ID
+  # Not SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
+  job=${SLURM_ARRAY_JOB_ID}_$index
+  what=(hydra.mode=RUN "threads=$cores" "method=${methods[index % ${#methods[@]}]}" "seed=$((index / ${#methods[@]}))")
+else
+  job=${SLURM_JOB_ID:?give this file to sbatch: sbatch experiments/slurm_job.sh experiment=...}
+  runs=${RUNS:-${SLURM_GPUS_ON_NODE:-$cores}}
+  what=(hydra/launcher=local "hydra.launcher.n_jobs=$runs" "threads=$((runs < cores ? cores / runs : 1))")
+fi
+
+# Slurm runs a copy of this file; its jobs begin in the folder that sbatch was called in.
+"${PYTHON:-.venv/bin/python}" experiments/train.py "$@" "${what[@]}" &
+training=$!
+
+# USR1 comes before the time limit. Slurm then ends this job as it ends one that is preempted, and starts it again.
+trap 'scontrol requeue "$job" || echo "not queued again: Slurm refuses it" >&2' USR1
+trap 'kill -TERM "$training"' TERM
+code=0
+wait "$training" || code=$?
+while kill -0 "$training" 2>/dev/null; do  # a signal ends the waiting, not the training
+  code=0
+  wait "$training" || code=$?
+done
+exit "$code"
