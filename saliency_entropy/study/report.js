@@ -1,6 +1,6 @@
 "use strict";
-// What the page of a report adds where scripts run: tables that sort, AUROC by choice of generators, and a filtered
-// gallery. Text is set as text, never as markup.
+// What the page of a report adds where scripts run: tables that sort, a sign that a wide one goes on, AUROC by choice
+// of generators, and a filtered gallery. Text is set as text, never as markup.
 
 // ---- Tables ----
 
@@ -64,6 +64,16 @@ function makeSortable(table) {
       sortRows(table);
     });
   }
+}
+
+// ---- Tables and figures wider than the screen ----
+
+/** Mark what goes on to the right of what is seen of it. */
+function markWhatGoesOn(region) {
+  const mark = () => region.classList.toggle("goes-on", region.scrollLeft + region.clientWidth < region.scrollWidth - 1);
+  region.addEventListener("scroll", mark, { passive: true });
+  const observer = new ResizeObserver(mark);  // also now, and when a table gets its rows
+  for (const element of [region, ...region.children]) observer.observe(element);
 }
 
 // ---- AUROC by choice of generators ----
@@ -224,6 +234,7 @@ function startGallery(form) {
 }
 
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
+for (const region of document.querySelectorAll(".wide")) markWhatGoesOn(region);
 const choiceSection = document.getElementById("by-generator");
 if (choiceSection) startChoice(choiceSection);
 const filters = document.getElementById("filters");

@@ -81,7 +81,7 @@ def report(cfg: DictConfig) -> None:
         "map_kind": figures.map_kind(study),
         "made": how_it_was_made(study),
     }
-    page = render(__package__, "report", {}, content)
+    page = render(__package__, "report", {"tied": wording.tied}, content)
     try:
         write(output, page, measures.runs, answered, shown, pictures)
     except OSError as error:

@@ -42,6 +42,11 @@ def some(words: list[str], most: int = 3, separator: str = ", ") -> str:
     return separator.join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
+def tied(text: str) -> str:
+    """With no-break spaces where a line break would part a figure from its sign or unit: ``p < 0.001``, ``95 %``."""
+    return re.sub(r" (?=[<=≥±] ?\d|%)|(?<=[<=≥±]) (?=\d)", "\u00a0", text)
+
+
 def markdown(text: str) -> str:
     """Text in which Markdown, or the HTML in it, finds no markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
@@ -224,8 +224,22 @@ def test_a_phone_scrolls_down_only(page):
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
         assert page.execute_script("return document.documentElement.scrollWidth") <= 400
+        # What is wider says so, until its end is seen.
+        region = one(page, "#methods .wide")
+        assert "goes-on" in region.get_attribute("class").split()
+        page.execute_script("arguments[0].scrollLeft = 10000", region)
+        WebDriverWait(page, 10).until(lambda _: "goes-on" not in region.get_attribute("class").split())
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert "goes-on" not in one(page, "#calibration .wide").get_attribute("class").split()
+
+
+def test_fingers_meet_what_they_aim_at(page):
+    """WCAG 2.2, success criterion 2.5.8: 24 CSS pixels."""
+    targets = page.find_elements(By.CSS_SELECTOR, "main :is(a, button, select, input)")
+    heights = [target.rect["height"] for target in targets if target.is_displayed()]
+    assert len(heights) > 100
+    assert min(heights) >= 24
 
 
 def test_light_and_dark(page):
