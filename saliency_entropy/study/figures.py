@@ -49,6 +49,7 @@ COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#C
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 # With fewer runs the quartiles are single runs, and the notch, an interval of the median, is wider than the box.
 MIN_BOX = 5
+CHANCE = 0.5
 HEIGHT = 3.6
 WIDTH = 7.0
 PANEL = 1.0  # inches, the side of an image or a map
@@ -137,6 +138,7 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
 
     Bar: median; box: quartiles; notch: 95 % interval of the median; whiskers: the furthest runs within 1.5
     inter-quartile ranges of the box; circles: runs beyond. A method of fewer than 5 runs is drawn as its runs instead.
+    Dashed: chance, where it is in sight.
     """
     methods = study.methods
     figure, axes = _figure(width=max(WIDTH, 1.0 + len(methods)))
@@ -163,6 +165,9 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
         )
     axes.set_xticks(range(1, len(methods) + 1), [textwrap.fill(_plain(study.titles[method]), 14) for method in methods])
     axes.set_xlim(0.4, len(methods) + 0.6)
+    low, high = axes.get_ylim()
+    if low < CHANCE < high:
+        axes.axhline(CHANCE, color="#555555", linestyle="--", linewidth=1, zorder=1)
     axes.grid(axis="x", visible=False)
     axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
     return figure

@@ -118,8 +118,8 @@ def write(
         if table.cells.empty:
             continue
         write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
-        write_atomically(output / f"{table.name}.md", tables.markdown(table.cells))
-        write_atomically(output / f"{table.name}.tex", tables.latex(table.cells))
+        write_atomically(output / f"{table.name}.md", tables.markdown(table.cells, table.notes))
+        write_atomically(output / f"{table.name}.tex", tables.latex(table.cells, table.notes))
     write_atomically(output / "index.html", page)
 
 

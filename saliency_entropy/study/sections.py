@@ -341,7 +341,7 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
             "auroc_by_method",
             "AUROC by method",
             figures.auroc_by_method(study, measures),
-            f"{what}, over the seeds. {distribution}",
+            f"{what}, over the seeds. {distribution} Dashed: chance, where it is in sight.",
         ),
         ShownFigure(
             "roc",

@@ -24,6 +24,9 @@ METHOD_FIGURES = (
 MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
 # Signs that pdfLaTeX's usual fonts lack or print as others, and "[", which after a line break would be its argument.
 LATEX = {"[": "{[}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$"}
+LATEX_USE = (
+    r"Needs booktabs. Wider than the page: \resizebox{\linewidth}{!}{\input{...}} of graphicx, or leave columns out."
+)
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -265,25 +268,27 @@ def neutralised(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_as_text))
 
 
-def markdown(shown: pd.DataFrame) -> str:
-    """A pipe table of text cells."""
+def markdown(shown: pd.DataFrame, notes: Iterable[str] = ()) -> str:
+    """A pipe table of text cells, and below it the notes, which are to go where the table goes."""
 
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(wording.markdown(cell) for cell in cells) + " |"
 
     rule = "|" + "|".join(":--" if is_words(shown[name]) else "--:" for name in shown) + "|"
     rows = [line(row) for row in shown.itertuples(index=False)]
-    return "\n".join([line(shown), rule, *rows]) + "\n"
+    return "\n".join([line(shown), rule, *rows, *(f"\n{wording.markdown(note)}" for note in notes)]) + "\n"
 
 
-def latex(shown: pd.DataFrame) -> str:
-    """A ``tabular`` for a document that loads booktabs."""
+def latex(shown: pd.DataFrame, notes: Iterable[str] = ()) -> str:
+    """A ``tabular`` for a document that loads booktabs; above it, as comments, how to fit it in and the notes."""
     styler = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     columns = "".join("l" if is_words(shown[name]) else "r" for name in shown)
     text = styler.to_latex(column_format=columns, hrules=True)
     for sign, command in LATEX.items():
         text = text.replace(sign, command)
-    return text
+    # In one line each: a comment ends with it.
+    comments = [f"% {' '.join(printable(note).split())}\n" for note in (LATEX_USE, *notes)]
+    return "".join(comments) + text
 
 
 def is_words(column: pd.Series) -> bool:

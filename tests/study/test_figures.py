@@ -135,8 +135,16 @@ def test_boxes_from_five_seeds_on_and_points_below(many):
 def test_equal_runs_are_points_side_by_side(study, measures):
     axes = figures.auroc_by_method(study, measures).axes[0]
     assert not axes.patches
-    assert len(axes.lines) == 6
+    assert len([drawn for drawn in axes.lines if drawn.get_linestyle() == "None"]) == 6
     assert np.unique(axes.lines[0].get_xdata()).size == 3
+
+
+@pytest.mark.parametrize(("lowest", "chance"), [(0.45, [0.5, 0.5]), (0.6, None)])
+def test_chance_is_drawn_where_it_is_in_sight(study, measures, lowest, chance):
+    shifted = measures.runs.assign(auroc_unseen=lambda runs: runs["auroc_unseen"].rank() * 0.005 + lowest)
+    axes = figures.auroc_by_method(study, replace(measures, runs=shifted)).axes[0]
+    dashed = [list(drawn.get_ydata()) for drawn in axes.lines if drawn.get_linestyle() == "--"]
+    assert dashed == ([chance] if chance else [])
 
 
 def test_mean_roc(study, measures):

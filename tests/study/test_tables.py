@@ -267,9 +267,19 @@ def test_markdown():
     assert len(lines) == 5
 
 
+def test_the_notes_go_with_a_table():
+    notes = ["± is the standard deviation.", "“–” for a\n\u2028b_c: 1 %."]
+    assert tables.markdown(SHOWN, notes) == (
+        tables.markdown(SHOWN) + "\n± is the standard deviation.\n\n“–” for a b\\_c: 1 %.\n"
+    )
+    use, *comments = tables.latex(SHOWN, notes).split("\\begin")[0].splitlines()
+    assert use.startswith("% Needs booktabs.")
+    assert comments == ["% ± is the standard deviation.", "% “–” for a??b_c: 1 %."]
+
+
 def test_latex():
     text = tables.latex(SHOWN)
-    assert text.splitlines()[:4] == [
+    assert text.splitlines()[1:5] == [
         r"\begin{tabular}{lrr}",
         r"\toprule",
         r"Method & p (Holm) & AUROC / \% \\",
