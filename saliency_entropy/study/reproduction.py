@@ -58,6 +58,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# What a network of another name need not differ in.
+OF_ANY_BACKBONE = {f"backbone.{name}" for name in ("name", "pretrained", "checkpoint", "features", "double_forward")}
+
+
 def _term(name: str, **arguments: float | str) -> dict[str, Any]:
     return {"_target_": f"saliency_entropy.losses.{name}", **arguments}
 
@@ -115,6 +119,11 @@ def departures(study: Study, measures: Measures) -> list[str]:
     for run in study.runs:
         for key, wanted in SETTINGS.items():
             settings |= _differing(_at(run.config, key), wanted, key)
+    if "backbone.name" in settings:
+        # What follows from another network need not be listed.
+        settings = {
+            key: wanted for key, wanted in settings.items() if key in OF_ANY_BACKBONE or not key.startswith("backbone.")
+        }
     differing = [
         f"{key} is not {'null' if wanted is None else str(wanted).lower() if isinstance(wanted, bool) else wanted}"
         for key, wanted in settings.items()

@@ -192,6 +192,13 @@ def test_the_authors_script_is_not_the_paper(departing):
     assert len(found) == len({*found})
 
 
+def test_of_another_network_its_name_is_enough(departing):
+    assert departing("droid", "backbone=efficientnet_lite0") == [
+        "data.image_size is not 224", "data.interpolation is not bilinear", "backbone.name is not densenet121",
+    ]  # fmt: skip
+    assert "backbone.pretrained is not true" in departing("droid", "backbone=tiny")
+
+
 @pytest.mark.parametrize("images", [0, 300_001])
 def test_other_test_images_are_not_compared(reproduced, images):
     study, measures = reproduced
