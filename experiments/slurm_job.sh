@@ -33,17 +33,19 @@ else
   what=(hydra/launcher=local "hydra.launcher.n_jobs=$runs" "threads=$((runs < cores ? cores / runs : 1))")
 fi
 
+# USR1 comes before the time limit. Slurm then ends this job as it ends one that is preempted, and starts it again.
+signals=0
+trap 'signals=$((signals + 1))
+  scontrol requeue "$job" || echo "not queued again: Slurm refuses it" >&2' USR1
+
 # Slurm runs a copy of this file; its jobs begin in the folder that sbatch was called in.
 "${PYTHON:-.venv/bin/python}" experiments/train.py "$@" "${what[@]}" &
 training=$!
+trap 'signals=$((signals + 1)); kill -TERM "$training" 2>/dev/null || true' TERM
 
-# USR1 comes before the time limit. Slurm then ends this job as it ends one that is preempted, and starts it again.
-trap 'scontrol requeue "$job" || echo "not queued again: Slurm refuses it" >&2' USR1
-trap 'kill -TERM "$training"' TERM
-code=0
-wait "$training" || code=$?
-while kill -0 "$training" 2>/dev/null; do  # a signal ends the waiting, not the training
-  code=0
+before=-1
+while [ "$before" != "$signals" ]; do  # a signal ends the waiting, not the training
+  before=$signals code=0
   wait "$training" || code=$?
 done
 exit "$code"

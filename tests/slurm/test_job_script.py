@@ -174,10 +174,15 @@ def test_every_process_that_is_told_to_leave_queues_the_job_again(
     assert (tmp_path / "queued").read_text() == "requeue 5\n"
 
 
-def test_the_plain_job_trains_on_where_slurm_does_not_queue_it_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asking", "training"), [(0, 1), (1, 0)], ids=["goes on", "ends while Slurm is asked"])
+def test_the_plain_job_trains_on_where_slurm_does_not_queue_it_again(
+    tmp_path: Path, asking: int, training: int
+) -> None:
+    """And ends as the training does."""
+    until_asked = f"while [ ! -e {tmp_path}/asked ]; do sleep 0.1; done"
     for name, script in (
-        ("scontrol", f"touch {tmp_path}/asked; exit 1"),
-        ("python", f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/asked ]; do sleep 0.1; done; sleep 0.5; exit 3"),
+        ("scontrol", f"touch {tmp_path}/asked; sleep {asking}; exit 1"),
+        ("python", f"touch {tmp_path}/begun; {until_asked}; sleep {training}; exit 3"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
