@@ -35,12 +35,14 @@ METHOD = ["method=droid_cyborg", "trainer.max_epochs=3"]
 
 
 def content(folder: Path) -> dict[str, object]:
-    """What has to be the same in two launches of a run, bit for bit."""
+    """What has to be the same in two launches of a run, bit for bit; not the commit, which may be made meanwhile."""
     result = json.loads((folder / "result.json").read_text())
     resume = torch.load(folder / "checkpoints" / "resume.ckpt", weights_only=True)
     return {
         "result": {
-            key: value for key, value in result.items() if key not in ("wall_seconds", "finished", "checkpoint")
+            key: value
+            for key, value in result.items()
+            if key not in ("wall_seconds", "finished", "git_commit", "checkpoint")
         },
         "metrics": (folder / "metrics.csv").read_bytes(),
         "scores": [(folder / "scores" / f"{split}.parquet").read_bytes() for split in ("val", "test")],
@@ -617,7 +619,8 @@ def test_a_sweep_that_is_killed_twenty_times_is_the_one_that_was_left_alone(tmp_
 def test_a_sweep_of_sixty_done_runs_is_passed_over_without_pytorch(
     configure: Callable, small: list[str], tmp_path: Path
 ) -> None:
-    """It is what a relaunch spends its time on otherwise."""
+    """It is what a relaunch spends its time on otherwise; as it does on composing the configuration of every run,
+    rather than of every method."""
     methods = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
     for method in methods:
         for seed in range(10):
@@ -627,9 +630,13 @@ def test_a_sweep_of_sixty_done_runs_is_passed_over_without_pytorch(
             (folder / "result.json").write_text('{"val": {"auroc": 0.5}}')
     program = (
         "import runpy, sys\n"
+        "from hydra._internal.config_loader_impl import ConfigLoaderImpl\n"
+        "compose, composed = ConfigLoaderImpl.load_sweep_config, []\n"
+        "ConfigLoaderImpl.load_sweep_config = lambda *given: composed.append(given) or compose(*given)\n"
         "script = sys.argv[1]; sys.argv = sys.argv[1:]\n"
         "runpy.run_path(script, run_name='__main__')\n"
         "assert not {'torch', 'pytorch_lightning', 'timm'} & set(sys.modules)\n"
+        "assert len(composed) == 6\n"
     )
     arguments = [
         "-m",
@@ -646,5 +653,5 @@ def test_a_sweep_of_sixty_done_runs_is_passed_over_without_pytorch(
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "sweep ended: 60 runs, 0 trained, 60 done before" in ended.stdout
-    # Of one core; less than 7 where nothing else is done, and a machine that does other work counts some of that.
-    assert os.times().children_user - before < 13
+    # Of one core; less than 7 where nothing else is done, and cores that are shared with other work count more.
+    assert os.times().children_user - before < 40

@@ -59,9 +59,9 @@ def attempt(state: str, reason: str | None = None) -> dict:
 
 
 def note_failure(
-    study: Path, method: str, seed: int, reason: str | None, state: str = "failed", when: float = 0
+    study: Path, method: str, seed: int, reason: str | None, state: str = "failed", when: float = -60
 ) -> None:
-    """What a sweep says of a run."""
+    """What a sweep said of a run, so many seconds from now."""
     folder = study / ".sweep" / f"sweep-{when}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{method}{seed}.json"
@@ -143,13 +143,13 @@ def test_a_run_that_failed_and_goes_on_is_not_failed(tmp_path: Path) -> None:
 
 def test_a_run_that_is_held_is_running(tmp_path: Path) -> None:
     folder = make_run(tmp_path, "droid", 0, done=2, attempts=[attempt("killed")])
-    begun = time.time() - 20
-    os.utime(folder / "config.yaml", (begun, begun))
+    for file, when in (("config.yaml", 1_000_000), ("metrics.csv", 1_000_020)):
+        os.utime(folder / file, (when, when))
     with run_lock.held(folder):
         run = run_status(folder)
     assert (run.state, run.epochs_done, run.epochs) == ("running", 2, 4)
     assert f"process {os.getpid()} on " in run.detail
-    assert run.seconds_an_epoch == pytest.approx(10, abs=1.5)
+    assert run.seconds_an_epoch == 10
     assert run_status(folder).state == "interrupted"
 
 
@@ -166,7 +166,7 @@ def test_what_failed_before_the_training_is_told_by_the_sweep(tmp_path: Path) ->
     assert status_of(tmp_path, "cyborg/seed0").detail == "method cyborg (term human_saliency) needs human maps"
     assert status_of(tmp_path, "hseb/seed0").detail == "hseb needs human maps"
     # A later sweep that did not fail says something else, and so does what was trained since.
-    note_failure(tmp_path, "cyborg", 0, None, state="trained", when=5)
+    note_failure(tmp_path, "cyborg", 0, None, state="trained", when=-30)
     assert status_of(tmp_path, "cyborg/seed0").state == "missing"
     folder = tmp_path / "hseb" / "seed0"
     (folder / "attempts.json").write_text(json.dumps([attempt("killed")]))
@@ -412,7 +412,7 @@ def test_a_run_while_it_is_trained_and_after_it_was_killed(small: list[str], tmp
     study = tmp_path / "live"
     folder = study / "droid" / "seed0"
     process = subprocess.Popen(
-        [sys.executable, ROOT / "experiments" / "train.py", *small, "method=droid", "trainer.max_epochs=200",
+        [sys.executable, ROOT / "experiments" / "train.py", *small, "method=droid", "trainer.max_epochs=100000",
          "study=live", f"runs_dir={tmp_path}"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
     )  # fmt: skip
@@ -422,7 +422,7 @@ def test_a_run_while_it_is_trained_and_after_it_was_killed(small: list[str], tmp
             time.sleep(0.01)
         (alive,) = study_status(study)
         assert alive.state == "running"
-        assert 1 <= alive.epochs_done < alive.epochs == 200
+        assert 1 <= alive.epochs_done < alive.epochs == 100_000
         assert f"process {process.pid} on " in alive.detail
     finally:
         process.kill()
@@ -459,8 +459,8 @@ def test_sixty_runs_are_read_without_pytorch_and_pandas(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    # Of the processor, which tests that run beside it do not change.
-    assert float(ended.stdout.split("seconds")[-1]) < 2
+    # Of the processor: less than 1 where nothing else is done, and cores that are shared with other work count more.
+    assert float(ended.stdout.split("seconds")[-1]) < 6
 
 
 def test_help_shows_the_settings() -> None:

@@ -28,8 +28,9 @@ ROOT = Path(__file__).parents[1]
 def state(folder: Path) -> dict[str, object]:
     """What must be the same in two launches of a run."""
     result = json.loads((folder / "result.json").read_text())
-    # The checkpoint's digest is of the file, in which there are seconds, too.
-    del result["wall_seconds"], result["finished"], result["study"], result["checkpoint"]
+    # The checkpoint's digest is of the file, in which there are seconds, too; a commit may be made meanwhile.
+    for name in ("wall_seconds", "finished", "git_commit", "study", "checkpoint"):
+        del result[name]
     weights = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     return {
         "result": result,
