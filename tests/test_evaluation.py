@@ -452,7 +452,7 @@ def test_ctrl_c_ends_the_workers(study: Path) -> None:
     """The terminal sends SIGINT to the command and its workers alike; none is left, and the pass goes on."""
     slow = (
         "import runpy, sys, time; from saliency_entropy.data import dataset; load = dataset.load_channels\n"
-        "dataset.load_channels = lambda *given: (time.sleep(0.4), load(*given))[1]\n"
+        "dataset.load_channels = lambda *given: (time.sleep(1), load(*given))[1]\n"
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     process = subprocess.Popen(
@@ -466,10 +466,10 @@ def test_ctrl_c_ends_the_workers(study: Path) -> None:
                 break
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
-        assert process.wait(30) == 128 + signal.SIGINT
+        assert process.wait(120) == 128 + signal.SIGINT
         assert "ended by SIGINT: give the same command again to go on" in rest
         assert "Traceback" not in rest
-        for _ in range(50):
+        for _ in range(600):
             try:
                 os.killpg(process.pid, 0)
             except ProcessLookupError:

@@ -18,6 +18,9 @@ from saliency_entropy.attempts import read_attempts
 from saliency_entropy.checkpoint import checkpoint_to_resume
 from saliency_entropy.errors import UserError
 
+# Each launches several times two processes, which import PyTorch.
+pytestmark = pytest.mark.timeout(900)
+
 TRAIN = Path(__file__).parents[1] / "experiments" / "train.py"
 # Without batch normalisation, which needs GPUs to be over all processes. 21 training images of which 14 have a map, in
 # batches of 8: the last one is of 5, so that shares are uneven, and of images with a map as well.
@@ -29,7 +32,7 @@ NETWORK = [
 
 def train(folder: Path, small: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TRAIN), *overrides, *small]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
 
 
 # Eq. 5 squares a difference of means over the batch; Eq. 8 has means over images and over images with a map.
@@ -109,7 +112,7 @@ def test_sigterm_to_one_of_two_processes_ends_both_and_the_same_command_goes_on(
 
     def struck(moment: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PYTHONPATH": path, "STRIKE": moment}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
 
     for moment in ("0 on_save_checkpoint", "1 on_predict_batch_end"):
         ended = struck(moment)

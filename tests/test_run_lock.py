@@ -22,7 +22,7 @@ from saliency_entropy.run_lock import held, read_owner, state
 ROOT = Path(__file__).parents[1]
 DAY = 86_400
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_lock import held
@@ -30,7 +30,7 @@ from saliency_entropy.run_lock import held
 try:
     with held(Path(sys.argv[1])):
         print("mine", flush=True)
-        time.sleep(float(sys.argv[2]))
+        sys.stdin.read()
 except UserError as error:
     print(error, flush=True)
 """
@@ -38,18 +38,19 @@ except UserError as error:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Begin a process that holds a folder for so many seconds, and says so or why not."""
+    """Begin a process that holds a folder until it is killed, and says so or why not."""
     begun = []
 
-    def hold(folder: Path, seconds: float) -> subprocess.Popen:
-        command = [sys.executable, "-c", HOLD, folder, str(seconds)]
-        begun.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    def hold(folder: Path) -> subprocess.Popen:
+        command = [sys.executable, "-c", HOLD, folder]
+        begun.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return begun[-1]
 
     yield hold
     for process in begun:
         process.kill()
         process.wait()
+        process.stdin.close()
         process.stdout.close()
 
 
@@ -114,7 +115,7 @@ def test_an_error_lets_go_too(tmp_path: Path) -> None:
 
 
 def test_of_sixteen_processes_one_holds_and_the_others_say_why(tmp_path: Path, start: Callable) -> None:
-    holds = [start(tmp_path / "run", 60) for _ in range(16)]
+    holds = [start(tmp_path / "run") for _ in range(16)]
     said = {}
     for process in holds[:]:
         said[process.pid] = process.stdout.readline().strip()
@@ -144,7 +145,7 @@ def timed(*of_run):
         raise
 
 def when_the_others_have_left(*of_run):
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while len(list(Path(folder).glob("*.left"))) < 15 and time.monotonic() < until:
         time.sleep(0.05)
     train(*of_run)
@@ -168,6 +169,7 @@ print(*sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childr
 """
 
 
+@pytest.mark.timeout(900)
 def test_of_sixteen_launches_of_a_run_one_trains_it_and_the_others_leave_soon(small: list[str], tmp_path: Path) -> None:
     arguments = [*small, "method=droid", "trainer.max_epochs=1", f"runs_dir={tmp_path}/runs"]
     ended = subprocess.run(
@@ -180,17 +182,18 @@ def test_of_sixteen_launches_of_a_run_one_trains_it_and_the_others_leave_soon(sm
     assert sum("is being trained by process" in text and "Traceback" not in text for text in said) == 15
     seconds = [float(path.read_text()) for path in tmp_path.glob("*.left")]
     assert len(seconds) == 15
-    assert max(seconds) < 5
+    # Milliseconds, and seconds where sixteen processes have their turns on few cores; waiting for the owner to let go
+    # would be 600.
+    assert max(seconds) < 60
 
 
-def test_who_is_refused_leaves_soon(tmp_path: Path) -> None:
+def test_who_is_refused_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock.time, "sleep", lambda _: pytest.fail("it waited"))
     for prepare in (lambda: None, lambda: elsewhere(tmp_path)):
         with held(tmp_path):
             prepare()
-            begun = time.monotonic()
-            with pytest.raises(UserError):
+            with pytest.raises(UserError, match="is being trained by"):
                 held(tmp_path).__enter__()
-            assert time.monotonic() - begun < 5
 
 
 def test_what_a_killed_process_held_is_free_at_once(left: Path) -> None:
@@ -202,12 +205,12 @@ def test_what_a_killed_process_held_is_free_at_once(left: Path) -> None:
 
 
 def test_of_many_that_find_a_killed_owner_one_takes_over(left: Path, start: Callable) -> None:
-    said = [process.stdout.readline() for process in [start(left, 60) for _ in range(8)]]
+    said = [process.stdout.readline() for process in [start(left) for _ in range(8)]]
     assert said.count("mine\n") == 1
 
 
 def test_a_process_that_was_killed_and_not_yet_waited_for_has_ended(tmp_path: Path, start: Callable) -> None:
-    process = start(tmp_path, 60)
+    process = start(tmp_path)
     assert process.stdout.readline() == "mine\n"
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays a zombie
@@ -222,7 +225,7 @@ def test_another_process_of_the_same_number_is_not_the_owner(left: Path) -> None
 
 def test_a_stopped_owner_on_this_machine_is_not_robbed(tmp_path: Path, start: Callable) -> None:
     """However long: its sign of life is not asked for."""
-    process = start(tmp_path, 60)
+    process = start(tmp_path)
     assert process.stdout.readline() == "mine\n"
     process.send_signal(signal.SIGSTOP)
     os.utime(newest(tmp_path), (0, 0))
@@ -232,7 +235,7 @@ def test_a_stopped_owner_on_this_machine_is_not_robbed(tmp_path: Path, start: Ca
 
 
 def test_an_owner_elsewhere_holds_while_it_gives_signs_of_life(left: Path) -> None:
-    elsewhere(left, silent=run_lock.SILENCE - 60)
+    elsewhere(left, silent=run_lock.SILENCE / 2)
     assert state(left) == "held"
     with pytest.raises(UserError, match=r"on node7, .*\(if node7 is lost, the run can be taken over after 10 min"):
         held(left).__enter__()
@@ -290,13 +293,13 @@ MACHINE_ID = "0123456789abcdef" * 2
 
 
 def before_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) -> Path:
-    """Make the claim one of this machine before a power cut; the machine was started a minute ago."""
+    """Make the claim one of this machine before a power cut; the machine was started minutes ago."""
     file = folder.parent / "machine-id"
     file.write_text(f"{MACHINE_ID}\n")
     monkeypatch.setattr(run_lock, "MACHINE_ID", file)
-    monkeypatch.setattr(run_lock, "_uptime", lambda: 60.0)
+    monkeypatch.setattr(run_lock, "_uptime", lambda: 200.0)
     here = {"host": socket.gethostname(), "machine": "earlier pid:[1]", "installation": run_lock._installation()}
-    return elsewhere(folder, **({"silent": 90.0} | here | changes))
+    return elsewhere(folder, **({"silent": 400.0} | here | changes))
 
 
 @pytest.mark.usefixtures("_quick")
@@ -309,7 +312,7 @@ def test_after_a_power_cut_the_same_machine_does_not_wait(left: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "changes", [{"silent": 30.0}, {"host": "node7"}, {"installation": "another"}, {"installation": None}], ids=str
+    "changes", [{"silent": 50.0}, {"host": "node7"}, {"installation": "another"}, {"installation": None}], ids=str
 )
 def test_who_may_be_on_another_machine_is_waited_for(
     left: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
@@ -349,7 +352,7 @@ def test_a_claim_of_an_earlier_version_holds(left: Path) -> None:
 def test_an_owner_gives_signs_of_life(tmp_path: Path) -> None:
     with held(tmp_path):
         first = read_owner(tmp_path).beat
-        until = time.monotonic() + 10
+        until = time.monotonic() + 120
         while read_owner(tmp_path).beat == first:
             assert time.monotonic() < until
             time.sleep(0.02)

@@ -57,8 +57,8 @@ def browser() -> Iterator[webdriver.Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
-        started.set_page_load_timeout(60)
-        started.set_script_timeout(60)
+        started.set_page_load_timeout(200)
+        started.set_script_timeout(200)
         yield started
     finally:
         started.quit()

@@ -1,6 +1,7 @@
 """What a reader does with a report in a browser: sort, choose, filter, with a mouse or without."""
 
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.runs import read_study
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 
 def one(page, selector):
@@ -257,6 +258,9 @@ def test_the_policy_stops_what_is_not_the_pages_own(page):
         "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.hit = 1'}));"
     )
     assert page.execute_async_script("setTimeout(() => arguments[0](window.hit ?? null), 300)") is None
-    refused = [entry["message"] for entry in page.get_log("browser")]
+    refused: list[str] = []
+    end = time.monotonic() + 60
+    while len(refused) < 2 and time.monotonic() < end:
+        refused += [entry["message"] for entry in page.get_log("browser")]
     assert len(refused) == 2
     assert all("Content Security Policy" in message for message in refused)

@@ -238,7 +238,7 @@ def test_processes_that_start_at_once(small: Manifest, tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(250)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [small.root.name]
     assert digests(tmp_path / small.root.name) == digests(small.root)

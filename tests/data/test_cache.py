@@ -230,8 +230,13 @@ def test_a_daemon_builds_without_children(tmp_path: Path, drawn: list) -> None:
 
 def _build_slowly(items: list, folder: Path, workers: int, sender: Connection) -> None:
     os.setsid()  # so that its children can be found by their group
+
+    def decode(files: Sequence[Path]) -> np.ndarray:
+        # The last one is never done: whoever is to end this process may have its turn late.
+        return logged(folder.with_suffix(".journal"), 1000 if files == items[-1] else 0.004, files)
+
     sender.send("ready")
-    cache(folder).open(items, partial(logged, folder.with_suffix(".journal"), 0.004), workers)
+    cache(folder).open(items, decode, workers)
 
 
 def _started(items: list, folder: Path, workers: int) -> multiprocessing.Process:
@@ -264,7 +269,7 @@ def test_killed_while_building(tmp_path: Path, drawn: list) -> None:
         job.kill()
         job.join()
         # Its children find out by themselves, and no lock of theirs is in the way after that.
-        assert _group_ended(job.pid, 5)
+        assert _group_ended(job.pid, 60)
         assert whole(cache(folder).open(drawn, first), drawn)
         assert nothing_half_written(folder)
 
@@ -286,7 +291,7 @@ def test_interrupted_while_building(tmp_path: Path, drawn: list) -> None:
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does it: to the children, too
     job.join()
     assert job.exitcode != 0
-    assert _group_ended(job.pid, 5)
+    assert _group_ended(job.pid, 60)
     assert nothing_half_written(tmp_path)
     assert whole(cache(tmp_path).open(drawn, first), drawn)
 
@@ -376,7 +381,7 @@ def small_disk(tmp_path: Path):
     if done.returncode:
         pytest.skip(f"no disk may be mounted here: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

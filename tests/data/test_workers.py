@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from multiprocessing import current_process, resource_sharer
 from multiprocessing.connection import Client
 
@@ -38,7 +37,7 @@ class Abandoned:
         handle = resource_sharer.DupFd(file)
         address, _key = handle._id
         Client(address, authkey=current_process().authkey).close()
-        time.sleep(0.5)  # for the thread that hands over
+        resource_sharer.stop()  # waits for the thread that hands over
         return 7
 
 

@@ -18,6 +18,6 @@ class Held(Term):
         first = int(os.environ.get("SLURM_RESTART_COUNT", "0")) == 0
         relaunched = "HELD_BEFORE" in os.environ
         if "SLURM_JOB_ID" in os.environ and first and seed > 0 and epoch > 0 and not relaunched:
-            time.sleep(600)
+            time.sleep(1500)
             raise RuntimeError("nobody has ended this run")
         return prediction.maps.sum() * 0.0

@@ -11,13 +11,13 @@ from saliency_entropy.search import read_search
 from saliency_entropy.search_report import trials
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_search_goes_on_with_the_jobs_of_a_killed_launcher(
     cluster: Cluster, small: list[str], tmp_path: Path
 ) -> None:
     command = [
         sys.executable, str(ROOT / "experiments" / "train.py"), "experiment=weights", *small, "hydra/launcher=slurm",
-        "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1", "hydra.launcher.timeout_min=10",
+        "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1", "hydra.launcher.timeout_min=30",
         "hydra.sweeper.n_trials=2", "hydra.sweeper.parallel=2", "trainer.max_epochs=1",
     ]  # fmt: skip
     study = tmp_path / "runs" / "weights"

@@ -18,14 +18,14 @@ NETWORK = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_two_processes_under_srun_are_as_one(cluster: Cluster, small: list[str], tmp_path: Path) -> None:
     """Though they are told to leave, and queued again."""
     common = [*(value for value in small if not value.startswith("backbone.image_size")), *NETWORK, *HELD]
     train = [sys.executable, str(ROOT / "experiments" / "train.py"), "-m", *common, "method=hseb"]
     two = [
         "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=4",
-        "hydra.launcher.timeout_min=10", "hydra.launcher.tasks_per_node=2", "trainer.devices=2",
+        "hydra.launcher.timeout_min=30", "hydra.launcher.tasks_per_node=2", "trainer.devices=2",
     ]  # fmt: skip
     options = {"cwd": tmp_path, "env": cluster.environment, "text": True}
     options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -40,7 +40,7 @@ def test_two_processes_under_srun_are_as_one(cluster: Cluster, small: list[str],
     ):
         until(lambda: begun.exists() or launcher.poll(), "an epoch")
         (array,) = {job.partition("_")[0] for job in cluster.states()}
-        until(lambda: set(cluster.states()) == {f"{array}_1"}, "the second process of seed 0 to be ended", 60)
+        until(lambda: set(cluster.states()) == {f"{array}_1"}, "the second process of seed 0 to be ended", 240)
         cluster.call("scancel", "--signal=USR2", f"{array}_1")
         until(lambda: cluster.restarts(f"{array}_1") or launcher.poll(), "it to be queued again")
         _, err = launcher.communicate(timeout=400)

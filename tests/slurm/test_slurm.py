@@ -17,10 +17,10 @@ METHODS = ("cross_entropy", "droid", "hseb")
 RUNS = [(method, seed) for method in METHODS for seed in (0, 1, 2)]  # in the order of the sweep
 SLURM = [
     "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
-    "hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=120",
+    "hydra.launcher.timeout_min=30", "hydra.launcher.signal_delay_s=120",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(2400)
 
 
 def state(folder: Path) -> dict[str, object]:
@@ -132,7 +132,7 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         for job in (f"{plain}_3", whole):
             cluster.call("scancel", "--batch", "--signal=USR1", job)
         until(lambda: cluster.restarts(limited), "the time limit")
-        cluster.call("scontrol", "update", f"JobId={limited}", "TimeLimit=10")
+        cluster.call("scontrol", "update", f"JobId={limited}", "TimeLimit=30")
         until(lambda: done("swept", ("cross_entropy", 1), ("droid", 1), ("cross_entropy", 2)), "the first three")
         until(lambda: done("plain", ("cross_entropy", 0), ("droid", 1)), "the plain array")
         until(lambda: done("whole", ("droid", 0), ("droid", 1)), "the sweep in one job")
