@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ class SweepProgress(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self.total = count_runs(config)
         self.launched = time.monotonic()
-        self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        # Of this launch alone: others may be of the same second, and in a container of the same process number.
+        self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if self.total is None:

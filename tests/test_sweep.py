@@ -18,7 +18,14 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from saliency_entropy.run_folder import register_resolvers
-from saliency_entropy.sweep import count_runs, runs_at_a_time, runs_at_once, shared_threads, sweep_overrides
+from saliency_entropy.sweep import (
+    SweepProgress,
+    count_runs,
+    runs_at_a_time,
+    runs_at_once,
+    shared_threads,
+    sweep_overrides,
+)
 from saliency_entropy.sweep_jobs import composed_runs
 
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
@@ -193,6 +200,16 @@ def test_runs_that_differ_by_their_seed_are_composed_once(monkeypatch: pytest.Mo
     assert [run.seed for run in runs] == [0, 0, 7, 7, None, None]
     dirnames = [run.hydra.job.override_dirname for run in runs]
     assert len(set(dirnames)) == 6
+
+
+def test_launches_in_the_same_second_keep_their_notes_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would count the runs of the other."""
+    monkeypatch.setattr("saliency_entropy.sweep.count_runs", lambda _: 1)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    launches = [SweepProgress() for _ in range(2)]
+    for launch in launches:
+        launch.on_multirun_start(config)
+    assert launches[0].folder != launches[1].folder
 
 
 def test_a_single_run_is_no_sweep(command: Callable, tmp_path: Path) -> None:
