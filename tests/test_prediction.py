@@ -325,7 +325,7 @@ def test_the_command_itself(checkpoint, tmp_path):
     (tmp_path / "in" / "b.png").write_text("no image")
     done = subprocess.run(
         [sys.executable, ROOT / "experiments" / "predict.py", f"checkpoint={checkpoint}", "images=in", "device=cpu"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

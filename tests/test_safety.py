@@ -335,7 +335,7 @@ def test_the_training_command_publishes_no_secret(tmp_path):
             "logger=wandb", "logger.mode=offline", "logger.project=${oc.env:HIDDEN}",
         ],
         cwd=tmp_path, env=os.environ | {"HIDDEN": SECRET, "HOME": str(tmp_path / "home")},
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "environment variable HIDDEN in a configuration is refused" in done.stderr

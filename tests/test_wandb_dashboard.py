@@ -152,7 +152,7 @@ def test_without_a_key_one_sentence(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, str(ROOT / "experiments" / "dashboard.py"), "entity=e"],
         env=environment | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=250, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert ended.returncode == 1
     assert "there is no key: wandb login, or set WANDB_API_KEY" in ended.stderr

@@ -638,7 +638,7 @@ sys.argv = ["train.py", "backbone=tiny", "backbone.image_size={SIZE}", "data=fac
 runpy.run_path({str(CONF.parent / "experiments" / "train.py")!r}, run_name="__main__")
 sys.exit("wandb was imported" if "wandb" in sys.modules else 0)
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400, check=False)
     assert ended.returncode == 0, ended.stderr
     assert list(tmp_path.glob("*/*/*/result.json"))
 

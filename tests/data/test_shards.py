@@ -391,7 +391,7 @@ def test_shards_may_be_written_again_in_another_size(manifest: Manifest, output:
 
 def test_the_command(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "experiments" / "shards.py"), "data=faces", f"data.root={root}", "output=out"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=400)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [
         "written: 24 images in 1 shards, 0.00 GB",
@@ -400,7 +400,7 @@ def test_the_command(root: Path, tmp_path: Path) -> None:
     assert len(read_shards(tmp_path / "out").table) == 24
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
     refused_ = subprocess.run([*command[:-1], "output=new", "data.skip_broken=true"], capture_output=True, text=True,
-                              cwd=tmp_path, timeout=120)  # fmt: skip
+                              cwd=tmp_path, timeout=400)  # fmt: skip
     assert refused_.returncode == 1
     assert "data.skip_broken leaves files out of a training, not of shards" in refused_.stderr
 

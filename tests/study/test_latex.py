@@ -42,7 +42,7 @@ def test_every_table_compiles(tables: list[Path], tmp_path: Path) -> None:
     (tmp_path / "all.tex").write_text(DOCUMENT % body)
     ran = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"], cwd=tmp_path, capture_output=True,
-        text=True, errors="replace", timeout=120,
+        text=True, errors="replace", timeout=400,
     )  # fmt: skip
     said = (tmp_path / "all.log").read_text(errors="replace")
     assert ran.returncode == 0, "\n".join(line for line in said.splitlines() if line.startswith(("!", "l.")))
