@@ -84,7 +84,7 @@ def children(process: subprocess.Popen[str]) -> list[int]:
 
 def begun(tmp_path: Path, *seeds: int) -> None:
     """Wait until these runs are in their second epoch."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not all((folder(tmp_path, seed) / "checkpoints" / "resume.ckpt").exists() for seed in seeds):
         assert time.monotonic() < end
         time.sleep(0.05)
