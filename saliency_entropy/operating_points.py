@@ -73,7 +73,9 @@ class RocCurve:
 
     @property
     def _equal_error_point(self) -> int:
-        return int(np.argmin(np.abs(self.false_positive_rates - (1 - self.true_positive_rates))))
+        differences = np.abs(self.false_positive_rates - (1 - self.true_positive_rates))
+        # Rounded, so that the last bits of the rates do not choose among thresholds of equally unequal errors.
+        return int(np.argmin(np.round(differences, 12)))
 
     def _last_point(self, false_positive_rate: float) -> int | None:
         if not self._has_both_classes or not resolves(self.real, false_positive_rate):

@@ -53,6 +53,13 @@ def test_the_curve_by_hand():
     assert average_precision(SCORES, SYNTHETIC) == pytest.approx((1 + 1 + 3 / 4 + 4 / 6) / 4)
 
 
+def test_of_thresholds_of_equally_unequal_errors_the_highest():
+    """At 4 the rates are 1/2 and 2/3, at 3 they are 1/2 and 1/3: in floating point, the last bits would choose 3."""
+    curve = roc(np.array([5, 4, 3, 2, 1.0]), np.array([True, False, True, True, False]))
+    assert curve.equal_error_threshold == 4
+    assert curve.equal_error_rate == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
 def test_interpolation_is_linear_and_takes_the_upper_end_of_a_rise():
     curve = roc(np.array([3, 1, 2, 0.0]), np.array([True, True, False, False]))
     assert curve.interpolated(np.array([0, 0.25, 0.5, 1])) == pytest.approx([0.5, 0.5, 1, 1])
