@@ -124,7 +124,8 @@ def departures(study: Study, measures: Measures) -> list[str]:
         settings = {
             key: wanted for key, wanted in settings.items() if key in OF_ANY_BACKBONE or not key.startswith("backbone.")
         }
-    differing = [
+    differing = [] if {*study.methods} & {*TERMS} else ["no method is one of the paper’s"]
+    differing += [
         f"{key} is not {'null' if wanted is None else str(wanted).lower() if isinstance(wanted, bool) else wanted}"
         for key, wanted in settings.items()
     ]
@@ -150,7 +151,7 @@ def reproduction_table(study: Study, measures: Measures) -> pd.DataFrame:
         ``quantity`` (auroc, cam_entropy, human_entropy), ``method, title``; ours ``seeds, mean, std``; the paper's
         ``paper_mean, paper_std`` (NaN: not given); ``difference``, ours less the paper's, ``low, high``, its 95 %
         interval; ``tolerance``; ``verdict``: "above" or "below" if the whole interval lies further from 0 than the
-        tolerance, otherwise "within"; "" without an interval.
+        tolerance, "within" if the difference does not, "unclear" if the difference alone does; "" without an interval.
     """
     rows = []
     for method, published in AUROC.items():
@@ -170,7 +171,7 @@ def reproduction_table(study: Study, measures: Measures) -> pd.DataFrame:
                 "difference": difference,
                 "tolerance": ENTROPY_TOLERANCE,
                 # The maps are the same in every run: there is nothing to draw.
-                "verdict": _verdict(difference, difference, ENTROPY_TOLERANCE),
+                "verdict": _verdict(difference, 0.0, ENTROPY_TOLERANCE),
             }
         )
     return pd.DataFrame([row for row in rows if row])
@@ -203,8 +204,9 @@ def notes(table: pd.DataFrame) -> list[str]:
         "AUROC is of all test images, as in the paper (section 7.2, ten seeds). Difference: ours less the paper’s, "
         "with the 95 % interval of Welch’s t from both standard deviations; the paper gives its own to two decimals. "
         "Entropies in nats (section 3); the paper gives no deviation, and the interval is that of our mean.",
-        "Above or below: the whole interval lies beyond the tolerance, which is as exact as the paper’s figures are "
-        "among themselves. Within: chance allows it, which a wide interval makes easy.",
+        "Within: the difference is no larger than the tolerance, which is as exact as the paper’s figures are among "
+        "themselves; with a wide interval that may be chance. Above or below: the whole interval lies beyond the "
+        "tolerance. Unclear: the difference lies beyond it, but not the whole interval, so that chance may explain it.",
     ]
     if (table["seeds"] == 1).any():
         sentences.append("One seed allows no interval and no verdict: “–”.")
@@ -236,7 +238,7 @@ def _row(
         "low": difference - half,
         "high": difference + half,
         "tolerance": tolerance,
-        "verdict": _verdict(difference - half, difference + half, tolerance),
+        "verdict": _verdict(difference, half, tolerance),
     }
 
 
@@ -254,12 +256,15 @@ def _half_width(values: np.ndarray, published: Published) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(ours + theirs))
 
 
-def _verdict(low: float, high: float, tolerance: float) -> str:
-    if np.isnan(low):
+def _verdict(difference: float, half: float, tolerance: float) -> str:
+    """Of a difference and half its interval."""
+    if np.isnan(half):
         return ""
-    if low > tolerance:
-        return "above"
-    return "below" if high < -tolerance else "within"
+    if abs(difference) <= tolerance:
+        return "within"
+    if abs(difference) - half <= tolerance:
+        return "unclear"
+    return "above" if difference > 0 else "below"
 
 
 def _spread(mean: float, std: float, digits: int, std_digits: int) -> str:

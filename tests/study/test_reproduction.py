@@ -96,7 +96,7 @@ def test_differences_and_verdicts(reproduced):
     ]
     # 0.58 - 0.561; 0.61 - 0.731; 0.805 - 0.775.
     assert table["difference"][:3].to_list() == pytest.approx([0.019, -0.121, 0.030])
-    assert table["verdict"][:3].to_list() == ["within", "below", "above"]
+    assert table["verdict"][:3].to_list() == ["unclear", "below", "above"]
     errors = 0.02**2 / 3, 0.05**2 / 10
     freedom = sum(errors) ** 2 / (errors[0] ** 2 / 2 + errors[1] ** 2 / 9)
     half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(errors))
@@ -128,6 +128,28 @@ def test_what_readers_see(reproduced):
     assert cells.loc[4].to_list() == [
         "Entropy of the human maps", "–", "3.00", "3.00", "+0.00", "–", "± 0.05", "within",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "verdict"),
+    [
+        ([0.568, 0.571, 0.574], "within"),  # 0.010 above the paper's, with an interval of ± 0.04
+        ([0.40, 0.57, 0.74], "within"),
+        ([0.572, 0.575, 0.578], "unclear"),
+        ([0.547, 0.550, 0.553], "unclear"),
+        ([0.640, 0.643, 0.646], "above"),
+        ([0.480, 0.483, 0.486], "below"),
+    ],
+)
+def test_a_difference_beyond_the_tolerance_is_never_within(reproduced, aurocs, verdict):
+    study, measures = reproduced
+    assert reproduction_table(study, set_auroc(measures, cross_entropy=aurocs))["verdict"][0] == verdict
+
+
+def test_methods_that_are_not_the_papers_have_nothing_beside_them(reproduced):
+    study, measures = reproduced
+    runs = [replace(run, result=run.result | {"method": "mine"}) for run in study.of_method("droid")]
+    assert departures(replace(study, runs=runs), measures) == ["no method is one of the paper’s"]
 
 
 def test_one_seed_has_no_verdict(tmp_path):
