@@ -99,9 +99,10 @@ def _of_set(study: Study, name: str) -> tuple[dict[Run, list[dict[str, object]]]
         # The same for the same images in any order.
         about[run] = int(pd.util.hash_pandas_object(scores[COLUMNS[:3]].astype("str"), index=False).to_numpy().sum())
     usual = Counter(about.values()).most_common(1)[0][0] if about else 0
+    kept = next((run.name for run in figures if about[run] == usual), "")
     for run in [run for run in figures if about[run] != usual]:
         del figures[run]
-        left_out.setdefault("they were scored on other images than most", []).append(run.name)
+        left_out.setdefault(f"they were scored on other images than {kept}", []).append(run.name)
     return figures, [
         f"Left out of set {name}, since {why}: {wording.some(runs)}; experiments/evaluate.py with overwrite=true "
         "scores them."

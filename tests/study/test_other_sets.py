@@ -84,11 +84,11 @@ def test_runs_that_are_left_out_are_named(study: Study) -> None:
     ]
 
 
-def test_other_images_than_most(study: Study) -> None:
+def test_other_images_than_those_of_most(study: Study) -> None:
     write_set(study.runs[0], images=scored_images().iloc[1:])
     sets = other_sets(study)
     assert sets.problems[0].startswith(
-        "Left out of set mine, since they were scored on other images than most: cross_entropy/seed0; "
+        f"Left out of set mine, since they were scored on other images than {study.runs[1].name}: cross_entropy/seed0; "
     )
     assert sets.numbers.set_index(["generator", "method"]).at[("", "cross_entropy"), "seeds"] == 1
 
