@@ -21,7 +21,7 @@ from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.study.focus import StudyMaps, entropies, mean_cams
 from saliency_entropy.study.folders import METHODS
 from saliency_entropy.study.runs import Study
-from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, printable
+from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, over_seeds, printable
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere
@@ -290,9 +290,12 @@ def pdf(figure: Figure) -> bytes:
 
 
 def _entropy_over_seeds(study: Study, method: str, split: str) -> pd.DataFrame:
-    """``mean`` and ``std`` over the seeds, by epoch from 1 on; an epoch's mean is over the runs that came to it."""
-    tables = [run.epochs.set_index("epoch")[f"{split}/cam_entropy"] for run in study.of_method(method)]
-    by_epoch = pd.concat(tables).groupby(level=0).agg(["mean", "std"])
+    """``mean`` and ``std`` over the seeds, by epoch from 1 on; an epoch's mean is over the runs that came to it, and
+    NaN if one of them is."""
+    column = f"{split}/cam_entropy"
+    rows = pd.concat([run.epochs[["epoch", column]] for run in study.of_method(method)])
+    by_epoch = over_seeds(rows, ["epoch"], [column]).set_index("epoch").sort_index()
+    by_epoch = by_epoch.rename(columns={f"{column}_{name}": name for name in ("mean", "std")})
     return by_epoch.set_index(by_epoch.index + 1)
 
 

@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from saliency_entropy.data.manifest import OPTIONAL, REQUIRED, SCORES, SPLITS
+from saliency_entropy.data.manifest import LABELS, OPTIONAL, REQUIRED, SCORES, SPLITS
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result, flatten, scientific_config
+from saliency_entropy.study import wording
 from saliency_entropy.study.folders import method_order, run_folders, visible_folders
 
 BASELINE = "cross_entropy"
@@ -177,7 +178,8 @@ def read_study(folder: Path) -> Study:
 
     A run that cannot be averaged with the others is left out, with the reason: it is unfinished, damaged, a copy of
     another or renamed, diverged, was scored on other test images or trained with other generators than most. So is a
-    folder that was a run's and has another name now, such as ``seed0-copy``.
+    folder that was a run's and has another name now, such as ``seed0-copy``. A run that diverged after the epoch that
+    it was scored with stays, with a warning.
 
     Raises:
         UserError: no run is left; or as many runs were scored on other test images, or trained with other generators.
@@ -214,7 +216,7 @@ def read_study(folder: Path) -> Study:
         folder,
         finite,
         [*left_out, *copies, *foreign, *diverged],
-        [*_files_left_out(finite), *_differing_configs(finite)],
+        [*_diverged_later(finite), *_files_left_out(finite), *_differing_configs(finite)],
     )
 
 
@@ -296,12 +298,13 @@ def _scored(run: Run) -> _Scored:
 
 
 def _without_copies(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
-    """Runs of one method are left out whose logits are another's to the last bit: two seeds never agree so."""
+    """Runs of one method are left out whose logits are another's to the last bit: two seeds never agree so, unless
+    they diverged, and every logit is NaN."""
     first: dict[tuple[str, str], _Scored] = {}
     kept, copies = [], []
     for scored in runs:
         original = first.setdefault((scored.run.method, scored.logits), scored)
-        if original is scored:
+        if original is scored or scored.not_finite:
             kept.append(scored)
         else:
             why = f"its test scores are those of {original.run.name} to the last digit, so it is a copy"
@@ -385,6 +388,17 @@ def _differing_configs(runs: list[Run]) -> list[str]:
     return warnings
 
 
+def _diverged_later(runs: list[Run]) -> list[str]:
+    """A sentence on the runs whose CAM entropy is not a number in some epochs, of which no mean can be taken."""
+    names = [run.name for run in runs if run.epochs["train/cam_entropy"].isna().any()]
+    if not names:
+        return []
+    return [
+        f"In some epochs of {wording.some(names)} the CAM entropy is not a number, as after a run has diverged. The "
+        "epoch that is scored is an earlier one; in the figure by epoch the line of the method has a gap there."
+    ]
+
+
 def _files_left_out(runs: list[Run]) -> list[str]:
     """A sentence for each split and kind of file of which runs left some out, since they could not be used."""
     sentences = []
@@ -413,6 +427,10 @@ def _read_scores(path: Path, columns: Sequence[str], optional: Sequence[str] = (
     table = pd.read_parquet(path, columns=[*columns, *further])
     if table.empty:
         raise ValueError("it holds no image")
+    # One that is neither would count as real.
+    labels = {*table["label"].unique()} - {*LABELS} if "label" in table else {}
+    if labels:
+        raise ValueError(f"it has a label that is neither {' nor '.join(LABELS)}: {sorted(map(str, labels))[0]}")
     return table.fillna({"generator": ""})
 
 

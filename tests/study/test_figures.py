@@ -94,6 +94,16 @@ def test_epochs_that_one_run_lacks_are_the_mean_of_the_others(tmp_path):
     assert drawn.get_ydata()[2] == pytest.approx(longer[2])
 
 
+def test_an_epoch_in_which_a_run_has_no_entropy_is_not_the_mean_of_the_others(tmp_path):
+    write_study(tmp_path, {"droid": 3})
+    path = tmp_path / "droid" / "seed1" / "metrics.csv"
+    epochs = pd.read_csv(path)
+    epochs.loc[2:, "train/cam_entropy"] = np.nan
+    epochs.to_csv(path, index=False)
+    drawn = line(figures.cam_entropy_by_epoch(read_study(tmp_path)).axes[0], "DROID")
+    assert np.isnan(drawn.get_ydata()).tolist() == [False, False, True, True]
+
+
 def test_without_maps_there_is_no_human_line_and_other_maps_are_called_what_they_are(tmp_path):
     write_run(tmp_path / "a", "droid", 0, result={"human_entropy": None})
     assert legend_labels(figures.cam_entropy_by_epoch(read_study(tmp_path / "a"))) == ["DROID", "Maximum, ln 49"]

@@ -70,6 +70,40 @@ def test_a_diverged_run_is_left_out(tmp_path):
     assert study.left_out[0].reason == "diverged: 5 of 260 test scores are not finite"
 
 
+def test_diverged_runs_are_no_copies_of_each_other(tmp_path):
+    write_study(tmp_path, {"droid": 3})
+    for seed in (1, 2):
+        path = tmp_path / "droid" / f"seed{seed}" / "scores" / "test.parquet"
+        pd.read_parquet(path).assign(logit_real=np.nan, logit_synthetic=np.nan).to_parquet(path)
+    assert [(run.name, run.reason) for run in read_study(tmp_path).left_out] == [
+        (f"droid/seed{seed}", "diverged: 260 of 260 test scores are not finite") for seed in (1, 2)
+    ]
+
+
+def test_a_run_that_diverged_after_its_best_epoch_is_named(tmp_path):
+    write_study(tmp_path, {"droid": 2})
+    path = tmp_path / "droid" / "seed1" / "metrics.csv"
+    epochs = pd.read_csv(path)
+    epochs.loc[2:, ["train/cam_entropy", "val/cam_entropy"]] = np.nan
+    epochs.to_csv(path, index=False)
+    study = read_study(tmp_path)
+    assert len(study.runs) == 2
+    assert len(study.warnings) == 1
+    assert study.warnings[0].startswith("In some epochs of droid/seed1 the CAM entropy is not a number")
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_label_that_is_neither_does_not_count_as_real(tmp_path, split):
+    write_study(tmp_path, {"droid": 2})
+    path = tmp_path / "droid" / "seed1" / "scores" / f"{split}.parquet"
+    scores = pd.read_parquet(path)
+    scores.loc[3, "label"] = "fake"
+    scores.to_parquet(path)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed0"]
+    assert "damaged (it has a label that is neither real nor synthetic: fake)" in study.left_out[0].reason
+
+
 def test_other_folders_do_not_confuse_it(tmp_path):
     write_study(tmp_path, {"droid": 1})
     write_study(tmp_path / "further", {"cyborg": 1})
