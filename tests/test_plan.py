@@ -253,6 +253,24 @@ def test_a_run_while_it_is_trained_and_after_it_was_killed(
 # --- time, disk and memory
 
 
+def test_a_file_that_is_moved_away_while_its_folder_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run does it, which may be trained meanwhile."""
+    for name in ("metrics.csv", ".metrics.csv.part"):
+        (tmp_path / name).write_bytes(bytes(7))
+    is_file = Path.is_file
+
+    def overtaken(path: Path) -> bool:
+        found = is_file(path)
+        if path.suffix == ".part":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", overtaken)
+    assert costs.folder_bytes(tmp_path) == 7
+
+
 def test_the_time_is_that_of_the_runs_that_are_done(plan: Callable[..., Planned], done: Path, tmp_path: Path) -> None:
     folder = place(done, tmp_path, 0)
     result = json.loads((folder / "result.json").read_text())

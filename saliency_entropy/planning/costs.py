@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -228,7 +228,12 @@ def score_bytes(data: FaceDataModule) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+    """Of all files in a folder, in which runs may be writing at this moment; 0 if there is none."""
+    size = 0
+    for path in folder.rglob("*") if folder.exists() else ():
+        with suppress(FileNotFoundError):  # it has been moved to its place since it was listed
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def run_bytes(module: DetectorModule, data: FaceDataModule) -> int:
