@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -55,6 +55,14 @@ WIDTH = 7.0
 PANEL = 1.0  # inches, the side of an image or a map
 MAP_COLOURS = "plasma"  # as in cam_overlay
 MAX_ROWS = 12  # of a figure of images, so that it stays on a page
+
+
+class Figure(MatplotlibFigure):
+    """One that a notebook shows; without this it shows only those of pyplot."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Pixels, and how wide to show them: at half their number, as sharp screens want them."""
+        return png(self), {"width": round(self.get_figwidth() * DPI / 2)}
 
 
 class MethodStyle(NamedTuple):

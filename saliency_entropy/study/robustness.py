@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from saliency_entropy.corruptions import NONE, STRENGTHS
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.score_tables import SUFFIX
 from saliency_entropy.study import wording
-from saliency_entropy.study.figures import STYLE, method_styles
+from saliency_entropy.study.figures import STYLE, Figure, method_styles
 from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of, is_of_this_checkpoint
 from saliency_entropy.study.runs import Run, Study
 from saliency_entropy.study.tables import over_seeds, printable, spread_column

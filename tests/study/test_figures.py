@@ -200,6 +200,12 @@ def test_further_methods_have_room_and_signs_in_titles_are_no_formulas(tmp_path)
         assert figures.png(figure).startswith(b"\x89PNG")
 
 
+def test_a_notebook_shows_a_figure(study, measures):
+    """Also where nothing loaded pyplot's backend for notebooks, as with the lines that the README gives."""
+    figure = figures.auroc_by_method(study, measures)
+    assert figure._repr_png_() == (figures.png(figure), {"width": 700})
+
+
 def test_a_pdf_is_vector_graphics_with_its_text(study, measures):
     content = figures.pdf(figures.auroc_by_method(study, measures))
     assert content.startswith(b"%PDF")
