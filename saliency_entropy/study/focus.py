@@ -435,8 +435,8 @@ def _survivals(table: pd.DataFrame) -> list[str]:
             sentences.append(f"{KIND_TITLES[kind]}: it {'; it '.join(parts)}.")
     return [
         "Does an entropy below that of cross-entropy survive a change of map? In brackets, how many nats below it a "
-        f"method is by that map, and by the CAM, for methods with {LEAST_DIFFERENCE} or more by the CAM. "
-        + " ".join(sentences)
+        f"method is by that map, and by the CAM, for methods with {LEAST_DIFFERENCE} or more by the CAM; of the means "
+        "over the seeds, without a test. " + " ".join(sentences)
     ]
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from saliency_entropy.errors import in_one_line
@@ -76,10 +77,12 @@ def other_sets_notes(sets: OtherSets) -> list[str]:
 
 
 def _of_set(study: Study, name: str) -> tuple[dict[Run, list[dict[str, object]]], list[str]]:
-    """The figures of the runs that can be compared, and a sentence for each reason to leave others out."""
+    """The figures of the runs that can be compared, and sentences on the others and on scores that are
+    not finite."""
     figures: dict[Run, list[dict[str, object]]] = {}
     about: dict[Run, int] = {}
     left_out: dict[str, list[str]] = {}
+    broken: set[Run] = set()
     for run in study.runs:
         path = run.folder / "scores" / f"{name}.parquet"
         if not path.exists():
@@ -92,6 +95,8 @@ def _of_set(study: Study, name: str) -> tuple[dict[Run, list[dict[str, object]]]
                 continue
             scores = pd.read_parquet(path, columns=COLUMNS).fillna({"generator": ""})
             figures[run] = _figures(scores)
+            if not np.isfinite(scores["logit_synthetic"]).all():
+                broken.add(run)
         except Exception as error:
             why = in_one_line(error).replace(f"{study.folder}/", "")
             left_out.setdefault("their scores cannot be used", []).append(f"{run.name} ({why})")
@@ -103,11 +108,15 @@ def _of_set(study: Study, name: str) -> tuple[dict[Run, list[dict[str, object]]]
     for run in [run for run in figures if about[run] != usual]:
         del figures[run]
         left_out.setdefault(f"they were scored on other images than {kept}", []).append(run.name)
-    return figures, [
+    problems = [
         f"Left out of set {name}, since {why}: {wording.some(runs)}; experiments/evaluate.py with overwrite=true "
         "scores them."
         for why, runs in left_out.items()
     ]
+    not_finite = [run.name for run in figures if run in broken]
+    if not_finite:
+        problems.append(f"“–” in set {name} where scores are not finite, those of {wording.some(not_finite)}.")
+    return figures, problems
 
 
 def _figures(scores: pd.DataFrame) -> list[dict[str, object]]:

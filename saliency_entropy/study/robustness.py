@@ -108,8 +108,11 @@ def robustness_table(study: Study) -> RobustnessTable | None:
             f"than {MIN_IMAGES} of either; experiments/evaluate.py with a larger corruption_images=, or null, scores "
             "more, if there are any."
         )
-    elif rows[measure].isna().any():
-        problems.append("“–”: at least one run has scores that are not finite, or the images are of one class.")
+    elif not min(synthetic, real):
+        problems.append("“–”: the images are all real or all synthetic.")
+    broken = [run.name for run, of_run in alike.items() if of_run["not_finite"].any()]
+    if broken:
+        problems.append(f"“–” where scores are not finite, those of {wording.some(broken)}.")
     return RobustnessTable(numbers, measure, problems)
 
 
@@ -258,6 +261,7 @@ def _figures(scores: pd.DataFrame, train_generators: list[str]) -> pd.DataFrame:
                 "synthetic": synthetic.sum(),
                 "unseen": unseen.sum(),
                 "real": real.sum(),
+                "not_finite": (~np.isfinite(logits)).sum(),
                 "auroc": auroc_of(logits, synthetic, real),
                 "auroc_unseen": auroc_of(logits, unseen, real),
                 "cam_entropy": own["cam_entropy"].mean(skipna=False),

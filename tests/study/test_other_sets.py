@@ -84,6 +84,17 @@ def test_runs_that_are_left_out_are_named(study: Study) -> None:
     ]
 
 
+def test_scores_that_are_not_finite_are_named(study: Study) -> None:
+    path = study.runs[0].folder / "scores" / "mine.parquet"
+    scores = pd.read_parquet(path)
+    scores.loc[scores["generator"] == "progan", "logit_synthetic"] = float("inf")
+    scores.to_parquet(path)
+    sets = other_sets(study)
+    numbers = sets.numbers.set_index(["generator", "method"])["auroc_mean"]
+    assert numbers[numbers.isna()].index.to_list() == [("", "cross_entropy"), ("progan", "cross_entropy")]
+    assert sets.problems == ["“–” in set mine where scores are not finite, those of cross_entropy/seed0."]
+
+
 def test_other_images_than_those_of_most(study: Study) -> None:
     write_set(study.runs[0], images=scored_images().iloc[1:])
     sets = other_sets(study)

@@ -179,7 +179,7 @@ def test_scores_that_are_not_finite(tmp_path):
     broken = table.numbers[table.numbers["auroc_mean"].isna()]
     assert broken[["corruption", "strength", "method"]].to_numpy().tolist() == [["noise", 26.0, "cross_entropy"]]
     assert "–" in shown_robustness(table)["Cross-entropy"].iloc[-1]
-    assert any("scores that are not finite" in note for note in robustness_notes(table))
+    assert robustness_notes(table)[-1] == f"“–” where scores are not finite, those of {study.runs[0].name}."
     robustness_figure(table)
 
 
@@ -251,7 +251,7 @@ def test_few_images_have_no_auroc(tmp_path, images, of):
         f"“–”: an AUROC of {of} would say little, with fewer than 30 of either; experiments/evaluate.py with a larger "
         "corruption_images=, or null, scores more, if there are any."
         if of
-        else "“–”: at least one run has scores that are not finite, or the images are of one class."
+        else "“–”: the images are all real or all synthetic."
     )
     assert robustness_notes(table)[-1] == expected
 
