@@ -150,7 +150,7 @@ def headline(methods: pd.DataFrame, measure: str, lows: Mapping[str, float], too
         )
     first = f"{best['title']} has the highest mean {what}, {value}"
     if best["method"] == BASELINE:
-        return f"{first}: no other method is above cross-entropy."
+        return f"{first}: no other method is shown to be better."
     if pd.isna(best["difference"]):
         return f"{first}. Whether it is better than cross-entropy is not shown: there is no pair of runs to compare."
     above = f"{wording.number(best['difference'], sign='+')} from cross-entropy"

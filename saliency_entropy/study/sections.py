@@ -366,10 +366,11 @@ def _robustness_figure(corrupted: RobustnessTable) -> ShownFigure:
 def _map_figures(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:
     """The figures of the maps that are kept; without ``photographs``, those alone in which no image is seen."""
     kind = figures.map_kind(maps.study)
+    any_map = maps.sample.has_map.any()
     over_images = (
-        f"the {kind} map, where there is one, and the CAM of each method’s first seed over the image. Below each, its "
-        "entropy in nats."
-    )
+        f"the {kind} map, where there is one, and " if any_map else ""
+    ) + "the CAM of each method’s first seed over the image. Below each, its entropy in nats."
+    colours = "Colours: from 0, the lowest cell of a map, to 1, its highest."
     shown = (
         [
             ShownFigure(
@@ -394,13 +395,15 @@ def _map_figures(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:
             "maps_by_entropy",
             "CAMs by entropy",
             figures.maps_by_entropy(maps),
-            "CAMs of the study’s runs and test images whose entropies are evenly spaced, with their entropy and focus "
-            "area.",
+            "CAMs of the study’s runs and test images whose entropies are evenly spaced, with their entropy H in nats "
+            f"and focus area exp(H). {colours}",
         ),
         ShownFigure(
             "mean_cam_by_method",
             "Mean CAM by method",
             figures.mean_cam_by_method(maps),
-            f"Mean over the seeds and the kept test images, and the mean of their {kind} maps, if any.",
+            f"Mean over the seeds and {len(maps.sample.path)} test images"
+            + (f", and the mean of their {kind} maps. " if any_map else ". ")
+            + colours,
         ),
     ]

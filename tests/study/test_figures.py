@@ -15,6 +15,7 @@ from saliency_entropy.overlay import cam_overlay
 from saliency_entropy.study import figures, tables
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.runs import read_study
+from saliency_entropy.study.sections import _map_figures
 
 
 @pytest.fixture(scope="module")
@@ -341,3 +342,10 @@ def test_no_text_lies_on_another_in_figures_of_maps(tmp_path, name):
     assert figures.png(figure).startswith(b"\x89PNG")
     one, other = (figures.pdf(getattr(figures, name)(maps)) for _ in range(2))
     assert one == other
+
+
+def test_captions_name_maps_only_where_there_are_some(maps):
+    without = replace(maps, sample=replace(maps.sample, has_map=np.zeros_like(maps.sample.has_map)))
+    for of_study, named in ((maps, True), (without, False)):
+        captions = [shown.caption for shown in _map_figures(of_study, photographs=True)]
+        assert ["human map" in caption for caption in captions] == [named, named, False, named]
