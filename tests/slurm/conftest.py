@@ -72,7 +72,7 @@ class Cluster:
 
     def call(self, *command: str) -> str:
         """A Slurm command's output."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=200, check=False)
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 

@@ -195,7 +195,7 @@ def test_the_plain_job_trains_on_where_slurm_does_not_queue_it_again(
             time.sleep(0.05)
         time.sleep(0.2)  # until it waits
         array.send_signal(signal.SIGUSR1)
-        _, err = array.communicate(timeout=60)
+        _, err = array.communicate(timeout=200)
     assert array.returncode == 3  # the training's
     assert err == "not queued again: Slurm refuses it\n"
 

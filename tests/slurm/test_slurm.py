@@ -98,7 +98,7 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         swept, died = array("swept"), array("died")
         launcher.send_signal(signal.SIGKILL)
         interrupted.send_signal(signal.SIGINT)
-        out, err = interrupted.communicate(timeout=60)
+        out, err = interrupted.communicate(timeout=200)
         ended = interrupted.returncode, out, err
     with launched(launch(other_sweep)) as other:
         # The interpreter of this environment, not one in a .venv of the folder.
@@ -107,7 +107,7 @@ def story(cluster: Cluster, small: list[str], tmp_path_factory: pytest.TempPathF
         def submit(study: str, *arguments: str) -> str:
             submitted = subprocess.run(
                 ["sbatch", "--parsable", "--mem=1G", f"--output={folder}/{study}_%a.out", *arguments, f"study={study}"],
-                cwd=ROOT, env=environment, check=True, timeout=60, stdout=subprocess.PIPE, text=True,
+                cwd=ROOT, env=environment, check=True, timeout=200, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             return submitted.stdout.strip()
 
