@@ -556,6 +556,7 @@ def _watched_writes() -> None:
     sys.addaudithook(_before_a_write)  # for good: it cannot be taken away again
 
 
+@pytest.mark.timeout(1800)  # some thirty launches
 def test_whichever_write_fails_it_is_one_sentence_and_the_run_goes_on_later(
     command: Callable, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -600,7 +601,7 @@ def test_whichever_write_fails_it_is_one_sentence_and_the_run_goes_on_later(
 # --- a sweep
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_sweep_that_is_killed_twenty_times_is_the_one_that_was_left_alone(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, ROOT / "experiments" / "chaos.py", "kills=20", f"output={tmp_path / 'chaos'}"],

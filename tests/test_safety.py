@@ -512,7 +512,7 @@ assert not reached, reached
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_study_reaches_no_network_and_installs_nothing(small, faces, tmp_path):
     """Planned, trained, looked at, scored, reported and used, each command as it is by default."""
     program = f"REACHING, STARTING, ALLOWED = {REACHING}, {STARTING}, {ALLOWED}\n{WATCHED}"

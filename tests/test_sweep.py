@@ -53,7 +53,7 @@ def lines(text: str, word: str) -> list[str]:
     return [line for line in stripped if line.startswith(word)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_six_methods_in_one_process_in_two_and_alone(
     command: Callable, train_small: Callable[..., Path], tmp_path: Path
 ) -> None:

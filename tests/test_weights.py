@@ -216,7 +216,7 @@ def results(study: Path) -> dict[str, dict[str, object]]:
     return {path.parents[2].name: json.loads(path.read_text()) for path in paths}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_search_that_is_killed_goes_on(command, arguments: list[str], tmp_path: Path) -> None:
     """SIGKILL in the second trial; in the end all is as in a search that ran through, and nothing was trained twice."""
     ended = command("study=through", defaults=arguments)
