@@ -157,8 +157,9 @@ def shown_groups(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
             if not skipped:
                 rows.append(
                     {
-                        "Column": column or NONE,
+                        # The first column stays in sight and names its row.
                         "Group": group or "(not named)",
+                        "Column": column or NONE,
                         "Images": _images(synthetic, real),
                         "Figure": figure.upper(),
                     }

@@ -202,7 +202,9 @@ def test_groups(study, measures):
 
 def test_the_groups_as_shown(study, measures):
     table = error_tables.group_table(measures)
-    shown = error_tables.shown_groups(table, study.titles).set_index(["Column", "Group", "Figure"])
+    shown = error_tables.shown_groups(table, study.titles)
+    assert list(shown)[:4] == ["Group", "Column", "Images", "Figure"]
+    shown = shown.set_index(["Column", "Group", "Figure"])
     # The AUROC of a generator is in a table of its own; a group of one class has no error of the other.
     assert ("generator", "progan", "AUROC") not in shown.index
     assert ("generator", "progan", "BPCER") not in shown.index
