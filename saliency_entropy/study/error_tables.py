@@ -107,14 +107,16 @@ def operating_point_notes(table: pd.DataFrame, measures: Measures) -> list[str]:
         sentences.append(
             f"Not looked at for the worst generator, for fewer than {MIN_IMAGES} images: {_names('generator', few)}."
         )
-    val_real = int(measures.runs["val_real"].min())
+    # A run without any has a warning of its own.
+    val_real = measures.runs["val_real"]
+    fewest = int(val_real[val_real > 0].min()) if val_real.any() else None
     for rate in LOW_RATES:
         needed = f"{_percent(rate)} of real images needs {round(1 / rate):,} of them"
         if not resolves(real, rate):
             sentences.append(f"“–” for TPR at {_percent(rate)} FPR: {needed}, and the test set has {real:,}.")
-        if not resolves(val_real, rate):
+        if fewest and not resolves(fewest, rate):
             sentences.append(
-                f"No threshold of BPCER = {_percent(rate)}: {needed}, and the validation set has {val_real:,}."
+                f"No threshold of BPCER = {_percent(rate)}: {needed}, and the validation set has {fewest:,}."
             )
     return sentences + _note_on_missing(table, ("average_precision", "apcer_at_val_eer", "bpcer_at_val_eer"))
 

@@ -40,8 +40,9 @@ SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_ent
 OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
 VAL_SCORE_COLUMNS = ("label", "logit_real", "logit_synthetic")
 EPOCH_COLUMNS = ("epoch", "train/cam_entropy", "val/cam_entropy")
-# What may differ between two runs of one study; data.seed is the seed once more.
-VARIED = ("method", "loss", "seed", "data.seed", "data.human_maps.seed")
+# What may differ between two runs of one study: what makes the method, and the seed, of which data.seed is another.
+METHOD_KEYS = ("method", "loss")
+VARIED = (*METHOD_KEYS, "seed", "data.seed", "data.human_maps.seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,30 +363,42 @@ def _fingerprint(scores: pd.DataFrame) -> str:
 
 
 def _differing_configs(runs: list[Run]) -> list[str]:
-    """A sentence for each key of the configuration that should be the same in all runs and is not.
+    """A sentence for each key of the configuration that should be the same in all runs, or in those of a method, and
+    is not.
 
     The values are left out: a report is passed on, and they may be paths or worse.
     """
-    configs = [scientific_config(run.config) for run in runs]
     warnings = []
+    for method in dict.fromkeys(run.method for run in runs):
+        for key, differing in _differing_keys([run for run in runs if run.method == method]):
+            if _is_below(key, METHOD_KEYS):
+                warnings.append(f"The runs of {method} differ in {key}: {differing}; their mean is that of no method.")
     if len({run.result.get("data_hash") for run in runs}) > 1:
         warnings.append(
             "The manifest was changed between runs, so that not all saw the same data; a difference between methods "
             "may come from that."
         )
+    for key, differing in _differing_keys(runs):
+        if not _is_below(key, VARIED):
+            warnings.append(f"The runs differ in {key}: {differing}; a difference between methods may come from that.")
+    return warnings
+
+
+def _differing_keys(runs: list[Run]) -> list[tuple[str, str]]:
+    """Each key of the configuration that differs between runs, sorted, and which of them differ from the others."""
+    configs = [scientific_config(run.config) for run in runs]
+    found = []
     for key in sorted({key for config in configs for key in config}):
-        if any(key == name or key.startswith(name + ".") for name in VARIED):
-            continue
         values = [repr(config.get(key)) for config in configs]
         usual, count = Counter(values).most_common(1)[0]
         if count < len(runs):
             others = [run.name for run, value in zip(runs, values, strict=True) if value != usual]
-            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-            warnings.append(
-                f"The runs differ in {key}: {', '.join(others[:3])}{more} from the other {count}; a difference "
-                "between methods may come from that."
-            )
-    return warnings
+            found.append((key, f"{wording.some(others)} from the other {count}"))
+    return found
+
+
+def _is_below(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _diverged_later(runs: list[Run]) -> list[str]:

@@ -1,5 +1,7 @@
 """Operating points, calibration and groups against torchmetrics, NumPy and pandas."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,6 +134,16 @@ def test_the_operating_points_as_shown(measures):
     ]
     # 209 synthetic images and 240 real ones.
     assert "chance reaches 0.465." in error_tables.operating_point_notes(table, measures)[0]
+
+
+def test_a_run_without_validation_scores_does_not_make_the_validation_set_empty(measures):
+    table = error_tables.operating_point_table(measures)
+    runs = measures.runs.copy()
+    runs.loc[0, "val_real"] = 0
+    some = error_tables.operating_point_notes(table, replace(measures, runs=runs))
+    assert some == error_tables.operating_point_notes(table, measures)
+    none = error_tables.operating_point_notes(table, replace(measures, runs=runs.assign(val_real=0)))
+    assert none == some[:-1]
 
 
 def test_calibration(study, measures):

@@ -80,6 +80,15 @@ def test_diverged_runs_are_no_copies_of_each_other(tmp_path):
     ]
 
 
+def test_runs_of_a_method_with_another_loss_are_named(tmp_path):
+    write_study(tmp_path, {"droid": 2, "hseb": 1})
+    write_run(tmp_path, "droid", 2, config={"loss": {"terms": {"droid": {"weight": 0.3}}}})
+    assert read_study(tmp_path).warnings == [
+        "The runs of droid differ in loss.terms.droid.weight: droid/seed2 from the other 2; their mean is that of no "
+        "method."
+    ]
+
+
 def test_a_run_that_diverged_after_its_best_epoch_is_named(tmp_path):
     write_study(tmp_path, {"droid": 2})
     path = tmp_path / "droid" / "seed1" / "metrics.csv"
