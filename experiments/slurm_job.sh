@@ -30,7 +30,7 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
 else
   job=${SLURM_JOB_ID:?give this file to sbatch: sbatch experiments/slurm_job.sh experiment=...}
   runs=${RUNS:-${SLURM_GPUS_ON_NODE:-$cores}}
-  what=(hydra/launcher=local "hydra.launcher.n_jobs=$runs" "threads=$((runs < cores ? cores / runs : 1))")
+  what=("hydra.launcher.n_jobs=$runs" "threads=$((runs < cores ? cores / runs : 1))")
 fi
 
 # USR1 comes before the time limit. Slurm then ends this job as it ends one that is preempted, and starts it again.

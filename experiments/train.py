@@ -3,7 +3,7 @@
     python experiments/train.py
     python experiments/train.py method=droid_cyborg seed=3 data=faces data.root=DIR
     python experiments/train.py experiment=paper data=und_cyborg data.root=DIR data.source.maps=FOLDER
-    python experiments/train.py experiment=demo seed=0,1 hydra/launcher=local hydra.launcher.n_jobs=2
+    python experiments/train.py experiment=demo seed=0,1 hydra.launcher.n_jobs=2    # two runs at a time
     python experiments/train.py experiment=faces data.root=DIR hydra/launcher=slurm hydra.launcher.partition=gpu
     python experiments/train.py experiment=weights data=faces data.root=DIR    # a search of the loss's weights
     python experiments/train.py debug=overfit    # or fast, profile, finite

@@ -130,6 +130,8 @@ def _chaos(cfg: DictConfig, script: Path, folder: Path) -> Tally:
     sweep = ["-m", f"seed=range({cfg.seeds})", f"method={','.join(cfg.methods)}", *cfg.sweep]
     if cfg.processes > 1:
         sweep += ["hydra/launcher=local", f"hydra.launcher.n_jobs={cfg.processes}"]
+    else:
+        sweep.append("hydra/launcher=basic")
     dice, tally = random.Random(cfg.seed), Tally()
     alone = folder / "alone"
     points = folder / "points"

@@ -7,13 +7,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from hydra_plugins.saliency_entropy_launchers import local
+from saliency_entropy import training
 from saliency_entropy.sweep_jobs import SweepJob
 
 ROOT = Path(__file__).parents[1]
@@ -207,6 +211,21 @@ def test_without_a_choice_of_gpus_they_are_counted_without_cuda(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "_is_compiled", lambda: True)
     assert local._visible_gpus() == ["0", "1", "2"]
     assert not torch.cuda.is_initialized()
+
+
+def test_elsewhere_than_on_linux(command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run after another in this process; not several at once."""
+    for launcher in Plugins.instance().discover(Launcher):
+        if launcher.__name__ == "LocalLauncher":  # Hydra has a copy of its module
+            monkeypatch.setitem(launcher.launch.__globals__, "sys", SimpleNamespace(platform="darwin"))
+    trained = []
+    monkeypatch.setattr(training, "train", lambda cfg, folder: trained.append((os.getpid(), Path(folder).name)))
+    ended = command("-m", "seed=0,1", "method=droid")
+    assert ended.code == 0
+    assert trained == [(os.getpid(), "seed0"), (os.getpid(), "seed1")]
+    ended = command("-m", "seed=0,1", "method=droid", "study=two", "hydra.launcher.n_jobs=2")
+    assert ended.code == 1
+    assert "several runs at once need Linux here: give hydra/launcher=joblib" in ended.err
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "all", "true"])

@@ -1,4 +1,5 @@
-"""``hydra/launcher=local``: the runs of a sweep on this machine, each in a process of its own.
+"""``hydra/launcher=local``, which is used if none is named: the runs of a sweep on this machine, each in a process of
+its own.
 
 The processes are forked from one that has imported PyTorch, so that a run does not wait for that. A run that dies (for
 want of memory, say) fails alone, where Hydra's own launcher and joblib's end the whole sweep. Where there are several
@@ -20,6 +21,7 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
@@ -53,11 +55,15 @@ class LocalLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        if sys.platform != "linux":
-            raise CompactHydraException("hydra/launcher=local needs Linux: give hydra/launcher=joblib")
         problem = n_jobs_problem(self.n_jobs)
         if problem:
             raise CompactHydraException(problem)
+        if sys.platform != "linux":
+            if self.n_jobs > 1:
+                raise CompactHydraException("several runs at once need Linux here: give hydra/launcher=joblib")
+            in_this_process = BasicLauncher()
+            in_this_process.setup(hydra_context=self.context, task_function=self.task, config=self.config)
+            return in_this_process.launch(job_overrides, initial_job_idx)
         # Here, so that every run's process has it from the beginning.
         importlib.import_module("saliency_entropy.training")
         from saliency_entropy.data.manifest import thread_count
