@@ -304,13 +304,13 @@ def test_the_log_of_a_run_that_failed_is_kept(command: Callable, tmp_path: Path,
     assert "going on from" in log.read_text()
 
 
-LOCAL = ["hydra/launcher=local"]
+BASIC = ["hydra/launcher=basic"]
 MODES = {
     "run": ["method=droid"],
     "sweep": ["-m", "method=droid", "seed=0"],
-    "local sweep": ["-m", "method=droid", "seed=0", *LOCAL],
+    "sweep in one process": ["-m", "method=droid", "seed=0", *BASIC],
     "search": ["experiment=weights", "hydra.sweeper.n_trials=1"],
-    "local search": ["experiment=weights", "hydra.sweeper.n_trials=1", *LOCAL],
+    "search in one process": ["experiment=weights", "hydra.sweeper.n_trials=1", *BASIC],
 }
 
 
@@ -361,7 +361,7 @@ def test_sigterm_twice_ends_a_run_and_its_sweep_and_the_same_command_goes_on(
             strike()
         return step(module, *arguments)
 
-    sweep = ["-m", *METHOD, "seed=0,1"]
+    sweep = ["-m", *METHOD, "seed=0,1", *BASIC]
     with monkeypatch.context() as patch:
         if scoring:
             patch.setattr(DetectorModule, "predict_step", struck)
