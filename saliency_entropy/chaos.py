@@ -15,7 +15,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -290,8 +290,9 @@ def _kill_a_run(pid: int, until: float) -> int | None:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     while (status := _ended(pid, time.monotonic())) is None and time.monotonic() < until:
         if started := children.read_text().split():
-            os.kill(int(started[-1]), signal.SIGKILL)
-            break
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(int(started[-1]), signal.SIGKILL)
+                break
         time.sleep(0.01)
     return status
 

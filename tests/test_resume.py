@@ -579,7 +579,7 @@ def test_whichever_write_fails_it_is_one_sentence_and_the_run_goes_on_later(
     monkeypatch.setitem(globals(), "FAULT", fail)
     while not failed or failed[-1]:
         failed.append("")
-        ended = command("-m", *METHOD, "max_attempts=1")
+        ended = command("-m", *METHOD, *BASIC, "max_attempts=1")
         assert ended.code == (1 if failed[-1] else 0), failed[-1]
         # Of what Hydra writes itself, it shows a traceback; where the disk was full before, see below.
         if failed[-1] and failed[-1] not in HYDRAS:
