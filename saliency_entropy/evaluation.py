@@ -119,7 +119,8 @@ def _score(cfg: DictConfig, folders: Sequence[Path], target: Target, device: tor
             target.images.skip_broken,
         )
     before = len(folders) - len(waiting)
-    log.info("%d runs scored, %d were scored before: scores/%s.parquet", len(waiting), before, target.name)
+    scored = f"{wording.count(len(waiting), 'run')} scored" if waiting else "nothing to do"
+    log.info("scores/%s.parquet: %s%s", target.name, scored, f", {before} scored before" if before else "")
 
 
 def _score_file(folder: Path, target: Target) -> Path:

@@ -151,8 +151,8 @@ class _Progress:
         rate = self._done / max(self._said - self._started, 1e-9)
         left = self._todo - self._done
         log.info(
-            "%d of %d images by %d detectors, %.1f images/s%s",
-            self._images - left, self._images, self._detectors, rate,
+            "%d of %d images by %d detectors, %s images/s%s",
+            self._images - left, self._images, self._detectors, f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}",
             f", about {math.ceil(left / rate / 60)} min left" if left and rate else "",
         )  # fmt: skip
 
