@@ -256,13 +256,18 @@ class Stopping(CrossEntropy):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["overfit", "fast", "profile", "finite"])
-def test_a_breakpoint_in_a_term_is_reached_and_continued(kind: str, small: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "flags"), [("overfit", []), ("fast", []), ("profile", []), ("finite", []), ("fast", ["-m"])], ids=str
+)
+def test_a_breakpoint_in_a_term_is_reached_and_continued(
+    kind: str, flags: list[str], small: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "stopping.py").write_text(STOPPING)
     own, other = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, ROOT / "experiments" / "train.py", *small, f"runs_dir={tmp_path}/runs", f"debug={kind}",
-         "method=cross_entropy", "loss.terms.cross_entropy._target_=stopping.Stopping", "trainer.max_epochs=9"],
+        [sys.executable, ROOT / "experiments" / "train.py", *flags, *small, f"runs_dir={tmp_path}/runs",
+         f"debug={kind}", "method=cross_entropy", "loss.terms.cross_entropy._target_=stopping.Stopping",
+         "trainer.max_epochs=9"],
         stdin=other, stdout=other, stderr=other, cwd=tmp_path,
         env=os.environ | {"TERM": "xterm", "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
     )  # fmt: skip

@@ -94,7 +94,7 @@ class LocalLauncher(Launcher):
                 while waiting and len(running) < at_once:
                     at, job = waiting.pop()
                     slot = min(set(range(at_once)) - {taken for _, taken, _, _ in running.values()})
-                    process, connection = self._start(job, _gpu_of(job, gpus, slot))
+                    process, connection = self._start(job, _gpu_of(job, gpus, slot), at_once == 1)
                     running[process.sentinel] = at, slot, process, connection
                 for sentinel in wait(list(running)):
                     at, _, process, connection = running.pop(sentinel)
@@ -104,10 +104,10 @@ class LocalLauncher(Launcher):
             _end([process for _, _, process, _ in running.values()])
         return [ended[at] for at in range(len(jobs))]
 
-    def _start(self, job: SweepJob, gpu: str | None) -> tuple[ForkProcess, Connection]:
+    def _start(self, job: SweepJob, gpu: str | None, alone: bool) -> tuple[ForkProcess, Connection]:
         context = multiprocessing.get_context("fork")
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=self._child, args=(job, gpu, there, os.getpid()))
+        process = context.Process(target=self._child, args=(job, gpu, alone, there, os.getpid()))
         # What this process does on a signal is not for the child to do, which has its own handlers in a moment.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
@@ -117,7 +117,7 @@ class LocalLauncher(Launcher):
         there.close()
         return process, here
 
-    def _child(self, job: SweepJob, gpu: str | None, connection: Connection, parent: int) -> None:
+    def _child(self, job: SweepJob, gpu: str | None, alone: bool, connection: Connection, parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody trains on when the sweep is killed
         if os.getppid() != parent:
             os._exit(1)
@@ -126,6 +126,8 @@ class LocalLauncher(Launcher):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         if gpu is not None:  # CUDA reads it when it is first used, which is in this process
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        if alone and sys.stdin is not None:
+            sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for a breakpoint; multiprocessing gives /dev/null
         done = run_job(
             hydra_context=self.context,
             task_function=self.task,
