@@ -221,6 +221,8 @@ def runs_at_once(n_jobs: int, cores: int, threads: int | None) -> int:
 
 def _where(error: BaseException) -> BaseException | None:
     """The error whose traceback is shown; None for a user's mistake, of which the sentence says everything."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":  # Hydra itself cannot show that of a run in another process
+        return error
     return None if isinstance(error, CompactHydraException) else error
 
 

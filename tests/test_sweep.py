@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -115,6 +116,15 @@ def test_a_run_that_fails_does_not_stop_the_others(
     assert lines(second.out, "sweep ended") == ["sweep ended: 3 runs, 1 trained, 2 done before"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (study / "cyborg" / "seed0" / "result.json").exists()
+
+
+def test_the_traceback_behind_the_sentence_of_a_run_is_there_for_who_asks(
+    command: Callable, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(CompactHydraException, match=r"data\.human_maps\.blur is -1"):
+        command("-m", "method=cross_entropy", "data.human_maps.blur=-1")
+    assert "    raise UserError(" in capfd.readouterr().out
 
 
 def test_an_error_of_the_program_does_not_stop_the_others_either(
