@@ -405,7 +405,7 @@ def test_the_command(root: Path, tmp_path: Path) -> None:
     assert "data.skip_broken leaves files out of a training, not of shards" in refused_.stderr
 
 
-@pytest.mark.parametrize("data", [path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")])
+@pytest.mark.parametrize("data", sorted(path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")))
 def test_every_data_set_can_be_written(data: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("shards", [f"data={data}", "++data.root=DIR", "++data.source.folders=[DIR]"])
