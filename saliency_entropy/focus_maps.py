@@ -15,7 +15,6 @@ from captum.attr import LayerGradCam
 from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import detector_cam
@@ -23,7 +22,7 @@ from saliency_entropy.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.manifest import LABELS, thread_count
-from saliency_entropy.data.workers import default_workers, ends_with_its_reader
+from saliency_entropy.data.workers import batch_loader
 from saliency_entropy.detector import read_network
 from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError
@@ -78,9 +77,8 @@ def _focus(
     @cache
     def batches(transform: Transform) -> list[FaceBatch]:
         """The images as a network sees them, decoded once for all runs."""
-        workers = default_workers() if cfg.num_workers is None else cfg.num_workers
         dataset = FaceDataset(manifest, cfg.split, transform)
-        return list(DataLoader(dataset, cfg.batch_size, num_workers=workers, worker_init_fn=ends_with_its_reader))
+        return list(batch_loader(dataset, cfg.num_workers, batch_size=cfg.batch_size))
 
     def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
         backbone, class_index = read_network(best_checkpoint(folder))

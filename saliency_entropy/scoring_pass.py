@@ -27,7 +27,7 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.manifest import SCORES
 from saliency_entropy.data.table_file import listing
-from saliency_entropy.data.workers import default_workers, ends_with_its_reader
+from saliency_entropy.data.workers import batch_loader, worker_count
 from saliency_entropy.errors import UserError
 from saliency_entropy.run_folder import write_atomically, written_whole
 from saliency_entropy.score_tables import ScoreTable, VariantDataset
@@ -175,14 +175,8 @@ def remove_parts(file: Path, identity: str | None) -> None:
 def _loader(
     dataset: VariantDataset, batches: list[range], num_workers: int | None, device: torch.device
 ) -> DataLoader[tuple[FaceBatch, list[str]]]:
-    workers = default_workers() if num_workers is None else num_workers
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=min(workers, len(batches)),
-        worker_init_fn=ends_with_its_reader,
-        pin_memory=device.type == "cuda",
-    )
+    workers = min(worker_count(num_workers), len(batches))
+    return batch_loader(dataset, workers, batch_sampler=batches, pin_memory=device.type == "cuda")
 
 
 def _cut(images: range, size: int) -> Iterator[range]:

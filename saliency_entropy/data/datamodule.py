@@ -27,7 +27,7 @@ from saliency_entropy.data.manifest import (
     refuse_broken,
 )
 from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
-from saliency_entropy.data.workers import default_workers, ends_with_its_reader
+from saliency_entropy.data.workers import batch_loader, worker_count
 from saliency_entropy.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.seed = seed
         self.root = root
         self.eval_batch_size = eval_batch_size or batch_size
-        self.num_workers = default_workers() if num_workers is None else num_workers
+        self.num_workers = worker_count(num_workers)
         self.cache = cache
         self.cache_folder = cache_folder
         self.cached_splits = tuple(cached_splits)
@@ -319,11 +319,10 @@ class FaceDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str, batches: Sampler[list[int]]) -> DataLoader[FaceBatch]:
         workers = 0 if self._kept(split) else self.num_workers
-        return DataLoader(
+        return batch_loader(
             self._datasets[split],
+            workers,
             batch_sampler=batches,
-            num_workers=workers,
-            worker_init_fn=ends_with_its_reader,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # Seeds the workers. Without it they draw from torch's global generator, and what the model draws next

@@ -9,7 +9,7 @@ from multiprocessing.connection import Client
 import pytest
 from torch.utils.data import DataLoader
 
-from saliency_entropy.data.workers import ends_with_its_reader
+from saliency_entropy.data.workers import batch_loader
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a batch's memory is handed over as POSIX does it")
 
@@ -42,11 +42,11 @@ class Abandoned:
 
 
 def test_signals_are_left_to_the_reader() -> None:
-    assert [int(item) for item in DataLoader(Signalled(), num_workers=1, worker_init_fn=ends_with_its_reader)] == [7]
+    assert [int(item) for item in batch_loader(Signalled(), 1)] == [7]
 
 
 def test_a_reader_that_is_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
     assert [int(item) for item in DataLoader(Abandoned(), num_workers=1)] == [7]
     assert "EOFError" in capfd.readouterr().err
-    assert [int(item) for item in DataLoader(Abandoned(), num_workers=1, worker_init_fn=ends_with_its_reader)] == [7]
+    assert [int(item) for item in batch_loader(Abandoned(), 1)] == [7]
     assert capfd.readouterr().err == ""
