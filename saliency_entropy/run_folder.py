@@ -1,5 +1,6 @@
 """The folder of a run: its name, whose it is, and whether the run is done."""
 
+import csv
 import hashlib
 import json
 import logging
@@ -114,6 +115,15 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise UserError(f"{folder / 'result.json'} is not JSON ({error}); delete it to score the run again") from None
+
+
+def epochs_done(folder: Path) -> int:
+    """Whole epochs of a run, as its ``metrics.csv`` has them."""
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            return max(0, sum(1 for _ in csv.reader(file)) - 1)
+    except (OSError, ValueError, csv.Error):
+        return 0
 
 
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 Imports neither PyTorch nor pandas: it is given every few minutes while a sweep is trained.
 """
 
-import csv
 import json
 import math
 import re
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
@@ -23,11 +21,11 @@ from rich.text import Text
 from saliency_entropy import run_lock
 from saliency_entropy.attempts import read_attempts
 from saliency_entropy.errors import UserError, in_one_line
-from saliency_entropy.run_folder import finished_result
+from saliency_entropy.run_folder import epochs_done, finished_result
 from saliency_entropy.run_grid import print_grid, print_lines, terminal
 from saliency_entropy.slurm_queue import Queued, place, queued_runs
 from saliency_entropy.study.folders import method_order, run_folders, seed_folders, trial_folders
-from saliency_entropy.sweep import is_grid, parsed_overrides
+from saliency_entropy.study.swept import plain_yaml, swept_runs
 
 # running: a process holds it. queued: a Slurm job of it waits for its turn. stale: one held it and died. interrupted:
 # begun, and let go of. damaged: what a reader of its files would stumble over. missing: not begun.
@@ -180,23 +178,6 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
     return status("missing")
 
 
-def swept_runs(study: Path) -> set[tuple[str, int]]:
-    """(method, seed) of the runs that the last sweep into this study was to train, as Hydra noted it; none if it is not
-    known."""
-    try:
-        sweep = yaml.load((study / "multirun.yaml").read_text(), _Loader)
-        if not is_grid(sweep["hydra"]["sweeper"]):
-            return set()  # another decides as it goes
-        params = sweep["hydra"]["sweeper"]["params"] or {}
-        given = [*(f"{key}={value}" for key, value in params.items()), *sweep["hydra"]["overrides"]["task"]]
-        overrides = {one.get_key_element(): one for one in parsed_overrides(given)}
-        methods = _values(overrides.get("method")) or [sweep["method"]["name"]]
-        seeds = _values(overrides.get("seed")) or [sweep["seed"]]
-        return {(method, int(seed)) for method in methods for seed in seeds}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, HydraException):
-        return set()
-
-
 def time_left(runs: Iterable[RunStatus]) -> tuple[float | None, int]:
     """Seconds until all runs are done, and how many are trained at a time; None seconds if no run tells how long an
     epoch takes.
@@ -259,10 +240,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
 
 
-# Ten times as fast as the loader in Python, where PyYAML was built with it. A configuration is plain values.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def _left(runs: list[RunStatus]) -> str:
     waiting = sum(run.state != "done" for run in runs)
     if not waiting:
@@ -284,18 +261,9 @@ def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def epochs_done(folder: Path) -> int:
-    """Whole epochs of a run, as its ``metrics.csv`` has them."""
-    try:
-        with (folder / "metrics.csv").open(newline="") as file:
-            return max(0, sum(1 for _ in csv.reader(file)) - 1)
-    except (OSError, ValueError, csv.Error):
-        return 0
-
-
 def _epochs(folder: Path) -> int | None:
     try:
-        epochs = yaml.load((folder / "config.yaml").read_text(), _Loader)["trainer"]["max_epochs"]
+        epochs = plain_yaml(folder / "config.yaml")["trainer"]["max_epochs"]
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         return None
     return epochs if isinstance(epochs, int) and epochs > 0 else None
@@ -339,11 +307,3 @@ def _logged_reason(folder: Path) -> str:
     except OSError:
         lines = []
     return re.sub(r"^(\[[^\]]*\] )?(run \d+ of \d+ failed, the others go on: )?", "", lines[-1]) if lines else "unknown"
-
-
-def _values(override: Any) -> list[str] | None:
-    if override is None:
-        return None
-    if override.is_sweep_override():
-        return [value.strip("'\"") for value in override.sweep_string_iterator()]
-    return [str(override.value())]

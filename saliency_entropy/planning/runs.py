@@ -17,7 +17,6 @@ from saliency_entropy import attempts, run_folder, run_lock
 from saliency_entropy.commands import require_values, sentence
 from saliency_entropy.errors import UserError
 from saliency_entropy.slurm_queue import Queued, place, queued_runs
-from saliency_entropy.status import epochs_done
 from saliency_entropy.sweep import sweep_overrides
 from saliency_entropy.sweep_jobs import composed_runs
 from saliency_entropy.training import checked
@@ -151,7 +150,7 @@ def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
                     "it is in Slurm's queue with another configuration: wait for it, end it "
                     f"(scancel {job.job}), or give another study="
                 )
-            return replace(run, action="queued", epochs_done=epochs_done(run.folder))
+            return replace(run, action="queued", epochs_done=run_folder.epochs_done(run.folder))
         owner = run_lock.read_owner(run.folder)
         if owner is not None and run_lock.state(run.folder) == "held":
             return run.refused(f"it is being trained by {owner}: wait for it, or give another study=")
@@ -162,7 +161,7 @@ def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
     except OSError as error:
         return run.refused(f"{run.folder} cannot be looked at ({error.strerror}); give another runs_dir=")
     if (run.folder / "checkpoints" / "resume.ckpt").exists():
-        return replace(run, action="resume", epochs_done=epochs_done(run.folder))
+        return replace(run, action="resume", epochs_done=run_folder.epochs_done(run.folder))
     return run
 
 

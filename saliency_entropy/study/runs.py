@@ -23,7 +23,8 @@ from saliency_entropy.data.manifest import LABELS, OPTIONAL, REQUIRED, SCORES, S
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result, flatten, scientific_config
 from saliency_entropy.study import wording
-from saliency_entropy.study.folders import method_order, run_folders, visible_folders
+from saliency_entropy.study.folders import method_order, run_folders, seed_folders, visible_folders
+from saliency_entropy.study.swept import swept_runs
 
 BASELINE = "cross_entropy"
 # What a report takes from a result; without one of these it was not written by a run.
@@ -179,8 +180,8 @@ def read_study(folder: Path) -> Study:
 
     A run that cannot be averaged with the others is left out, with the reason: it is unfinished, damaged, a copy of
     another or renamed, diverged, was scored on other test images or trained with other generators than most. So is a
-    folder that was a run's and has another name now, such as ``seed0-copy``. A run that diverged after the epoch that
-    it was scored with stays, with a warning.
+    folder that was a run's and has another name now, such as ``seed0-copy``, and a run of the last sweep that was never
+    begun. A run that diverged after the epoch that it was scored with stays, with a warning.
 
     Raises:
         UserError: no run is left; or as many runs were scored on other test images, or trained with other generators.
@@ -202,6 +203,7 @@ def read_study(folder: Path) -> Study:
             # Without the study's folder, which the page need not know.
             left_out.append(LeftOut(name, str(error).replace(f"{folder}/", "")))
     left_out += [LeftOut(name, "not the name of a run’s folder, seed<number>") for name in _other_names(folder)]
+    left_out += [LeftOut(name, "not begun, though the last sweep was to train it") for name in _not_begun(folder)]
     if not runs and unusable:
         raise UserError("\n".join(unusable))
     if not runs:
@@ -231,6 +233,19 @@ def _other_names(study: Path) -> list[str]:
         and not re.fullmatch(r"seed\d+", run.name)
         and ((run / "result.json").exists() or (run / "config.yaml").exists())
     ]
+
+
+def _not_begun(study: Path) -> list[str]:
+    """``<method>/seed<seed>`` of the runs of the last sweep that have no folder."""
+    begun = {(run.parent.name, int(run.name.removeprefix("seed"))) for run in seed_folders(study)}
+    swept = swept_runs(study)
+    unknown = {method for method, _ in begun} - {method for method, _ in swept}
+    missing = swept - begun
+    if unknown:
+        # A file of conf/method may give its method another name than its own, which a sweep does not tell.
+        missing = {(method, seed) for method, seed in missing if any(method == known for known, _ in begun)}
+    ordered = sorted(missing, key=lambda run: (method_order(run[0]), run[1]))
+    return [f"{method}/seed{seed}" for method, seed in ordered]
 
 
 def _progress(run_folder: Path) -> str:

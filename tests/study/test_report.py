@@ -156,6 +156,18 @@ def test_left_out_runs_are_said_at_the_top(tmp_path, caplog):
     assert "\x1b" not in caplog.text
 
 
+def test_the_name_of_a_run_that_was_never_begun_is_text(tmp_path, caplog):
+    study = write_study(tmp_path / "demo", {"cross_entropy": 2})
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": None}
+    given = ["method=cross_entropy,'<b>\x1b[2J</b>'", "seed=0"]
+    OmegaConf.save({"hydra": {"sweeper": sweeper, "overrides": {"task": given}}}, study / "multirun.yaml")
+    page = (write_report(study) / "index.html").read_text()
+    assert "1 run of 3 is left out" in page
+    assert "<b>" not in page
+    assert "left out: <b>" in caplog.text
+    assert "\x1b" not in caplog.text
+
+
 def test_seeds_in_words():
     assert _ranges([0, 1, 2, 5, 7, 8]) == "0–2, 5, 7–8"
 

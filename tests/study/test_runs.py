@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from saliency_entropy.benchmarks.made_up_study import TITLES, scored_images, write_run, write_study
 from saliency_entropy.errors import UserError
@@ -57,6 +58,37 @@ def test_unfinished_runs_are_named_with_how_far_they_came(tmp_path):
         ("droid/seed1", "no result, 4 of 4 epochs done"),
         ("droid/seed2", "no result, no epoch done"),
     ]
+
+
+def sweep(study, methods, seeds):
+    """The note that Hydra leaves of a sweep."""
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "params": None}
+    given = [f"method={methods}", f"seed={seeds}"]
+    OmegaConf.save({"hydra": {"sweeper": sweeper, "overrides": {"task": given}}}, study / "multirun.yaml")
+
+
+def test_runs_of_the_last_sweep_that_were_never_begun_are_named(tmp_path):
+    write_study(tmp_path, {"cross_entropy": 2, "droid": 1})
+    sweep(tmp_path, "droid,cross_entropy,hseb", "range(0,2)")
+    study = read_study(tmp_path)
+    assert len(study.runs) == 3
+    assert [(run.name, run.reason) for run in study.left_out] == [
+        (name, "not begun, though the last sweep was to train it")
+        for name in ("hseb/seed0", "hseb/seed1", "droid/seed1")
+    ]
+
+
+def test_a_method_that_the_study_may_have_under_another_name_is_not_said_to_be_missing(tmp_path):
+    write_study(tmp_path, {"droid": 1, "droid_strong": 1})
+    sweep(tmp_path, "droid,my_file", "0,1")
+    assert [run.name for run in read_study(tmp_path).left_out] == ["droid/seed1"]
+
+
+@pytest.mark.parametrize("seeds", ["range(0,1000000000000)", "[", "a,b", "choice()"])
+def test_a_note_of_a_sweep_that_hydra_never_wrote_says_nothing(tmp_path, seeds):
+    write_study(tmp_path, {"droid": 1})
+    sweep(tmp_path, "droid", seeds)
+    assert read_study(tmp_path).left_out == []
 
 
 def test_a_diverged_run_is_left_out(tmp_path):
