@@ -1,6 +1,7 @@
 """``attempts.json``: how often a run was begun, and how each time ended."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -8,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from saliency_entropy.errors import UserError, is_no_room
-from saliency_entropy.run_folder import write_atomically
+from saliency_entropy.run_folder import epochs_done, write_atomically
+
+# A job that Slurm has ended so often in one epoch, each time after as long, comes to its time limit there.
+TIMES_IN_ONE_EPOCH = 3
+AS_LONG = 1.25  # the longest of these times is at most so many times the shortest, in seconds at least:
+LEAST_LIMIT = 60  # Slurm counts its limits in minutes
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """The attempts at a run, the first one first.
 
-    Each has ``started`` and ``ended`` (ISO 8601; None if it could not say so), ``state`` and ``reason`` (the last line
-    of its error, None without one). The state is ``finished``, ``failed``, ``no room`` (to write on the disk), or
-    ``killed``: of an attempt that did not end by itself, and of one that goes on.
+    Each has ``started`` and ``ended`` (ISO 8601; None if it could not say so), ``state``, ``reason`` (the last line
+    of its error, None without one), ``epochs`` (whole epochs that the run had when it began) and ``job`` (of Slurm;
+    None outside). The state is ``finished``, ``failed``, ``no room`` (to write on the disk), or ``killed``: of an
+    attempt that did not end by itself, and of one that goes on.
     """
     try:
         attempts = json.loads((folder / "attempts.json").read_text())
@@ -45,12 +52,36 @@ def check_attempts(folder: Path, most: int) -> None:
         )
 
 
+def check_gets_on(folder: Path) -> None:
+    """Refuse a run that Slurm's time limit always ends within the same epoch: its job would be queued again for ever.
+
+    Preemptions, which come after other times, do not count, nor do the attempts of another job.
+
+    Raises:
+        UserError: names the job and the time.
+    """
+    job, done = os.environ.get("SLURM_JOB_ID"), epochs_done(folder)
+    last = read_attempts(folder)[-TIMES_IN_ONE_EPOCH:]
+    if job is None or len(last) < TIMES_IN_ONE_EPOCH:
+        return
+    here = {"state": "killed", "job": job, "epochs": done}
+    seconds = [_seconds(attempt) for attempt in last if attempt | here == attempt]
+    if len(seconds) < len(last) or min(seconds) < LEAST_LIMIT or max(seconds) > AS_LONG * min(seconds):
+        return
+    raise UserError(
+        f"{folder}: {len(last)} times in a row Slurm ended job {job} after about {round(min(seconds) / 60)} min "
+        "without a whole epoch more, so that the run would never get on: give the same command with more time "
+        "(hydra.launcher.timeout_min=, or sbatch --time=)"
+    )
+
+
 @contextmanager
 def attempt(folder: Path) -> Iterator[None]:
     """Record what is done meanwhile as an attempt at the run."""
     earlier = read_attempts(folder)
     # Killed, until it can say otherwise.
     this = {"started": _now(), "ended": None, "state": "killed", "reason": None}
+    this |= {"epochs": epochs_done(folder), "job": os.environ.get("SLURM_JOB_ID")}
     _write(folder, [*earlier, this])
     try:
         yield
@@ -76,6 +107,15 @@ def _write(folder: Path, attempts: list[dict[str, Any]]) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _seconds(attempt: dict[str, Any]) -> float:
+    """How long an attempt took; 0 of one that could not say when it ended."""
+    try:
+        started, ended = (datetime.fromisoformat(attempt[key]) for key in ("started", "ended"))
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+    return (ended - started).total_seconds()
 
 
 def _last_line(error: Exception) -> str:

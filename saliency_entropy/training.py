@@ -93,6 +93,7 @@ def _train_here(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
         if run_folder.differing_keys(folder, config):
             attempts.forget_attempts(folder)  # they were of something else
         attempts.check_attempts(folder, cfg.max_attempts)
+        attempts.check_gets_on(folder)
         run_folder.remove_parts(folder)
         _train(cfg, config, folder)
 

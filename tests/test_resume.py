@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ import torch
 from struck import calls_of_files, in_backward, twice
 
 from saliency_entropy import callbacks, checkpoint, run_folder, training
-from saliency_entropy.attempts import read_attempts
+from saliency_entropy.attempts import attempt, check_gets_on, read_attempts
 from saliency_entropy.callbacks import WholeFiles
 from saliency_entropy.chaos import differences
 from saliency_entropy.errors import UserError
@@ -290,6 +291,66 @@ def test_a_list_of_attempts_that_is_none_is_one_sentence(tmp_path: Path, text: s
     (tmp_path / "attempts.json").write_text(text)
     with pytest.raises(UserError, match=r"attempts\.json is no list of attempts; delete it"):
         read_attempts(tmp_path)
+
+
+def ended(seconds: int, **changes: object) -> dict[str, object]:
+    """An attempt of Slurm's job 7 at the first epoch, which it ended after so long."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    end = start + timedelta(seconds=seconds)
+    times = {"started": start.isoformat(timespec="seconds"), "ended": end.isoformat(timespec="seconds")}
+    return {**times, "state": "killed", "reason": None, "epochs": 0, "job": "7"} | changes
+
+
+LIMIT = [ended(13_680), ended(13_675), ended(13_681)]
+GETTING_ON = {
+    "twice": LIMIT[1:],
+    "preempted": [*LIMIT[1:], ended(3000)],
+    "preempted at once": [ended(20)] * 3,
+    "another job before": [ended(13_680, job="6"), *LIMIT[1:]],
+    "another job now": [ended(13_680, job="6")] * 3,
+    "outside Slurm": [ended(13_680, job=None)] * 3,
+    "an epoch more": [*LIMIT, ended(13_680, epochs=1)],
+    "an error": [*LIMIT[:2], ended(13_680, state="failed")],
+    "a dead node": [*LIMIT[:2], ended(13_680, ended=None)],
+    "of an earlier version": [{"started": "2026-01-01", "ended": None, "state": "killed", "reason": None}] * 3,
+}
+
+
+def test_a_run_no_epoch_of_which_fits_a_jobs_time_is_not_queued_for_ever(
+    train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "attempts.json").write_text(json.dumps([ended(5), *LIMIT]))
+    with pytest.raises(UserError) as caught:
+        train_small(tmp_path, *METHOD)
+    assert str(caught.value) == (
+        f"{tmp_path}: 3 times in a row Slurm ended job 7 after about 228 min without a whole epoch more, so that the "
+        "run would never get on: give the same command with more time (hydra.launcher.timeout_min=, or sbatch --time=)"
+    )
+    monkeypatch.setenv("SLURM_JOB_ID", "8")  # the same command again
+    check_gets_on(tmp_path)
+    monkeypatch.delenv("SLURM_JOB_ID")
+    check_gets_on(tmp_path)
+
+
+@pytest.mark.parametrize("attempts", GETTING_ON.values(), ids=GETTING_ON)
+def test_a_run_that_gets_on_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: list[dict[str, object]]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "attempts.json").write_text(json.dumps(attempts))
+    check_gets_on(tmp_path)
+
+
+def test_an_attempt_tells_the_job_and_how_far_the_run_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with attempt(tmp_path):
+        (tmp_path / "metrics.csv").write_text("epoch,loss\n0,1\n1,1\n")
+    monkeypatch.delenv("SLURM_JOB_ID")
+    with pytest.raises(SystemExit), attempt(tmp_path):
+        sys.exit(1)
+    told = [(one["job"], one["epochs"], one["state"]) for one in read_attempts(tmp_path)]
+    assert told == [("7", 0, "finished"), (None, 2, "killed")]
 
 
 def test_the_log_of_a_run_that_failed_is_kept(command: Callable, tmp_path: Path, failing: pytest.MonkeyPatch) -> None:

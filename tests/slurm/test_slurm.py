@@ -13,6 +13,8 @@ import pytest
 import torch
 from conftest import HELD, ROOT, Cluster, launched, until
 
+from saliency_entropy.attempts import read_attempts
+
 METHODS = ("cross_entropy", "droid", "hseb")
 RUNS = [(method, seed) for method in METHODS for seed in (0, 1, 2)]  # in the order of the sweep
 SLURM = [
@@ -191,6 +193,16 @@ def test_the_jobs_were_interrupted(story: Story) -> None:
     logs = list((story.runs / "swept" / ".submitit").rglob("*_log.out"))
     assert len(logs) == 10
     assert [log for log in logs if "failed, the others go on" in log.read_text()] == []
+
+
+@pytest.mark.parametrize("run", ["swept/cross_entropy/1", "swept/cross_entropy/2", "plain/droid/1", "whole/droid/1"])
+def test_a_run_at_its_jobs_limit_tells_the_job_and_when_it_was_ended(story: Story, run: str) -> None:
+    study, method, seed = run.split("/")
+    first, *_, last = read_attempts(run_folder(story.runs / study, method, int(seed)))
+    assert (first["state"], last["state"]) == ("killed", "finished")
+    assert first["ended"] is not None
+    assert first["job"] == last["job"] is not None
+    assert first["epochs"] == 0 < last["epochs"]
 
 
 @pytest.mark.parametrize("run", RUNS, ids="{0[0]}-{0[1]}".format)
