@@ -10,6 +10,7 @@ from typing import Any
 
 from saliency_entropy.errors import UserError, is_no_room
 from saliency_entropy.run_folder import epochs_done, write_atomically
+from saliency_entropy.run_lock import Owner
 
 # A job that Slurm has ended so often in one epoch, each time after as long, comes to its time limit there.
 TIMES_IN_ONE_EPOCH = 3
@@ -20,10 +21,10 @@ LEAST_LIMIT = 60  # Slurm counts its limits in minutes
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """The attempts at a run, the first one first.
 
-    Each has ``started`` and ``ended`` (ISO 8601; None if it could not say so), ``state``, ``reason`` (the last line
-    of its error, None without one), ``epochs`` (whole epochs that the run had when it began) and ``job`` (of Slurm;
-    None outside). The state is ``finished``, ``failed``, ``no room`` (to write on the disk), or ``killed``: of an
-    attempt that did not end by itself, and of one that goes on.
+    Each has ``started`` and ``ended`` (ISO 8601; of one that was killed, None until the next one notes it), ``state``,
+    ``reason`` (the last line of its error, None without one), ``epochs`` (whole epochs that the run had when it began)
+    and ``job`` (of Slurm; None outside). The state is ``finished``, ``failed``, ``no room`` (to write on the disk), or
+    ``killed``: of an attempt that did not end by itself, and of one that goes on.
     """
     try:
         attempts = json.loads((folder / "attempts.json").read_text())
@@ -50,6 +51,16 @@ def check_attempts(folder: Path, most: int) -> None:
             f"{folder} failed {times}, the last time with: {failed[-1].get('reason')}; see train.log there, and give "
             f"max_attempts={len(failed) + 1} to try again"
         )
+
+
+def note_end(folder: Path, owner: Owner | None) -> None:
+    """Note of the last attempt, if it could not say when it ended, the last sign of life of ``owner``, which held the
+    folder."""
+    attempts = read_attempts(folder)
+    if owner is None or not attempts or attempts[-1]["state"] != "killed" or attempts[-1].get("ended") is not None:
+        return
+    attempts[-1]["ended"] = _iso(datetime.fromtimestamp(owner.beat, UTC))
+    _write(folder, attempts)
 
 
 def check_gets_on(folder: Path) -> None:
@@ -106,16 +117,20 @@ def _write(folder: Path, attempts: list[dict[str, Any]]) -> None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return _iso(datetime.now(UTC))
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="seconds")
 
 
 def _seconds(attempt: dict[str, Any]) -> float:
-    """How long an attempt took; 0 of one that could not say when it ended."""
+    """How long an attempt took; 0 if it is not known."""
     try:
         started, ended = (datetime.fromisoformat(attempt[key]) for key in ("started", "ended"))
+        return (ended - started).total_seconds()
     except (KeyError, TypeError, ValueError):
         return 0.0
-    return (ended - started).total_seconds()
 
 
 def _last_line(error: Exception) -> str:

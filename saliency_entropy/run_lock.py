@@ -81,8 +81,11 @@ class Owner:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Iterator[Owner | None]:
     """Hold a run's folder. It is free again afterwards, or when this process has ended, however it ended.
+
+    Yields:
+        the process that held it before and was killed; None if the folder was free.
 
     Raises:
         UserError: another process holds it (said in under 5 seconds), or the folder cannot be written to.
@@ -90,12 +93,13 @@ def held(folder: Path) -> Iterator[None]:
     claims = _claims_folder(folder)
     try:
         claims.mkdir(parents=True, exist_ok=True)
-        hold = _Hold(folder, _claimed(folder))
+        claim, before = _claimed(folder)
+        hold = _Hold(folder, claim)
     except OSError as error:
         raise cannot_write(claims, error) from error
     _HOLDS.append(hold)
     try:
-        yield
+        yield before
     finally:
         _HOLDS.remove(hold)
         hold.release()
@@ -200,11 +204,12 @@ def _owner(claim: Path) -> Owner | None:
         return None
 
 
-def _claimed(folder: Path) -> Path:
-    """The claim of this process. Raises UserError if another process holds the folder."""
+def _claimed(folder: Path) -> tuple[Path, Owner | None]:
+    """The claim of this process, and who held the folder when it was killed. Raises UserError if another process holds
+    it."""
     claims = _claims_folder(folder)
     while True:
-        newest = _newest(claims)
+        newest, owner = _newest(claims), None
         if newest is not None:
             try:
                 owner = _owner(newest)
@@ -217,7 +222,7 @@ def _claimed(folder: Path) -> Path:
             # Now the listing is up to date: NFS asks the server again after a change of one's own.
             if _newest(claims) == claim:
                 _clear(claim)
-                return claim
+                return claim, owner
             claim.unlink(missing_ok=True)
 
 

@@ -87,12 +87,13 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
 
 def _train_here(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
-    with run_lock.held(folder):
+    with run_lock.held(folder) as before:
         if run_folder.is_done(folder, config):  # since then, by another process
             return
         if run_folder.differing_keys(folder, config):
             attempts.forget_attempts(folder)  # they were of something else
         attempts.check_attempts(folder, cfg.max_attempts)
+        attempts.note_end(folder, before)
         attempts.check_gets_on(folder)
         run_folder.remove_parts(folder)
         _train(cfg, config, folder)

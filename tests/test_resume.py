@@ -342,6 +342,26 @@ def test_a_run_that_gets_on_goes_on(
     check_gets_on(tmp_path)
 
 
+def test_when_an_attempt_was_killed_is_noted_by_the_next(
+    train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its last sign of life, which its claim's time of change is."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    killed = (
+        "import os, sys; from pathlib import Path; from saliency_entropy import attempts, run_lock\n"
+        "with run_lock.held(Path(sys.argv[1])), attempts.attempt(Path(sys.argv[1])): os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", killed, tmp_path], check=False).returncode == 9
+    (claim,) = (tmp_path / ".owner").iterdir()
+    os.utime(claim, (1_800_000_000, 1_800_000_000))
+    (first,) = read_attempts(tmp_path)
+    assert (first["state"], first["ended"]) == ("killed", None)
+    train_small(tmp_path, *METHOD)
+    again, last = read_attempts(tmp_path)
+    assert again == first | {"ended": "2027-01-15T08:00:00+00:00"}
+    assert last["state"] == "finished"
+
+
 def test_an_attempt_tells_the_job_and_how_far_the_run_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     with attempt(tmp_path):

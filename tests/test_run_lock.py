@@ -79,6 +79,17 @@ def left(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.usefixtures("_quick")
+def test_who_held_a_folder_when_it_was_killed_is_told(left: Path, tmp_path: Path) -> None:
+    elsewhere(left, DAY)
+    killed = read_owner(left)
+    with held(left) as before:
+        assert before == killed is not None
+    for folder in (left, tmp_path / "new"):
+        with held(folder) as before:
+            assert before is None
+
+
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "BEAT", 0.05)
