@@ -186,6 +186,16 @@ def test_a_sweep_has_every_run_once(command: Callable, tmp_path: Path, swept: st
     assert not list((tmp_path / "runs").rglob("config.yaml"))
 
 
+@pytest.mark.parametrize("refused", [["method=droid,no_such_method"], ["method=droid", "seed=1,1"]])
+def test_a_refused_sweep_is_not_the_last_one(command: Callable, tmp_path: Path, refused: list[str]) -> None:
+    """Whose runs status and report would name as missing."""
+    note = tmp_path / "runs" / "faces" / "multirun.yaml"
+    note.parent.mkdir(parents=True)
+    note.write_text("the last one's")
+    assert command("-m", *refused).code == 1
+    assert note.read_text() == "the last one's"
+
+
 def test_runs_that_differ_by_their_seed_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are as Hydra composes each of them."""
     register_resolvers()

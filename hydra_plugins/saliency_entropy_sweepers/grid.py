@@ -40,14 +40,15 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         overrides = sweep_overrides(self.config)
+        # All are composed before the first begins, so that a mistake in the last is found now.
+        runs = list(composed_runs(self.context.config_loader, self.config, overrides))
+        _refuse_twice(runs)
+        # Not before: of the last sweep that had runs, status and report name those that are missing.
         folder = Path(self.config.hydra.sweep.dir)
         try:
             write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         except OSError as error:
             raise CompactHydraException(str(cannot_write(folder, error))) from error
-        # All are composed before the first begins, so that a mistake in the last is found now.
-        runs = list(composed_runs(self.context.config_loader, self.config, overrides))
-        _refuse_twice(runs)
         left = [own for own, run in zip(overrides, runs, strict=True) if not _is_done(run)]
         done = len(overrides) - len(left)
         if done:
