@@ -207,6 +207,22 @@ def test_what_the_last_sweep_was_to_train_is_missing(tmp_path: Path) -> None:
     assert states(tmp_path) == {"droid/seed0": "done"}
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["++seed=1,2"], {"droid/seed1", "droid/seed2"}),
+        (["study=one,two", "seed=1,2"], set()),
+        (["runs_dir=a,b"], set()),
+    ],
+)
+def test_of_which_runs_and_folders_a_sweep_is(tmp_path: Path, given: list[str], missing: set[str]) -> None:
+    make_run(tmp_path, "droid", 0, done=4, result={})
+    sweep = {"method": {"name": "droid"}, "seed": 7, "hydra": {"sweeper": BASIC | {"params": None}}}
+    sweep["hydra"]["overrides"] = {"task": given}
+    OmegaConf.save(sweep, tmp_path / "multirun.yaml")
+    assert states(tmp_path) == {"droid/seed0": "done"} | dict.fromkeys(missing, "missing")
+
+
 def test_a_sweep_that_has_begun_no_run_yet(tmp_path: Path) -> None:
     sweep = {"hydra": {"sweeper": BASIC | {"params": {"seed": "1,2", "method": "droid"}}, "overrides": {"task": []}}}
     OmegaConf.save(sweep, tmp_path / "multirun.yaml")

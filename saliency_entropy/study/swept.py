@@ -32,7 +32,9 @@ def swept_runs(study: Path) -> set[tuple[str, int]]:
             return set()  # another decides as it goes
         params = sweep["hydra"]["sweeper"]["params"] or {}
         given = [*(f"{key}={value}" for key, value in params.items()), *sweep["hydra"]["overrides"]["task"]]
-        overrides = {one.get_key_element(): one for one in parsed_overrides(given)}
+        overrides = {one.get_key_element().lstrip("+"): one for one in parsed_overrides(given)}
+        if any(key in overrides and overrides[key].is_sweep_override() for key in ("study", "runs_dir")):
+            return set()  # its runs are in other folders
         methods = _values(overrides.get("method")) or [sweep["method"]["name"]]
         seeds = _values(overrides.get("seed")) or [sweep["seed"]]
         return {(method, int(seed)) for method in methods for seed in seeds}
