@@ -1,16 +1,16 @@
 """``attempts.json``: how often a run was begun, and how each time ended."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from saliency_entropy.errors import UserError, is_no_room
 from saliency_entropy.run_folder import epochs_done, write_atomically
-from saliency_entropy.run_lock import Owner
+from saliency_entropy.run_lock import Owner, slurm_job
 
 # A job that Slurm has ended so often in one epoch, each time after as long, comes to its time limit there.
 TIMES_IN_ONE_EPOCH = 3
@@ -22,9 +22,10 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """The attempts at a run, the first one first.
 
     Each has ``started`` and ``ended`` (ISO 8601; of one that was killed, None until the next one notes it), ``state``,
-    ``reason`` (the last line of its error, None without one), ``epochs`` (whole epochs that the run had when it began)
-    and ``job`` (of Slurm; None outside). The state is ``finished``, ``failed``, ``no room`` (to write on the disk), or
-    ``killed``: of an attempt that did not end by itself, and of one that goes on.
+    ``reason`` (the last line of its error, None without one), ``epochs`` (whole epochs that the run had when it
+    began), ``job`` (of Slurm; None outside) and ``restart`` (how often Slurm had restarted that). The state is
+    ``finished``, ``failed``, ``no room`` (to write on the disk), or ``killed``: of an attempt that did not end by
+    itself, and of one that goes on.
     """
     try:
         attempts = json.loads((folder / "attempts.json").read_text())
@@ -66,16 +67,20 @@ def note_end(folder: Path, owner: Owner | None) -> None:
 def check_gets_on(folder: Path) -> None:
     """Refuse a run that Slurm's time limit always ends within the same epoch: its job would be queued again for ever.
 
-    Preemptions, which come after other times, do not count, nor do the attempts of another job.
+    Preemptions, which come after other times, do not count, nor do the attempts of another job, nor those after which
+    Slurm did not restart it: Ctrl-C in an interactive job ended them.
 
     Raises:
         UserError: names the job and the time.
     """
-    job, done = os.environ.get("SLURM_JOB_ID"), epochs_done(folder)
+    job, restart = slurm_job()
     last = read_attempts(folder)[-TIMES_IN_ONE_EPOCH:]
     if job is None or len(last) < TIMES_IN_ONE_EPOCH:
         return
-    here = {"state": "killed", "job": job, "epochs": done}
+    restarts = [*(attempt.get("restart") for attempt in last), restart]
+    if any(earlier == later for earlier, later in pairwise(restarts)):
+        return
+    here = {"state": "killed", "job": job, "epochs": epochs_done(folder)}
     seconds = [_seconds(attempt) for attempt in last if attempt | here == attempt]
     if len(seconds) < len(last) or min(seconds) < LEAST_LIMIT or max(seconds) > AS_LONG * min(seconds):
         return
@@ -92,7 +97,8 @@ def attempt(folder: Path) -> Iterator[None]:
     earlier = read_attempts(folder)
     # Killed, until it can say otherwise.
     this = {"started": _now(), "ended": None, "state": "killed", "reason": None}
-    this |= {"epochs": epochs_done(folder), "job": os.environ.get("SLURM_JOB_ID")}
+    job, restart = slurm_job()
+    this |= {"epochs": epochs_done(folder), "job": job, "restart": restart}
     _write(folder, [*earlier, this])
     try:
         yield

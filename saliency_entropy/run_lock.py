@@ -253,8 +253,14 @@ def _clear(claim: Path) -> None:
             other.unlink(missing_ok=True)
 
 
-def _this_process() -> Owner:
+def slurm_job() -> tuple[str | None, int]:
+    """The Slurm job of this process, None outside of one, and how often Slurm has restarted it."""
     job = os.environ.get("SLURM_JOB_ID")
+    return job, int(os.environ.get("SLURM_RESTART_COUNT", 0)) if job else 0
+
+
+def _this_process() -> Owner:
+    job, restart = slurm_job()
     return Owner(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -263,7 +269,7 @@ def _this_process() -> Owner:
         beat=0.0,
         machine=_machine(),
         process_start=_process_start(os.getpid()),
-        restart=int(os.environ.get("SLURM_RESTART_COUNT", 0)) if job else 0,
+        restart=restart,
         installation=_installation(),
     )
 

@@ -293,25 +293,32 @@ def test_a_list_of_attempts_that_is_none_is_one_sentence(tmp_path: Path, text: s
         read_attempts(tmp_path)
 
 
-def ended(seconds: int, **changes: object) -> dict[str, object]:
+def ended(seconds: int, restart: int = 0, **changes: object) -> dict[str, object]:
     """An attempt of Slurm's job 7 at the first epoch, which it ended after so long."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     end = start + timedelta(seconds=seconds)
     times = {"started": start.isoformat(timespec="seconds"), "ended": end.isoformat(timespec="seconds")}
-    return {**times, "state": "killed", "reason": None, "epochs": 0, "job": "7"} | changes
+    return {**times, "state": "killed", "reason": None, "epochs": 0, "job": "7", "restart": restart} | changes
 
 
-LIMIT = [ended(13_680), ended(13_675), ended(13_681)]
+def thrice(seconds: int, **changes: object) -> list[dict[str, object]]:
+    """One after each of three starts of the job."""
+    return [ended(seconds, restart, **changes) for restart in range(3)]
+
+
+LIMIT = [ended(13_680, 0), ended(13_675, 1), ended(13_681, 2)]  # which Slurm restarts for the third time
 GETTING_ON = {
     "twice": LIMIT[1:],
-    "preempted": [*LIMIT[1:], ended(3000)],
-    "preempted at once": [ended(20)] * 3,
+    "preempted": [*LIMIT[:2], ended(3000, 2)],
+    "preempted at once": thrice(20),
     "another job before": [ended(13_680, job="6"), *LIMIT[1:]],
-    "another job now": [ended(13_680, job="6")] * 3,
-    "outside Slurm": [ended(13_680, job=None)] * 3,
-    "an epoch more": [*LIMIT, ended(13_680, epochs=1)],
-    "an error": [*LIMIT[:2], ended(13_680, state="failed")],
-    "a dead node": [*LIMIT[:2], ended(13_680, ended=None)],
+    "another job now": thrice(13_680, job="6"),
+    "outside Slurm": thrice(13_680, job=None),
+    "an epoch more": [*LIMIT[:2], ended(13_680, 2, epochs=1)],
+    "an error": [*LIMIT[:2], ended(13_680, 2, state="failed")],
+    "a dead node": [*LIMIT[:2], ended(13_680, 2, ended=None)],
+    "Ctrl-C": [*LIMIT[:2], ended(13_680, 1)],
+    "Ctrl-C before this one": [ended(13_680, 1), ended(13_675, 2), ended(13_681, 3)],
     "of an earlier version": [{"started": "2026-01-01", "ended": None, "state": "killed", "reason": None}] * 3,
 }
 
@@ -320,6 +327,7 @@ def test_a_run_no_epoch_of_which_fits_a_jobs_time_is_not_queued_for_ever(
     train_small: TrainSmall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     (tmp_path / "attempts.json").write_text(json.dumps([ended(5), *LIMIT]))
     with pytest.raises(UserError) as caught:
         train_small(tmp_path, *METHOD)
@@ -338,6 +346,7 @@ def test_a_run_that_gets_on_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: list[dict[str, object]]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     (tmp_path / "attempts.json").write_text(json.dumps(attempts))
     check_gets_on(tmp_path)
 
@@ -364,13 +373,14 @@ def test_when_an_attempt_was_killed_is_noted_by_the_next(
 
 def test_an_attempt_tells_the_job_and_how_far_the_run_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     with attempt(tmp_path):
         (tmp_path / "metrics.csv").write_text("epoch,loss\n0,1\n1,1\n")
     monkeypatch.delenv("SLURM_JOB_ID")
     with pytest.raises(SystemExit), attempt(tmp_path):
         sys.exit(1)
-    told = [(one["job"], one["epochs"], one["state"]) for one in read_attempts(tmp_path)]
-    assert told == [("7", 0, "finished"), (None, 2, "killed")]
+    told = [(one["job"], one["restart"], one["epochs"], one["state"]) for one in read_attempts(tmp_path)]
+    assert told == [("7", 2, 0, "finished"), (None, 0, 2, "killed")]
 
 
 def test_the_log_of_a_run_that_failed_is_kept(command: Callable, tmp_path: Path, failing: pytest.MonkeyPatch) -> None:
