@@ -190,6 +190,7 @@ def read_study(folder: Path) -> Study:
     runs: list[_Scored] = []
     left_out: list[LeftOut] = []
     unusable: list[str] = []
+    images = _Images()
     for run_folder in folders:
         name = f"{run_folder.parent.name}/{run_folder.name}"
         try:
@@ -197,7 +198,7 @@ def read_study(folder: Path) -> Study:
             if result is None:
                 left_out.append(LeftOut(name, _progress(run_folder)))
             else:
-                runs.append(_scored(_read_run(run_folder, result)))
+                runs.append(_scored(_read_run(run_folder, result), images))
         except UserError as error:
             unusable.append(str(error))
             # Without the study's folder, which the page need not know.
@@ -304,13 +305,29 @@ class _Scored:
         return self.fingerprint, tuple(self.run.result["train_generators"])
 
 
-def _scored(run: Run) -> _Scored:
+class _Images:
+    """Tells sets of test images apart. Mostly each run has those of the run before it, which a comparison finds far
+    sooner than a fingerprint."""
+
+    def __init__(self) -> None:
+        self._last: tuple[pd.DataFrame, str] | None = None
+
+    def fingerprint(self, scores: pd.DataFrame) -> str:
+        """The same for the same images in any order."""
+        images = scores[["path", "label", "generator"]]
+        if self._last is None or not images.equals(self._last[0]):
+            rows = pd.util.hash_pandas_object(images.astype("str"), index=False).to_numpy()
+            self._last = images, hashlib.sha256(np.sort(rows).tobytes()).hexdigest()
+        return self._last[1]
+
+
+def _scored(run: Run, images: _Images) -> _Scored:
     scores = run.test_scores(("path", *SCORE_COLUMNS))
     finite = np.isfinite(scores[["logit_real", "logit_synthetic", "cam_entropy"]]).all(axis=1)
     # Read here, so that a run with a damaged table is left out of everything.
     _, _ = run.epochs, run.val_scores()
     logits = hashlib.sha256(scores[["logit_real", "logit_synthetic"]].to_numpy().tobytes()).hexdigest()
-    return _Scored(run, len(scores), _fingerprint(scores), logits, int((~finite).sum()))
+    return _Scored(run, len(scores), images.fingerprint(scores), logits, int((~finite).sum()))
 
 
 def _without_copies(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
@@ -369,12 +386,6 @@ def _finite(runs: list[_Scored]) -> tuple[list[Run], list[LeftOut]]:
         for scored in runs
         if scored.not_finite
     ]
-
-
-def _fingerprint(scores: pd.DataFrame) -> str:
-    """The same for the same images in any order."""
-    rows = pd.util.hash_pandas_object(scores[["path", "label", "generator"]].astype("str"), index=False).to_numpy()
-    return hashlib.sha256(np.sort(rows).tobytes()).hexdigest()
 
 
 def _differing_configs(runs: list[Run]) -> list[str]:
