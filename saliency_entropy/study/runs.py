@@ -23,7 +23,7 @@ from saliency_entropy.data.manifest import LABELS, OPTIONAL, REQUIRED, SCORES, S
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run_folder import finished_result, flatten, scientific_config
 from saliency_entropy.study import wording
-from saliency_entropy.study.folders import method_order, run_folders, seed_folders, visible_folders
+from saliency_entropy.study.folders import METHODS, method_order, run_folders, seed_folders, visible_folders
 from saliency_entropy.study.swept import swept_runs
 
 BASELINE = "cross_entropy"
@@ -240,11 +240,11 @@ def _not_begun(study: Path) -> list[str]:
     """``<method>/seed<seed>`` of the runs of the last sweep that have no folder."""
     begun = {(run.parent.name, int(run.name.removeprefix("seed"))) for run in seed_folders(study)}
     swept = swept_runs(study)
-    unknown = {method for method, _ in begun} - {method for method, _ in swept}
+    methods = {method for method, _ in begun}
     missing = swept - begun
-    if unknown:
-        # A file of conf/method may give its method another name than its own, which a sweep does not tell.
-        missing = {(method, seed) for method, seed in missing if any(method == known for known, _ in begun)}
+    if methods - {method for method, _ in swept}:
+        # A user's file in conf/method may give its method another name than its own, which a sweep does not tell.
+        missing = {(method, seed) for method, seed in missing if method in methods or method in METHODS}
     ordered = sorted(missing, key=lambda run: (method_order(run[0]), run[1]))
     return [f"{method}/seed{seed}" for method, seed in ordered]
 

@@ -84,6 +84,12 @@ def test_a_method_that_the_study_may_have_under_another_name_is_not_said_to_be_m
     assert [run.name for run in read_study(tmp_path).left_out] == ["droid/seed1"]
 
 
+def test_a_method_that_was_never_begun_is_named_beside_those_of_an_earlier_sweep(tmp_path):
+    write_study(tmp_path, {"cross_entropy": 1, "droid": 1})
+    sweep(tmp_path, "droid,hseb", "0")
+    assert [run.name for run in read_study(tmp_path).left_out] == ["hseb/seed0"]
+
+
 @pytest.mark.parametrize("seeds", ["range(0,1000000000000)", "[", "a,b", "choice()"])
 def test_a_note_of_a_sweep_that_hydra_never_wrote_says_nothing(tmp_path, seeds):
     write_study(tmp_path, {"droid": 1})
