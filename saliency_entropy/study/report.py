@@ -1,6 +1,7 @@
 """The report of a study: files with its tables and figures, and one page that holds them all."""
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
 from saliency_entropy.study.questions import SIGNIFICANCE, Answer
-from saliency_entropy.study.runs import BASELINE, Study, read_study
+from saliency_entropy.study.runs import BASELINE, LeftOut, Study, read_study
 from saliency_entropy.study.sections import (
     PHOTOGRAPHS,
     ShownFigure,
@@ -66,6 +67,7 @@ def report(cfg: DictConfig) -> None:
     shown = report_tables(study, measures, methods, covariance, compared, maps, corrupted)
     pictures = report_figures(study, measures, maps, corrupted, photographs=cfg.gallery_images > 0)
     warnings = all_warnings(study, measures)
+    left_out = _by_reason(study.left_out)
     against = compared[compared["against"] == BASELINE] if len(compared) else compared
     lows = dict(zip(against["method"], against["both_low"], strict=True)) if len(against) else {}
     sentence = headline(methods, measures.measure, lows, questions.too_few_images(measures))
@@ -73,6 +75,7 @@ def report(cfg: DictConfig) -> None:
         "study": study,
         "headline": sentence,
         "warnings": warnings,
+        "left_out": left_out,
         "answers": answered,
         "measure": MEASURES[measures.measure],
         "chapters": chapters(shown, pictures),
@@ -91,8 +94,8 @@ def report(cfg: DictConfig) -> None:
     log.info("%s", tables.printable(sentence))
     for warning in warnings:
         log.warning("warning: %s", tables.printable(warning))
-    for run in study.left_out:
-        log.warning("left out: %s (%s)", tables.printable(run.name), tables.printable(run.reason))
+    for runs in left_out:
+        log.warning("left out: %s (%s)", tables.printable(runs.name), tables.printable(runs.reason))
     log.info("report: %s", output / "index.html")
 
 
@@ -260,6 +263,17 @@ def _at(config: dict[str, Any], key: str) -> Any:
 
 def _distinct(values: Any) -> str:
     return ", ".join(dict.fromkeys(values))
+
+
+def _by_reason(left_out: list[LeftOut]) -> list[LeftOut]:
+    """One entry for the seeds of a method that share a reason, ``droid/seed0–9``: a sweep that was ended early may lack
+    dozens."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for run in left_out:
+        named = re.fullmatch(r"(.*/seed)(0|[1-9]\d*)", run.name, re.DOTALL)
+        name, seed = (named[1], [int(named[2])]) if named else (run.name, [])
+        seeds.setdefault((name, run.reason), []).extend(seed)
+    return [LeftOut(name + _ranges(sorted(numbers)), reason) for (name, reason), numbers in seeds.items()]
 
 
 def _ranges(seeds: tuple[int, ...] | list[int]) -> str:

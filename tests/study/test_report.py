@@ -17,7 +17,8 @@ from saliency_entropy.benchmarks.made_up_study import scored_images, write_maps,
 from saliency_entropy.corruptions import STRENGTHS
 from saliency_entropy.errors import UserError
 from saliency_entropy.study import reproduction, wording
-from saliency_entropy.study.report import _ranges, headline, printed, report
+from saliency_entropy.study.report import _by_reason, _ranges, headline, printed, report
+from saliency_entropy.study.runs import LeftOut
 from saliency_entropy.study.sections import CHAPTERS, ShownTable, chapters
 
 TABLES = [
@@ -166,6 +167,17 @@ def test_the_name_of_a_run_that_was_never_begun_is_text(tmp_path, caplog):
     assert "<b>" not in page
     assert "left out: <b>" in caplog.text
     assert "\x1b" not in caplog.text
+
+
+def test_the_seeds_of_a_method_that_are_left_out_for_one_reason_are_one_line():
+    reasons = {"droid/seed2": "not begun", "droid/seed0": "diverged", "droid/seed1": "not begun"}
+    reasons |= {"droid/seed4": "not begun", "hseb/seed0": "not begun", "droid/seed1-copy": "not begun"}
+    assert [(runs.name, runs.reason) for runs in _by_reason([LeftOut(*run) for run in reasons.items()])] == [
+        ("droid/seed1–2, 4", "not begun"),
+        ("droid/seed0", "diverged"),
+        ("hseb/seed0", "not begun"),
+        ("droid/seed1-copy", "not begun"),
+    ]
 
 
 def test_seeds_in_words():
