@@ -8,7 +8,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +24,8 @@ register_resolvers()
 os.umask(os.umask(0o077) | 0o002)
 # A line that a full disk has no room for in train.log is on the screen; a traceback for each would be, too.
 logging.raiseExceptions = False
+
+ENDING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends
 
 
 class _OneSentence(CompactHydraException):
@@ -48,8 +51,7 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                     # A run that a launcher has forked is ended with the others, of which the launcher says so once.
                     if multiprocessing.parent_process() is not None:
                         sys.exit(128 + received)
-                    print(f"ended by {received.name}: give the same command again to go on", file=sys.stderr)
-                    sys.exit(128 + received)
+                    _end(received)
             raise
         except Exception as error:
             mistake = users_mistake(error)
@@ -58,6 +60,31 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             raise
 
     return wrapped
+
+
+@contextmanager
+def ended_with_a_sentence() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is in here, and then this process, with a sentence instead of a traceback."""
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    # A shell has what it starts in the background ignore Ctrl-C.
+    handled = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        (number,) = interruption.args
+        _end(signal.Signals(number))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(received: signal.Signals) -> NoReturn:
+    print(f"ended by {received.name}: give the same command again to go on", file=sys.stderr)
+    sys.exit(128 + received)
 
 
 def users_mistake(error: BaseException) -> UserError | OmegaConfBaseException | None:

@@ -1,8 +1,10 @@
 """A study in one command: every run once, whatever fails, whatever was there before."""
 
+import importlib
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -287,3 +290,25 @@ def test_how_many_runs_a_launcher_trains_at_a_time(monkeypatch: pytest.MonkeyPat
         ({"_target_": "basic"}, None, 1),
     ):
         assert runs_at_a_time(OmegaConf.create(launcher), threads) == at_once
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["sweepers.grid.composed_runs", "launchers.local.setup_globals"])
+def test_a_sweep_that_is_ended_before_its_first_run_says_how_to_go_on(
+    command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: signal.Signals
+) -> None:
+    """While the runs are composed and PyTorch is imported: seconds in which one sees a mistake in the command."""
+
+    def end(*_: object) -> list:
+        os.kill(os.getpid(), number)
+        return []
+
+    Plugins.instance()  # imports them anew when it is first asked
+    module, name = f"hydra_plugins.saliency_entropy_{where}".rsplit(".", 1)
+    monkeypatch.setattr(importlib.import_module(module), name, end)
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    ended = command("-m", "method=droid,hseb")
+    assert ended.code == 128 + number
+    assert ended.err == f"ended by {number.name}: give the same command again to go on\n"
+    assert not list((tmp_path / "runs" / "faces").glob("*/seed*"))
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers

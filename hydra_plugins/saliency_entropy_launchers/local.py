@@ -14,12 +14,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from types import FrameType
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
@@ -28,13 +27,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from saliency_entropy.commands import ENDING, ended_with_a_sentence
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.sweep import n_jobs_problem, runs_at_once, shared_threads
 from saliency_entropy.sweep_jobs import SweepJob, sweep_jobs
 
 log = logging.getLogger(__name__)
 
-_HANDLED = (signal.SIGINT, signal.SIGTERM)
 GRACE = 30.0  # seconds for the runs to end when the sweep is ended; a second Ctrl-C cuts it short
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -64,6 +63,10 @@ class LocalLauncher(Launcher):
             in_this_process = BasicLauncher()
             in_this_process.setup(hydra_context=self.context, task_function=self.task, config=self.config)
             return in_this_process.launch(job_overrides, initial_job_idx)
+        with ended_with_a_sentence():
+            return self._launch(job_overrides, initial_job_idx)
+
+    def _launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Here, so that every run's process has it from the beginning.
         importlib.import_module("saliency_entropy.training")
         from saliency_entropy.data.manifest import thread_count
@@ -82,8 +85,7 @@ class LocalLauncher(Launcher):
         for number, job in enumerate(jobs, start=initial_job_idx):
             log.info("\t#%d : %s", number, " ".join(filter_overrides(job.overrides)))
         gpus = _visible_gpus() if at_once > 1 else []
-        with _ended_with_a_sentence():
-            return self._run(jobs, at_once, gpus)
+        return self._run(jobs, at_once, gpus)
 
     def _run(self, jobs: list[SweepJob], at_once: int, gpus: list[str]) -> list[JobReturn]:
         waiting = list(enumerate(jobs))[::-1]
@@ -109,7 +111,7 @@ class LocalLauncher(Launcher):
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=self._child, args=(job, gpu, alone, there, os.getpid()))
         # What this process does on a signal is not for the child to do, which has its own handlers in a moment.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             process.start()
         finally:
@@ -123,7 +125,7 @@ class LocalLauncher(Launcher):
             os._exit(1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the sweep's own ends the others
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         if gpu is not None:  # CUDA reads it when it is first used, which is in this process
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         if alone and sys.stdin is not None:
@@ -175,27 +177,6 @@ def _gpu_of(job: SweepJob, gpus: list[str], slot: int) -> str | None:
     if len(gpus) < 2 or trainer.accelerator == "cpu" or trainer.devices != 1:
         return None
     return gpus[slot % len(gpus)]
-
-
-@contextmanager
-def _ended_with_a_sentence() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end what is in here, and then this process, with a sentence instead of a traceback."""
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
-
-    # A shell has what it starts in the background ignore Ctrl-C.
-    handled = [number for number in _HANDLED if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in handled}
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        (number,) = interruption.args
-        print(f"ended by {signal.Signals(number).name}: give the same command again to go on", file=sys.stderr)
-        sys.exit(128 + number)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(processes: list[ForkProcess]) -> None:

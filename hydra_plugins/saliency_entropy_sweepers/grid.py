@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.commands import sentence
+from saliency_entropy.commands import ended_with_a_sentence, sentence
 from saliency_entropy.errors import UserError, cannot_write
 from saliency_entropy.run_folder import differing_keys, finished_result, run_folder, write_atomically
 from saliency_entropy.sweep import SweepProgress, sweep_overrides
@@ -41,7 +41,8 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         overrides = sweep_overrides(self.config)
         # All are composed before the first begins, so that a mistake in the last is found now.
-        runs = list(composed_runs(self.context.config_loader, self.config, overrides))
+        with ended_with_a_sentence():
+            runs = list(composed_runs(self.context.config_loader, self.config, overrides))
         _refuse_twice(runs)
         # Not before: of the last sweep that had runs, status and report name those that are missing.
         folder = Path(self.config.hydra.sweep.dir)
