@@ -1,4 +1,4 @@
-"""What the last sweep into a study was to train, by the ``multirun.yaml`` that Hydra leaves there."""
+"""What the last sweep into a study was to train, by the ``multirun.yaml`` that it left there."""
 
 from itertools import islice
 from pathlib import Path
