@@ -320,14 +320,22 @@ def check_files(manifest: Manifest, remedy: str = "") -> None:
     sentences = []
     kinds = (("path", "an image", "take their rows away"), ("human_map", "a human map", "empty their cells"))
     for column, kind, without in kinds:
-        found = [f"{manifest.where(row)}, {reason}" for row, of, reason in problems if of == column]
-        if found:
+        reasons = [reason for _, of, reason in problems if of == column]
+        if reasons:
+            found = [f"{manifest.where(row)}, {reason}" for row, of, reason in problems if of == column]
+            remedies = [] if all(map(_leads_out, reasons)) else [f"copy these files again, or {without}"]
+            if any(map(_leads_out, reasons)):
+                remedies.append("no link may lead out of the data root: set data.root to a folder above its files")
             sentences.append(
                 f"{manifest.origin}: column {column} must name {kind} under {manifest.root}: {listing(found)}; "
-                f"copy these files again, or {without}" + (f"; {remedy}" if remedy else "")
+                + "; ".join([*remedies, *filter(None, [remedy])])
             )
     if sentences:
         raise UserError("\n".join(sentences))
+
+
+def _leads_out(reason: str) -> bool:
+    return reason.endswith(LEADING_OUT)
 
 
 def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str = "") -> None:
@@ -355,6 +363,10 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+# Why a file that is there is not used: a manifest of somebody else's must not reach the files of its reader.
+LEADING_OUT = ("lies outside the data root", "is a link out of the data root")
+
+
 def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
     """What is wrong with a file under the root, by its name."""
     root = os.path.realpath(manifest.root)
@@ -368,13 +380,13 @@ def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
         parent, _, base = name.rpartition("/")
         folder = folders[parent]
         if folder != root and not folder.startswith(inside):
-            return "lies outside the data root"
+            return LEADING_OUT[0]
         file = f"{folder}/{base}"
         try:
             status = os.lstat(file)
             if stat.S_ISLNK(status.st_mode):
                 if not os.path.realpath(file).startswith(inside):
-                    return "is a link out of the data root"
+                    return LEADING_OUT[1]
                 status = os.stat(file)  # noqa: PTH116 (ten times faster than Path)
         except (FileNotFoundError, NotADirectoryError):
             return "does not exist"

@@ -426,6 +426,12 @@ def test_links_out_of_the_root(tmp_path: Path) -> None:
     assert "row 3, 'file.png', is a link out of the data root" in str(caught.value)
     assert "row 4, 'folder/s.png', lies outside the data root" in str(caught.value)
     assert "row 2" not in str(caught.value)
+    # Copying them again or doing without them would mend nothing.
+    remedy = "no link may lead out of the data root: set data.root to a folder above its files"
+    assert str(caught.value).endswith(f"lies outside the data root; {remedy}")
+    with pytest.raises(UserError) as caught:
+        check_files(listed(root, "file.png", "gone.png"))
+    assert str(caught.value).endswith(f"does not exist; copy these files again, or take their rows away; {remedy}")
 
 
 def test_the_root_itself_may_be_a_link(tmp_path: Path) -> None:
