@@ -32,6 +32,8 @@ SCORES = ("logit_real", "logit_synthetic", "cam_entropy", "cam_human_mse", "cam_
 
 # Also of Windows: C:\x, \\server\x.
 LEADS_OUT = r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)"
+# Why a file that is there is not used: a manifest of somebody else's must not reach the files of its reader.
+OUTSIDE_ROOT = ("lies outside the data root", "is a link out of the data root")
 # A NUL ends a file name for the system but not for Python; the others would break or forge lines of a log.
 CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
@@ -323,8 +325,8 @@ def check_files(manifest: Manifest, remedy: str = "") -> None:
         reasons = [reason for _, of, reason in problems if of == column]
         if reasons:
             found = [f"{manifest.where(row)}, {reason}" for row, of, reason in problems if of == column]
-            remedies = [] if all(map(_leads_out, reasons)) else [f"copy these files again, or {without}"]
-            if any(map(_leads_out, reasons)):
+            remedies = [] if all(map(_is_outside, reasons)) else [f"copy these files again, or {without}"]
+            if any(map(_is_outside, reasons)):
                 remedies.append("no link may lead out of the data root: set data.root to a folder above its files")
             sentences.append(
                 f"{manifest.origin}: column {column} must name {kind} under {manifest.root}: {listing(found)}; "
@@ -334,8 +336,8 @@ def check_files(manifest: Manifest, remedy: str = "") -> None:
         raise UserError("\n".join(sentences))
 
 
-def _leads_out(reason: str) -> bool:
-    return reason.endswith(LEADING_OUT)
+def _is_outside(reason: str) -> bool:
+    return reason.endswith(OUTSIDE_ROOT)
 
 
 def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str = "") -> None:
@@ -363,10 +365,6 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# Why a file that is there is not used: a manifest of somebody else's must not reach the files of its reader.
-LEADING_OUT = ("lies outside the data root", "is a link out of the data root")
-
-
 def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
     """What is wrong with a file under the root, by its name."""
     root = os.path.realpath(manifest.root)
@@ -380,13 +378,13 @@ def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
         parent, _, base = name.rpartition("/")
         folder = folders[parent]
         if folder != root and not folder.startswith(inside):
-            return LEADING_OUT[0]
+            return OUTSIDE_ROOT[0]
         file = f"{folder}/{base}"
         try:
             status = os.lstat(file)
             if stat.S_ISLNK(status.st_mode):
                 if not os.path.realpath(file).startswith(inside):
-                    return LEADING_OUT[1]
+                    return OUTSIDE_ROOT[1]
                 status = os.stat(file)  # noqa: PTH116 (ten times faster than Path)
         except (FileNotFoundError, NotADirectoryError):
             return "does not exist"

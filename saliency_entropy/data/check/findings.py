@@ -15,7 +15,7 @@ import pandas as pd
 from saliency_entropy.data.check.duplicates import across
 from saliency_entropy.data.check.scan import ImageScan, MapScan
 from saliency_entropy.data.check.shortcuts import WARN
-from saliency_entropy.data.manifest import LABELS, SPLITS, Manifest, map_names
+from saliency_entropy.data.manifest import LABELS, OUTSIDE_ROOT, SPLITS, Manifest, map_names
 from saliency_entropy.data.table_file import SHOWN
 from saliency_entropy.study.tables import MIN_IMAGES
 
@@ -90,7 +90,7 @@ FILE_FAULTS = (
     FileFault("empty", r"is empty", "that are empty (0 bytes)", "copy them again, or remove them from the table"),
     FileFault(
         "outside",
-        r"lies outside the data root|is a link out of the data root",
+        "|".join(OUTSIDE_ROOT),
         "that lie outside the data root",
         "copy them under the data root, or set data.root to a folder above them",
     ),
