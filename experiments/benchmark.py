@@ -14,13 +14,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.benchmarks import benchmark
+    from benchmarks import benchmark
 
     benchmark(cfg, Path(__file__).with_name("train.py"))
 

@@ -5,18 +5,21 @@ python experiments/chaos.py
 python experiments/chaos.py kills=20 seed=1 output=DIR
 """
 
+import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="chaos")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.chaos import chaos
+    # It belongs to the tests, and is not part of the package.
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "chaos"))
+    from killed_sweeps import chaos
 
     chaos(cfg, Path(__file__).with_name("train.py"))
 

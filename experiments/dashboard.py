@@ -7,13 +7,13 @@ python experiments/dashboard.py entity=ENTITY study=demo generators=[stylegan2,s
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="dashboard")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.wandb_dashboard import save_dashboard
+    from saliency_entropy.tracking.dashboard import save_dashboard
 
     save_dashboard(cfg)
 

@@ -11,13 +11,13 @@ Ends with 1 if there is an error in the data, with 0 if there are warnings only.
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="check")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.data.check.command import check
+    from saliency_entropy.check.command import check
 
     check(cfg)
 

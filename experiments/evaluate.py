@@ -12,13 +12,13 @@ corruption. Interrupted, it goes on where it stopped; runs that are scored alrea
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.evaluation import evaluate
+    from saliency_entropy.scores.evaluate import evaluate
 
     evaluate(cfg)
 

@@ -10,13 +10,13 @@ it stopped; maps that are there are left as they are.
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="focus")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.focus_maps import focus
+    from saliency_entropy.scores.maps import focus
 
     focus(cfg)
 

@@ -21,7 +21,7 @@ PLAN = (
     "~hydra.callbacks.check_folder",
     "~hydra.callbacks.sweep_progress",
     "hydra.job.name=train",  # a job script may have it
-    "+hydra.callbacks.plan._target_=saliency_entropy.planning.command.Plan",
+    "+hydra.callbacks.plan._target_=saliency_entropy.sweep.plan.command.Plan",
 )
 
 

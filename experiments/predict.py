@@ -10,13 +10,13 @@ and the further columns of a manifest) and output/overlays/.
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.prediction import predict
+    from saliency_entropy.scores.predict import predict
 
     predict(cfg)
 

@@ -13,7 +13,7 @@ averaged are left out and named.
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")

@@ -11,13 +11,13 @@ to several folders: data.source.folders=[A,B].
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="shards")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.data.shard_writer import shards
+    from saliency_entropy.data.shards.writer import shards
 
     shards(cfg)
 

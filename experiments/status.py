@@ -12,13 +12,13 @@ have its seed or its method, or the last sweep was to train it.
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="status")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.status import show_status
+    from saliency_entropy.sweep.status import show_status
 
     show_status(cfg)
 

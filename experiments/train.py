@@ -18,8 +18,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from saliency_entropy.commands import command
-from saliency_entropy.run_folder import finished_result, is_done
+from saliency_entropy.run.command import command
+from saliency_entropy.run.folder import finished_result, is_done
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")

@@ -11,8 +11,8 @@ import importlib.util
 import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.commands import command
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.command import command
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="weights")
@@ -20,7 +20,7 @@ from saliency_entropy.errors import UserError
 def main(cfg: DictConfig) -> None:
     if importlib.util.find_spec("optuna") is None:
         raise UserError("a search is read with Optuna: pip install 'saliency-entropy[sweeps]'")
-    from saliency_entropy.search_report import report
+    from saliency_entropy.study.search_report import report
 
     report(cfg)
 

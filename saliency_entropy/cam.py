@@ -1,11 +1,13 @@
-"""Whose class activation map is taken."""
+"""From a batch to a prediction: one forward, and whose class activation map is taken."""
 
 import torch
 from torch import Tensor
 
-from saliency_entropy.backbone import BackboneOutput
+from saliency_entropy.backbone import Backbone, BackboneOutput
+from saliency_entropy.data import FaceBatch
 from saliency_entropy.errors import UserError
-from saliency_entropy.functional import class_activation_map
+from saliency_entropy.functional import class_activation_map, min_max
+from saliency_entropy.losses import Prediction
 
 CAM_CLASSES = ("predicted", "true", "synthetic", "difference")
 
@@ -40,3 +42,15 @@ def detector_cam(output: BackboneOutput, class_index: str, labels: Tensor | None
     else:
         raise UserError(f"protocol.class_index is {class_index!r}; choose one of {', '.join(CAM_CLASSES)}")
     return class_activation_map(features, weight, chosen)
+
+
+def predict_batch(backbone: Backbone, batch: FaceBatch, class_index: str) -> Prediction:
+    """One forward: logits and, of the class that ``class_index`` names, the CAM in [0, 1]."""
+    output = backbone(batch.image)
+    return Prediction(
+        logits=output.logits,
+        labels=batch.label,
+        maps=min_max(detector_cam(output, class_index, batch.label)),
+        human_maps=batch.human_map,
+        has_map=batch.has_map,
+    )

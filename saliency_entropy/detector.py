@@ -10,10 +10,9 @@ from torch import Tensor
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES, detector_cam
-from saliency_entropy.checkpoint import read_checkpoint
-from saliency_entropy.device import usable_device
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.functional import min_max, spatial_entropy
+from saliency_entropy.run.checkpoint import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -148,3 +147,20 @@ def read_network(path: Path) -> tuple[Backbone, str]:
             f"the weights in {path} do not fit the network it describes ({in_one_line(error, 200)})"
         ) from None
     return backbone, class_index
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of this name; ``auto`` is the GPU where there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(automatic if device == "auto" else device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:  # PyTorch raises each of them for some device
+        raise UserError(
+            f"device={device} cannot be used ({in_one_line(error)}); use cpu, or cuda on a machine with a GPU"
+        ) from None
+    return found

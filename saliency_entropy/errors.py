@@ -1,6 +1,8 @@
-"""The one kind of error that a user can mend."""
+"""The one kind of error that a user can mend, and the wording that its messages share."""
 
 import errno
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # where nothing can be written for now
@@ -29,3 +31,33 @@ def cannot_write(folder: Path, error: OSError) -> UserError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "make room and give the same command again, or give" if full else "give"
     return UserError(f"{folder} cannot be written to ({error.strerror}); {remedy} another runs_dir=")
+
+
+# More would fill the screen; the rest are counted.
+SHOWN = 20
+
+
+def listing(items: Iterable[str], count: int | None = None) -> str:
+    """The first :data:`SHOWN` items, the others counted.
+
+    Args:
+        items: what to list.
+        count: how many there are, where it is known: then no more than are shown are asked for.
+    """
+    items = iter(items)
+    shown = list(islice(items, SHOWN))
+    rest = sum(1 for _ in items) if count is None else count - len(shown)
+    return "; ".join(shown) + (f"; and {rest} more" if rest else "")
+
+
+def whole_number(key: str, value: object, least: int, otherwise: str = "") -> None:
+    """Refuse a value that is not a whole number from ``least`` on; true and false are none.
+
+    Args:
+        key: of the configuration.
+        value: what it was given.
+        least: the smallest allowed.
+        otherwise: what else may be given, such as ", or null".
+    """
+    if type(value) is not int or value < least:
+        raise UserError(f"{key} is {value!r}; give a whole number from {least} on{otherwise}")

@@ -120,3 +120,23 @@ class SplitMetrics(nn.Module):
     def reset(self) -> None:
         for metric in (*self.sums.values(), self.images, self.images_with_map, self.auroc):
             metric.reset()
+
+
+# What a score table adds to the manifest's columns.
+SCORES = ("logit_real", "logit_synthetic", "cam_entropy", "cam_human_mse", "cam_human_correlation")
+
+
+def score_columns(prediction: Prediction) -> dict[str, Tensor]:
+    """Of each image, ``(B,)`` float32: both logits, the CAM's entropy in nats, its likeness to the human map (mean
+    squared error and Pearson's correlation; NaN where there is none)."""
+    maps, human_maps = prediction.maps.flatten(1), prediction.human_maps.flatten(1)
+    centred = maps - maps.mean(dim=1, keepdim=True)
+    human_centred = human_maps - human_maps.mean(dim=1, keepdim=True)
+    missing = torch.where(prediction.has_map, 0.0, torch.nan)
+    return {
+        "logit_real": prediction.logits[:, 0].float(),
+        "logit_synthetic": prediction.logits[:, 1].float(),
+        "cam_entropy": spatial_entropy(prediction.maps),
+        "cam_human_mse": (maps - human_maps).square().mean(dim=1) + missing,
+        "cam_human_correlation": nn.functional.cosine_similarity(centred, human_centred) + missing,
+    }

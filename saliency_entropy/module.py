@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from saliency_entropy import processes
 from saliency_entropy.backbone import Backbone
+from saliency_entropy.cam import predict_batch
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.losses import LossSum, Prediction
-from saliency_entropy.metrics import SplitMetrics
-from saliency_entropy.scoring import predict_batch, score_columns
+from saliency_entropy.metrics import SplitMetrics, score_columns
+from saliency_entropy.run import devices
 
 
 class DetectorModule(pl.LightningModule):
@@ -54,10 +54,10 @@ class DetectorModule(pl.LightningModule):
 
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         prediction = self(batch)
-        total, terms = self.loss(processes.of_all(prediction))
+        total, terms = self.loss(devices.gather_prediction(prediction))
         # Of the whole batch, counted once for each image: every process does so for its own.
         self.train_metrics.update(total, terms, prediction)
-        return total * processes.count()
+        return total * devices.count()
 
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         prediction = self(batch)

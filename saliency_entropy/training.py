@@ -1,13 +1,9 @@
-"""One run, from its configuration to its ``result.json``."""
+"""One run: from its configuration to its ``result.json``, in the five steps of :func:`_train`."""
 
-import datetime
-import hashlib
-import importlib.metadata
-import json
 import logging
-import subprocess
 import warnings
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +13,20 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from saliency_entropy import attempts, callbacks, processes, run_folder, run_lock
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
-from saliency_entropy.checkpoint import best_checkpoint, best_epoch, checkpoint_to_resume, file_digest, read_best
 from saliency_entropy.data import FaceDataModule
-from saliency_entropy.data.manifest import thread_count
-from saliency_entropy.errors import UserError, in_one_line, is_no_room
+from saliency_entropy.errors import UserError, in_one_line, is_no_room, whole_number
 from saliency_entropy.losses import LossSum
-from saliency_entropy.metrics import auroc, unseen_images
 from saliency_entropy.module import DetectorModule
+from saliency_entropy.parallel import thread_count
+from saliency_entropy.run import attempts, callbacks, devices
+from saliency_entropy.run import folder as run_folder
+from saliency_entropy.run import lock as run_lock
+from saliency_entropy.run.checkpoint import best_checkpoint, checkpoint_to_resume, read_best
+from saliency_entropy.run.result import SCORED_SPLITS, git_commit, headline, save_result, save_scores, versions
 
 log = logging.getLogger(__name__)
 # Their messages about hardware, weights and stopping say nothing that is not said here.
@@ -46,8 +43,6 @@ warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
 # As it should be: a run that goes on.
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
-SCORED_SPLITS = ("val", "test")
-
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Train one detector, take its best epoch, score the validation and test images.
@@ -63,19 +58,17 @@ def train(cfg: DictConfig, folder: Path) -> None:
         UserError: something the user gave cannot be used, another process trains the run, or the disk is full.
     """
     config = checked(cfg)
-    if not processes.is_first(cfg.trainer):
-        # Everything that is said and written is so by the first process, which holds the folder for all.
+    if not devices.is_first(cfg.trainer):
+        # Only the first process writes and prints, and holds the folder for all.
         logging.getLogger("saliency_entropy").setLevel(logging.ERROR)
     if run_folder.is_done(folder, config):
-        if "_target_" in cfg.logger and processes.is_first(cfg.trainer):
+        if "_target_" in cfg.logger and devices.is_first(cfg.trainer):
             with run_lock.held(folder):
                 instantiate(cfg.logger)(folder=folder, config=config).add_finished(run_folder.finished_result(folder))
         return
     try:
-        if processes.is_first(cfg.trainer):
-            _train_here(cfg, config, folder)
-        else:
-            with suppress(SIGTERMException):  # which the first tells; Lightning answers a code of another by killing it
+        with _claimed(cfg, config, folder) as to_train:
+            if to_train:
                 _train(cfg, config, folder)
     except OSError as error:
         if not is_no_room(error):
@@ -86,74 +79,77 @@ def train(cfg: DictConfig, folder: Path) -> None:
         ) from error
 
 
-def _train_here(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
-    with run_lock.held(folder) as before:
-        if run_folder.is_done(folder, config):  # since then, by another process
+@contextmanager
+def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[bool]:
+    """Hold the run's folder meanwhile; gives whether there is anything left to train."""
+    if not devices.is_first(cfg.trainer):
+        with suppress(SIGTERMException):  # the first process reports it; Lightning kills it if another one does
+            yield True
+        return
+    with run_lock.held(folder) as earlier_owner:
+        if run_folder.is_done(folder, config):  # another process has finished it in the meantime
+            yield False
             return
         if run_folder.differing_keys(folder, config):
-            attempts.forget_attempts(folder)  # they were of something else
+            attempts.forget_attempts(folder)  # they were attempts at another configuration
         attempts.check_attempts(folder, cfg.max_attempts)
-        attempts.note_end(folder, before)
-        attempts.check_gets_on(folder)
+        attempts.note_end(folder, earlier_owner)
+        attempts.refuse_endless_requeue(folder)
         run_folder.remove_parts(folder)
-        _train(cfg, config, folder)
+        yield True
 
 
 def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     stopwatch = callbacks.Stopwatch()
-    # Now: at the end the checkout may be at another commit, of which nothing has been run.
+    first = devices.is_first(cfg.trainer)
+    # Read now: by the end of the run the checkout may be at another commit, none of which has been run.
     code = {"versions": versions(), "git_commit": git_commit()}
     torch.set_num_threads(cfg.threads or thread_count())
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    module, data = build(cfg, config)
-    first = processes.is_first(cfg.trainer)
-    if first:
-        run_folder.check_same_data(folder, data_hash(data.manifest.table))
-        run_folder.save_config(folder, cfg)
 
-    logs = first and "_target_" in cfg.logger
-    wandb_run = instantiate(cfg.logger)(folder=folder, config=config) if logs else None
-    if wandb_run is not None:
-        wandb_run.begin()
-    try:
-        end = processes.shared_end(cfg.trainer)
+    # 1. The network, its loss and the images.
+    module, data = build(cfg, config)
+    if first:
+        run_folder.check_same_data(folder, data.summary["data_hash"])
+        run_folder.save_config(folder, cfg)
+    with _logged(cfg, config, folder) as wandb_run:
+        # 2. What trains it, saves it and watches it.
+        end = devices.shared_end(cfg.trainer)
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch, end)
-        processes.warn_of_batch_normalisation(trainer, module)
+        devices.warn_of_batch_normalisation(trainer, module)
         with attempts.attempt(folder) if first else nullcontext(), end.noticing() if end else nullcontext():
+            # 3. Train, from the last whole epoch on.
             fit(trainer, module, data, folder, first)
-            if cfg.checkpoints:
-                load_best(module, folder)
-                scores = score(trainer, module, data)
-                if not first:
-                    return
+            if not cfg.checkpoints:
+                log.info("no results are kept of this run (checkpoints=false); its log: %s", folder / "train.log")
+                return
+            # 4. Score the images with the weights of the best epoch.
+            load_best(module, folder)
+            scores = score(trainer, module, data)
+            # 5. Keep the scores and the result. With result.json, written last, the run is done.
+            if first:
                 for split, table in scores.items():
                     save_scores(folder / "scores" / f"{split}.parquet", table)
-                result = (
-                    summarise(config, folder, data, scores)
-                    | code
-                    | {
-                        "wall_seconds": round(stopwatch.seconds, 1),
-                        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    }
-                )
-                if wandb_run is not None:
-                    wandb_run.log_result(result, scores["test"])
-                run_folder.write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
-    except BaseException:
-        if wandb_run is not None:
-            wandb_run.finish(exit_code=1)
-        raise
-    if wandb_run is not None:
-        wandb_run.finish(exit_code=0)
-    if cfg.checkpoints:
+                result = save_result(folder, config, data.summary, scores, code, stopwatch.seconds, wandb_run)
+    if first:
         log.info("%s", headline(result))
-        if not all(np.isfinite(table[["logit_real", "logit_synthetic"]]).all(axis=None) for table in scores.values()):
-            log.warning(
-                "this run has diverged: it gives logits that are no numbers; debug=finite says where they begin"
-            )
         log.info("results: %s", folder)
-    else:
-        log.info("no results are kept of this run (checkpoints=false); its log: %s", folder / "train.log")
+
+
+@contextmanager
+def _logged(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[Any]:
+    """The run in the logger of the configuration, ended with the run; None if there is no logger."""
+    if not devices.is_first(cfg.trainer) or "_target_" not in cfg.logger:
+        yield None
+        return
+    wandb_run = instantiate(cfg.logger)(folder=folder, config=config)
+    wandb_run.begin()
+    try:
+        yield wandb_run
+    except BaseException:
+        wandb_run.finish(exit_code=1)
+        raise
+    wandb_run.finish(exit_code=0)
 
 
 def checked(cfg: DictConfig) -> dict[str, Any]:
@@ -165,15 +161,12 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(cfg, resolve=True)
     # Of a single run Hydra's output folder has been checked like this before, of a run in a sweep it has not.
     run_folder.run_folder(cfg.runs_dir, cfg.study, cfg.method.name, cfg.seed)
-    for group, key in (("trainer", "max_epochs"), ("protocol", "batch_size")):
-        value = config[group][key]
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{group}.{key} is {value!r}; give a whole number from 1 on")
-    if type(config["max_attempts"]) is not int or config["max_attempts"] < 1:
-        raise UserError(f"max_attempts is {config['max_attempts']!r}; give a whole number from 1 on")
-    if config["threads"] is not None and (not isinstance(config["threads"], int) or config["threads"] < 1):
-        raise UserError(f"threads is {config['threads']!r}; give a whole number from 1 on, or null for every core")
-    processes.check_launch(cfg.trainer)
+    whole_number("trainer.max_epochs", config["trainer"]["max_epochs"], 1)
+    whole_number("protocol.batch_size", config["protocol"]["batch_size"], 1)
+    whole_number("max_attempts", config["max_attempts"], 1)
+    if config["threads"] is not None:
+        whole_number("threads", config["threads"], 1, ", or null for every core")
+    devices.check_launch(cfg.trainer)
     _class_index(config)
     return config
 
@@ -235,7 +228,7 @@ def build_trainer(
     folder: Path,
     wandb_run: Any,
     stopwatch: callbacks.Stopwatch,
-    end: processes.SharedEnd | None,
+    end: devices.SharedEnd | None,
 ) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
@@ -262,11 +255,11 @@ def build_trainer(
     watchers += instantiate(cfg.callbacks).values()
     try:
         return pl.Trainer(
-            **processes.trainer_options(cfg.trainer),
+            **devices.trainer_options(cfg.trainer),
             **options,
             logger=False,
             callbacks=watchers,
-            plugins=[callbacks.WholeFiles(), processes.environment(cfg.trainer)],
+            plugins=[callbacks.WholeFiles(), devices.environment(cfg.trainer)],
             default_root_dir=folder,
             enable_progress_bar=bool(bars),
             enable_model_summary=False,
@@ -308,102 +301,7 @@ def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> 
             raise SIGTERMException
         own = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
         # In the manifest's order, whichever process had which images.
-        columns = pd.DataFrame(processes.columns_of_all(own)).sort_values("row")
+        columns = pd.DataFrame(devices.gather_columns(own)).sort_values("row")
         table = data.manifest.table.loc[columns.pop("row")]
         scores[split] = table.reset_index(drop=True).assign(**columns.reset_index(drop=True))
     return scores
-
-
-def save_scores(path: Path, table: pd.DataFrame) -> None:
-    run_folder.write_atomically(path, table.to_parquet(index=False))
-
-
-def summarise(
-    config: dict[str, Any], folder: Path, data: FaceDataModule, scores: dict[str, pd.DataFrame]
-) -> dict[str, Any]:
-    """The content of ``result.json``, but for the time and the code."""
-    epochs = pd.read_csv(folder / "metrics.csv")
-    human_entropy = epochs["train/human_entropy"].iloc[-1]
-    return {
-        "method": config["method"]["name"],
-        "title": config["method"]["title"],
-        "seed": config["seed"],
-        "study": config["study"],
-        "backbone": config["backbone"]["name"],
-        "data": config["data"]["name"],
-        "best_epoch": best_epoch(folder),
-        "epochs": len(epochs),
-        "train_generators": data.train_generators,
-        "cam_cells": int(np.prod(data.map_size)),
-        "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
-        "data_hash": data_hash(data.manifest.table),
-        "left_out": data.left_out,
-        "unread": {kind: count for kind, count in data.manifest.unread if kind in Image.registered_extensions()},
-        **{split: split_figures(table, data.train_generators) for split, table in scores.items()},
-        "checkpoint": file_digest(best_checkpoint(folder)),
-        "config_hash": run_folder.config_hash(config),
-    }
-
-
-def data_hash(table: pd.DataFrame) -> str:
-    """16 hex digits that two manifests share when their tables are the same, row by row."""
-    rows = pd.util.hash_pandas_object(table.astype("str"), index=False)
-    return hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()[:16]
-
-
-def split_figures(table: pd.DataFrame, train_generators: list[str]) -> dict[str, float | None]:
-    """Final figures of one score table. ``auroc_unseen``: the synthetic images of generators that are known not to be
-    in training, against all real ones; None if there is none."""
-    scores, synthetic = table["logit_synthetic"].to_numpy(), (table["label"] == "synthetic").to_numpy()
-    unseen = unseen_images(table, train_generators)
-    kept = ~synthetic | unseen
-    return {
-        "auroc": auroc(scores, synthetic),
-        "accuracy": float(((table["logit_synthetic"] > table["logit_real"]) == synthetic).mean()),
-        "cam_entropy": float(table["cam_entropy"].mean()),
-        "images": len(table),
-        "auroc_unseen": auroc(scores[kept], synthetic[kept]) if unseen.any() else None,
-    }
-
-
-def headline(result: dict[str, Any]) -> str:
-    unseen = result["test"]["auroc_unseen"]
-    return (
-        f"{result['title']}, seed {result['seed']}: test AUROC {result['test']['auroc']:.4f}"
-        + (f", unseen generators {unseen:.4f}" if unseen is not None else "")
-        + f", mean CAM entropy {result['test']['cam_entropy']:.2f} nats (epoch {result['best_epoch'] + 1} of "
-        f"{result['epochs']}, {result['wall_seconds']:.0f} s)"
-    )
-
-
-def versions() -> dict[str, str]:
-    names = (
-        "saliency-entropy",
-        "torch",
-        "timm",
-        "pytorch-lightning",
-        "torchmetrics",
-        "hydra-core",
-        "pillow",
-        "numpy",
-    )
-    return {name: importlib.metadata.version(name) for name in names}
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that this package is run from, with ``+`` if it was changed; None elsewhere."""
-    here = Path(__file__)
-    commands = (
-        # A package that is installed into an environment inside some repository is not of that repository.
-        ["git", "ls-files", "--error-unmatch", here.name],
-        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
-    )
-    output = ""
-    try:
-        for command in commands:
-            output = subprocess.run(
-                command, cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return output

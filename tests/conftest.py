@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
-from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.run.folder import register_resolvers
 
 ROOT = Path(__file__).parents[1]
 COUNTS = {"train": 21, "val": 10, "test": 12}  # batches of 8: the last training batch has 5 images

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import class_activation_map, min_max, spatial_entropy
-from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.run.folder import register_resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 GRIDS = {

@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks import benchmark
+from benchmarks.sweep import benchmark_sweep
+from benchmarks.timing import in_turn, ratio
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from saliency_entropy.benchmarks import benchmark
-from saliency_entropy.benchmarks.sweep import benchmark_sweep
-from saliency_entropy.benchmarks.timing import in_turn, ratio
 from saliency_entropy.errors import UserError
-from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.run.folder import register_resolvers
 
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "experiments" / "train.py"
@@ -28,7 +28,7 @@ def configured(*overrides: str) -> DictConfig:
 def test_in_turn_without_the_first_round(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     clock = iter([0, 90, 90, 99, 99, 100, 100, 102, 102, 105, 105, 109])  # two reads a call
-    monkeypatch.setattr("saliency_entropy.benchmarks.timing.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("benchmarks.timing.time.perf_counter", lambda: next(clock))
     seconds = in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b"] * 3
     assert seconds == {"a": [1, 3], "b": [2, 4]}

@@ -11,7 +11,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import LossSum
-from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.run.folder import register_resolvers
 from saliency_entropy.training import build_loss
 
 CONF = Path(__file__).parents[1] / "conf"

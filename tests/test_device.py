@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saliency_entropy.device import usable_device
+from saliency_entropy.detector import usable_device
 from saliency_entropy.errors import UserError
 
 

@@ -31,12 +31,12 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
-from saliency_entropy.callbacks import WholeFiles
-from saliency_entropy.commands import command as wrapped
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import CrossEntropy, LossSum
 from saliency_entropy.module import DetectorModule
+from saliency_entropy.run.callbacks import WholeFiles
+from saliency_entropy.run.command import command as wrapped
 from saliency_entropy.training import fit, load_best
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +164,7 @@ def test_code_in_a_checkpoint_of_a_run_is_not_executed(checkpoint, marker, tmp_p
 CALLS = [
     {"_target_": "os.system", "_args_": ["touch {marker}"]},
     {"_target_": "os.system", "_partial_": True, "command": "touch {marker}"},
-    {"_target_": "saliency_entropy.run_folder.os.system", "_args_": ["touch {marker}"]},
+    {"_target_": "saliency_entropy.run.folder.os.system", "_args_": ["touch {marker}"]},
     {"_target_": "hydra.utils.instantiate", "config": {"_target_": "os.system", "_args_": ["touch {marker}"]}},
     {"_target_": "torch.load", "f": "{trap}", "weights_only": False},
     {"_target_": "torch.hub.load", "repo_or_dir": "{trap}", "model": "evil", "source": "local"},
@@ -432,7 +432,7 @@ def test_nothing_that_a_sweep_writes_is_world_writable(small, tmp_path):
         "os.umask(0)\n"
         "from hydra.core.plugins import Plugins\n"
         "Plugins.instance()\n"  # which imports them anew
-        "from hydra_plugins.saliency_entropy_launchers import slurm\n"
+        "from saliency_entropy.sweep import slurm\n"
         "slurm.LOOK_EVERY = slurm.ASK_EVERY = slurm.LATE = 0.01\n"
         "sys.argv = sys.argv[1:]\n"
         "for launcher in ('slurm', 'basic'):\n"

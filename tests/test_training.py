@@ -20,16 +20,16 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from saliency_entropy import callbacks, training
-from saliency_entropy.data import manifest, read_manifest
+from saliency_entropy import metrics, training
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import auroc
-from saliency_entropy.run_folder import config_hash
-from saliency_entropy.training import split_figures, summarise
+from saliency_entropy.run import callbacks
+from saliency_entropy.run.folder import config_hash
+from saliency_entropy.run.result import split_figures, summarise
 
 ROOT = Path(__file__).parents[1]
 TrainSmall = Callable[..., Path]
-SCORES = list(manifest.SCORES)
+SCORES = list(metrics.SCORES)
 
 
 def assert_equal(one: object, other: object) -> None:
@@ -176,14 +176,8 @@ def test_the_best_epoch_of_a_result_is_the_last_of_equals(done: Path, faces: Pat
     table.to_csv(tmp_path / "metrics.csv", index=False)
     shutil.copytree(done / "checkpoints", tmp_path / "checkpoints")
 
-    class Data:
-        train_generators = ("gan",)
-        map_size = (3, 3)
-        manifest = read_manifest(faces / "manifest.csv")
-        left_out = {}  # noqa: RUF012
-
     config = OmegaConf.to_container(configure("method=droid_cyborg"), resolve=True)
-    assert summarise(config, tmp_path, Data(), {})["best_epoch"] == 3
+    assert summarise(config, tmp_path, {"train_generators": ["gan"]}, {})["best_epoch"] == 3
 
 
 def test_figures_of_a_score_table_by_hand() -> None:

@@ -20,11 +20,11 @@ from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 from hydra_plugins.saliency_entropy_sweepers.search import SearchSweeper
-from saliency_entropy import run_lock
 from saliency_entropy.errors import UserError
-from saliency_entropy.search import read_search
-from saliency_entropy.search_report import report, trials
-from saliency_entropy.study.folders import SEARCH_JOURNAL
+from saliency_entropy.run import lock as run_lock
+from saliency_entropy.run.study_folders import SEARCH_JOURNAL
+from saliency_entropy.study.search_report import report, trials
+from saliency_entropy.sweep.search import read_search
 
 ROOT = Path(__file__).parents[1]
 TERMS = ("cross_entropy", "human_saliency", "log_entropy")

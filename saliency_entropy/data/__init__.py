@@ -2,7 +2,7 @@
 
 import importlib
 
-_HOMES = {"FaceBatch": "dataset", "FaceDataModule": "datamodule", "Manifest": "manifest", "read_manifest": "manifest"}
+_HOMES = {"FaceBatch": "dataset", "FaceDataModule": "datamodule", "Manifest": "table", "read_manifest": "manifest"}
 
 __all__ = ["FaceBatch", "FaceDataModule", "Manifest", "read_manifest"]
 

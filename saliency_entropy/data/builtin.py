@@ -1,6 +1,6 @@
 """The built-in data set: drawn faces, for trying the package without any data.
 
-The faces are DRAWN, by :mod:`saliency_entropy.data.drawn_faces`: there is no photograph, no person and no generative
+The faces are DRAWN, by :mod:`saliency_entropy.data.drawn.faces`: there is no photograph, no person and no generative
 model in them, and no annotator ever saw them; their "human maps" are simulated strokes. The data set is a small model
 of the problem: "real" faces are drawn as they should be and "photographed"; "synthetic" ones go the same way, but
 carry one to three local defects, of kinds that all generators share, and the faint global fingerprint of their own
@@ -21,7 +21,7 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image, ImageDraw, ImageFilter
 
-from saliency_entropy.data.drawn_faces import (
+from saliency_entropy.data.drawn.faces import (
     CAMERAS,
     DEFECTS,
     FINGERPRINTS,
@@ -32,8 +32,10 @@ from saliency_entropy.data.drawn_faces import (
     possible_defects,
     random_face,
 )
-from saliency_entropy.data.manifest import SPLITS, Manifest, each, read_manifest, thread_count
+from saliency_entropy.data.manifest import read_manifest
+from saliency_entropy.data.table import SPLITS, Manifest
 from saliency_entropy.errors import UserError
+from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
 

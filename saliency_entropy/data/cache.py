@@ -33,8 +33,8 @@ from PIL import features
 from saliency_entropy.data.chunk_file import Chunk, DamagedChunk, read_chunk, remove_partial, write_chunk
 from saliency_entropy.data.forked import in_processes, may_fork
 from saliency_entropy.data.images import DataFile, UnreadableFile
-from saliency_entropy.data.manifest import thread_count
 from saliency_entropy.errors import UserError
+from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class DecodeCache:
                 folder.mkdir(mode=0o755, exist_ok=True)
             disk = disk_usage(self.folder)
         need = self._bytes(missing)
-        free = may_be_filled(disk.total, disk.free)
+        free = usable_bytes(disk.total, disk.free)
         if need > free:
             raise UserError(
                 f"data.cache_folder={self.folder}: the decoded images need {need / 1e9:.2f} GB, but only "
@@ -370,7 +370,7 @@ class _Build:
         return None
 
 
-def may_be_filled(total: int, free: int) -> int:
+def usable_bytes(total: int, free: int) -> int:
     """The bytes of a disk that may be written to: what is free, less :data:`RESERVE`."""
     share, most = RESERVE
     return max(0, free - min(int(share * total), most))

@@ -1,34 +1,28 @@
 """From manifest to batches."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import TEMPLATE, FaceBatch, FaceDataset, Transform
-from saliency_entropy.data.human_maps import check_options, keep_fraction
 from saliency_entropy.data.images import INTERPOLATIONS
-from saliency_entropy.data.manifest import (
-    LABELS,
-    SPLITS,
-    Manifest,
-    check_files,
-    file_problems,
-    listing,
-    refuse_broken,
-)
+from saliency_entropy.data.maps.human_maps import check_options, keep_fraction
 from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
+from saliency_entropy.data.table import LABELS, SPLITS, Manifest, check_files, data_hash, file_problems, refuse_broken
 from saliency_entropy.data.workers import batch_loader, worker_count
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, listing
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +39,9 @@ class HumanMaps:
 
     Attributes:
         fraction: share of the training images with a map that keep it, in [0, 1], for a study of how much annotation
-            is needed; see :func:`~saliency_entropy.data.human_maps.keep_fraction`.
+            is needed; see :func:`~saliency_entropy.data.maps.human_maps.keep_fraction`.
         seed: of the choice.
-        blur, binarise: see :func:`~saliency_entropy.data.human_maps.load_human_map`.
+        blur, binarise: see :func:`~saliency_entropy.data.maps.human_maps.load_human_map`.
     """
 
     fraction: float = 1.0
@@ -89,7 +83,7 @@ class FaceDataModule(pl.LightningDataModule):
         skip_last_batch_of_one: leave out a last training batch of one image, as the first author's script does.
         human_maps: the arguments of :class:`HumanMaps`.
         template_maps: give the training and validation images template maps; see
-            :mod:`saliency_entropy.data.templates`.
+            :mod:`saliency_entropy.data.maps.templates`.
         train_batches: train on this many batches, the same in every epoch and of both classes where the data allow:
             for debugging. All of them, and in each epoch others, if not given.
     """
@@ -198,6 +192,19 @@ class FaceDataModule(pl.LightningDataModule):
         train = self.split_table("train")
         named = train["generator"][train["label"] == "synthetic"].unique()
         return sorted({generator for value in named for generator in value.split("+") if generator})
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What ``result.json`` says of the data: its generators, the CAM grid's cells, the manifest's digest, and how
+        many images and files were left out."""
+        kinds = {kind: count for kind, count in self.manifest.unread if kind in Image.registered_extensions()}
+        return {
+            "train_generators": self.train_generators,
+            "cam_cells": math.prod(self.map_size),
+            "data_hash": data_hash(self.manifest.table),
+            "left_out": self.left_out,
+            "unread": kinds,
+        }
 
     def split_table(self, split: str) -> pd.DataFrame:
         """The manifest's rows of a split, in the order of its batches (of ``train``: before they are shuffled)."""

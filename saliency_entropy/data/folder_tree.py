@@ -11,10 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from saliency_entropy.data.images import EXTENSIONS
-from saliency_entropy.data.manifest import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, suggestion
-from saliency_entropy.data.map_join import is_folder, is_text, with_human_maps
-from saliency_entropy.data.table_file import listing
-from saliency_entropy.errors import UserError
+from saliency_entropy.data.maps.join import is_folder, is_text, with_human_maps
+from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, suggestion
+from saliency_entropy.errors import UserError, listing
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def folder_tree(root: str | Path, maps: str | Sequence[str] | None = None) -> Ma
 
     Args:
         root: the folder that holds those of the splits.
-        maps: folders of human maps: :func:`~saliency_entropy.data.map_join.join_by_base_name`. They are looked into
+        maps: folders of human maps: :func:`~saliency_entropy.data.maps.join.join_by_base_name`. They are looked into
             for nothing else.
 
     Returns:

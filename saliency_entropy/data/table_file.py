@@ -2,18 +2,15 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, listing
 
 SEPARATORS = ",;\t"
-# More would fill the screen; the rest are counted.
-SHOWN = 20
 
 
 def read_fields(path: Path) -> pd.DataFrame:
@@ -47,19 +44,6 @@ def read_parquet(path: Path) -> pd.DataFrame:
     """Raises UserError if the file cannot be read."""
     with _reading(path):
         return pd.read_parquet(path)
-
-
-def listing(items: Iterable[str], count: int | None = None) -> str:
-    """The first :data:`SHOWN` items, the others counted.
-
-    Args:
-        items: what to list.
-        count: how many there are, where it is known: then no more than are shown are asked for.
-    """
-    items = iter(items)
-    shown = list(islice(items, SHOWN))
-    rest = sum(1 for _ in items) if count is None else count - len(shown)
-    return "; ".join(shown) + (f"; and {rest} more" if rest else "")
 
 
 def _separator(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from saliency_entropy.data.forked import IGNORED
-from saliency_entropy.data.manifest import thread_count
+from saliency_entropy.parallel import thread_count
 
 MOST_WORKERS = 16  # more processes wait for the disk, not for a core
 

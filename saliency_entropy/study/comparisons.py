@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
 from saliency_entropy.study.bootstrap import interval_over_images, interval_over_seeds
 from saliency_entropy.study.runs import BASELINE
 from saliency_entropy.study.statistics import (

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from saliency_entropy.calibration import BINS
-from saliency_entropy.data.manifest import LABELS
-from saliency_entropy.operating_points import resolves
+from saliency_entropy.data.table import LABELS
+from saliency_entropy.study.calibration import BINS
+from saliency_entropy.study.operating_points import resolves
 from saliency_entropy.study.run_figures import (
     APCER_FIGURES,
     BPCER_FIGURES,

@@ -17,11 +17,12 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from saliency_entropy.overlay import cam_overlay
+from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.page.wording import printable
+from saliency_entropy.run.study_folders import METHODS
 from saliency_entropy.study.focus import StudyMaps, entropies, mean_cams
-from saliency_entropy.study.folders import METHODS
 from saliency_entropy.study.runs import Study
-from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, over_seeds, printable
+from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, over_seeds
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same everywhere

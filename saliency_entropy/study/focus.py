@@ -14,8 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.map_files import KINDS, RunMaps, Sample, maps_file, read_maps
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
+from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, read_maps
 from saliency_entropy.study.runs import BASELINE, Run, Study
 from saliency_entropy.study.tables import over_seeds, spread_column
 
@@ -213,8 +213,8 @@ def focus_table(maps: StudyMaps) -> pd.DataFrame:
     """A row a method, numbers only.
 
     Returns:
-        ``method, title, seeds``, and of each of :data:`~saliency_entropy.map_files.KINDS` the ``_mean`` and ``_std``
-        (of a sample, over the seeds) of ``<kind>_entropy``, the mean over the images in nats, and of
+        ``method, title, seeds``, and of each of :data:`~saliency_entropy.scores.map_files.KINDS` the ``_mean`` and
+        ``_std`` (of a sample, over the seeds) of ``<kind>_entropy``, the mean over the images in nats, and of
         ``<kind>_focus_area``, exp of it, in cells; and ``<kind>_constant``, how many maps of all seeds are constant and
         in neither. NaN where there is nothing to say.
     """

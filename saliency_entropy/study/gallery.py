@@ -15,9 +15,9 @@ from PIL import Image
 from scipy.special import expit
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.map_files import maps_file
 from saliency_entropy.metrics import seen_in_training
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
+from saliency_entropy.scores.map_files import maps_file
 from saliency_entropy.study.figures import map_kind
 from saliency_entropy.study.focus import StudyMaps
 from saliency_entropy.study.runs import Run, Study
@@ -200,7 +200,7 @@ def _seen(image: pd.Series, study: Study) -> str:
 
 def _coloured(cells: np.ndarray) -> str:
     """A pixel a cell, which a browser enlarges smoothly, in the colours of
-    :func:`~saliency_entropy.overlay.cam_overlay`."""
+    :func:`~saliency_entropy.page.overlay.cam_overlay`."""
     colours = colormaps["plasma"](np.clip(cells.astype(np.float32), 0, 1))[..., :3]
     return _data_uri(Image.fromarray((colours * 255).round().astype(np.uint8)), "png")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.errors import in_one_line
-from saliency_entropy.score_tables import SUFFIX
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
+from saliency_entropy.scores.tables import SUFFIX
 from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of, is_of_this_checkpoint
 from saliency_entropy.study.runs import Run, Study
 from saliency_entropy.study.tables import over_seeds, spread_column

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
 from saliency_entropy.study.figures import human_entropy, map_kind
 from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.runs import BASELINE, Study

@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run_folder import write_atomically
-from saliency_entropy.study import comparisons, figures, questions, robustness, tables, wording
+from saliency_entropy.page import wording
+from saliency_entropy.page.web_page import render
+from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.study import comparisons, figures, questions, robustness, tables
 from saliency_entropy.study.bootstrap import read_image_covariance
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
@@ -31,7 +33,6 @@ from saliency_entropy.study.sections import (
     report_tables,
 )
 from saliency_entropy.study.tables import MEASURES, Measures
-from saliency_entropy.web_page import render
 
 log = logging.getLogger(__name__)
 # It tells which glyphs of a font it puts into a PDF.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
 from saliency_entropy.study.figures import human_entropy
 from saliency_entropy.study.runs import VARIED, Study
 from saliency_entropy.study.statistics import LEVEL, NAN

@@ -10,15 +10,16 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
-from saliency_entropy.corruptions import NONE, STRENGTHS
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.metrics import unseen_images
-from saliency_entropy.score_tables import SUFFIX
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
+from saliency_entropy.page.wording import printable
+from saliency_entropy.scores.corruptions import NONE, STRENGTHS
+from saliency_entropy.scores.tables import SUFFIX
 from saliency_entropy.study.figures import STYLE, Figure, method_styles
 from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of, is_of_this_checkpoint
 from saliency_entropy.study.runs import Run, Study
-from saliency_entropy.study.tables import over_seeds, printable, spread_column
+from saliency_entropy.study.tables import over_seeds, spread_column
 
 FILE = f"test{SUFFIX}.parquet"
 COLUMNS = ["path", "label", "generator", "corruption", "strength", "logit_synthetic", "cam_entropy"]

@@ -19,12 +19,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from saliency_entropy.data.manifest import LABELS, OPTIONAL, REQUIRED, SCORES, SPLITS
+from saliency_entropy.data.table import LABELS, OPTIONAL, REQUIRED, SPLITS
 from saliency_entropy.errors import UserError, in_one_line
-from saliency_entropy.run_folder import finished_result, flatten, scientific_config
-from saliency_entropy.study import wording
-from saliency_entropy.study.folders import METHODS, method_order, run_folders, seed_folders, visible_folders
-from saliency_entropy.study.swept import swept_runs
+from saliency_entropy.metrics import SCORES
+from saliency_entropy.page import wording
+from saliency_entropy.run.folder import finished_result, flatten, scientific_config
+from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
+from saliency_entropy.sweep.swept import swept_runs
 
 BASELINE = "cross_entropy"
 # What a report takes from a result; without one of these it was not written by a run.

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.metrics import unseen_images
-from saliency_entropy.study import wording
+from saliency_entropy.page import wording
+from saliency_entropy.page.wording import NONE, printable
 from saliency_entropy.study.run_figures import GROUP_FIGURES, MIN_IMAGES, group_columns, run_figures, unknown_sources
 from saliency_entropy.study.runs import BASELINE, Study
 from saliency_entropy.study.statistics import holm, paired_difference
-from saliency_entropy.study.wording import NONE
 
 GENERATOR_COLUMNS = ["generator", "seen", "against", "synthetic", "real"]
 GROUP_COLUMNS = ["column", "group", "synthetic", "real", "against"]
@@ -27,7 +27,6 @@ LATEX = {"[": "{[}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">":
 LATEX_USE = (
     r"Needs booktabs. Wider than the page: \resizebox{\linewidth}{!}{\input{...}} of graphicx, or leave columns out."
 )
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,12 +261,6 @@ def generator_notes(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def neutralised(table: pd.DataFrame) -> pd.DataFrame:
-    """A copy whose text no spreadsheet takes for a formula: cells that begin with ``= + - @``, a tab or a carriage
-    return get a ``'`` before it. Numbers stay numbers."""
-    return table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_as_text))
-
-
 def markdown(shown: pd.DataFrame, notes: Iterable[str] = ()) -> str:
     """A pipe table of text cells, and below it the notes, which are to go where the table goes."""
 
@@ -294,11 +287,6 @@ def latex(shown: pd.DataFrame, notes: Iterable[str] = ()) -> str:
 def is_words(column: pd.Series) -> bool:
     """Whether a column of text is read as words (set flush left) rather than as numbers."""
     return column.map(lambda cell: cell[:1].isalpha() or cell[:1] == "(").any()
-
-
-def printable(text: str) -> str:
-    """``?`` for control characters: a name from somebody's files must not move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _named(names: list[str], count: int) -> str:
@@ -340,10 +328,6 @@ def _about_the_mean_of_generators(measures: Measures) -> str:
     if few:
         sentence += f", without {wording.listed(few)} (fewer than {MIN_IMAGES} synthetic or real images)"
     return f"{sentence}."
-
-
-def _as_text(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], figures: Iterable[str]) -> pd.DataFrame:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import scored_images, write_maps, write_study
 from omegaconf import OmegaConf
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, write_maps, write_study
 from saliency_entropy.study.report import report
 
 if TYPE_CHECKING:

@@ -22,12 +22,12 @@ from sklearn.preprocessing import StandardScaler
 from saliency_entropy.data import Manifest, builtin
 from saliency_entropy.data.builtin import SEEN, annotated, builtin_faces
 from saliency_entropy.data.dataset import FaceDataset, Transform
-from saliency_entropy.data.drawn_faces import CAMERAS, DEFECTS, FINGERPRINTS, Stroke, draw_face
-from saliency_entropy.data.human_maps import load_human_map
-from saliency_entropy.data.manifest import SPLITS, check_files
+from saliency_entropy.data.drawn.faces import CAMERAS, DEFECTS, FINGERPRINTS, Stroke, draw_face
+from saliency_entropy.data.maps.human_maps import load_human_map
+from saliency_entropy.data.table import SPLITS, check_files
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
-from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.run.folder import register_resolvers
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = {"seed": 0, "image_size": 64, "train": 40, "val": 24, "test": 48}

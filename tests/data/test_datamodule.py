@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from saliency_entropy.data import FaceBatch, FaceDataModule, read_manifest
-from saliency_entropy.data.manifest import SPLITS
+from saliency_entropy.data.table import SPLITS
 from saliency_entropy.errors import UserError
 
 SIZE, GRID = 8, (2, 2)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from saliency_entropy.data.dataset import FaceDataset, Transform
-from saliency_entropy.data.manifest import Manifest, complete
+from saliency_entropy.data.table import Manifest, complete
 
 
 def image(path: Path, size: int = 64) -> Path:

@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from saliency_entropy.data.drawn_faces import (
+from saliency_entropy.data.drawn.faces import (
     CAMERAS,
     DEFECTS,
     FINGERPRINTS,

@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from saliency_entropy.data.folder_tree import folder_tree
-from saliency_entropy.data.manifest import check_files, file_problems
+from saliency_entropy.data.table import check_files, file_problems
 from saliency_entropy.errors import UserError
-from saliency_entropy.run_folder import register_resolvers
+from saliency_entropy.run.folder import register_resolvers
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -11,15 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from saliency_entropy.data.manifest import (
-    Manifest,
-    check_files,
-    complete,
-    file_problems,
-    read_manifest,
-    refuse_broken,
-    table_problems,
-)
+from saliency_entropy.data.manifest import read_manifest
+from saliency_entropy.data.table import Manifest, check_files, complete, file_problems, refuse_broken, table_problems
 from saliency_entropy.errors import UserError
 
 GOOD = "path,label,split\na.png,real,train\nb.png,synthetic,test\n"

@@ -26,11 +26,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from saliency_entropy.data import FaceBatch, FaceDataModule, Manifest, read_manifest, shard_member, shard_writer
+from saliency_entropy.data import FaceBatch, FaceDataModule, Manifest, read_manifest
 from saliency_entropy.data.images import UnreadableFile, check_header
-from saliency_entropy.data.manifest import check_files
-from saliency_entropy.data.shard_writer import write_shards
+from saliency_entropy.data.shards import member as shard_member
 from saliency_entropy.data.shards import read_shards
+from saliency_entropy.data.shards import writer as shard_writer
+from saliency_entropy.data.shards.writer import write_shards
+from saliency_entropy.data.table import check_files
 from saliency_entropy.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -242,7 +244,7 @@ def test_a_name_that_is_in_no_shard(output: Path) -> None:
 
 
 def test_names_with_the_same_hash_are_told_apart(output: Path, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    monkeypatch.setattr("saliency_entropy.data.shards._hash", lambda name: np.uint64(len(name)))
+    monkeypatch.setattr("saliency_entropy.data.shards.reader._hash", lambda name: np.uint64(len(name)))
     again = read_shards([output])
     for name in again.table["path"]:
         assert bytes_of(again, name) == (root / name).read_bytes()

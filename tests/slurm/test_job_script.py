@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra.core.plugins import Plugins
 
-from hydra_plugins.saliency_entropy_launchers import slurm
+from saliency_entropy.sweep import slurm
 
 ROOT = Path(__file__).parents[2]
 SECRET = "s3cr3t-0123456789abcdef"
@@ -154,7 +154,7 @@ def test_every_process_that_is_told_to_leave_queues_the_job_again(
 ) -> None:
     """Not only the first, which may be waiting for another one that has left."""
     pytest.importorskip("submitit")
-    from hydra_plugins.saliency_entropy_launchers import _slurm_job
+    from saliency_entropy.sweep import slurm_job as _slurm_job
 
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f"#!/bin/sh\necho $* > {tmp_path}/queued; exit 1\n")  # it was, by another process

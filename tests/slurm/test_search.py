@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Cluster, launched, until
 
-from saliency_entropy.search import read_search
-from saliency_entropy.search_report import trials
+from saliency_entropy.study.search_report import trials
+from saliency_entropy.sweep.search import read_search
 
 
 @pytest.mark.timeout(1200)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import HELD, ROOT, Cluster, launched, until
 
-from saliency_entropy import run_lock
+from saliency_entropy.run import lock as run_lock
 
 # Without batch normalisation, which is over all processes on GPUs only.
 NETWORK = [

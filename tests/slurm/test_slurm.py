@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import HELD, ROOT, Cluster, launched, until
 
-from saliency_entropy.attempts import read_attempts
+from saliency_entropy.run.attempts import read_attempts
 
 METHODS = ("cross_entropy", "droid", "hseb")
 RUNS = [(method, seed) for method in METHODS for seed in (0, 1, 2)]  # in the order of the sweep

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import scored_images, write_run, write_study
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, write_run, write_study
 from saliency_entropy.study.bootstrap import (
     image_covariance,
     interval_over_images,

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benchmarks.made_up_study import write_study
 from scipy import stats
 
-from saliency_entropy.benchmarks.made_up_study import write_study
 from saliency_entropy.study.bootstrap import interval_over_seeds, read_image_covariance
 from saliency_entropy.study.comparisons import (
     comparison_table,

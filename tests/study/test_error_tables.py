@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from benchmarks.made_up_study import scored_images, validation_images, write_run, write_study
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import (
@@ -15,7 +16,6 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, validation_images, write_run, write_study
 from saliency_entropy.study import error_tables, tables
 from saliency_entropy.study.runs import read_study
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import ENTROPY, TITLES, write_maps, write_run, write_study
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch
 from PIL import Image
 
-from saliency_entropy.benchmarks.made_up_study import ENTROPY, TITLES, write_maps, write_run, write_study
-from saliency_entropy.overlay import cam_overlay
+from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.study import figures, tables
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.runs import read_study

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import write_run
 from scipy import stats
 
-from saliency_entropy.benchmarks.made_up_study import write_run
 from saliency_entropy.errors import UserError
-from saliency_entropy.map_files import KINDS, RunMaps, Sample, maps_file, save_maps
+from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, save_maps
 from saliency_entropy.study import focus
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps, read_study_maps
 from saliency_entropy.study.runs import read_study

@@ -6,10 +6,10 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import scored_images, write_maps, write_run, write_study
 from matplotlib import colormaps
 from PIL import Image
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, write_maps, write_run, write_study
 from saliency_entropy.errors import UserError
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import evenly_chosen, read_gallery

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from benchmarks.made_up_study import scored_images, write_maps, write_study
 from omegaconf import OmegaConf
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, write_maps, write_study
 from saliency_entropy.study.report import report
 
 DOCUMENT = r"""\documentclass{article}

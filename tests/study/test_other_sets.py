@@ -5,11 +5,11 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.made_up_study import scored_images, write_study
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, write_study
-from saliency_entropy.scoring_pass import CHECKPOINT
+from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study.other_sets import other_sets, other_sets_notes, shown_other_sets
 from saliency_entropy.study.report import report
 from saliency_entropy.study.runs import Run, Study, read_study

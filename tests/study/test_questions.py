@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import TITLES, write_study
 
-from saliency_entropy.benchmarks.made_up_study import TITLES, write_study
+from saliency_entropy.run.study_folders import METHODS
 from saliency_entropy.study.comparisons import COMPARISON_COLUMNS
-from saliency_entropy.study.folders import METHODS
 from saliency_entropy.study.questions import QUESTIONS, answers, markdown
 from saliency_entropy.study.runs import read_study
 from saliency_entropy.study.tables import measure

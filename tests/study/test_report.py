@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import scored_images, write_maps, write_run, write_study
 from omegaconf import OmegaConf
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, write_maps, write_run, write_study
-from saliency_entropy.corruptions import STRENGTHS
 from saliency_entropy.errors import UserError
-from saliency_entropy.study import reproduction, wording
+from saliency_entropy.page import wording
+from saliency_entropy.scores.corruptions import STRENGTHS
+from saliency_entropy.study import reproduction
 from saliency_entropy.study.report import _by_reason, _ranges, headline, printed, report
 from saliency_entropy.study.runs import LeftOut
 from saliency_entropy.study.sections import CHAPTERS, ShownTable, chapters

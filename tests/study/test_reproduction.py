@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import write_study
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from scipy import stats
 
-from saliency_entropy.benchmarks.made_up_study import write_study
-from saliency_entropy.run_folder import register_resolvers
-from saliency_entropy.study.folders import METHODS
+from saliency_entropy.run.folder import register_resolvers
+from saliency_entropy.run.study_folders import METHODS
 from saliency_entropy.study.reproduction import AUROC, departures, not_comparable, notes, reproduction_table, shown
 from saliency_entropy.study.runs import read_study
 from saliency_entropy.study.tables import measure

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.made_up_study import scored_images, write_study
 from sklearn.metrics import roc_auc_score
 
-from saliency_entropy.benchmarks.made_up_study import scored_images, write_study
-from saliency_entropy.corruptions import STRENGTHS
-from saliency_entropy.scoring_pass import CHECKPOINT
+from saliency_entropy.scores.corruptions import STRENGTHS
+from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study import figures, sections
 from saliency_entropy.study.robustness import (
     FILE,

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks.made_up_study import TITLES, scored_images, write_run, write_study
 from omegaconf import OmegaConf
 
-from saliency_entropy.benchmarks.made_up_study import TITLES, scored_images, write_run, write_study
 from saliency_entropy.errors import UserError
 from saliency_entropy.study.runs import read_study
 

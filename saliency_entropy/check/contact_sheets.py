@@ -1,0 +1,132 @@
+"""Small pictures of a data set's images and human maps, to be looked at."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from PIL import Image
+
+from saliency_entropy.check.facts import image_counts
+from saliency_entropy.check.scan import MapScan
+from saliency_entropy.data.images import load_image
+from saliency_entropy.data.maps.human_maps import merged_map
+from saliency_entropy.data.table import Manifest
+from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.page.wording import printable
+
+SIDE = 112  # pixels of one picture
+QUALITY = 85  # of their JPEGs: about 4 kB of a face
+CELL = 24  # pixels of a cell of an average map
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a page: its data URI, its width and height in pixels, what it shows, and a caption."""
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class ContactSheet:
+    """Some images of one kind.
+
+    Attributes:
+        split, label: theirs.
+        origin: their generator, or source; "" where it is not named.
+        images: how many there are of them in all.
+        pictures: of some of them.
+    """
+
+    split: str
+    label: str
+    origin: str
+    images: int
+    pictures: tuple[Picture, ...]
+
+
+def contact_sheets(
+    manifest: Manifest, scan: MapScan, blur: float, binarise: float | None, images: int, seed: int
+) -> list[ContactSheet]:
+    """A sheet of each split, label, and generator or source.
+
+    A picture is the image squashed to a square, as a network sees it. Where the image has a human map, that follows,
+    and then the map on the grid of the scan, laid over the image.
+
+    Args:
+        manifest: of images that can be used.
+        scan: of their human maps; maps with a problem are left out.
+        blur: of the maps, see :func:`~saliency_entropy.data.maps.human_maps.merged_map`.
+        binarise: see there.
+        images: of a sheet, at most; drawn at random.
+        seed: of the draw.
+
+    Raises:
+        UserError: a file has changed since it was scanned, and cannot be read any more.
+    """
+    table = manifest.table
+    origin = table["source"].where(table["label"] == "real", table["generator"])
+    position = {row: at for at, (row, problem) in enumerate(scan.facts["problem"].items()) if not problem}
+    sheets = []
+    for number, kind in enumerate(image_counts(table).itertuples()):
+        rows = table.index[(table["split"] == kind.split) & (table["label"] == kind.label) & (origin == kind.origin)]
+        draw = np.random.default_rng([seed, number])
+        drawn = sorted(draw.choice(rows.to_numpy(), min(images, len(rows)), replace=False).tolist())
+        pictures = []
+        for row in drawn:
+            name, cell = table.loc[row, ["path", "human_map"]]
+            caption = printable(f"{manifest.where(row)}: {name}")
+            pixels = load_image(manifest.file(name), SIDE)
+            if row not in position:
+                pictures.append(_jpeg(pixels, f"Image of {caption}", caption))
+                continue
+            drawn_map = merged_map(manifest.map_files(cell), blur, binarise).resize((SIDE, SIDE))
+            over = cam_overlay(pixels, scan.maps[position[row]])
+            strip = np.hstack([pixels, np.asarray(drawn_map.convert("RGB")), np.asarray(over)])
+            pictures.append(_jpeg(strip, f"Image, human map, and the map over the image, of {caption}", caption))
+        sheets.append(ContactSheet(kind.split, kind.label, kind.origin, kind.images, tuple(pictures)))
+    return sheets
+
+
+def side_by_side(manifest: Manifest, rows: Sequence[int]) -> list[Picture]:
+    """The images of these rows, with their labels and splits."""
+    pictures = []
+    for row in rows:
+        name, label, split = manifest.table.loc[row, ["path", "label", "split"]]
+        caption = printable(f"{manifest.where(row)}: {name} ({label}, {split})")
+        pictures.append(_jpeg(load_image(manifest.file(name), SIDE), f"Image of {caption}", caption))
+    return pictures
+
+
+def average_map_pictures(averages: dict[str, np.ndarray], counts: pd.Series) -> list[Picture]:
+    """The average human maps as pictures, from dark violet (0) to yellow (1).
+
+    Args:
+        averages: of :func:`~saliency_entropy.check.facts.average_maps`.
+        counts: the number of maps by label.
+    """
+    pictures = []
+    for label, average in averages.items():
+        colours = (colormaps["plasma"](average)[..., :3] * 255).round().astype(np.uint8)
+        enlarged = Image.fromarray(colours.repeat(CELL, axis=0).repeat(CELL, axis=1))
+        caption = f"{label or 'all'}: mean of {counts[label]:,} {'map' if counts[label] == 1 else 'maps'}"
+        pictures.append(_picture(enlarged, "PNG", f"Average human map, {caption}", caption))
+    return pictures
+
+
+def _jpeg(pixels: np.ndarray, alt: str, caption: str) -> Picture:
+    return _picture(Image.fromarray(pixels), "JPEG", alt, caption)
+
+
+def _picture(image: Image.Image, kind: str, alt: str, caption: str) -> Picture:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"quality": QUALITY} if kind == "JPEG" else {"optimize": True}))
+    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Picture(uri, *image.size, alt, caption)

@@ -1,0 +1,382 @@
+"""The table that lists a data set: one row an image.
+
+Reading a manifest checks the table only; :func:`check_files` looks at the disk, but into no file.
+Every check names all the rows that fail it, and all checks of a kind are made at once, so that a data set is mended
+in a few rounds, not row by row.
+"""
+
+import difflib
+import hashlib
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from saliency_entropy.data.images import DataFile
+from saliency_entropy.errors import UserError, listing
+from saliency_entropy.parallel import each, thread_count
+
+REQUIRED = ("path", "label", "split")
+OPTIONAL = ("generator", "source", "human_map")
+LABELS = ("real", "synthetic")  # the position is the class: 0 = real, 1 = synthetic
+SPLITS = ("train", "val", "test")
+# What other data sets call them: a folder tree may, and a table that does gets the right word suggested.
+ALIASES = {"0_real": "real", "1_fake": "synthetic", "fake": "synthetic", "valid": "val", "validation": "val"}
+
+# Also of Windows: C:\x, \\server\x.
+LEADS_OUT = r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)"
+# Why a file that is there is not used: a manifest of somebody else's must not reach the files of its reader.
+OUTSIDE_ROOT = ("lies outside the data root", "is a link out of the data root")
+# A NUL ends a file name for the system but not for Python; the others would break or forge lines of a log.
+CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+
+
+class Archive(Protocol):
+    """Where the files of a data set are, if not in a folder."""
+
+    def file(self, name: str) -> DataFile:
+        """The file that the table calls ``name``."""
+        ...
+
+    def problem(self, name: str) -> str | None:
+        """Why that file cannot be used, such as "does not exist"; None if it can."""
+        ...
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The images of a data set.
+
+    Attributes:
+        table: columns ``path, label, split, generator, source, human_map`` (text; "" where there is none), then any
+            further; rows in the order of the file, index 0 to n - 1. A ``generator`` of the form ``a+b`` says that
+            the image is by one of these, it is not known which. A ``human_map`` of the form ``a;b`` names the maps of
+            several annotators.
+        root: the folder that ``path`` and ``human_map`` are relative to.
+        origin: the file, as named in messages.
+        parts: for a table read from several files without headers, (file, number of rows) of each in turn.
+        archive: what holds the files, where they do not lie in ``root``.
+        from_file: the rows are those of a file, which the user can look up; else the images are counted.
+        unread: of the files in a folder that are not read, (kind, number) each; a kind is an extension, "hidden" or
+            "without extension".
+    """
+
+    table: pd.DataFrame
+    root: Path
+    origin: str
+    parts: tuple[tuple[str, int], ...] = ()
+    archive: Archive | None = None
+    from_file: bool = True
+    unread: tuple[tuple[str, int], ...] = ()
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The rows of ``train``, ``val`` or ``test``; the index is the row in :attr:`table`."""
+        return self.table[self.table["split"] == name]
+
+    def without(self, broken: Sequence[tuple[int, str, str]]) -> "Manifest":
+        """Without the images that (row, column, reason) of :func:`file_problems` and the like name, and without the
+        human maps of the others that they name; the index stays the row in the whole table."""
+        rows = {column: [row for row, of, _ in broken if of == column] for column in ("path", "human_map")}
+        table = self.table.copy()
+        table.loc[rows["human_map"], "human_map"] = ""
+        return replace(self, table=table.drop(index=rows["path"]))
+
+    def file(self, name: str) -> DataFile:
+        """The image or map that the table calls ``name``."""
+        return self.archive.file(name) if self.archive else self.root / name
+
+    def map_files(self, cell: str) -> list[DataFile]:
+        """The files of a cell of column ``human_map``, one an annotator."""
+        return [self.file(name) for name in map_names(cell)]
+
+    def where(self, row: int) -> str:
+        """A row of :attr:`table` as a spreadsheet numbers it: the header, where there is one, is row 1."""
+        for file, rows in self.parts:
+            if row < rows:
+                return f"{file} row {row + 1}"
+            row -= rows
+        return f"row {row + 2}" if self.from_file else f"image {row + 1}"
+
+
+def complete(manifest: Manifest) -> Manifest:
+    """The manifest with all its text columns in their order, checked.
+
+    Raises:
+        UserError: :func:`table_problems`, one a line.
+    """
+    problems = table_problems(manifest)
+    if problems:
+        raise UserError("\n".join(problems))
+    return replace(manifest, table=_with_text_columns(manifest.table))
+
+
+def table_problems(manifest: Manifest) -> list[str]:
+    """What is wrong with a table, as far as can be said without looking at the disk.
+
+    Returns:
+        One sentence a kind of fault: the column, the rule, the rows that break it, and what to do. Columns that are
+        missing or have the name of a score, no rows, labels and splits that are none, :func:`name_problems`.
+    """
+    columns = list(manifest.table)
+    manifest = replace(manifest, table=_with_text_columns(manifest.table))
+    table, origin = manifest.table, manifest.origin
+    problems = []
+    missing = [column for column in REQUIRED if column not in table]
+    if missing:
+        found = ", ".join(repr(str(column)) for column in columns) or "none"
+        problems.append(
+            f"{origin} has no column {' and no column '.join(missing)}; its columns are {found}; name the "
+            f"columns in its first row, {', '.join(REQUIRED)} at least"
+        )
+    from saliency_entropy.metrics import (
+        SCORES,  # here, since it loads PyTorch, for which a decoding process need not wait
+    )
+
+    taken = [column for column in SCORES if column in table]
+    if taken:
+        several = len(taken) > 1
+        problems.append(
+            f"{origin} has column{'s' if several else ''} {' and '.join(taken)}, which the score tables would "
+            f"overwrite; rename {'them' if several else 'it'}"
+        )
+    if table.empty:
+        problems.append(f"{origin} lists no image; add a row for each")
+    for column, allowed in (("label", LABELS), ("split", SPLITS)):
+        if column in table:
+            problems += word_problems(manifest, column, allowed, "correct it")
+    return problems + name_problems(manifest)
+
+
+def word_problems(manifest: Manifest, column: str, allowed: Sequence[str], remedy: str) -> list[str]:
+    """A sentence naming the rows whose word is not an allowed one, and the word that is meant; none, if there is no
+    such row."""
+    words = manifest.table[column]
+    if "path" in manifest.table:
+        words = words[(words != "") | (manifest.table["path"] != "")]  # of a blank row, its path is what is named
+    *others, last = allowed
+    rule = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
+    return row_problems(manifest, column, words[~words.isin(allowed)], rule, remedy, allowed)
+
+
+def name_problems(manifest: Manifest) -> list[str]:
+    """The sentences of :func:`table_problems` about names: of a file that is not given, that lead out of the root, that
+    are listed twice; control characters in any column."""
+    table = manifest.table
+    problems = []
+    if "path" in table:
+        empty = table["path"][table["path"] == ""]
+        problems += row_problems(manifest, "path", empty, "must name a file", "fill it in, or remove the row")
+    for column in ("path", "human_map"):
+        if column not in table:
+            continue
+        names = _names(table[column])
+        problems += row_problems(
+            manifest,
+            column,
+            names[names.str.contains(LEADS_OUT)],
+            "must be relative to the data root, written with / and without ..",
+            "write / for \\, move the files under the data root, or set data.root to a folder above them",
+        )
+        problems += (_repeated_images if column == "path" else _repeated_maps)(manifest, names)
+    for column in table.select_dtypes("str"):
+        cells = table[column]
+        problems += row_problems(
+            manifest,
+            column,
+            cells[cells.str.contains(CONTROL, na=False)],
+            "must be free of line breaks and other control characters",
+            "rename what it names; where it holds further rows, the quote before them is not closed",
+        )
+    return problems
+
+
+def _repeated_images(manifest: Manifest, names: pd.Series) -> list[str]:
+    key = _normal(names)
+    again = key.duplicated(keep=False)
+    both = again & False
+    if again.any() and "label" in manifest.table:
+        labels = manifest.table["label"].loc[names.index]
+        labels = labels.where(labels.isin(LABELS))  # a word that is no label is another fault
+        both = again & (labels.groupby(key).transform("nunique") > 1)
+    return row_problems(
+        manifest,
+        "path",
+        names[both],
+        "must not be listed both as real and as synthetic",
+        "keep the row that is right",
+    ) + row_problems(manifest, "path", names[again & ~both], "must be listed once", "remove the repeated rows")
+
+
+def _repeated_maps(manifest: Manifest, names: pd.Series) -> list[str]:
+    again = pd.DataFrame({"row": names.index, "name": _normal(names).array}).duplicated(keep=False).to_numpy()
+    return row_problems(
+        manifest, "human_map", names[again], "must name each map of an image once", "remove the repetition"
+    )
+
+
+def row_problems(
+    manifest: Manifest, column: str, found: pd.Series, rule: str, remedy: str, allowed: Sequence[str] = ()
+) -> list[str]:
+    """A sentence naming rows that break a rule; none, if there is no such row.
+
+    Args:
+        manifest: whose rows they are.
+        column: the column that the rule is about.
+        found: what these rows have there; the index is the row.
+        rule: what must be.
+        remedy: what to do.
+        allowed: words, of which the nearest is suggested.
+    """
+    if found.empty:
+        return []
+    listed = (f"{manifest.where(row)} has {value!r}{suggestion(value, allowed)}" for row, value in found.items())
+    return [f"{manifest.origin}: column {column} {rule}: {listing(listed, len(found))}; {remedy}"]
+
+
+def suggestion(word: str, allowed: Sequence[str]) -> str:
+    """A parenthesis that names the allowed word that is meant; "" if none is near enough."""
+    by_lower_case = {known.lower(): known for known in allowed}
+    lower = word.strip().lower()
+    near = difflib.get_close_matches(ALIASES.get(lower, lower), by_lower_case, 1, cutoff=0.7)
+    return f" (did you mean {by_lower_case[near[0]]}?)" if near else ""
+
+
+def check_root(root: Path) -> None:
+    """Raises UserError if the data root is not a folder."""
+    try:
+        if root.is_dir():
+            return
+        what = "is not a folder" if root.exists() else "does not exist"
+    except OSError as error:  # of a folder above it
+        what = f"cannot be looked at ({error.strerror})"
+    raise UserError(f"data.root={root} {what}; set data.root to the folder that holds the data set")
+
+
+def map_names(cell: str) -> list[str]:
+    """The names in a cell of column ``human_map``, which are separated by ``;``."""
+    return [name for name in map(str.strip, cell.split(";")) if name]
+
+
+def file_problems(manifest: Manifest) -> list[tuple[int, str, str]]:
+    """What is wrong with the files of a table, as far as can be said without opening them.
+
+    Returns:
+        (row, column, "'name', does not exist"), the images' before the human maps'. Every image and every human map
+        must be a file that is not empty and lies, links followed, inside the root; or one that the archive has.
+    """
+    problem = manifest.archive.problem if manifest.archive else _on_disk(manifest)
+    problems = []
+    for column in ("path", "human_map"):
+        names = _names(manifest.table[column])
+        reasons = each(problem, names, thread_count())
+        found = zip(names.index, names, reasons, strict=True)
+        problems += [(row, column, f"{name!r}, {reason}") for row, name, reason in found if reason]
+    return problems
+
+
+def check_files(manifest: Manifest, remedy: str = "") -> None:
+    """Raises UserError naming all of :func:`file_problems`, a line a column, and a further remedy; nothing if there is
+    none."""
+    problems = file_problems(manifest)
+    sentences = []
+    kinds = (("path", "an image", "take their rows away"), ("human_map", "a human map", "empty their cells"))
+    for column, kind, without in kinds:
+        reasons = [reason for _, of, reason in problems if of == column]
+        if reasons:
+            found = [f"{manifest.where(row)}, {reason}" for row, of, reason in problems if of == column]
+            remedies = [] if all(map(_is_outside, reasons)) else [f"copy these files again, or {without}"]
+            if any(map(_is_outside, reasons)):
+                remedies.append("no link may lead out of the data root: set data.root to a folder above its files")
+            sentences.append(
+                f"{manifest.origin}: column {column} must name {kind} under {manifest.root}: {listing(found)}; "
+                + "; ".join([*remedies, *filter(None, [remedy])])
+            )
+    if sentences:
+        raise UserError("\n".join(sentences))
+
+
+def _is_outside(reason: str) -> bool:
+    return reason.endswith(OUTSIDE_ROOT)
+
+
+def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str = "") -> None:
+    """Raises UserError naming all of these (row, reason), and the remedy; nothing if there is none."""
+    if broken:
+        raise UserError(
+            f"{manifest.origin}: {len(broken)} {'file' if len(broken) == 1 else 'files'} cannot be used: "
+            + listing(f"{manifest.where(row)}: {why}" for row, why in sorted(broken))
+            + (f"; {remedy}" if remedy else "")
+        )
+
+
+def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
+    """What is wrong with a file under the root, by its name."""
+    root = os.path.realpath(manifest.root)
+    inside = root.rstrip("/") + "/"
+    # Links are followed once per folder, not once per file: 720,000 files lie in a few folders.
+    names = pd.concat([_names(manifest.table[column]) for column in ("path", "human_map")])
+    # Not Path.resolve, which raises where links go round in a circle. lstat says so as any other error.
+    folders = {name: os.path.realpath(inside + name) for name in {name.rpartition("/")[0] for name in names}}
+
+    def problem(name: str) -> str | None:
+        parent, _, base = name.rpartition("/")
+        folder = folders[parent]
+        if folder != root and not folder.startswith(inside):
+            return OUTSIDE_ROOT[0]
+        file = f"{folder}/{base}"
+        try:
+            status = os.lstat(file)
+            if stat.S_ISLNK(status.st_mode):
+                if not os.path.realpath(file).startswith(inside):
+                    return OUTSIDE_ROOT[1]
+                status = os.stat(file)  # noqa: PTH116 (ten times faster than Path)
+        except (FileNotFoundError, NotADirectoryError):
+            return "does not exist"
+        except OSError as error:
+            return f"cannot be looked at ({error.strerror})"
+        if not stat.S_ISREG(status.st_mode):
+            return "is not a file"
+        return None if status.st_size else "is empty (0 bytes)"
+
+    return problem
+
+
+def _with_text_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a manifest as text and in their order, the optional ones added, then the further ones."""
+    text = {name: table[name].astype("str").fillna("") for name in REQUIRED + OPTIONAL if name in table}
+    for name in OPTIONAL:
+        text.setdefault(name, pd.Series("", table.index, dtype="str"))
+    for name in ("label", "split"):
+        if name in text:
+            text[name] = text[name].str.strip()
+    cells = text["human_map"]
+    lists = cells.str.contains(r";|^\s|\s$")
+    text["human_map"] = cells.mask(lists, cells[lists].map(lambda cell: ";".join(map_names(cell))).astype("str"))
+    further = table.drop(columns=list(text), errors="ignore")
+    return pd.concat([pd.DataFrame(text)[[name for name in REQUIRED + OPTIONAL if name in text]], further], axis=1)
+
+
+def _names(cells: pd.Series) -> pd.Series:
+    """Every name in a column of files; the index is its row. Column ``human_map`` has several in a cell."""
+    cells = cells[cells != ""]
+    if cells.name == "path":
+        return cells
+    lists = cells.str.contains(";", regex=False)
+    return cells.map(map_names).explode().astype("str") if lists.any() else cells
+
+
+def _normal(names: pd.Series) -> pd.Series:
+    """The same text for all spellings of one path."""
+    odd = names.str.contains(r"//|(?:^|/)\./|/$")
+    return names.where(~odd, names[odd].map(posixpath.normpath))
+
+
+def data_hash(table: pd.DataFrame) -> str:
+    """16 hex digits that two manifests share when their tables are the same, row by row."""
+    rows = pd.util.hash_pandas_object(table.astype("str"), index=False)
+    return hashlib.sha256(rows.to_numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,69 @@
+"""How figures are written, in tables and in sentences."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+NONE = "–"
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def number(value: float, digits: int = 3, sign: str = "") -> str:
+    """``−0.123``; with ``sign="+"`` also ``+0.123``; a dash for NaN."""
+    return NONE if np.isnan(value) else f"{value:{sign}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
+    """``0.612 to 0.671``; a dash for NaN."""
+    return NONE if np.isnan(low) else f"{number(low, digits, sign)} to {number(high, digits, sign)}"
+
+
+def p_value(p: float) -> str:
+    """``0.012`` or ``< 0.001``; a dash for NaN."""
+    return "< 0.001" if p < 0.001 else number(p)
+
+
+def p_equals(p: float) -> str:
+    """``p = 0.012`` or ``p < 0.001``."""
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+
+
+def count(number: int, thing: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def listed(words: list[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
+
+
+def some(words: list[str], most: int = 3, separator: str = ", ") -> str:
+    """``a, b, c and 2 more``: the first few, and the number of the others, which would be a paragraph of names."""
+    return separator.join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def tied(text: str) -> str:
+    """With no-break spaces where a line break would part a figure from its sign or unit: ``p < 0.001``, ``95 %``."""
+    return re.sub(r" (?=[<=≥±] ?\d|%)|(?<=[<=≥±]) (?=\d)", "\u00a0", text)
+
+
+def markdown(text: str) -> str:
+    """Text in which Markdown, or the HTML in it, finds no markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
+
+
+def neutralised(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy whose text no spreadsheet takes for a formula: cells that begin with ``= + - @``, a tab or a carriage
+    return get a ``'`` before it. Numbers stay numbers."""
+    return table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_as_text))
+
+
+def printable(text: str) -> str:
+    """``?`` for control characters: a name from somebody's files must not move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _as_text(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell

@@ -1,0 +1,269 @@
+"""The folder of a run: its name, whose it is, and whether the run is done."""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run.lock import require_held
+
+log = logging.getLogger(__name__)
+
+# What may change between two launches of the same run without changing its result.
+NOT_HASHED = (
+    "runs_dir", "study", "threads", "logger", "max_attempts", "data.num_workers", "data.check",
+    "data.cache", "data.cache_folder", "data.cached_splits",
+    "data.source.folder",  # of the built-in faces, which are the same wherever they are drawn
+)  # fmt: skip
+# Of how many devices a batch is shared by, a result depends in its last digits, as it does of the kind of device.
+NOT_HASHED_TRAINER = (
+    "trainer.accelerator", "trainer.enable_progress_bar", "trainer.devices", "trainer.num_nodes",
+)  # fmt: skip
+
+# The same images elsewhere are a matter for the user to decide: no run says of which bytes its images were.
+WHERE_THE_DATA_IS = {"data.root", "data.source.root", "data.source.path"}
+
+PART = ".part"  # how the name of a file that is not whole ends
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
+
+
+def study_folder(runs_dir: str, study: str) -> str:
+    """``runs_dir/study``; a study may name a sub-folder (``weights/0.3``), never a folder above.
+
+    Raises:
+        UserError: the name has other characters than letters, digits and ``. _ = , + @ -``.
+    """
+    for segment in str(study).split("/"):
+        if not _SEGMENT.fullmatch(segment):
+            raise UserError(
+                f"study={study!r} cannot name a folder: use letters, digits and . _ = , + @ -, "
+                "beginning with a letter or digit, with / for a sub-folder"
+            )
+    return str(Path(str(runs_dir)) / str(study))
+
+
+def check_name(key: str, name: str) -> None:
+    """Raises UserError if ``name``, the value of ``key``, cannot be the name of a file or folder."""
+    if not _SEGMENT.fullmatch(str(name)):
+        raise UserError(f"{key}={name!r} cannot name a folder: use letters, digits and . _ = , + @ -")
+
+
+def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
+    """``runs_dir/study/method/seed<seed>``.
+
+    Raises:
+        UserError: the study or the method cannot name a folder, or the seed is not a whole number from 0 on.
+    """
+    folder = study_folder(runs_dir, study)
+    check_name("method.name", method)
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed!r} is not a whole number from 0 to 4294967295")
+    return str(Path(folder) / method / f"seed{seed}")
+
+
+def run_subfolder(method: str, seed: int) -> str:
+    """``method/seed<seed>`` in the folder of a sweep.
+
+    Hydra makes it before the run can refuse a name, so a name that will be refused is not taken over here.
+    """
+    if not _SEGMENT.fullmatch(str(method)) or not re.fullmatch(r"\d+", str(seed)):
+        return "refused"
+    return f"{method}/seed{seed}"
+
+
+def register_resolvers() -> None:
+    """Let the configuration write ``${study_folder:...}``, ``${run_folder:...}`` and ``${run_subfolder:...}``, so that
+    Hydra makes no folder for a name that is refused."""
+    for resolver in (study_folder, run_folder, run_subfolder):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def scientific_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides a run's result, as ``a.b.c`` -> value."""
+    flat = flatten(config)
+    left_out = (*NOT_HASHED, *NOT_HASHED_TRAINER)
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == name or key.startswith(name + ".") for name in left_out)
+    }
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """16 hex digits that two runs share when their :func:`scientific_config` is the same."""
+    text = json.dumps(scientific_config(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def finished_result(folder: Path) -> dict[str, Any] | None:
+    """The ``result.json`` of a finished run, or None."""
+    try:
+        return json.loads((folder / "result.json").read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{folder / 'result.json'} is not JSON ({error}); delete it to score the run again") from None
+
+
+def epochs_done(folder: Path) -> int:
+    """Whole epochs of a run, as its ``metrics.csv`` has them."""
+    try:
+        with (folder / "metrics.csv").open(newline="") as file:
+            return max(0, sum(1 for _ in csv.reader(file)) - 1)
+    except (OSError, ValueError, csv.Error):
+        return 0
+
+
+def check_same_run(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse a folder that holds a run, finished or begun, of another configuration.
+
+    Raises:
+        UserError: names the folder, and the keys that differ with both values.
+    """
+    begun = (folder / "result.json").exists() or (folder / "checkpoints" / "resume.ckpt").exists()
+    differing = differing_keys(folder, config) if begun else {}
+    if differing:
+        shown = "; ".join(
+            f"{key} is {theirs} there and {ours} here" for key, (theirs, ours) in list(differing.items())[:4]
+        )
+        more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
+        remedy = "give this one a study= of its own, or delete that folder"
+        if differing.keys() <= WHERE_THE_DATA_IS:
+            remedy = f"if these are the same images, give their folder by that name, a link for instance; else {remedy}"
+        raise UserError(f"{folder} holds a run of another configuration ({shown}{more}): {remedy}")
+
+
+def is_done(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a run is done; says so.
+
+    Raises:
+        UserError: the folder holds a run of another configuration.
+    """
+    check_same_run(folder, config)
+    if finished_result(folder) is None:
+        return False
+    log.info("%s is done: nothing to do", folder)
+    return True
+
+
+def differing_keys(folder: Path, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where ``config`` would decide another result than the ``config.yaml`` in a folder: key -> (there, here)."""
+    kept = folder / "config.yaml"
+    if not kept.exists():
+        return {}
+    theirs = scientific_config(OmegaConf.to_container(OmegaConf.load(kept)))
+    ours = scientific_config(config)
+    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    return {key: (theirs.get(key), ours.get(key)) for key in keys}
+
+
+def check_same_data(folder: Path, data_hash: str) -> None:
+    """Refuse to go on with a run that began with other data: its first epochs would be of other images.
+
+    Raises:
+        UserError: the manifest, or what was left out of it, has changed since then.
+    """
+    require_same_data(folder, data_hash)
+    write_atomically(folder / "data_hash.txt", data_hash)
+
+
+def require_same_data(folder: Path, data_hash: str) -> None:
+    """What :func:`check_same_data` refuses, without writing anything."""
+    kept = folder / "data_hash.txt"
+    if (folder / "checkpoints" / "resume.ckpt").exists() and kept.exists() and kept.read_text() != data_hash:
+        raise UserError(
+            f"{folder} began with other data: the manifest has changed since, or the files that are left out of it "
+            f"(data.skip_broken); put them back, or delete {folder / 'checkpoints'} to begin anew"
+        )
+
+
+def save_config(folder: Path, config: DictConfig) -> None:
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+
+
+@contextmanager
+def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
+    """A temporary file that takes ``path``'s place at the end: a reader, or a run that comes after a kill or a power
+    cut, never sees half of it.
+
+    Args:
+        path: the file.
+        before: where the one that it takes the place of is kept. There is a whole ``path`` at every moment.
+
+    Raises:
+        OSError: the disk is full, for instance; what was in the place of ``path`` is as it was.
+        UserError: ``path`` is in a run's folder that another process has taken over, see
+            :func:`~saliency_entropy.run.lock.require_held`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.fsync(handle)
+        temporary.chmod(0o644)
+        require_held(path)
+        if before is not None and path.exists():
+            _keep(path, before)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+    _keep_name(path.parent)
+
+
+def _keep(path: Path, name: Path) -> None:
+    link = path.with_name(f".{name.name}.{secrets.token_hex(4)}{PART}")
+    link.hardlink_to(path)
+    link.replace(name)
+    link.unlink(missing_ok=True)  # there still, if both were the same file since a kill at this place
+
+
+def _keep_name(folder: Path) -> None:
+    """Have a file's new name survive a power cut, as its content does."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # not every file system knows this of a folder, and the file is whole in any case
+    finally:
+        os.close(handle)
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what writes that were interrupted left in a folder and below; of a folder that nobody else writes to."""
+    for part in folder.rglob(f".*{PART}"):
+        part.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Write a file whole or not at all; see :func:`written_whole`."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as ``a.b.c`` -> value."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    flat = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,139 @@
+"""What a run leaves at its end: its score tables and its ``result.json``."""
+
+import datetime
+import importlib.metadata
+import json
+import logging
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from saliency_entropy.metrics import auroc, unseen_images
+from saliency_entropy.run.checkpoint import best_checkpoint, best_epoch, file_digest
+from saliency_entropy.run.folder import config_hash, write_atomically
+
+log = logging.getLogger(__name__)
+
+SCORED_SPLITS = ("val", "test")
+
+
+def save_scores(path: Path, table: pd.DataFrame) -> None:
+    write_atomically(path, table.to_parquet(index=False))
+
+
+def save_result(
+    folder: Path,
+    config: dict[str, Any],
+    data_summary: dict[str, Any],
+    scores: dict[str, pd.DataFrame],
+    code: dict[str, Any],
+    wall_seconds: float,
+    wandb_run: Any,
+) -> dict[str, Any]:
+    """Log the final figures and write ``result.json``, with which the run is done.
+
+    Args:
+        folder: the run's.
+        config: its resolved configuration.
+        data_summary: :attr:`saliency_entropy.data.FaceDataModule.summary`.
+        scores: the score table of each of :data:`SCORED_SPLITS`.
+        code: the versions and the commit that the run was begun with.
+        wall_seconds: training and scoring took, all attempts together.
+        wandb_run: where the figures are logged as well; None for nowhere.
+
+    Returns:
+        The content of ``result.json``.
+    """
+    result = summarise(config, folder, data_summary, scores) | code
+    result["wall_seconds"] = round(wall_seconds, 1)
+    result["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    if wandb_run is not None:
+        wandb_run.log_result(result, scores["test"])
+    write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    if not all(np.isfinite(table[["logit_real", "logit_synthetic"]]).all(axis=None) for table in scores.values()):
+        log.warning("this run has diverged: it gives logits that are no numbers; debug=finite says where they begin")
+    return result
+
+
+def summarise(
+    config: dict[str, Any], folder: Path, data_summary: dict[str, Any], scores: dict[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """The content of ``result.json``, but for the time and the code."""
+    epochs = pd.read_csv(folder / "metrics.csv")
+    human_entropy = epochs["train/human_entropy"].iloc[-1]
+    return {
+        "method": config["method"]["name"],
+        "title": config["method"]["title"],
+        "seed": config["seed"],
+        "study": config["study"],
+        "backbone": config["backbone"]["name"],
+        "data": config["data"]["name"],
+        "best_epoch": best_epoch(folder),
+        "epochs": len(epochs),
+        **data_summary,
+        "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
+        **{split: split_figures(table, data_summary["train_generators"]) for split, table in scores.items()},
+        "checkpoint": file_digest(best_checkpoint(folder)),
+        "config_hash": config_hash(config),
+    }
+
+
+def split_figures(table: pd.DataFrame, train_generators: list[str]) -> dict[str, float | None]:
+    """Final figures of one score table. ``auroc_unseen``: the synthetic images of generators that are known not to be
+    in training, against all real ones; None if there is none."""
+    scores, synthetic = table["logit_synthetic"].to_numpy(), (table["label"] == "synthetic").to_numpy()
+    unseen = unseen_images(table, train_generators)
+    kept = ~synthetic | unseen
+    return {
+        "auroc": auroc(scores, synthetic),
+        "accuracy": float(((table["logit_synthetic"] > table["logit_real"]) == synthetic).mean()),
+        "cam_entropy": float(table["cam_entropy"].mean()),
+        "images": len(table),
+        "auroc_unseen": auroc(scores[kept], synthetic[kept]) if unseen.any() else None,
+    }
+
+
+def headline(result: dict[str, Any]) -> str:
+    unseen = result["test"]["auroc_unseen"]
+    return (
+        f"{result['title']}, seed {result['seed']}: test AUROC {result['test']['auroc']:.4f}"
+        + (f", unseen generators {unseen:.4f}" if unseen is not None else "")
+        + f", mean CAM entropy {result['test']['cam_entropy']:.2f} nats (epoch {result['best_epoch'] + 1} of "
+        f"{result['epochs']}, {result['wall_seconds']:.0f} s)"
+    )
+
+
+def versions() -> dict[str, str]:
+    names = (
+        "saliency-entropy",
+        "torch",
+        "timm",
+        "pytorch-lightning",
+        "torchmetrics",
+        "hydra-core",
+        "pillow",
+        "numpy",
+    )
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this package is run from, with ``+`` if it was changed; None elsewhere."""
+    here = Path(__file__)
+    commands = (
+        # A package that is installed into an environment inside some repository is not of that repository.
+        ["git", "ls-files", "--error-unmatch", here.name],
+        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+    )
+    output = ""
+    try:
+        for command in commands:
+            output = subprocess.run(
+                command, cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return output

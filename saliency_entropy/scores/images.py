@@ -1,0 +1,141 @@
+"""Which images are scored: those of a study, read as its runs read them, or others."""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from saliency_entropy.data import Manifest
+from saliency_entropy.data.datamodule import REPEATED
+from saliency_entropy.data.dataset import TEMPLATE, FaceDataset, Transform
+from saliency_entropy.data.table import check_files, file_problems
+from saliency_entropy.errors import UserError, in_one_line, listing
+from saliency_entropy.parallel import each, thread_count
+
+log = logging.getLogger(__name__)
+
+# The readers that a study's own config.yaml may name: the file is data, and must not choose what is called.
+READERS = {
+    f"saliency_entropy.data.{reader}"
+    for reader in ("builtin.builtin_faces", "folder_tree.folder_tree", "manifest.read_manifest", "shards.read_shards",
+                   "und_cyborg.und_cyborg")
+}  # fmt: skip
+# What a configuration that is damaged, or of something else, makes its reading raise.
+UNUSABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, YAMLError, OmegaConfBaseException)
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """What is scored.
+
+    Attributes:
+        manifest: with the rows of one split only.
+        data_name: of the data set, as in ``data=NAME``.
+        human_maps: ``blur``, ``binarise`` and ``template_maps`` of :class:`~saliency_entropy.data.dataset.Transform`.
+        skip_broken: leave out what cannot be used.
+    """
+
+    manifest: Manifest
+    data_name: str
+    human_maps: dict[str, Any]
+    skip_broken: bool
+
+
+def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
+    """The images to score: of other data, or of the study's own, which are read as its runs read them."""
+    if "data" in cfg:
+        data = OmegaConf.to_container(cfg.data, resolve=True)
+        read = instantiate(cfg.data.source)
+    else:
+        data = _own_data(folders)
+        # Called with plain values, not instantiated: whatever they name stays a word.
+        source = {key: value for key, value in data["source"].items() if key not in ("_target_", "_partial_")}
+        read = partial(get_method(data["source"]["_target_"]), **source)
+    manifest = read()
+    table = manifest.split(cfg.split)
+    if table.empty:
+        raise UserError(f"{manifest.origin}: split {cfg.split} has no image to score")
+    if data.get("template_maps") and cfg.split in REPEATED:
+        table = table.assign(human_map=TEMPLATE)
+    options = data.get("human_maps") or {}
+    human_maps = {
+        "blur": options.get("blur", 0.0),
+        "binarise": options.get("binarise"),
+        "template_maps": bool(data.get("template_maps")) and cfg.split in REPEATED,
+    }
+    skip_broken = bool(cfg.skip_broken or data.get("skip_broken"))
+    manifest = replace(manifest, table=table)
+    without_templates = replace(manifest, table=table.assign(human_map="")) if human_maps["template_maps"] else manifest
+    if not skip_broken:
+        check_files(without_templates)
+    else:
+        manifest = without_broken(manifest, file_problems(without_templates))
+        # Of images only what can be said without decoding them, which the pass does: it leaves out the others.
+        headers = FaceDataset(manifest, cfg.split, Transform(32, "bilinear", (7, 7), **human_maps))
+        manifest = without_broken(manifest, headers.broken(decode=False))
+    return ScoredImages(manifest, str(data.get("name")), human_maps, skip_broken)
+
+
+def file_sizes(manifest: Manifest) -> np.ndarray:
+    """``(N,)`` int64, the bytes of each image's file: whether it is the one that it was, but for a rare chance."""
+
+    def size(name: str) -> int:
+        file = manifest.file(name)
+        try:
+            return file.stat().st_size
+        except OSError as error:
+            raise UserError(f"{file} cannot be looked at ({error.strerror}); copy it again") from None
+
+    paths = manifest.table["path"]
+    return np.fromiter(each(size, paths, thread_count()), np.int64, len(paths))
+
+
+def without_broken(manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
+    """The manifest without broken images, and without the broken human maps of others; says which they are."""
+    if not broken:
+        return manifest
+    named = listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken))
+    log.warning("%s: cannot be used and left out (skip_broken=true): %s", manifest.origin, named)
+    return manifest.without(broken)
+
+
+def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
+    """What the configurations of all runs say of their data.
+
+    Raises:
+        UserError: they cannot be read, differ, or name a function that is no reader of a data set.
+    """
+    remedy = "give data=... data.root=... set=..."
+    found: dict[Path, dict[str, Any]] = {}
+    for folder in folders:
+        path = folder / "config.yaml"
+        try:
+            data = OmegaConf.to_container(OmegaConf.load(path), resolve=False)["data"]
+            source, maps = data["source"], data.get("human_maps") or {}
+            known = source.get("_target_") in READERS and not any(isinstance(value, dict) for value in source.values())
+            if known:
+                arguments = {key: value for key, value in source.items() if key not in ("_target_", "_partial_")}
+                inspect.signature(get_method(source["_target_"])).bind(**arguments)
+            found[path] = {
+                # Of drawn faces, which are the same wherever they are drawn, the folder does not matter.
+                "source": {key: value for key, value in source.items() if key != "folder"},
+                "human_maps": [maps.get("blur"), maps.get("binarise"), data.get("template_maps")],
+            }
+        except UNUSABLE as error:
+            raise UserError(f"{path} does not say what data the run had ({in_one_line(error)}); {remedy}") from None
+        if not known:
+            raise UserError(f"{path} names no reader of this package; {remedy}")
+    (first, theirs), *rest = found.items()
+    differing = [str(path) for path, of_run in rest if of_run != theirs]
+    if differing:
+        raise UserError(f"other data than in {first} are named in {listing(differing)}; {remedy}, or split the study")
+    return OmegaConf.to_container(OmegaConf.load(first), resolve=False)["data"]

@@ -1,0 +1,264 @@
+"""Where the detectors of a study look: every run's maps of the same few images, computed once and kept."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import LayerGradCam
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor, nn
+
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.cam import detector_cam
+from saliency_entropy.data import FaceBatch, Manifest
+from saliency_entropy.data.dataset import FaceDataset, Transform
+from saliency_entropy.data.table import LABELS, data_hash
+from saliency_entropy.data.workers import batch_loader
+from saliency_entropy.detector import read_network, usable_device
+from saliency_entropy.errors import UserError
+from saliency_entropy.functional import min_max
+from saliency_entropy.parallel import thread_count
+from saliency_entropy.run.checkpoint import best_checkpoint, file_digest
+from saliency_entropy.scores.finished_runs import check_settings, finished_folders, set_name, writing_alone
+from saliency_entropy.scores.images import ScoredImages, file_sizes, read_images, without_broken
+from saliency_entropy.scores.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
+
+log = logging.getLogger(__name__)
+
+# Whole numbers, and the least that each may be.
+NUMBERS = {"batch_size": 1, "samples": 1, "seed": 0}
+NUMBERS_OR_NULL = {"threads": 1, "num_workers": 0}
+
+
+def focus(cfg: DictConfig) -> None:
+    """Keep the maps of every finished run of ``cfg.study``, of some images of ``cfg.split`` of its own data, or of
+    ``cfg.data``.
+
+    What is there already is left, so an interrupted command is gone on with. With ``cfg.overwrite``, maps that are
+    damaged or were made from something else are replaced, and no others.
+
+    Raises:
+        UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; without
+            ``cfg.overwrite``, maps that are there are damaged or were made from something else.
+    """
+    check_settings(cfg, NUMBERS, NUMBERS_OR_NULL)
+    study = Path(str(cfg.study))
+    folders = finished_folders(study, "without maps")
+    images = read_images(cfg, folders)
+    name = set_name(cfg, images)
+    torch.set_num_threads(cfg.threads or thread_count())
+    device = usable_device(cfg.device)
+    try:
+        with writing_alone(study, ".focus.lock", f"the maps of {study} are being made"):
+            _focus(cfg, study, folders, images, name, device)
+    except torch.OutOfMemoryError:
+        raise UserError(f"{device} has too little memory for batches of {cfg.batch_size}; give batch_size=") from None
+
+
+def _focus(
+    cfg: DictConfig, study: Path, folders: list[Path], images: ScoredImages, name: str, device: torch.device
+) -> None:
+    manifest = _sampled(cfg, images)
+    chosen = manifest.table
+    # With its index, by which the images are found in the manifest.
+    table_hash, sizes = data_hash(chosen.reset_index()), file_sizes(manifest).tolist()
+    about = f"{table_hash}/{sizes}/{json.dumps(images.human_maps, sort_keys=True)}"
+    sample = hashlib.sha256(about.encode()).hexdigest()[:16]
+
+    @cache
+    def batches(transform: Transform) -> list[FaceBatch]:
+        """The images as a network sees them, decoded once for all runs."""
+        dataset = FaceDataset(manifest, cfg.split, transform)
+        return list(batch_loader(dataset, cfg.num_workers, batch_size=cfg.batch_size))
+
+    def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
+        backbone, class_index = read_network(best_checkpoint(folder))
+        transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size, **images.human_maps)
+        return backbone, class_index, batches(transform)
+
+    if not _is_kept(maps_file(study, name), Sample, {"sample": sample}, cfg.overwrite):
+        save_maps(maps_file(study, name), _sample(sample, chosen, read(folders[0])[2]))
+    made = kept = 0
+    for folder in folders:
+        made_from = {"sample": sample, "checkpoint": _digest(best_checkpoint(folder))}
+        if _is_kept(maps_file(folder, name), RunMaps, made_from, cfg.overwrite):
+            kept += 1
+            continue
+        backbone, class_index, seen = read(folder)
+        maps = run_maps(backbone.requires_grad_(False).to(device), class_index, seen)
+        if not all(np.isfinite(values).all() for values in maps.values()):
+            log.warning("warning: %s diverged: its maps are not finite, and are not kept", folder)
+            continue
+        save_maps(maps_file(folder, name), RunMaps(**made_from, row=chosen.index.to_numpy(), **maps))
+        made += 1
+        log.info("%s/%s: maps of %d images", folder.parent.name, folder.name, len(chosen))
+    log.info(
+        "maps of %d runs made, of %d there before: maps/%s.npz, %d images, %d with a human map",
+        made, kept, name, len(chosen), (chosen["human_map"] != "").sum(),
+    )  # fmt: skip
+
+
+def _sampled(cfg: DictConfig, images: ScoredImages) -> Manifest:
+    """The manifest of the images whose maps are made. With skip_broken, of images that can be decoded: another is drawn
+    for one that cannot.
+
+    Raises:
+        UserError: there is no such image, or see :func:`stratified_sample`.
+    """
+    manifest = images.manifest
+    while True:
+        table = manifest.table
+        if table.empty:
+            raise UserError(f"{manifest.origin}: no image of split {cfg.split} can be used; mend some")
+        if cfg.with_maps:
+            table = table[table["human_map"] != ""]
+            if table.empty:
+                raise UserError(
+                    f"{manifest.origin}: split {cfg.split} has no image with a human map; give another, split=..."
+                )
+        some = replace(manifest, table=table.iloc[stratified_sample(table, cfg.samples, cfg.seed)])
+        if not images.skip_broken:
+            return some
+        dataset = FaceDataset(some, cfg.split, Transform(32, "bilinear", (7, 7), **images.human_maps))
+        broken = dataset.broken(decode=True)
+        if not broken:
+            return some
+        manifest = without_broken(manifest, broken)
+
+
+def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:
+    """Some rows, drawn at random: of each label and generator in proportion, and one at least.
+
+    Args:
+        table: columns ``label, generator``.
+        count: of rows; all, if there are no more.
+        seed: of the drawing.
+
+    Returns:
+        Their places in the table, ascending.
+
+    Raises:
+        UserError: ``count`` is smaller than the number of labels and generators.
+    """
+    if count >= len(table):
+        return np.arange(len(table))
+    strata = list(table.groupby(["label", "generator"]).indices.values())
+    if count < len(strata):
+        raise UserError(
+            f"samples is {count}, but the images are of {len(strata)} kinds (label and generator); give {len(strata)} "
+            "or more"
+        )
+    shares = np.array([len(places) for places in strata]) * count / len(table)
+    taken = np.ones(len(strata), dtype=int)
+    while taken.sum() < count:
+        taken[np.argmax(shares - taken)] += 1
+    random = np.random.default_rng(seed)
+    drawn = [random.choice(places, size, replace=False) for places, size in zip(strata, taken, strict=True)]
+    return np.sort(np.concatenate(drawn))
+
+
+def run_maps(backbone: Backbone, class_index: str, batches: Sequence[FaceBatch]) -> dict[str, np.ndarray]:
+    """The maps of :data:`KINDS`, of all images of some batches.
+
+    Args:
+        backbone: a detector; it is put into evaluation mode.
+        class_index: whose CAM is its own, see :func:`~saliency_entropy.cam.detector_cam`.
+        batches: on any device.
+
+    Returns:
+        Kind -> ``(n, h, w)`` float32 in [0, 1]; a constant map is zeros.
+    """
+    backbone.eval()
+    device = backbone.mean.device
+    grad_cam = GradCam(backbone)
+    maps: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    for batch in batches:
+        labels = batch.label.to(device)
+        with torch.no_grad():
+            output = backbone(batch.image.to(device))
+        found = {
+            "cam": detector_cam(output, class_index, labels),
+            "cam_true": detector_cam(output, "true", labels),
+            "cam_difference": detector_cam(output, "difference"),
+            "grad_cam": grad_cam(output.features, output.logits.argmax(dim=1)),
+        }
+        for kind, values in found.items():
+            maps[kind].append(min_max(values.detach()).cpu())
+    return {kind: torch.cat(values).numpy() for kind, values in maps.items()}
+
+
+class GradCam:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) by Captum, of the feature maps that a network averages.
+
+    For these, each channel's weight is ``W[c, k] / (h w)``, so that it is the CAM without what is negative. It is
+    computed by automatic differentiation all the same, through everything that follows the feature maps.
+
+    Args:
+        backbone: in evaluation mode.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._pooled = nn.Identity()  # a layer for Captum, after the last activation, on the grid
+        self._captum = LayerGradCam(self._logits, self._pooled)
+
+    def __call__(self, features: Tensor, class_index: Tensor) -> Tensor:
+        """``(B, h, w)``, not negative, not normalised, of feature maps ``(B, C, h, w)`` and one class an image."""
+        inputs = features.detach().float().requires_grad_()
+        return self._captum.attribute(inputs, target=class_index, relu_attributions=True).squeeze(1)
+
+    def _logits(self, features: Tensor) -> Tensor:
+        net = self._backbone.net
+        maps = self._pooled(self._backbone.activation(features))
+        prefix = getattr(net, "num_prefix_tokens", None)
+        if prefix is not None:  # a vision transformer, whose head takes tokens and does not look at the first
+            maps = nn.functional.pad(maps.flatten(2).transpose(1, 2), (0, 0, prefix, 0))
+        return net.forward_head(maps)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); train the run again") from None
+
+
+def _is_kept(path: Path, kind: type[Sample] | type[RunMaps], made_from: dict[str, str], overwrite: bool) -> bool:
+    if not path.exists():
+        return False
+    try:
+        theirs = read_maps(path, kind)
+    except UserError:
+        if overwrite:
+            return False
+        raise
+    if all(getattr(theirs, name) == value for name, value in made_from.items()):
+        return True
+    if overwrite:
+        return False
+    what = "other images" if theirs.sample != made_from["sample"] else "another checkpoint"
+    raise UserError(f"{path} was made from {what}; give another name, set=..., or overwrite=true")
+
+
+def _sample(sample: str, chosen: pd.DataFrame, batches: Sequence[FaceBatch]) -> Sample:
+    images = torch.cat([batch.image for batch in batches]).permute(0, 2, 3, 1).numpy()
+    size = (PICTURE, PICTURE)
+    pictures = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in images]
+    return Sample(
+        sample,
+        chosen.index.to_numpy(),
+        chosen["path"].to_numpy(dtype=np.str_),
+        chosen["label"].map(LABELS.index).to_numpy(dtype=np.int64),
+        chosen["generator"].to_numpy(dtype=np.str_),
+        np.stack(pictures),
+        torch.cat([batch.human_map for batch in batches]).numpy(),
+        torch.cat([batch.has_map for batch in batches]).numpy(),
+    )

@@ -1,0 +1,246 @@
+"""Several detectors score the same images in one pass: each image is decoded once, and judged by all.
+
+The images are cut into chunks. The scores of a chunk are one file for each detector, kept until all are there and make
+the score file: an interrupted pass goes on after its last whole chunk, and no more than a chunk is held in memory.
+"""
+
+import hashlib
+import io
+import itertools
+import logging
+import math
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.cam import predict_batch
+from saliency_entropy.data import FaceBatch
+from saliency_entropy.data.workers import batch_loader, worker_count
+from saliency_entropy.errors import UserError, listing
+from saliency_entropy.metrics import SCORES, score_columns
+from saliency_entropy.run.folder import write_atomically, written_whole
+from saliency_entropy.scores.tables import ScoreTable, VariantDataset
+
+log = logging.getLogger(__name__)
+
+# Keys in a score file's metadata.
+MADE_FROM = b"saliency_entropy.made_from"
+CHECKPOINT = b"saliency_entropy.run.checkpoint"
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A detector and the score file that it fills.
+
+    Attributes:
+        file: ``<run>/scores/<set>.parquet``.
+        identity: 16 hex digits of everything that the scores depend on but what is in the images' files.
+        checkpoint: the digest of the weights, see :func:`~saliency_entropy.run.checkpoint.file_digest`.
+        backbone: in evaluation mode, on its device.
+        class_index: whose CAM is taken.
+    """
+
+    file: Path
+    identity: str
+    checkpoint: str
+    backbone: Backbone
+    class_index: str
+
+    @property
+    def parts(self) -> Path:
+        """The folder of the scores of single chunks, kept until all are there."""
+        return self.file.parent / f".{self.file.stem}-{self.identity}"
+
+
+def score_images(
+    table: ScoreTable,
+    detectors: Sequence[Scored],
+    sizes: np.ndarray,
+    device: torch.device,
+    batch_size: int,
+    chunk: int,
+    num_workers: int | None = None,
+    skip_broken: bool = False,
+) -> None:
+    """Write the score file of each detector.
+
+    Args:
+        table: what is scored.
+        detectors: whose networks see images of this size.
+        sizes: ``(N,)``, the bytes of each image's file. One that changes costs its chunk only.
+        device: where they are.
+        batch_size: of a forward; images, or variants of them.
+        chunk: batches.
+        num_workers: processes that decode; as many as there are cores, if None.
+        skip_broken: leave out the images that cannot be used, and say which.
+
+    Raises:
+        UserError: names all images that cannot be used, after all chunks without one have been scored; or the device
+            has too little memory.
+        OSError: a file cannot be written. What was scored stays.
+    """
+    dataset = table.dataset
+    images_a_batch = max(1, batch_size // len(dataset.variants))
+    # Chunks are whole batches, so that an interrupted pass goes on with the very batches that it would have had.
+    chunks = {
+        its: f"{its.start}-{its.stop}-{made_from('', sizes[its.start : its.stop])}.npz"
+        for its in _cut(range(len(dataset)), images_a_batch * chunk)
+    }
+    todo = [its for its, name in chunks.items() if not all((detector.parts / name).exists() for detector in detectors)]
+    batches = [batch for its in todo for batch in _cut(its, images_a_batch)]
+    progress = _Progress(len(dataset), sum(map(len, todo)), len(detectors))
+    loaded = progress.counted(_loader(dataset, batches, num_workers, device))
+    broken: list[str] = []
+    try:
+        for its in todo:
+            missing = [detector for detector in detectors if not (detector.parts / chunks[its]).exists()]
+            count = -(-len(its) // images_a_batch)
+            scores, reasons = _score_chunk(itertools.islice(loaded, count), missing, device, batch_size)
+            broken += [why for why in reasons if why]
+            if skip_broken or not any(reasons):
+                for detector, of_detector in zip(missing, scores, strict=True):
+                    _save_part(detector.parts / chunks[its], of_detector, np.array([not why for why in reasons]))
+            progress.log()
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{device} has too little memory for {len(detectors)} detectors and batches of {batch_size} images; give "
+            "a smaller batch_size="
+        ) from None
+    _report(dataset, broken, skip_broken)
+    for detector in detectors:
+        _assemble(detector, table, chunks, made_from(detector.identity, sizes))
+
+
+class _Progress:
+    """How far a pass has come, said after every chunk, and between when nothing was said for a while.
+
+    Args:
+        images: of the whole pass.
+        todo: of these, the ones that are left.
+        detectors: that score them.
+    """
+
+    SILENCE = 30.0  # seconds
+
+    def __init__(self, images: int, todo: int, detectors: int) -> None:
+        self._images, self._todo, self._detectors = images, todo, detectors
+        self._done = 0
+        self._started = self._said = time.monotonic()
+
+    def counted(self, batches: Iterable[tuple[FaceBatch, list[str]]]) -> Iterator[tuple[FaceBatch, list[str]]]:
+        for batch in batches:
+            if time.monotonic() - self._said > self.SILENCE:
+                self.log()
+            self._done += len(batch[1])
+            yield batch
+
+    def log(self) -> None:
+        self._said = time.monotonic()
+        rate = self._done / max(self._said - self._started, 1e-9)
+        left = self._todo - self._done
+        log.info(
+            "%d of %d images by %d detectors, %s images/s%s",
+            self._images - left, self._images, self._detectors, f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}",
+            f", about {math.ceil(left / rate / 60)} min left" if left and rate else "",
+        )  # fmt: skip
+
+
+def made_from(identity: str, sizes: np.ndarray) -> str:
+    """16 hex digits of a detector's identity and of the sizes of the images' files."""
+    return hashlib.sha256(identity.encode() + sizes.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def remove_parts(file: Path, identity: str | None) -> None:
+    """Remove what interrupted passes left beside a score file, but for those of the pass that is to go on."""
+    # Digits, since another set may be called "<set>-2".
+    folder = re.compile(rf"\.{re.escape(file.stem)}-([0-9a-f]{{16}})")
+    for left in file.parent.glob(".*-*"):
+        match = folder.fullmatch(left.name)
+        if match and match[1] != identity:
+            shutil.rmtree(left)
+
+
+def _loader(
+    dataset: VariantDataset, batches: list[range], num_workers: int | None, device: torch.device
+) -> DataLoader[tuple[FaceBatch, list[str]]]:
+    workers = min(worker_count(num_workers), len(batches))
+    return batch_loader(dataset, workers, batch_sampler=batches, pin_memory=device.type == "cuda")
+
+
+def _cut(images: range, size: int) -> Iterator[range]:
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
+def _score_chunk(
+    batches: Iterable[tuple[FaceBatch, list[str]]],
+    detectors: Sequence[Scored],
+    device: torch.device,
+    batch_size: int,
+) -> tuple[list[np.ndarray], list[str]]:
+    """The scores of a chunk by each detector, and of each image why it cannot be used ("" if it can)."""
+    kept: list[list[Tensor]] = [[] for _ in detectors]
+    reasons: list[str] = []
+    for batch, of_batch in batches:
+        reasons += of_batch
+        on_device = FaceBatch(*(part.to(device, non_blocking=True) for part in batch))
+        for detector, scores in zip(detectors, kept, strict=True):
+            scores.append(score_variants(detector.backbone, on_device, detector.class_index, batch_size))
+    return [torch.cat(scores).cpu().numpy() for scores in kept], reasons
+
+
+@torch.inference_mode()
+def score_variants(backbone: Backbone, batch: FaceBatch, class_index: str, batch_size: int) -> Tensor:
+    """``(B, V, 5)`` scores, in the order of :data:`~saliency_entropy.metrics.SCORES`, of B images ``(B, V, 3, S,
+    S)`` in V variants."""
+    images, variants = batch.image.shape[:2]
+    flat = FaceBatch(batch.image.flatten(0, 1), *(part.repeat_interleave(variants, dim=0) for part in batch[1:]))
+    scores = []
+    for start in range(0, images * variants, batch_size):
+        part = FaceBatch(*(values[start : start + batch_size] for values in flat))
+        columns = score_columns(predict_batch(backbone, part, class_index))
+        scores.append(torch.stack([columns[name] for name in SCORES], dim=1))
+    return torch.cat(scores).unflatten(0, (images, variants))
+
+
+def _save_part(path: Path, scores: np.ndarray, usable: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.savez(content, scores=scores, usable=usable)
+    write_atomically(path, content.getbuffer())
+
+
+def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> None:
+    if not broken:
+        return
+    origin = dataset.manifest.origin
+    several = "images" if len(broken) > 1 else "image"
+    named = listing(why.removeprefix(f"{origin}: ") for why in broken)
+    if not skip_broken:
+        raise UserError(
+            f"{origin}: {len(broken)} {several} cannot be used: {named}; mend them and give the same command again, "
+            "which scores what is missing, or do without them with skip_broken=true"
+        )
+    log.warning("%s: %d %s cannot be used and left out (skip_broken=true): %s", origin, len(broken), several, named)
+
+
+def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], source: str) -> None:
+    """Put the parts together into the score file, and take them away."""
+    about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
+    schema = table.schema.with_metadata((table.schema.metadata or {}) | about)
+    with written_whole(detector.file) as path, pq.ParquetWriter(path, schema) as writer:
+        for its, name in chunks.items():
+            with np.load(detector.parts / name) as part:
+                usable = part["usable"].repeat(len(table.dataset.variants))
+                rows = table.rows(its, part["scores"])
+            writer.write_table(rows.filter(pa.array(usable)).cast(schema))
+    shutil.rmtree(detector.parts)

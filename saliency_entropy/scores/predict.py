@@ -1,0 +1,161 @@
+"""Scores, focus entropy and CAM overlays of image files."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from saliency_entropy.data.images import EXTENSIONS
+from saliency_entropy.data.table_file import read_fields, read_parquet
+from saliency_entropy.detector import Detection, Detector
+from saliency_entropy.errors import UserError
+from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.page.wording import neutralised
+from saliency_entropy.run.folder import write_atomically
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    "path", "error", "verdict", "probability_synthetic", "logit_real", "logit_synthetic", "cam_entropy", "focus_area",
+)  # fmt: skip
+SHOWN = ["path", "verdict", "probability_synthetic", "cam_entropy", "focus_area", "error"]
+
+
+def predict(cfg: DictConfig) -> None:
+    """Judge ``cfg.images`` with ``cfg.checkpoint`` and write ``predictions.csv`` and overlays below ``cfg.output``.
+
+    Raises:
+        UserError: the checkpoint, the images or the output folder cannot be used; files that cannot be read are named
+            after the others have been judged and written.
+    """
+    images, output = Path(str(cfg.images)), Path(str(cfg.output))
+    if not isinstance(cfg.batch_size, int) or cfg.batch_size < 1:
+        raise UserError(f"batch_size is {cfg.batch_size!r}; give a whole number, 1 or more")
+    paths, further = listed_images(images, output / "overlays")
+    detector = Detector.from_checkpoint(str(cfg.checkpoint), cfg.device)
+    base = images if images.is_dir() else images.parent
+    overlays = _overlay_paths(paths, base, output / "overlays") if cfg.overlays else [None] * len(paths)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        broken, rows = _judge(detector, paths, overlays, cfg.batch_size)
+        table = pd.concat([pd.DataFrame(rows), further], axis=1)
+        names = neutralised(pd.DataFrame({"name": list(table.columns)}))["name"]
+        write_atomically(output / "predictions.csv", neutralised(table.set_axis(names, axis=1)).to_csv(index=False))
+    except OSError as error:
+        where = error.filename or output
+        raise UserError(f"{where} cannot be written ({error.strerror}); set output to a folder that can") from None
+    shown = table[[name for name in SHOWN if name in table]].head(20)
+    log.info("%s", shown.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell).to_string())
+    if len(table) > 20:
+        log.info("... %d more images", len(table) - 20)
+    log.info("written: %s", output)
+    if broken:
+        raise UserError(
+            f"{len(broken)} of {len(paths)} images could not be read and have no score, the first of them: "
+            + _one_line(broken[0])
+        )
+
+
+def _judge(
+    detector: Detector, paths: list[Path], overlays: Sequence[Path | None], batch_size: int
+) -> tuple[list[str], list[dict[str, object]]]:
+    """What is wrong with the files that cannot be read, and a row of the table for each path."""
+    rows: list[dict[str, object]] = []
+    broken = []
+    for (path, pixels, detection), overlay in zip(detector.judge(paths, batch_size), overlays, strict=True):
+        if not isinstance(detection, Detection):
+            broken.append(detection)
+            rows.append({"path": _encodable(str(path)), "error": _encodable(detection)})
+            continue
+        rows.append(
+            {
+                "path": _encodable(str(path)),
+                "verdict": "synthetic" if detection.logit_synthetic > detection.logit_real else "real",
+                "probability_synthetic": detection.probability_synthetic,
+                "logit_real": detection.logit_real,
+                "logit_synthetic": detection.logit_synthetic,
+                "cam_entropy": detection.cam_entropy,
+                "focus_area": detection.focus_area,
+            }
+        )
+        if overlay is not None:
+            overlay.parent.mkdir(parents=True, exist_ok=True)
+            cam_overlay(pixels, detection.cam).save(overlay)
+    return broken, rows
+
+
+def _overlay_paths(paths: list[Path], base: Path, folder: Path) -> list[Path]:
+    """Where the overlays go: below ``folder`` as the images lie below ``base``, or, if a manifest leads out of that,
+    below the deepest folder that holds them all. So no overlay is outside ``folder``, and no two images share one."""
+    absolute = [_absolute(path) for path in paths]
+    common = Path(os.path.commonpath([_absolute(base), *(path.parent for path in absolute)]))
+    # The suffix stays in the name: a.jpg and a.png are two images.
+    return [folder / path.parent.relative_to(common) / f"{path.name}.png" for path in absolute]
+
+
+def _absolute(path: Path) -> Path:
+    """Without ``..``; not Path.resolve, since an image behind a link keeps the name that the user gave it."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def listed_images(images: Path, without: Path) -> tuple[list[Path], pd.DataFrame]:
+    """The files that ``images`` names: itself, the images below a folder, or column ``path`` of a manifest.
+
+    Args:
+        images: an image, a folder, or a manifest: a CSV, or a Parquet file ending in ``.parquet``. Its paths are
+            relative to its own folder; they may lead out of it, since it is the user who names the files.
+        without: a folder of earlier results, whose files are not taken for images.
+
+    Returns:
+        The files, and for each a row of the manifest's further columns, less those that the predictions have
+        themselves.
+
+    Raises:
+        UserError: there are none, or the manifest cannot be read.
+    """
+    if images.is_dir():
+        earlier = _absolute(without)
+        # A link to nothing stays in the list: it is named as broken rather than passed over.
+        found = sorted(
+            path
+            for path in images.rglob("*")
+            if path.suffix.lower() in EXTENSIONS and not path.is_dir() and not _absolute(path).is_relative_to(earlier)
+        )
+        if not found:
+            raise UserError(f"images={images} holds no image ({', '.join(EXTENSIONS)})")
+        return found, pd.DataFrame()
+    if not images.is_file():
+        raise UserError(
+            f"images={images} does not exist; give an image, a folder, or a CSV or Parquet file with a column path"
+        )
+    if images.suffix.lower() not in (".csv", ".parquet"):
+        return [images], pd.DataFrame()
+    table = read_parquet(images) if images.suffix.lower() == ".parquet" else _with_header(read_fields(images))
+    if list(table.columns).count("path") != 1:
+        named = ", ".join(repr(str(name)) for name in table.columns)
+        raise UserError(f"{images} needs one column path (its columns: {named})")
+    if table.empty:
+        raise UserError(f"{images} lists no image; add a row for each")
+    names = table["path"].astype("str").fillna("")
+    if (names == "").any():
+        row = int((names == "").to_numpy().argmax()) + 2
+        raise UserError(f"{images}: row {row} has no path; fill it in, or remove the row")
+    further = table[[name for name in table.columns if name not in COLUMNS]]
+    return [images.parent / name for name in names], further.reset_index(drop=True)
+
+
+def _with_header(fields: pd.DataFrame) -> pd.DataFrame:
+    return fields.iloc[1:].set_axis(fields.iloc[0].str.strip(), axis=1) if len(fields) else fields
+
+
+def _one_line(text: str) -> str:
+    """Fit for a terminal: a file name may hold line breaks and escape sequences."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _encodable(text: str) -> str:
+    """Fit for UTF-8, which cannot hold the bytes of a file name in another encoding."""
+    return text.encode(errors="backslashreplace").decode()

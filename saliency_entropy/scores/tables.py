@@ -1,0 +1,150 @@
+"""What a score file holds: of which images, as they are or corrupted, and which columns."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch.utils.data import Dataset
+
+from saliency_entropy.data import FaceBatch, Manifest
+from saliency_entropy.data.dataset import FaceDataset, Transform
+from saliency_entropy.data.table import LABELS
+from saliency_entropy.errors import UserError
+from saliency_entropy.metrics import SCORES
+from saliency_entropy.scores.corruptions import Variant, corrupted
+
+SUFFIX = "+corruptions"  # of the set's name, in the name of the file of its corrupted images
+VARIANT_SCORES = SCORES[:3]  # of corrupted images: both logits and the entropy of the CAM
+
+
+class ScoreTable(Protocol):
+    """The table that a score file is, the same for each detector but for the scores.
+
+    Attributes:
+        dataset: its images.
+        schema: its columns.
+    """
+
+    dataset: "VariantDataset"
+    schema: pa.Schema
+
+    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
+        """The rows of some images, all V variants of one after the other.
+
+        Args:
+            images: places in :attr:`dataset`.
+            scores: ``(len(images), V, 5)`` float32, the last as in :data:`~saliency_entropy.metrics.SCORES`.
+        """
+        ...
+
+
+class VariantDataset(Dataset[tuple[FaceBatch, str]]):
+    """The images of a split, each decoded once and given in V variants.
+
+    An item is a :class:`~saliency_entropy.data.FaceBatch` without its dimension B, whose ``image`` is ``(V, 3, S, S)``,
+    and ""; or a blank one, and why the image or its map cannot be used.
+    """
+
+    def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
+        self.faces = FaceDataset(manifest, split, transform)
+        self.manifest = manifest
+        self.variants = list(variants)
+        self._paths = manifest.split(split)["path"].array
+        self._blank = FaceBatch(
+            torch.zeros(len(variants), 3, transform.image_size, transform.image_size, dtype=torch.uint8),
+            torch.tensor(0),
+            torch.zeros(transform.map_size),
+            torch.tensor(False),
+            torch.tensor(-1),
+        )
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> tuple[FaceBatch, str]:
+        try:
+            face = self.faces[index]
+        except UserError as error:
+            return self._blank, str(error)
+        pixels = face.image.permute(1, 2, 0).numpy()
+        images = [corrupted(pixels, variant, self._paths[index]).transpose(2, 0, 1) for variant in self.variants]
+        return face._replace(image=torch.from_numpy(np.stack(images))), ""
+
+
+class ImageScores:
+    """``scores/<set>.parquet``: a row an image, with the manifest's columns and :data:`SCORES`."""
+
+    def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
+        self.dataset = VariantDataset(manifest, split, transform, variants)
+        self._table = manifest.split(split)
+        # Of all rows: a column may have no value in the first thousands of them, and then seems to be of no type.
+        self.schema = pa.Schema.from_pandas(
+            self._table.assign(**dict.fromkeys(SCORES, np.float32(0))), preserve_index=False
+        )
+
+    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
+        columns = dict(zip(SCORES, scores[:, 0].T, strict=True))
+        table = self._table.iloc[images.start : images.stop].assign(**columns)
+        return pa.Table.from_pandas(table, self.schema, preserve_index=False)
+
+
+class VariantScores:
+    """``scores/<set>+corruptions.parquet``: a row an image and variant.
+
+    Columns ``path, label, generator`` of the manifest, ``corruption`` ("none" for the image as it is) and ``strength``
+    of :mod:`~saliency_entropy.scores.corruptions`, and :data:`VARIANT_SCORES`. Names are kept as dictionaries.
+    """
+
+    def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
+        self.dataset = VariantDataset(manifest, split, transform, variants)
+        self._table = manifest.split(split)[["path", "label", "generator"]]
+        names = pa.dictionary(pa.int32(), pa.string())
+        self.schema = pa.schema(
+            [(name, names) for name in ("path", "label", "generator", "corruption")]
+            + [("strength", pa.float64())]
+            + [(name, pa.float32()) for name in VARIANT_SCORES]
+        )
+
+    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
+        variants = self.dataset.variants
+        own = self._table.iloc[images.start : images.stop]
+        table = own.loc[own.index.repeat(len(variants))].assign(
+            corruption=[variant.corruption for variant in variants] * len(own),
+            strength=[variant.strength for variant in variants] * len(own),
+            **dict(zip(VARIANT_SCORES, scores.reshape(-1, len(SCORES)).T, strict=False)),
+        )
+        return pa.Table.from_pandas(table, self.schema, preserve_index=False)
+
+
+def sampled(table: pd.DataFrame, images: int | None) -> pd.DataFrame:
+    """Some of the images, half of them real where there are enough, for what is too much to do with all.
+
+    Of either label the generators, and of each the sources, keep their shares to one image. Which images are taken
+    comes from a hash of their paths: the same in every run, whatever the order of the rows.
+
+    Args:
+        table: rows of a manifest.
+        images: how many; all, if None.
+
+    Returns:
+        Rows of ``table``, in its order.
+    """
+    if images is None or images >= len(table):
+        return table
+    hashes = pd.util.hash_pandas_object(table["path"].astype("str"), index=False)
+    order = table[["generator", "source"]].assign(hash=hashes.to_numpy())
+    real, synthetic = (
+        order[table["label"] == label].sort_values(["generator", "source", "hash"]).index for label in LABELS
+    )
+    # What one label lacks of its half, the other gives.
+    count = min(len(real), max(images // 2, images - len(synthetic)))
+    taken = _evenly(real, count).append(_evenly(synthetic, images - count))
+    return table.loc[table.index.isin(taken)]
+
+
+def _evenly(rows: pd.Index, count: int) -> pd.Index:
+    """So many of rows that are sorted by group, evenly spaced: of each group as many as its share."""
+    return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * max(count, 1))]

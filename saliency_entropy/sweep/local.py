@@ -1,0 +1,192 @@
+"""``hydra/launcher=local``, which is used if none is named: the runs of a sweep on this machine, each in a process of
+its own.
+
+The processes are forked from one that has imported PyTorch, so that a run does not wait for that. A run that dies (for
+want of memory, say) fails alone, where Hydra's own launcher and joblib's end the whole sweep. Where there are several
+GPUs, runs at the same time have different ones.
+"""
+
+import ctypes
+import importlib
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from saliency_entropy.errors import in_one_line
+from saliency_entropy.run.command import ENDING, ended_with_a_sentence
+from saliency_entropy.sweep.jobs import SweepJob, sweep_jobs
+from saliency_entropy.sweep.progress import n_jobs_problem, runs_at_once, shared_threads
+
+log = logging.getLogger(__name__)
+
+GRACE = 30.0  # seconds for the runs to end when the sweep is ended; a second Ctrl-C cuts it short
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class LocalLauncher(Launcher):
+    """See ``conf/hydra/launcher/local.yaml``.
+
+    Args:
+        n_jobs: runs at once.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.task = task_function
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        problem = n_jobs_problem(self.n_jobs)
+        if problem:
+            raise CompactHydraException(problem)
+        if sys.platform != "linux":
+            if self.n_jobs > 1:
+                raise CompactHydraException("several runs at once need Linux here: give hydra/launcher=joblib")
+            in_this_process = BasicLauncher()
+            in_this_process.setup(hydra_context=self.context, task_function=self.task, config=self.config)
+            return in_this_process.launch(job_overrides, initial_job_idx)
+        with ended_with_a_sentence():
+            return self._launch(job_overrides, initial_job_idx)
+
+    def _launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        # Here, so that every run's process has it from the beginning.
+        importlib.import_module("saliency_entropy.training")
+        from saliency_entropy.parallel import thread_count
+
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        cores = thread_count()
+        jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, shared_threads(self.n_jobs, cores))
+        for threads in (job.config.threads for job in jobs):
+            if type(threads) is not int or threads < 1:
+                raise CompactHydraException(f"threads is {threads!r}; give a whole number from 1 on, or null")
+        at_once = min(len(jobs), runs_at_once(self.n_jobs, cores, max(job.config.threads for job in jobs)))
+        if at_once < min(self.n_jobs, len(jobs)):
+            log.info("%d at once, not %d: there are %d cores", at_once, self.n_jobs, cores)
+        for number, job in enumerate(jobs, start=initial_job_idx):
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(job.overrides)))
+        gpus = _visible_gpus() if at_once > 1 else []
+        return self._run(jobs, at_once, gpus)
+
+    def _run(self, jobs: list[SweepJob], at_once: int, gpus: list[str]) -> list[JobReturn]:
+        waiting = list(enumerate(jobs))[::-1]
+        running: dict[int, tuple[int, int, ForkProcess, Connection]] = {}
+        ended: dict[int, JobReturn] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    at, job = waiting.pop()
+                    slot = min(set(range(at_once)) - {taken for _, taken, _, _ in running.values()})
+                    process, connection = self._start(job, _gpu_of(job, gpus, slot), at_once == 1)
+                    running[process.sentinel] = at, slot, process, connection
+                for sentinel in wait(list(running)):
+                    at, _, process, connection = running.pop(sentinel)
+                    process.join()
+                    ended[at] = self._ended(jobs[at], process, connection)
+        finally:
+            _end([process for _, _, process, _ in running.values()])
+        return [ended[at] for at in range(len(jobs))]
+
+    def _start(self, job: SweepJob, gpu: str | None, alone: bool) -> tuple[ForkProcess, Connection]:
+        context = multiprocessing.get_context("fork")
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=self._child, args=(job, gpu, alone, there, os.getpid()))
+        # What this process does on a signal is not for the child to do, which has its own handlers in a moment.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        there.close()
+        return process, here
+
+    def _child(self, job: SweepJob, gpu: str | None, alone: bool, connection: Connection, parent: int) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody trains on when the sweep is killed
+        if os.getppid() != parent:
+            os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the sweep's own ends the others
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        if gpu is not None:  # CUDA reads it when it is first used, which is in this process
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        if alone and sys.stdin is not None:
+            sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for a breakpoint; multiprocessing gives /dev/null
+        done = run_job(
+            hydra_context=self.context,
+            task_function=self.task,
+            config=job.config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        value = done._return_value
+        if done.status == JobStatus.FAILED:
+            kind = "" if isinstance(value, CompactHydraException) else f"{type(value).__name__}: "
+            value = kind + in_one_line(value, None)
+        connection.send((done.status, value))
+
+    def _ended(self, job: SweepJob, process: ForkProcess, connection: Connection) -> JobReturn:
+        with connection, suppress(EOFError):  # it died before it said how the run ended
+            status, value = connection.recv()
+            if status == JobStatus.FAILED:
+                return job.failed(value)
+            return JobReturn(overrides=job.overrides, status=status, _return_value=value)
+        if process.exitcode < 0:
+            how = f"its process was killed by {signal.Signals(-process.exitcode).name}, perhaps for want of memory"
+        else:
+            how = f"its process ended with code {process.exitcode} in the middle of the run"
+        died = job.failed(f"{how}; give the same command again to go on")
+        self.context.callbacks.on_job_end(config=job.config, job_return=died)
+        return died
+
+
+def _visible_gpus() -> list[str]:
+    """The names in CUDA_VISIBLE_DEVICES of the GPUs that this process may use.
+
+    Without using CUDA, which no child of a process that uses it could use then.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
+    from torch.cuda import device_count
+
+    return [str(number) for number in range(device_count())]  # it asks the driver
+
+
+def _gpu_of(job: SweepJob, gpus: list[str], slot: int) -> str | None:
+    """The GPU of a run, by its place among those that run; None where there is nothing to choose."""
+    trainer = job.config.trainer
+    if len(gpus) < 2 or trainer.accelerator == "cpu" or trainer.devices != 1:
+        return None
+    return gpus[slot % len(gpus)]
+
+
+def _end(processes: list[ForkProcess]) -> None:
+    try:
+        for process in processes:
+            process.terminate()
+        until = time.monotonic() + GRACE
+        for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+    finally:  # whatever comes in between
+        for process in processes:
+            process.kill()
+            process.join()

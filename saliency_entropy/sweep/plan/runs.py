@@ -1,0 +1,172 @@
+"""The runs that a command would train, and what it would do with each."""
+
+import copy
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run import attempts
+from saliency_entropy.run import folder as run_folder
+from saliency_entropy.run import lock as run_lock
+from saliency_entropy.run.command import require_values, sentence
+from saliency_entropy.sweep.jobs import composed_runs
+from saliency_entropy.sweep.progress import sweep_overrides
+from saliency_entropy.sweep.queue import Queued, place, queued_runs
+from saliency_entropy.training import checked
+
+# queued: a Slurm job of it waits or runs, for which the launch waits in its turn.
+Action = Literal["start", "resume", "queued", "skip", "refuse"]
+TO_TRAIN: tuple[Action, ...] = ("start", "resume", "queued")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What would become of a run.
+
+    Attributes:
+        cfg: its composed configuration.
+        config: the same as plain values; empty where it is refused.
+        folder: where it leaves everything.
+        action: it is started, goes on, is in Slurm's queue already, is done already, or is refused.
+        epochs_done: whole epochs that it has.
+        reason: why it is refused.
+    """
+
+    cfg: DictConfig = field(repr=False)
+    config: dict[str, Any] = field(repr=False)
+    folder: Path
+    action: Action
+    epochs_done: int = 0
+    reason: str = ""
+
+    @property
+    def study(self) -> Path:
+        """The folder of its study."""
+        return self.folder.parent.parent
+
+    @property
+    def method(self) -> str:
+        return self.folder.parent.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}/{self.folder.name}"
+
+    @property
+    def cell(self) -> tuple[str, int] | None:
+        """(method, seed); None if the seed is no number, for which the run is refused."""
+        seed = self.folder.name.removeprefix("seed")
+        return (self.method, int(seed)) if seed.isdecimal() else None
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run."""
+        return self.config["trainer"]["max_epochs"]
+
+    @property
+    def epochs_left(self) -> int:
+        return max(0, self.epochs - self.epochs_done)
+
+    def refused(self, reason: str) -> "PlannedRun":
+        return replace(self, action="refuse", reason=reason)
+
+
+def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
+    """Every run of a command, in the order in which it would launch them.
+
+    Args:
+        config: what Hydra composed of the command, with its own part.
+        loader: what composes the configuration of each run of a sweep.
+
+    Raises:
+        UserError: the sweeper decides on the runs as it goes, or Slurm does not say which of them it has already.
+        HydraException: a run cannot be composed.
+    """
+    queued = _queued(config)
+    runs: list[PlannedRun] = []
+    for composed in _configurations(config, loader):
+        run = _planned(composed, queued)
+        if any(run.folder == other.folder for other in runs):
+            run = run.refused("the command has this run more than once; give what differs a study= of its own")
+        runs.append(run)
+    return runs
+
+
+def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[DictConfig]:
+    if config.hydra.mode != RunMode.MULTIRUN:
+        yield config
+        return
+    overrides = sweep_overrides(config)
+    if overrides is None:
+        raise UserError(
+            f"hydra.sweeper={config.hydra.sweeper.get('_target_')} decides on its runs as it goes, so that they cannot "
+            "be told beforehand; plan a sweep without hydra/sweeper="
+        )
+    yield from composed_runs(loader, config, overrides)
+
+
+def _queued(config: DictConfig) -> dict[Path, Queued]:
+    """The runs that this package's launcher finds in Slurm's queue; any other launcher trains them regardless."""
+    if not runs_on_slurm(config) or not config.hydra.launcher._target_.endswith(".slurm.SlurmLauncher"):
+        return {}
+    try:
+        study = Path(run_folder.study_folder(config.runs_dir, config.study)).absolute()
+    except (UserError, OmegaConfBaseException):
+        return {}  # for which its runs are refused
+    queued = queued_runs(study)
+    if queued is None and shutil.which("squeue") is not None:
+        raise UserError(
+            f"Slurm does not say which runs of {study} are in its queue (squeue fails), and the launcher would submit "
+            "none: give the command again when it answers"
+        )
+    return queued or {}  # without Slurm, that it is not here is a problem of its own
+
+
+def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
+    if composed.hydra.mode == RunMode.MULTIRUN and not runs_on_slurm(composed):
+        HydraConfig.instance().set_config(composed)  # a run asks it whether it is one of a sweep
+    cfg = copy.deepcopy(composed)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    run = PlannedRun(cfg, {}, Path(str(cfg.runs_dir), str(cfg.study), str(cfg.method.name), f"seed{cfg.seed}"), "start")
+    try:
+        require_values(cfg)
+        run = replace(run, config=checked(cfg))
+        # In the order in which a run looks at these.
+        run_folder.check_same_run(run.folder, run.config)
+        if run_folder.finished_result(run.folder) is not None:
+            return replace(run, action="skip", epochs_done=run.config["trainer"]["max_epochs"])
+        job = queued.get(place(run.folder))
+        if job is not None:
+            if job.config_hash != run_folder.config_hash(run.config):
+                return run.refused(
+                    "it is in Slurm's queue with another configuration: wait for it, end it "
+                    f"(scancel {job.job}), or give another study="
+                )
+            return replace(run, action="queued", epochs_done=run_folder.epochs_done(run.folder))
+        owner = run_lock.read_owner(run.folder)
+        if owner is not None and run_lock.state(run.folder) == "held":
+            return run.refused(f"it is being trained by {owner}: wait for it, or give another study=")
+        if not run_folder.differing_keys(run.folder, run.config):
+            attempts.check_attempts(run.folder, cfg.max_attempts)
+    except (UserError, OmegaConfBaseException) as error:
+        return run.refused(sentence(error))
+    except OSError as error:
+        return run.refused(f"{run.folder} cannot be looked at ({error.strerror}); give another runs_dir=")
+    if (run.folder / "checkpoints" / "resume.ckpt").exists():
+        return replace(run, action="resume", epochs_done=run_folder.epochs_done(run.folder))
+    return run
+
+
+def runs_on_slurm(config: DictConfig) -> bool:
+    """Whether the launcher hands the runs to other machines."""
+    return config.hydra.mode == RunMode.MULTIRUN and "slurm" in config.hydra.launcher.get("_target_", "").lower()

@@ -1,0 +1,196 @@
+"""A search of a configuration's values for the best objective, with Optuna: its trials, kept in the study's folder."""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run.study_folders import SEARCH_JOURNAL
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+NAME = "search"  # Optuna's, of the one study in it
+DIGITS = 3  # significant ones of a value: it is the name of a folder, too
+TRIES = 100  # until the intervals are taken to hold no further values
+
+
+class Interval(NamedTuple):
+    """Where a value is searched, its ends included; ``log``: evenly in its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def rounded(self, value: float) -> float:
+        return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+
+    def distribution(self) -> FloatDistribution:
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+
+class Search:
+    """The trials of a search. One process at a time may hold one, see :mod:`~saliency_entropy.run.lock`.
+
+    A trial is chosen from its number, the seed and the ended trials alone, and written before it is run and when it has
+    ended, each by one line: a search that is killed goes on as if it had not been.
+
+    Args:
+        folder: the study's.
+        intervals: what is searched.
+        settings: what must be the same whenever the search goes on, as plain values.
+        seed: of the choice.
+        n_random: trials until TPE begins to go by the earlier ones.
+        parallel: trials that are chosen without knowing of each other's objective.
+
+    Raises:
+        UserError: the folder holds a search of other settings, or its journal is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        intervals: Mapping[str, Interval],
+        settings: Mapping[str, Any],
+        seed: int,
+        n_random: int,
+        parallel: int,
+    ) -> None:
+        journal = folder / SEARCH_JOURNAL
+        _drop_torn_line(journal)
+        # Of a process that is gone; Optuna would wait for it for half a minute.
+        journal.with_name(f"{SEARCH_JOURNAL}.lock").unlink(missing_ok=True)
+        try:
+            self.study = _load(journal)
+        except _NoStudyError:
+            self.study = optuna.create_study(study_name=NAME, storage=_storage(journal), direction="maximize")
+        self.intervals = intervals
+        self.seed, self.n_random, self.parallel = seed, n_random, parallel
+        self._check_settings(folder, dict(settings))
+
+    def _check_settings(self, folder: Path, settings: dict[str, Any]) -> None:
+        kept = self.study.user_attrs.get("settings")
+        if kept is None:
+            self.study.set_user_attr("settings", settings)
+            return
+        ours = json.loads(json.dumps(settings))
+        differing = sorted(key for key in kept.keys() | ours.keys() if kept.get(key) != ours.get(key))
+        if differing:
+            shown = "; ".join(f"{key} is {kept.get(key)} there and {ours.get(key)} here" for key in differing[:4])
+            more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
+            raise UserError(
+                f"{folder} holds a search of another configuration ({shown}{more}), whose trials cannot be compared "
+                "with these: give this one a study= of its own, or delete that folder"
+            )
+
+    @property
+    def count(self) -> int:
+        """Trials so far."""
+        return len(self.study.get_trials(deepcopy=False))
+
+    def open_trials(self) -> dict[int, dict[str, float]]:
+        """Number -> values of the trials without an outcome."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return {trial.number: trial.params for trial in trials}
+
+    def add(self, configured: Mapping[str, Any]) -> None:
+        """Choose the next trial.
+
+        Args:
+            configured: the values that the first trial gets, if they are numbers within the intervals.
+
+        Raises:
+            UserError: there are no values within the intervals that no trial has.
+        """
+        number = self.count
+        known = [trial.params for trial in self.study.get_trials(deepcopy=False)]
+        first = number == 0 and all(interval.holds(configured[key]) for key, interval in self.intervals.items())
+        values = {key: float(value) for key, value in configured.items()} if first else self._sampled(number, known)
+        self.study.add_trial(create_trial(state=TrialState.RUNNING, params=values, distributions=self._distributions()))
+
+    def _sampled(self, number: int, known: list[dict[str, float]]) -> dict[str, float]:
+        for attempt in range(TRIES):
+            # A seed for each choice: a sampler that went on from one to the next would be lost with its process.
+            seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
+            # Where TPE comes to nothing new, at random.
+            n_random = self.n_random if attempt < TRIES // 2 else number + 1
+            sampler = TPESampler(
+                seed=seed, n_startup_trials=n_random, multivariate=True, constant_liar=self.parallel > 1
+            )
+            # Asked in memory, so that the trial comes into the journal whole.
+            rehearsal = optuna.create_study(sampler=sampler, direction="maximize")
+            rehearsal.add_trials(self.study.get_trials(deepcopy=False))
+            sampled = rehearsal.ask(self._distributions()).params
+            values = {key: interval.rounded(sampled[key]) for key, interval in self.intervals.items()}
+            if values not in known:
+                return values
+        raise UserError(
+            f"the search has tried what there is within {', '.join(self.intervals)} after {number} trials: give a "
+            "smaller hydra.sweeper.n_trials, or wider intervals under another study="
+        )
+
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        return {key: interval.distribution() for key, interval in self.intervals.items()}
+
+    def end(self, number: int, objective: float) -> None:
+        """Keep a trial's outcome; one that is not finite (a diverged run) counts as failed, and is not tried again."""
+        if math.isfinite(objective):
+            self.study.tell(number, objective)
+        else:
+            self.study.tell(number, state=TrialState.FAIL)
+
+
+def read_search(folder: Path) -> optuna.Study:
+    """The search in a study's folder, to be looked at only; it may be going on.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    journal = folder / SEARCH_JOURNAL
+    if journal.is_file():
+        with suppress(_NoStudyError):
+            return _load(journal)
+    raise UserError(f"{folder} holds no search: set study to the folder of one, such as runs/weights")
+
+
+class _NoStudyError(Exception):
+    """Nothing has been written into the journal yet."""
+
+
+def _storage(journal: Path) -> JournalStorage:
+    try:
+        return JournalStorage(JournalFileBackend(str(journal)))
+    except (ValueError, KeyError, TypeError) as error:  # what Optuna makes of lines that are not its own
+        raise UserError(
+            f"{journal} is damaged ({error}): restore it, or delete it to search anew; runs that are there are kept"
+        ) from error
+
+
+def _load(journal: Path) -> optuna.Study:
+    storage = _storage(journal)
+    try:
+        return optuna.load_study(study_name=NAME, storage=storage)
+    except KeyError as error:
+        raise _NoStudyError from error
+
+
+def _drop_torn_line(journal: Path) -> None:
+    """What a power cut left of the last line; the next line would be appended to it, and neither be readable."""
+    if journal.exists():
+        content = journal.read_bytes()
+        if not content.endswith(b"\n"):
+            with journal.open("r+b") as file:
+                file.truncate(content.rfind(b"\n") + 1)

@@ -1,0 +1,309 @@
+"""Where the runs of a study stand, as their folders tell it.
+
+Imports neither PyTorch nor pandas: it is given every few minutes while a sweep is trained.
+"""
+
+import json
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.text import Text
+
+from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.run import lock as run_lock
+from saliency_entropy.run.attempts import read_attempts
+from saliency_entropy.run.folder import epochs_done, finished_result
+from saliency_entropy.run.study_folders import method_order, run_folders, seed_folders, trial_folders
+from saliency_entropy.sweep.queue import Queued, place, queued_runs
+from saliency_entropy.sweep.run_grid import print_grid, print_lines, terminal
+from saliency_entropy.sweep.swept import plain_yaml, swept_runs
+
+# running: a process holds it. queued: a Slurm job of it waits for its turn. stale: one held it and died. interrupted:
+# begun, and let go of. damaged: what a reader of its files would stumble over. missing: not begun.
+State = Literal["done", "running", "queued", "interrupted", "stale", "failed", "damaged", "missing"]
+SHOWN: dict[State, tuple[str, str]] = {
+    "done": ("✓", "green"),
+    "running": ("▶", "bold blue"),
+    "queued": ("…", "blue"),
+    "interrupted": ("‖", "yellow"),
+    "stale": ("?", "bold yellow"),
+    "failed": ("✗", "bold red"),
+    "damaged": ("!", "bold red"),
+    "missing": ("·", "dim"),
+}
+EXPLAINED: tuple[State, ...] = ("running", "stale", "failed", "damaged")  # below the grid, run by run
+FORMATS = ("table", "json")
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands.
+
+    Attributes:
+        method, seed: which run.
+        state: see :data:`State`.
+        epochs_done: whole epochs.
+        epochs: those that it will have; None if its configuration cannot be read.
+        seconds_an_epoch: of a run that is done, scoring included, or of one that has been trained by one process so
+            far; else None.
+        detail: who trains it, its Slurm job, or why it failed; "" where there is nothing to say.
+        trial: the folder of its trial, of a run of a search; else "".
+    """
+
+    method: str
+    seed: int
+    state: State
+    epochs_done: int = 0
+    epochs: int | None = None
+    seconds_an_epoch: float | None = None
+    detail: str = ""
+    trial: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its folder, below the study's."""
+        return str(Path(self.trial, self.method, f"seed{self.seed}"))
+
+
+def show_status(cfg: DictConfig) -> None:
+    """Print where the runs of ``cfg.study`` stand.
+
+    Args:
+        cfg: the composed ``conf/status.yaml``.
+
+    Raises:
+        UserError: there is no such study, or no such format.
+    """
+    if cfg.format not in FORMATS:
+        raise UserError(f"format is {cfg.format!r}; choose {' or '.join(FORMATS)}")
+    study = Path(str(cfg.study))
+    runs = study_status(study)
+    if cfg.format == "json":
+        left, at_once = time_left(runs)
+        document = {"study": str(study), "runs": [asdict(run) for run in runs], "seconds_left": left}
+        print(json.dumps(document | {"at_once": at_once}, indent=2))
+    else:
+        print_status(terminal(), study, runs)
+
+
+def study_status(study: Path) -> list[RunStatus]:
+    """Every run that the study has, or should have: of each of its methods and each of its seeds, and of those that the
+    last sweep was to train. Of a search, each of its trials has each of the methods and seeds.
+
+    Raises:
+        UserError: there is no such study.
+    """
+    trials = trial_folders(study)
+    swept = set() if trials else swept_runs(study)
+    if trials:
+        folders = [folder for trial in trials for folder in seed_folders(trial)]
+    else:
+        folders = seed_folders(study) if swept else run_folders(study)
+    failures = {} if trials else _failures_in_sweeps(study)
+    begun = {}
+    for folder in folders:
+        run = run_status(folder, failures.get(f"{folder.parent.name}/{folder.name}"))
+        run = replace(run, trial=folder.parents[1].name if trials else "")
+        begun[run.trial, run.method, run.seed] = run
+    methods = {method for _, method, _ in begun} | {method for method, _ in swept}
+    seeds = {seed for _, _, seed in begun} | {seed for _, seed in swept}
+    epochs = Counter(run.epochs for run in begun.values() if run.epochs).most_common(1)
+    usual = epochs[0][0] if epochs else None
+    runs = [
+        begun.get((trial, method, seed)) or RunStatus(method, seed, "missing", epochs=usual, trial=trial)
+        for trial in [trial.name for trial in trials] or [""]
+        for method in sorted(methods, key=method_order)
+        for seed in sorted(seeds)
+    ]
+    queued = queued_runs(study) or {}
+    return [_with_job(run, queued.get(place(study / run.name))) for run in runs]
+
+
+def _with_job(run: RunStatus, queued: Queued | None) -> RunStatus:
+    if queued is None or run.state not in ("missing", "interrupted", "failed"):
+        return run
+    return replace(run, state="queued", detail=f"Slurm job {queued.job}")
+
+
+def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunStatus:
+    """Where one run stands. Its files may be in the making, or damaged: nothing here is an error.
+
+    Args:
+        folder: of the run.
+        failure: when, in seconds since 1970, the last sweep said that the run failed, and why.
+    """
+    method, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+    done = epochs_done(folder)
+
+    def status(state: State, detail: str = "", epochs: int | None = None, seconds: float | None = None) -> RunStatus:
+        return RunStatus(method, seed, state, done, epochs or _epochs(folder), seconds, detail)
+
+    try:
+        result = finished_result(folder)
+        if result is not None:
+            epochs, seconds = result["epochs"], result["wall_seconds"]
+            return status("done", epochs=epochs, seconds=seconds / epochs)
+        attempts = read_attempts(folder)
+    except UserError as error:
+        return status("damaged", str(error).replace(f"{folder}/", ""))
+    except (KeyError, TypeError, ZeroDivisionError):
+        return status("damaged", "result.json was not written by a run; delete it to score the run again")
+    except (OSError, UnicodeDecodeError) as error:
+        return status("damaged", f"its files cannot be read ({in_one_line(error)})")
+
+    owner, hold = run_lock.read_owner(folder), run_lock.state(folder)
+    if owner is not None and hold != "free":
+        state = "running" if hold == "held" else "stale"
+        return status(state, str(owner), seconds=_seconds_an_epoch(folder, attempts, done))
+    last = attempts[-1] if attempts else None
+    if last is not None and last["state"] == "no room":
+        return status("failed", str(last.get("reason")))
+    if last is not None and last["state"] == "failed":
+        times = sum(attempt["state"] == "failed" for attempt in attempts)
+        before = f"failed {times} times, the last time with: " if times > 1 else ""
+        return status("failed", before + str(last.get("reason")))
+    if failure is not None and (last is None or _changed(folder / "attempts.json") <= failure[0]):
+        return status("failed", failure[1])
+    if last is not None or (folder / "checkpoints" / "resume.ckpt").exists():
+        return status("interrupted", seconds=_seconds_an_epoch(folder, attempts, done))
+    return status("missing")
+
+
+def time_left(runs: Iterable[RunStatus]) -> tuple[float | None, int]:
+    """Seconds until all runs are done, and how many are trained at a time; None seconds if no run tells how long an
+    epoch takes.
+
+    A run takes as long as those of its method, or else as all do: those that are done are asked, or else those that are
+    being trained.
+    """
+    runs = list(runs)
+    timed = [run for run in runs if run.seconds_an_epoch]
+    timed = [run for run in timed if run.state == "done"] or timed
+    at_once = max(1, sum(run.state == "running" for run in runs))
+    if not timed:
+        return None, at_once
+    overall = statistics.median(run.seconds_an_epoch for run in timed)
+    seconds = 0.0
+    for run in runs:
+        if run.state != "done":
+            own = [other.seconds_an_epoch for other in timed if other.method == run.method]
+            seconds += ((run.epochs or 0) - run.epochs_done) * (statistics.median(own) if own else overall)
+    return max(0.0, seconds) / at_once, at_once
+
+
+def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
+    """The grid, what its signs mean, the runs that need a word, the time left."""
+    methods, seeds = {run.method for run in runs}, {run.seed for run in runs}
+    trials = {run.trial for run in runs if run.trial}
+    whole = f"{_counted(len(trials), 'trial')} of a search" if trials else _counted(len(methods), "method")
+    console.print(Text(f"{study}: {whole} × {_counted(len(seeds), 'seed')}", style="bold"), soft_wrap=True)
+
+    def row(run: RunStatus) -> str:
+        return run.trial if run.trial and len(methods) == 1 else str(Path(run.trial, run.method))
+
+    cells = {(row(run), run.seed): (_cell(run), SHOWN[run.state][1]) for run in runs}
+    print_grid(console, cells, "trial" if trials else "method")
+    counts = Counter(run.state for run in runs)
+    legend = [f"{SHOWN[state][0]} {counts[state]} {state}" for state in get_args(State) if counts[state]]
+    console.print(Text("  ".join(legend)))
+    for state in EXPLAINED:
+        explained = [run for run in runs if run.state == state]
+        if explained:
+            sign, style = SHOWN[state]
+            console.print(Text(f"\n{sign} {state}", style=style))
+        for run in explained:
+            progress = f"epoch {run.epochs_done} of {run.epochs or '?'} done; " if state in ("running", "stale") else ""
+            print_lines(console, run.name, progress + run.detail)
+    console.print(Text("\n" + _left(runs)))
+    if trials:
+        console.print(Text("Of the trials that have begun; what they found: "), end="")
+        console.print(Text(f"python experiments/weights.py study={study}"), soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3 h 20 min``, ``5 days 2 h``: as exact as an estimate can be."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
+
+
+def _left(runs: list[RunStatus]) -> str:
+    waiting = sum(run.state != "done" for run in runs)
+    if not waiting:
+        return f"all {_counted(len(runs), 'run')} done"
+    seconds, at_once = time_left(runs)
+    if seconds is None:
+        return f"{_counted(waiting, 'run')} to go; how long is known when one has trained an epoch"
+    return f"{_counted(waiting, 'run')} to go: about {duration(seconds)}, {at_once} at a time"
+
+
+def _cell(run: RunStatus) -> str:
+    sign = SHOWN[run.state][0]
+    if run.state in ("running", "interrupted", "stale") and run.epochs:
+        return f"{sign}{100 * run.epochs_done // run.epochs}%"
+    return sign
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _epochs(folder: Path) -> int | None:
+    try:
+        epochs = plain_yaml(folder / "config.yaml")["trainer"]["max_epochs"]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return None
+    return epochs if isinstance(epochs, int) and epochs > 0 else None
+
+
+def _seconds_an_epoch(folder: Path, attempts: list[dict[str, Any]], done: int) -> float | None:
+    """Of a run that one process has trained so far. Of several it is not known which epochs are whose."""
+    if len(attempts) != 1 or not done:
+        return None
+    # By one clock; every attempt begins with writing its configuration.
+    seconds = _changed(folder / "metrics.csv") - (_changed(folder / "config.yaml") or math.inf)
+    return seconds / done if seconds > 0 else None
+
+
+def _changed(path: Path) -> float:
+    """In seconds since 1970, by the clock of the file server; 0 if there is no such file."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _failures_in_sweeps(study: Path) -> dict[str, tuple[float, str]]:
+    """``method/seed<seed>`` -> when and why the newest sweep that was to train it failed to; only where it did."""
+    newest: dict[str, tuple[float, str | None]] = {}
+    for path in (study / ".sweep").glob("*/*.json"):
+        try:
+            note, when = json.loads(path.read_text()), path.stat().st_mtime
+            name = "/".join(Path(note["folder"]).parts[-2:])
+            reason = str(note.get("reason") or _logged_reason(study / name)) if note["state"] == "failed" else None
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # half written, or of another version
+        if name not in newest or newest[name][0] < when:
+            newest[name] = when, reason
+    return {name: (when, reason) for name, (when, reason) in newest.items() if reason is not None}
+
+
+def _logged_reason(folder: Path) -> str:
+    try:
+        lines = (folder / "train.log").read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return re.sub(r"^(\[[^\]]*\] )?(run \d+ of \d+ failed, the others go on: )?", "", lines[-1]) if lines else "unknown"

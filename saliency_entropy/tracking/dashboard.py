@@ -1,0 +1,117 @@
+"""A W&B workspace that compares the methods of a project, as code."""
+
+import logging
+from pathlib import Path
+
+import pandas as pd
+import wandb
+from omegaconf import DictConfig
+
+from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.tracking.wandb_run import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, generator_key, generator_list
+
+try:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+    from wandb_workspaces import expr
+    from wandb_workspaces.reports.v2 import internal
+except ImportError:
+    raise UserError("the dashboard needs the package wandb-workspaces: pip install 'saliency-entropy[wandb]'") from None
+
+log = logging.getLogger(__name__)
+
+MAX_RUNS = 100
+
+
+def save_dashboard(cfg: DictConfig) -> None:
+    """Save the workspace of ``conf/dashboard.yaml`` at W&B.
+
+    Raises:
+        UserError: there is no W&B key, or W&B does not take the workspace.
+    """
+    if not wandb.login(prompt=False, verify=False):
+        raise UserError("a dashboard is saved at W&B, for which there is no key: wandb login, or set WANDB_API_KEY")
+    generators = cfg.generators
+    if generators is None:
+        generators = scored_generators(Path(cfg.runs_dir), cfg.study) if cfg.study is not None else []
+    dashboard = workspace(cfg.project, cfg.entity, cfg.study, list(generators), cfg.train_generators)
+    try:
+        dashboard.save()
+    except Exception as error:
+        raise UserError(
+            f"W&B has not taken the dashboard of {cfg.entity}/{cfg.project}: {in_one_line(error)}"
+        ) from error
+    log.info("dashboard: %s", dashboard.url)
+
+
+class BoxPlot(wr.BarPlot):
+    """A box a group of runs. W&B's bar chart can draw it; wandb-workspaces has no argument for that."""
+
+    def _to_model(self) -> internal.UnknownPanel:
+        panel = super()._to_model().model_dump(by_alias=True, exclude_none=True)
+        panel["config"]["plotStyle"] = "boxplot"
+        return internal.UnknownPanel.model_validate(panel)
+
+
+def scored_generators(runs_dir: Path, study: str) -> list[str]:
+    """The generators of the test images that a study's runs have scored, in the order of the alphabet."""
+    for scores in runs_dir.glob(f"{study}/*/*/scores/test.parquet"):
+        generators = pd.read_parquet(scores, columns=["generator"])["generator"]
+        return sorted(set(generators) - {""})
+    return []
+
+
+def workspace(
+    project: str, entity: str, study: str | None, generators: list[str], train_generators: list[str] | None = None
+) -> ws.Workspace:
+    """The workspace: a line a method, which is the mean over its seeds, a box a method, and a dot a run.
+
+    Args:
+        project: W&B project.
+        entity: W&B user or team.
+        study: the study whose runs are shown; None for all.
+        generators: those whose AUROC gets a box plot and a column of its own, by the name that the manifest gives.
+        train_generators: only the runs whose training images are of just these are shown; None for all.
+    """
+    lines = {
+        "groupby": "method.name", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev",
+        "max_runs_to_show": MAX_RUNS,
+    }  # fmt: skip
+    boxes = {"groupby": "method.name", "max_runs_to_show": MAX_RUNS}
+    measures = {"AUROC": "best/test_auroc", "AUROC on unseen generators": "best/test_auroc_unseen"}
+    comparison = [
+        wr.LinePlot(title="CAM entropy of the training images / nats", x="epoch", y=["train/cam_entropy"], **lines),
+        wr.LinePlot(title="validation AUROC", x="epoch", y=["val/auroc"], **lines),
+        *(BoxPlot(title=title, metrics=[key], **boxes) for title, key in measures.items()),
+        *(
+            wr.ScatterPlot(
+                title=f"{title} against CAM entropy",
+                x=wr.SummaryMetric("best/test_cam_entropy"),
+                y=wr.SummaryMetric(key),
+            )
+            for title, key in measures.items()
+        ),
+        wr.LinePlot(title="ROC of the test images", x=FALSE_POSITIVE_RATE, y=[TRUE_POSITIVE_RATE], **lines),
+    ]
+    of_generators = [BoxPlot(title=name, metrics=[generator_key(name)], **boxes) for name in generators]
+    filters = [] if study is None else [expr.Config("study") == study]
+    if train_generators is not None:
+        filters.append(expr.Summary("train_generators") == generator_list(train_generators))
+    cams = wr.MediaBrowser(title="CAMs of the same validation images", media_keys=["val/cam"], num_columns=8)
+    return ws.Workspace(
+        name="methods" if study is None else f"methods of {study}",
+        entity=entity,
+        project=project,
+        sections=[
+            ws.Section(name="Methods", panels=comparison, is_open=True),
+            *([ws.Section(name="AUROC by generator", panels=of_generators, is_open=True)] if generators else []),
+            ws.Section(name="Where the detectors look", panels=[cams], is_open=True),
+        ],
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MAX_RUNS),
+        runset_settings=ws.RunsetSettings(
+            filters=filters,
+            groupby=[expr.Config("method.name")],
+            # By which the runs can be sorted and filtered there.
+            pinned_columns=[f"summary:{key}" for key in (*measures.values(), *map(generator_key, generators))],
+        ),
+    )

@@ -1,0 +1,65 @@
+"""What every command shares: how it ends, and what a user is told."""
+
+import signal
+
+import pytest
+from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
+
+from saliency_entropy.errors import UserError
+from saliency_entropy.run.command import command, sentence
+
+
+def test_a_run_that_was_told_to_end_does_not_pass_for_a_success():
+    class SIGTERMException(SystemExit):
+        """What Lightning raises after SIGTERM: it has no code, so Python would end with 0."""
+
+    @command
+    def task(config):
+        raise SIGTERMException
+
+    with pytest.raises(SystemExit) as end:
+        task(OmegaConf.create())
+    assert end.value.code == 128 + signal.SIGTERM
+
+
+def test_an_interrupted_command_says_how_to_go_on(capsys):
+    @command
+    def task(config):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemExit(1)  # noqa: B904 (as Lightning does it)
+
+    with pytest.raises(SystemExit) as end:
+        task(OmegaConf.create())
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "ended by SIGINT: give the same command again to go on\n"
+
+
+def test_values_that_were_not_given_are_named():
+    @command
+    def task(config):
+        raise AssertionError("it began")
+
+    with pytest.raises(CompactHydraException, match=r"^a and b\.c must be given: a=\.\.\.$"):
+        task(OmegaConf.create({"a": "???", "b": {"c": "???", "d": "${a}"}}))
+
+
+def test_another_exit_is_left_alone():
+    @command
+    def task(config):
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as end:
+        task(OmegaConf.create())
+    assert end.value.code == 3
+
+
+def test_the_sentence_of_a_worker_is_freed_of_its_traceback():
+    told = (
+        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1, in <module>\nsaliency_entropy.errors.UserError: a.png is empty; copy it again\n'
+    )
+    assert sentence(UserError(told)) == "a.png is empty; copy it again"
+    assert sentence(UserError("a.png is empty; copy it again")) == "a.png is empty; copy it again"
