@@ -241,7 +241,7 @@ def test_several_processes_are_refused() -> None:
 # --- breakpoints
 
 STOPPING = """
-from saliency_entropy.finite_check import FiniteCheck
+from saliency_entropy.debugging.finite_check import FiniteCheck
 from saliency_entropy.losses import CrossEntropy
 
 class Stopping(CrossEntropy):

@@ -25,7 +25,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from saliency_entropy.errors import UserError
-from saliency_entropy.run_lock import held
+from saliency_entropy.run.lock import held
 
 try:
     with held(Path(sys.argv[1])):

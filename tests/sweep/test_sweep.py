@@ -293,7 +293,7 @@ def test_how_many_runs_a_launcher_trains_at_a_time(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["sweepers.grid.composed_runs", "launchers.local.setup_globals"])
+@pytest.mark.parametrize("where", ["grid.composed_runs", "local.setup_globals"])
 def test_a_sweep_that_is_ended_before_its_first_run_says_how_to_go_on(
     command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: signal.Signals
 ) -> None:
@@ -304,7 +304,7 @@ def test_a_sweep_that_is_ended_before_its_first_run_says_how_to_go_on(
         return []
 
     Plugins.instance()  # imports them anew when it is first asked
-    module, name = f"hydra_plugins.saliency_entropy_{where}".rsplit(".", 1)
+    module, name = f"saliency_entropy.sweep.{where}".rsplit(".", 1)
     monkeypatch.setattr(importlib.import_module(module), name, end)
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     ended = command("-m", "method=droid,hseb")
