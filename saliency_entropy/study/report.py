@@ -116,12 +116,12 @@ def write(
         # Of an earlier report: who asks for one without photographs may publish the folder.
         for kind in ("png", "pdf"):
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-    write_atomically(output / "runs.csv", tables.neutralised(runs).to_csv(index=False))
+    write_atomically(output / "runs.csv", wording.neutralised(runs).to_csv(index=False))
     write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
         if table.cells.empty:
             continue
-        write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
+        write_atomically(output / f"{table.name}.csv", wording.neutralised(table.numbers).to_csv(index=False))
         write_atomically(output / f"{table.name}.md", tables.markdown(table.cells, table.notes))
         write_atomically(output / f"{table.name}.tex", tables.latex(table.cells, table.notes))
     write_atomically(output / "index.html", page)

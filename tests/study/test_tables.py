@@ -7,6 +7,7 @@ from benchmarks.made_up_study import scored_images, write_run, write_study
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from saliency_entropy.page import wording
 from saliency_entropy.study import tables
 from saliency_entropy.study.runs import read_study
 
@@ -301,7 +302,7 @@ def test_text_that_a_spreadsheet_would_run_is_neutralised():
         }
     )
     before = table.copy()
-    found = tables.neutralised(table)
+    found = wording.neutralised(table)
     assert list(found["text"]) == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "'\rx", "a=b", ""]
     pd.testing.assert_frame_equal(found[["number", "count"]], table[["number", "count"]])
     assert list(found["mixed"].drop(2)) == [-1, "'-1", "x", 1.5, "'=x", "'", True]
@@ -310,5 +311,5 @@ def test_text_that_a_spreadsheet_would_run_is_neutralised():
 
 
 def test_an_empty_table_can_be_neutralised():
-    assert tables.neutralised(pd.DataFrame({"path": []})).columns.tolist() == ["path"]
-    assert tables.neutralised(pd.DataFrame()).empty
+    assert wording.neutralised(pd.DataFrame({"path": []})).columns.tolist() == ["path"]
+    assert wording.neutralised(pd.DataFrame()).empty
