@@ -92,11 +92,11 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"output={output} cannot be written ({error}); give another folder with output=") from None
 
     log.info("%s", printed(shown[0].cells.filter(PRINTED)))
-    log.info("%s", tables.printable(sentence))
+    log.info("%s", wording.printable(sentence))
     for warning in warnings:
-        log.warning("warning: %s", tables.printable(warning))
+        log.warning("warning: %s", wording.printable(warning))
     for runs in left_out:
-        log.warning("left out: %s (%s)", tables.printable(runs.name), tables.printable(runs.reason))
+        log.warning("left out: %s (%s)", wording.printable(runs.name), tables.printable(runs.reason))
     log.info("report: %s", output / "index.html")
 
 
@@ -116,12 +116,12 @@ def write(
         # Of an earlier report: who asks for one without photographs may publish the folder.
         for kind in ("png", "pdf"):
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-    write_atomically(output / "runs.csv", tables.neutralised(runs).to_csv(index=False))
+    write_atomically(output / "runs.csv", wording.neutralised(runs).to_csv(index=False))
     write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
         if table.cells.empty:
             continue
-        write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
+        write_atomically(output / f"{table.name}.csv", wording.neutralised(table.numbers).to_csv(index=False))
         write_atomically(output / f"{table.name}.md", tables.markdown(table.cells, table.notes))
         write_atomically(output / f"{table.name}.tex", tables.latex(table.cells, table.notes))
     write_atomically(output / "index.html", page)
@@ -244,7 +244,7 @@ def printed(cells: pd.DataFrame) -> str:
         table.add_column(name, justify="left" if tables.is_words(cells[name]) else "right")
     for row in cells.itertuples(index=False):
         # Text, not str: a title in [brackets] would be read as a style.
-        table.add_row(*(Text(tables.printable(cell)) for cell in row))
+        table.add_row(*(Text(wording.printable(cell)) for cell in row))
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
         console.print(table)
