@@ -73,7 +73,7 @@ class Run:
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """``metrics.csv``: one row an epoch. Raises UserError if it cannot be read."""
+        """``metrics.csv``: one row per epoch. Raises UserError if it cannot be read."""
         path = self.folder / "metrics.csv"
         with _reading(path, f"delete {self.folder} and train the run again"):
             table = pd.read_csv(path)
@@ -88,8 +88,8 @@ class Run:
         return value
 
     def test_scores(self, columns: Sequence[str] = SCORE_COLUMNS, optional: Sequence[str] = ()) -> pd.DataFrame:
-        """``scores/test.parquet``: one row an image. Read anew at each call: 60 runs of the paper's study would not
-        fit into memory together.
+        """``scores/test.parquet``: one row per image. Read anew at each call: the 60 runs of the paper's study would
+        not fit into memory together.
 
         Args:
             columns: required ones; ``source`` and ``compare_with`` are read too, where the file has them.
@@ -247,7 +247,7 @@ def _not_begun(study: Path) -> list[str]:
     methods = {method for method, _ in begun}
     missing = swept - begun
     if methods - {method for method, _ in swept}:
-        # A user's file in conf/method may give its method another name than its own, which a sweep does not tell.
+        # The note of a sweep has the names of files in conf/method, and a user's file may name its method otherwise.
         missing = {(method, seed) for method, seed in missing if method in methods or method in METHODS}
     ordered = sorted(missing, key=lambda run: (method_order(run[0]), run[1]))
     return [f"{method}/seed{seed}" for method, seed in ordered]
@@ -277,7 +277,7 @@ def _read_run(folder: Path, result: Any) -> Run:
         )
     path = folder / "config.yaml"
     with _reading(path, f"delete {folder} and train the run again"):
-        # The file is resolved; whatever else it holds is not interpolated here.
+        # A run writes it resolved; an interpolation that somebody put there stays text.
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if not isinstance(config, dict):
             raise ValueError("it is not a configuration")
@@ -441,13 +441,14 @@ def _files_left_out(runs: list[Run]) -> list[str]:
     sentences = []
     unread = Counter()
     for run in runs:
-        unread |= Counter(run.result.get("unread", {}))  # the greater of two counts
+        unread |= Counter(flatten(run.result.get("unread", {})))  # the greater of two counts
     if unread:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items()))
         sentences.append(f"Pictures in the folder of the data were not read, for their format: {found}.")
+    left_out = [flatten(run.result.get("left_out", {})) for run in runs]
     for split in SPLITS:
         for kind, words in (("images", "images"), ("human_maps", "human maps")):
-            counts = {run.result.get("left_out", {}).get(split, {}).get(kind, 0) for run in runs}
+            counts = {files.get(f"{split}.{kind}", 0) for files in left_out}
             if max(counts):
                 up_to = "Up to " if len(counts) > 1 else ""
                 sentences.append(
@@ -477,7 +478,7 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, though the run is finished; {remedy}") from None
-    # The errors of pandas and pyarrow are ValueErrors or OSErrors.
+    # pandas and pyarrow raise ValueErrors and OSErrors.
     except (ValueError, OSError, YAMLError, TypeError) as error:
         raise UserError(f"{path} is damaged ({in_one_line(error, None)}); {remedy}") from None
 
