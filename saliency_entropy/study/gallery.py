@@ -20,6 +20,7 @@ from saliency_entropy.page import wording
 from saliency_entropy.scores.map_files import maps_file
 from saliency_entropy.study.figures import map_kind
 from saliency_entropy.study.focus import StudyMaps
+from saliency_entropy.study.run_figures import logit_difference
 from saliency_entropy.study.runs import Run, Study
 
 SCORED = ("path", "label", "generator", "logit_real", "logit_synthetic")
@@ -113,14 +114,14 @@ def read_gallery(maps: StudyMaps | None, count: int) -> Gallery | None:
         )
     study = maps.study
     tables = [_scores_of_images(run, maps) for run in maps.runs]
-    groups = [_group(image) for image in tables[0].to_dict("records")]
-    scores = np.stack([_softmax_scores(table) for table in tables])
+    groups, seen = zip(*(_kind(image, study) for image in tables[0].to_dict("records")), strict=True)
+    scores = np.stack([expit(logit_difference(table)) for table in tables])
     synthetic = (tables[0]["label"] == "synthetic").to_numpy()
     images = [
         GalleryImage(
             str(maps.sample.path[place]),
             groups[place],
-            _seen(tables[0].iloc[place], study),
+            seen[place],
             _data_uri(Image.fromarray(maps.sample.image[place]), "jpeg", quality=JPEG_QUALITY),
             _coloured(maps.sample.human_map[place]) if maps.sample.has_map[place] else "",
             [
@@ -163,10 +164,6 @@ def _scores_of_images(run: Run, maps: StudyMaps) -> pd.DataFrame:
     return table.loc[paths]
 
 
-def _softmax_scores(table: pd.DataFrame) -> np.ndarray:
-    return expit(table["logit_synthetic"].to_numpy(np.float64) - table["logit_real"].to_numpy(np.float64))
-
-
 def _view(method: str, title: str, cams: np.ndarray, scores: np.ndarray, synthetic: bool) -> View:
     """A method's view of an image, from the ``(R, h, w)`` CAMs and ``(R,)`` scores of its runs."""
     return View(
@@ -180,15 +177,13 @@ def _view(method: str, title: str, cams: np.ndarray, scores: np.ndarray, synthet
     )
 
 
-def _group(image: dict[str, object]) -> str:
+def _kind(image: dict[str, object], study: Study) -> tuple[str, str]:
+    """:attr:`GalleryImage.group` and :attr:`GalleryImage.seen` of a row of the scores."""
     if image["label"] == "synthetic":
-        return str(image["generator"]) or "(generator not named)"
+        generator = str(image["generator"])
+        return generator or "(generator not named)", seen_in_training(generator, study.train_generators)
     source = image.get("source")
-    return f"real, {source}" if isinstance(source, str) and source else "real"
-
-
-def _seen(image: pd.Series, study: Study) -> str:
-    return seen_in_training(image["generator"], study.train_generators) if image["label"] == "synthetic" else "real"
+    return f"real, {source}" if isinstance(source, str) and source else "real", "real"
 
 
 def _coloured(cells: np.ndarray) -> str:

@@ -70,7 +70,7 @@ class RankedScores:
         self.table = table.iloc[np.argsort(-table["logit_synthetic"].to_numpy(), kind="stable")]
         self.train_generators = train_generators
         self.ranking = self.table["logit_synthetic"].to_numpy()
-        self.judging = _difference(self.table)
+        self.judging = logit_difference(self.table)
         self.synthetic = (self.table["label"] == "synthetic").to_numpy()
         self.unseen = unseen_images(self.table, train_generators)
         # Generator -> mask of its images.
@@ -86,6 +86,11 @@ class RankedScores:
         if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
             return NAN
         return self.roc(synthetic | real).auroc
+
+
+def logit_difference(table: pd.DataFrame) -> np.ndarray:
+    """``(N,)`` float64, the logit of "synthetic" minus that of "real"; the softmax is its sigmoid."""
+    return table["logit_synthetic"].to_numpy(dtype=np.float64) - table["logit_real"].to_numpy(dtype=np.float64)
 
 
 def is_of_this_checkpoint(run: Run, path: Path) -> bool:
@@ -186,7 +191,7 @@ def _fixed_on_validation(val: pd.DataFrame | None) -> tuple[dict[str, float], fl
     without = "no threshold or temperature can be fixed on validation, since"
     if val is None:
         return missing, NAN, [f"{without} scores/val.parquet does not exist."]
-    differences, synthetic = _difference(val), (val["label"] == "synthetic").to_numpy()
+    differences, synthetic = logit_difference(val), (val["label"] == "synthetic").to_numpy()
     problem = score_problem(differences, synthetic)
     if problem:
         return missing, NAN, [f"{without} in scores/val.parquet {problem}."]
@@ -301,11 +306,6 @@ def _name(value: object) -> str:
     # pandas reads a column of whole numbers with gaps as floats.
     whole = isinstance(value, float | np.floating) and value.is_integer()
     return str(int(value)) if whole else str(value)
-
-
-def _difference(table: pd.DataFrame) -> np.ndarray:
-    """``(N,)`` float64, the logit of "synthetic" minus that of "real"."""
-    return table["logit_synthetic"].to_numpy(dtype=np.float64) - table["logit_real"].to_numpy(dtype=np.float64)
 
 
 def _with_suffix(figures: dict[str, float]) -> dict[str, float]:
