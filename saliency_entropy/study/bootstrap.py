@@ -9,7 +9,6 @@ from one sort of each run's scores. It holds for the mean and for the difference
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import special, stats
 
 from saliency_entropy.metrics import unseen_images
@@ -21,7 +20,7 @@ NORMAL_QUANTILE = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; NaN where there is none."""
+    """A 95 % interval; NaN where the values allow none."""
 
     low: float
     high: float
@@ -31,8 +30,8 @@ NO_INTERVAL = Interval(NAN, NAN)
 
 
 def placements(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What each image adds to the AUROC: for a synthetic one the share of real images that score below it, for a real
-    one the share of synthetic images that score above it; equal scores count one half.
+    """What each image adds to the AUROC: for a synthetic image the share of real images that score below it, for a real
+    image the share of synthetic images that score above it; equal scores count one half.
 
     The mean over the images of either label is the AUROC (DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988).
 
@@ -74,8 +73,8 @@ def read_image_covariance(study: Study, measure: str) -> np.ndarray:
     """:func:`image_covariance` of the test scores of a study's runs, read one after the other.
 
     Args:
-        study: whose runs scored the same images, in any order.
-        measure: ``auroc``, or ``auroc_unseen``: of the generators not in training alone.
+        study: its runs scored the same images, in any order.
+        measure: ``auroc``, or ``auroc_unseen`` for the generators that are not in training alone.
 
     Returns:
         ``(R, R)``, in the order of ``study.runs``; NaN without two test images of either label.
@@ -93,22 +92,23 @@ def read_image_covariance(study: Study, measure: str) -> np.ndarray:
     for row, run in zip(rows, study.runs, strict=True):
         scores = run.test_scores(("path", "logit_synthetic"))
         if not scores["path"].equals(images["path"]):
-            scores = _in_order(scores, images["path"])
+            scores = scores.set_index("path").loc[images["path"]]
         row[:] = placements(scores["logit_synthetic"].to_numpy()[kept], labels)
     return image_covariance(rows, labels)
 
 
 def interval_over_images(auroc: float, variance: float) -> Interval:
-    """Of an AUROC, or of the mean of some, if the same runs judged other test images of the same kinds.
+    """The interval of an AUROC, or of a mean of AUROCs, if the same runs judged other test images of the same kinds.
 
-    On the scale of the logit, which keeps it in (0, 1) (Pepe, The statistical evaluation of medical tests, 2003, 5.2).
+    It is made on the scale of the logit, which keeps it in (0, 1) (Pepe, The statistical evaluation of medical tests,
+    2003, 5.2).
 
     Args:
         auroc: in [0, 1].
         variance: over the images, from :func:`image_covariance`.
 
     Returns:
-        NaN without variance: of an AUROC of 0 or 1 the images do not say how much smaller or larger it could be.
+        NaN without variance: from an AUROC of 0 or 1 the images do not say how much larger or smaller it could be.
     """
     if not variance > 0 or not 0 < auroc < 1:
         return NO_INTERVAL
@@ -117,7 +117,7 @@ def interval_over_images(auroc: float, variance: float) -> Interval:
 
 
 def interval_over_seeds(values: np.ndarray, covariance: np.ndarray | None = None) -> Interval:
-    """Of the mean of some runs, if other seeds had been drawn; with ``covariance``, other test images besides.
+    """The interval of the mean over runs, if other seeds had been drawn; with ``covariance``, also other test images.
 
     The percentile bootstrap, hierarchical where there is a covariance: each of 10,000 draws takes as many seeds as
     there are, with replacement, and moves their values as one draw of images would move all of them together.
@@ -129,11 +129,11 @@ def interval_over_seeds(values: np.ndarray, covariance: np.ndarray | None = None
     wide rather than narrow (Owen, Annals of Applied Statistics 1, 2007).
 
     Args:
-        values: ``(S,)``, one of a seed: an AUROC, or a difference of two.
+        values: ``(S,)``, an AUROC or a difference of two for each seed.
         covariance: ``(S, S)`` of these values over the test images.
 
     Returns:
-        NaN of one seed, or if all are equal: nothing then says how far another could be away.
+        NaN for one seed, or if all values are equal: nothing then says how far away another could be.
     """
     values = np.asarray(values, dtype=float)
     count = len(values)
@@ -147,15 +147,8 @@ def interval_over_seeds(values: np.ndarray, covariance: np.ndarray | None = None
     stretch = np.sqrt(count / (count - 1)) * stats.t.ppf((1 + LEVEL) / 2, count - 1) / NORMAL_QUANTILE
     means = values.mean() + stretch * (values[drawn].mean(axis=1) - values.mean())
     if covariance is not None:
-        # "eigh" takes a matrix that is singular, as that of two equal runs is.
+        # "eigh" takes a singular matrix, such as that of two equal runs.
         moved = random.multivariate_normal(np.zeros(count), covariance, DRAWS, check_valid="ignore", method="eigh")
         means += np.take_along_axis(moved, drawn, axis=1).mean(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
-
-
-def _in_order(scores: pd.DataFrame, paths: pd.Series) -> pd.DataFrame:
-    """The rows of ``scores`` in the order of ``paths``, which holds the same in another."""
-    places = np.empty(len(paths), dtype=np.int64)
-    places[np.argsort(paths.to_numpy(), kind="stable")] = np.argsort(scores["path"].to_numpy(), kind="stable")
-    return scores.iloc[places]

@@ -7,7 +7,7 @@ from scipy.special import expit
 from torchmetrics.functional.classification import binary_calibration_error
 
 BINS = 15
-# Of the mean size of the logits: wide enough for any network, and the likelihood is not yet flat at either end.
+# In units of the mean size of the logits: wide enough for any network, and the likelihood is not flat at either end.
 TEMPERATURE_RANGE = (1e-4, 1e4)
 
 

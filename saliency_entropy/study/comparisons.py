@@ -99,7 +99,7 @@ def comparison_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame
         )
         names = (method, own["title"].iloc[0], against, other["title"].iloc[0], len(values), len(baseline))
         rows.append(
-            dict(zip(COMPARISON_COLUMNS, (*names, difference.pairs), strict=True))
+            dict(zip(COMPARISON_COLUMNS, (*names, len(shared)), strict=True))
             | {
                 "difference": difference.mean,
                 "low": difference.low,

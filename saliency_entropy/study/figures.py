@@ -6,8 +6,8 @@ apart), whichever methods a study holds.
 
 import io
 import textwrap
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -44,10 +44,11 @@ STYLE = {
     "pdf.fonttype": 42,
 }
 DPI = 200
-# The six methods, then any others. Instead of Okabe and Ito's yellow, which is hard to see on white, a dark red: of the
-# colours tried, the furthest from all others, also as protanopes, deuteranopes and tritanopes see them.
+# For the six methods, then for any others. A dark red takes the place of Okabe and Ito's yellow, which is hard to see
+# on white: of the colours tried, it is the furthest from all others, also for protanopes, deuteranopes and tritanopes.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999", "#661100")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+GREY = "#555555"  # of lines that are not a method's
 # With fewer runs the quartiles are single runs, and the notch, an interval of the median, is wider than the box.
 MIN_BOX = 5
 CHANCE = 0.5
@@ -59,7 +60,7 @@ MAX_ROWS = 12  # of a figure of images, so that it stays on a page
 
 
 class Figure(MatplotlibFigure):
-    """One that a notebook shows; without this it shows only those of pyplot."""
+    """A figure that a notebook shows; without this it shows only figures of pyplot."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         """Pixels, and how wide to show them: at half their number, as sharp screens want them."""
@@ -87,30 +88,21 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
 
     The mean over the seeds, in a band of one standard deviation; lines for the maximum, ln of the number of CAM
     cells, and for the entropy of the human maps (or what stood for them) where there are any. The entropy of ``train``
-    is gathered while the weights change, that of ``val`` after the epoch.
+    is gathered while the weights change, the entropy of ``val`` after the epoch.
     """
     figure, axes = _figure()
-    for method, style in method_styles(study.methods).items():
-        over_seeds = _entropy_over_seeds(study, method, split)
-        epochs, mean, std = over_seeds.index.to_numpy(), over_seeds["mean"].to_numpy(), over_seeds["std"].to_numpy()
-        every = max(1, len(epochs) // 8)
-        axes.plot(
-            epochs,
-            mean,
-            color=style.colour,
-            marker=style.marker,
-            markevery=every,
-            label=_plain(study.titles[method]),
-            zorder=3,
-        )
+    for method, look in _looks(study):
+        by_epoch = _entropy_over_seeds(study, method, split)
+        epochs, mean, std = by_epoch.index.to_numpy(), by_epoch["mean"].to_numpy(), by_epoch["std"].to_numpy()
+        axes.plot(epochs, mean, markevery=max(1, len(epochs) // 8), zorder=3, **look)
         # One seed has no band; none reaches below 0, where no entropy is.
-        axes.fill_between(epochs, np.maximum(mean - std, 0), mean + std, color=style.colour, alpha=0.15, linewidth=0)
+        axes.fill_between(epochs, np.maximum(mean - std, 0), mean + std, color=look["color"], alpha=0.15, linewidth=0)
     for cells in sorted({run.result["cam_cells"] for run in study.runs}):
-        axes.axhline(np.log(cells), color="#555555", linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
+        axes.axhline(np.log(cells), color=GREY, linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
     human = human_entropy(study)
     if human is not None:
         label = f"{map_kind(study).capitalize()} maps, {human:.2f}"
-        axes.axhline(human, color="#555555", linestyle=":", linewidth=1.5, label=label)
+        axes.axhline(human, color=GREY, linestyle=":", linewidth=1.5, label=label)
     axes.set_xlabel("Epoch")
     axes.set_ylabel(f"Mean CAM entropy,\n{'training' if split == 'train' else 'validation'} images (nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -120,21 +112,12 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
 
 @rc_context(STYLE)
 def auroc_against_cam_entropy(study: Study, measures: Measures) -> Figure:
-    """Figure 5: test AUROC against mean CAM entropy of the test images (nats), one point a run."""
+    """Figure 5: test AUROC against mean CAM entropy of the test images (nats), one point per run."""
     figure, axes = _figure()
-    for method, style in method_styles(study.methods).items():
+    for method, look in _looks(study):
         own = measures.runs[measures.runs["method"] == method]
-        axes.scatter(
-            own["cam_entropy"],
-            own[measures.measure],
-            s=40,
-            color=style.colour,
-            marker=style.marker,
-            alpha=0.85,
-            linewidths=0.4,
-            edgecolors="white",
-            label=_plain(study.titles[method]),
-        )
+        points = own["cam_entropy"], own[measures.measure]
+        axes.scatter(*points, s=40, alpha=0.85, linewidths=0.4, edgecolors="white", **look)
     axes.set_xlabel("Mean CAM entropy, test images (nats)")
     axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
     _legend_outside(axes)
@@ -151,13 +134,14 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
     """
     methods = study.methods
     figure, axes = _figure(width=max(WIDTH, 1.0 + len(methods)))
-    for position, (method, style) in enumerate(method_styles(methods).items(), start=1):
+    for position, (method, look) in enumerate(_looks(study), start=1):
         values = measures.runs.loc[measures.runs["method"] == method, measures.measure].dropna().to_numpy()
         if len(values) < MIN_BOX:
             # Side by side, so that equal runs are not one point.
             offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * 0.12
-            axes.plot(position + offsets, values, color=style.colour, marker=style.marker, linestyle="none")
+            axes.plot(position + offsets, values, linestyle="none", **look)
             continue
+        colour = look["color"]
         axes.boxplot(
             values,
             positions=[position],
@@ -166,17 +150,17 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
             whis=1.5,
             patch_artist=True,
             manage_ticks=False,
-            boxprops={"facecolor": _tint(style.colour), "edgecolor": style.colour},
-            medianprops={"color": style.colour, "linewidth": 2.5},
-            whiskerprops={"color": style.colour},
-            capprops={"color": style.colour},
-            flierprops={"marker": "o", "markeredgecolor": style.colour, "markerfacecolor": "none"},
+            boxprops={"facecolor": (colour, 0.25), "edgecolor": colour},
+            medianprops={"color": colour, "linewidth": 2.5},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+            flierprops={"marker": "o", "markeredgecolor": colour, "markerfacecolor": "none"},
         )
-    axes.set_xticks(range(1, len(methods) + 1), [textwrap.fill(_plain(study.titles[method]), 14) for method in methods])
+    axes.set_xticks(range(1, len(methods) + 1), [textwrap.fill(plain(study.titles[method]), 14) for method in methods])
     axes.set_xlim(0.4, len(methods) + 0.6)
     low, high = axes.get_ylim()
     if low < CHANCE < high:
-        axes.axhline(CHANCE, color="#555555", linestyle="--", linewidth=1, zorder=1)
+        axes.axhline(CHANCE, color=GREY, linestyle="--", linewidth=1, zorder=1)
     axes.grid(axis="x", visible=False)
     axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
     return figure
@@ -186,23 +170,15 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
 def mean_roc(study: Study, measures: Measures) -> Figure:
     """Figure 7: the mean ROC curve of each method over its seeds, in a band of the standard error of the TPR."""
     figure, axes = _figure(width=6.4, height=4.4)
-    for method, style in method_styles(study.methods).items():
+    for method, look in _looks(study):
         curves = measures.roc[method]
-        mean, runs = curves.mean(axis=0), len(curves)
-        axes.plot(
-            FALSE_POSITIVE_RATES,
-            mean,
-            color=style.colour,
-            marker=style.marker,
-            markevery=(12, 25),
-            label=_plain(study.titles[method]),
-        )
-        if runs > 1:
-            error = curves.std(axis=0, ddof=1) / np.sqrt(runs)
-            axes.fill_between(
-                FALSE_POSITIVE_RATES, mean - error, mean + error, color=style.colour, alpha=0.2, linewidth=0
-            )
-    axes.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1, label="Chance")
+        mean = curves.mean(axis=0)
+        axes.plot(FALSE_POSITIVE_RATES, mean, markevery=(12, 25), **look)
+        if len(curves) > 1:
+            error = curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
+            band = mean - error, mean + error
+            axes.fill_between(FALSE_POSITIVE_RATES, *band, color=look["color"], alpha=0.2, linewidth=0)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="Chance")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.005)
     axes.set_xlabel("False positive rate (real called synthetic)")
@@ -220,32 +196,25 @@ def cams_by_method(maps: StudyMaps, images: Sequence[int] | None = None) -> Figu
 
     Args:
         maps: of the study.
-        images: their places in the sample; if not given, of either label the first with a human map, or the first.
+        images: their places in the sample; by default the first image of each label that has a human map, or else the
+            first of the label.
     """
-    if images is None:
-        labels, has_map = maps.sample.label, maps.sample.has_map
-        # Of equals, the first.
-        images = [max(np.flatnonzero(labels == label), key=lambda i: has_map[i]) for label in np.unique(labels)]
-    return _images_with_maps(maps, images)
+    return _images_with_maps(maps, _first_images(maps, ["label"]) if images is None else images)
 
 
 @rc_context(STYLE)
 def cams_by_generator(maps: StudyMaps) -> Figure:
-    """Figure 4: an image of each generator, and a real one, as in :func:`cams_by_method`; of up to 12 generators."""
-    sample = maps.sample
-    kinds = pd.DataFrame({"label": sample.label, "generator": sample.generator, "without": ~sample.has_map})
-    # Of each kind the first image with a human map, else the first.
-    first = kinds.sort_values(["label", "generator", "without"], kind="stable").groupby(["label", "generator"]).head(1)
-    return _images_with_maps(maps, list(first.index[:MAX_ROWS]))
+    """Figure 4: a real image and one of each generator, as in :func:`cams_by_method`; at most 12 images."""
+    return _images_with_maps(maps, _first_images(maps, ["label", "generator"])[:MAX_ROWS])
 
 
 @rc_context(STYLE)
 def maps_by_entropy(maps: StudyMaps, count: int = 6) -> Figure:
-    """Figure 2: CAMs of all runs and images whose entropies are evenly spaced, with these; the most focused last.
+    """Figure 2: CAMs whose entropies are evenly spaced, chosen from all runs and images; the most focused comes last.
 
     Args:
         maps: of the study.
-        count: of maps to be shown.
+        count: the number of CAMs.
     """
     cams = maps.maps["cam"].reshape(-1, *maps.sample.human_map.shape[1:])
     found = entropies(cams)
@@ -263,44 +232,49 @@ def mean_cam_by_method(maps: StudyMaps) -> Figure:
     found = {maps.study.titles[method]: cam for method, cam in mean_cams(maps).items()}
     if (has_map := maps.sample.has_map).any():
         found[f"{map_kind(maps.study)} maps".capitalize()] = maps.sample.human_map[has_map].mean(axis=0)
-    return _maps([(cam, textwrap.fill(_plain(title), 15)) for title, cam in found.items()])
+    return _maps([(cam, textwrap.fill(plain(title), 15)) for title, cam in found.items()])
 
 
 def human_entropy(study: Study) -> float | None:
-    """Mean entropy of the training images' maps, of whatever :func:`map_kind`, in nats; None where no run had any."""
-    found = [run.result.get("human_entropy") for run in study.runs]
-    found = [value for value in found if value is not None]
+    """Mean entropy in nats of the maps of the training images, whatever their :func:`map_kind`; None if no run had
+    any."""
+    found = [value for run in study.runs if (value := run.result.get("human_entropy")) is not None]
     return float(np.mean(found)) if found else None
 
 
 def map_kind(study: Study) -> str:
     """What kind of maps stood in the place of human ones: ``human``, ``template`` or ``simulated``."""
-    data = [run.config.get("data") or {} for run in study.runs]
-    if any(config.get("template_maps") for config in data):
+    if any(run.setting("data.template_maps") for run in study.runs):
         return "template"
-    return "simulated" if any(config.get("name") == "builtin" for config in data) else "human"
+    return "simulated" if any(run.setting("data.name") == "builtin" for run in study.runs) else "human"
 
 
 def png(figure: Figure) -> bytes:
     """Pixels at 200 dpi, for screens."""
-    buffer = io.BytesIO()
-    with rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
+    return _file(figure, format="png", dpi=DPI)
 
 
 def pdf(figure: Figure) -> bytes:
-    """Vector graphics, for print."""
+    """Vector graphics, for print. Without a date, so that a study always gives the same file."""
+    return _file(figure, format="pdf", metadata={"CreationDate": None})
+
+
+@rc_context(STYLE)
+def _file(figure: Figure, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    with rc_context(STYLE):
-        # Without the date the same study gives the same file.
-        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    figure.savefig(buffer, **options)
     return buffer.getvalue()
 
 
+def _looks(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every method with the colour, the marker and the label of its line or points, as keywords of matplotlib."""
+    for method, style in method_styles(study.methods).items():
+        yield method, {"color": style.colour, "marker": style.marker, "label": plain(study.titles[method])}
+
+
 def _entropy_over_seeds(study: Study, method: str, split: str) -> pd.DataFrame:
-    """``mean`` and ``std`` over the seeds, by epoch from 1 on; an epoch's mean is over the runs that came to it, and
-    NaN if one of them is."""
+    """``mean`` and ``std`` over the seeds by epoch, from 1 on. The mean is over the runs that reached the epoch, NaN if
+    the entropy of one of them is."""
     column = f"{split}/cam_entropy"
     rows = pd.concat([run.epochs[["epoch", column]] for run in study.of_method(method)])
     by_epoch = over_seeds(rows, ["epoch"], [column]).set_index("epoch").sort_index()
@@ -309,17 +283,23 @@ def _entropy_over_seeds(study: Study, method: str, split: str) -> pd.DataFrame:
 
 
 def _figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]:
-    # Not pyplot: no window system, nothing to close.
+    # Without pyplot, which would need a window system and figures to be closed.
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
+def _first_images(maps: StudyMaps, kinds: list[str]) -> list[int]:
+    """The place of the first image of each kind that has a human map, or else of the first image of the kind."""
+    sample = maps.sample
+    images = pd.DataFrame({"label": sample.label, "generator": sample.generator, "without": ~sample.has_map})
+    return list(images.sort_values([*kinds, "without"], kind="stable").groupby(kinds).head(1).index)
+
+
 def _images_with_maps(maps: StudyMaps, images: Sequence[int]) -> Figure:
-    """A row an image: as it is, with its human map, and with the CAM of each method."""
+    """A row for each image: the image alone, with its human map, and with the CAM of each method."""
     sample, study = maps.sample, maps.study
-    cams = {study.titles[method]: maps.maps["cam"][places[0]] for method, places in maps.methods.items()}
     columns = {f"{map_kind(study)} map".capitalize(): sample.human_map} if sample.has_map[list(images)].any() else {}
-    columns |= cams
+    columns |= {study.titles[method]: maps.maps["cam"][places[0]] for method, places in maps.methods.items()}
     width, height = len(columns) + 1, len(images)
     figure = Figure(figsize=(1.0 + PANEL * width, 0.4 + 1.15 * PANEL * height), layout="constrained")
     panels = figure.subplots(height, width, squeeze=False)
@@ -328,17 +308,17 @@ def _images_with_maps(maps: StudyMaps, images: Sequence[int]) -> Figure:
         row[0].imshow(sample.image[place])
         # Grey below a map, so that all colours are the map's.
         grey = np.asarray(Image.fromarray(sample.image[place]).convert("L").convert("RGB"))
-        row[0].set_ylabel(textwrap.fill(_plain(str(kind)), 14), rotation=0, ha="right", va="center")
-        for axes, of_images in zip(row[1:], columns.values(), strict=True):
-            if of_images is sample.human_map and not sample.has_map[place]:
+        row[0].set_ylabel(textwrap.fill(plain(str(kind)), 14), rotation=0, ha="right", va="center")
+        for axes, column in zip(row[1:], columns.values(), strict=True):
+            if column is sample.human_map and not sample.has_map[place]:
                 axes.imshow(np.full((1, 1, 3), 255, dtype=np.uint8))
                 axes.set_xlabel("none")
                 continue
-            axes.imshow(cam_overlay(grey, of_images[place]))
-            entropy = entropies(of_images[place])
+            axes.imshow(cam_overlay(grey, column[place]))
+            entropy = entropies(column[place])
             axes.set_xlabel("constant" if np.isnan(entropy) else f"{entropy:.2f}")
     for axes, title in zip(panels[0], ["Image", *columns], strict=True):
-        axes.set_title(textwrap.fill(_plain(title), 13), fontsize=STYLE["font.size"])
+        axes.set_title(textwrap.fill(plain(title), 13), fontsize=STYLE["font.size"])
     for axes in panels.flat:
         _bare(axes)
     return figure
@@ -346,8 +326,9 @@ def _images_with_maps(maps: StudyMaps, images: Sequence[int]) -> Figure:
 
 def _maps(panels: Sequence[tuple[np.ndarray, str]]) -> Figure:
     """Maps side by side in one scale of colours, each with a text below."""
-    figure = Figure(figsize=(0.9 + 1.2 * PANEL * max(len(panels), 1), 1.6 * PANEL), layout="constrained")
-    row = figure.subplots(1, max(len(panels), 1), squeeze=False)[0]
+    width = max(len(panels), 1)
+    figure = Figure(figsize=(0.9 + 1.2 * PANEL * width, 1.6 * PANEL), layout="constrained")
+    row = figure.subplots(1, width, squeeze=False)[0]
     for axes in row:
         _bare(axes)
     for axes, (cells, text) in zip(row, panels, strict=False):
@@ -374,11 +355,6 @@ def _legend_outside(axes: Axes) -> None:
     axes.figure.legend(handles, [textwrap.fill(label, 22) for label in labels], loc="outside right center")
 
 
-def _plain(title: str) -> str:
-    # matplotlib sets what stands between two $ as mathematics.
+def plain(title: str) -> str:
+    """A title as matplotlib prints it: without control characters, and a ``$`` does not begin a formula."""
     return printable(title).replace("$", r"\$")
-
-
-def _tint(colour: str) -> tuple[float, float, float, float]:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return red, green, blue, 0.25

@@ -20,6 +20,7 @@ from saliency_entropy.page import wording
 from saliency_entropy.scores.map_files import maps_file
 from saliency_entropy.study.figures import map_kind
 from saliency_entropy.study.focus import StudyMaps
+from saliency_entropy.study.run_figures import logit_difference
 from saliency_entropy.study.runs import Run, Study
 
 SCORED = ("path", "label", "generator", "logit_real", "logit_synthetic")
@@ -29,16 +30,16 @@ MAKE_MAPS = "python experiments/focus.py study=STUDY"
 
 @dataclass(frozen=True)
 class View:
-    """What a method makes of an image.
+    """The CAM and the score that a method gives an image.
 
     Attributes:
         method: its name.
-        title: how it is called.
-        cam: data URI of the CAM in colours, a pixel a cell: the mean over its runs.
-        score: the softmax score of "synthetic" in [0, 1], the mean over its runs.
-        right: whether that score is on the side of 0.5 where the label is.
-        runs_right: how many of its runs judge the image rightly.
-        runs: how many runs these means are over.
+        title: its name in tables and figures.
+        cam: data URI of the CAM in colours, one pixel for each cell: the mean over the method's runs.
+        score: the softmax score of "synthetic" in [0, 1]: the mean over the method's runs.
+        right: whether that score and the label are on the same side of 0.5.
+        runs_right: the number of runs that judge the image rightly.
+        runs: the number of runs of the method.
     """
 
     method: str
@@ -57,10 +58,10 @@ class GalleryImage:
     Attributes:
         path: as in the manifest.
         group: its generator, or "real" with its source.
-        seen: of a synthetic image, whether its generator is in training (yes, no or not known); "real" of others.
-        photo: data URI.
-        human_map: data URI of its map in colours, "" without one.
-        views: a method each.
+        seen: whether the generator of a synthetic image is in training (yes, no or not known); "real" for a real image.
+        photo: data URI of the image.
+        human_map: data URI of its human map in colours, "" without one.
+        views: one for each method.
     """
 
     path: str
@@ -73,7 +74,7 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images in the order in which they are shown, and sentences on what they are."""
+    """The images in the order in which they are shown, and sentences about them."""
 
     images: list[GalleryImage]
     notes: list[str]
@@ -95,9 +96,8 @@ class Gallery:
 def read_gallery(maps: StudyMaps | None, count: int) -> Gallery | None:
     """Up to ``count`` of the images whose maps are kept; None for 0.
 
-    Each generator and each source of real images gets as many places as the others, as far as it has images; of its
-    images those are taken that lie evenly along their score, from those most surely held real to the most surely
-    synthetic.
+    Each generator and each source of real images gets as many places as the others, as far as it has images. The images
+    chosen of it lie evenly along their score, from the most surely real to the most surely synthetic.
 
     Args:
         maps: of a study's test images, if there are any.
@@ -113,15 +113,15 @@ def read_gallery(maps: StudyMaps | None, count: int) -> Gallery | None:
             [], [f"No CAMs are kept of test images yet. {MAKE_MAPS} makes them; then write the report again."]
         )
     study = maps.study
-    tables = [_of_images(run, maps) for run in maps.runs]
-    groups = [_group(image) for image in tables[0].to_dict("records")]
-    scores = np.stack([_softmax_scores(table) for table in tables])
+    tables = [_scores_of_images(run, maps) for run in maps.runs]
+    groups, seen = zip(*(_kind(image, study) for image in tables[0].to_dict("records")), strict=True)
+    scores = np.stack([expit(logit_difference(table)) for table in tables])
     synthetic = (tables[0]["label"] == "synthetic").to_numpy()
     images = [
         GalleryImage(
             str(maps.sample.path[place]),
             groups[place],
-            _seen(tables[0].iloc[place], study),
+            seen[place],
             _data_uri(Image.fromarray(maps.sample.image[place]), "jpeg", quality=JPEG_QUALITY),
             _coloured(maps.sample.human_map[place]) if maps.sample.has_map[place] else "",
             [
@@ -135,29 +135,23 @@ def read_gallery(maps: StudyMaps | None, count: int) -> Gallery | None:
 
 
 def evenly_chosen(groups: Sequence[str], scores: np.ndarray, count: int) -> np.ndarray:
-    """Which of ``(N,)`` images to show: at most ``count`` places, the groups in the order of their names, the images of
+    """The places in ``(N,)`` of at most ``count`` images to show: the groups in the order of their names, the images of
     each by rising score."""
-    members = {
-        name: np.array(places)[np.argsort(scores[places], kind="stable")]
-        for name, places in sorted(pd.Series(range(len(groups))).groupby(list(groups)).groups.items())
-    }
-    quotas = dict.fromkeys(members, 0)
-    free = min(count, len(groups))
-    while free:
-        for name in [name for name in members if quotas[name] < len(members[name])][:free]:
-            quotas[name] += 1
-            free -= 1
+    images = pd.DataFrame({"group": groups, "score": scores}).sort_values(["group", "score"], kind="stable")
+    # Places go to the groups in turn, as long as these have images.
+    in_turn = images.groupby("group").cumcount().sort_values(kind="stable").index
+    quotas = images["group"].loc[in_turn[:count]].value_counts()
     # The middle of each of as many equal parts.
     chosen = [
-        own[((np.arange(quota) + 0.5) * len(own) / quota).astype(int)]
-        for name, own in members.items()
-        if (quota := quotas[name])
+        own.index[((np.arange(quotas[name]) + 0.5) * len(own) / quotas[name]).astype(int)]
+        for name, own in images.groupby("group")
+        if name in quotas
     ]
     return np.concatenate(chosen)
 
 
-def _of_images(run: Run, maps: StudyMaps) -> pd.DataFrame:
-    """The run's test scores of the images of the maps, in their order."""
+def _scores_of_images(run: Run, maps: StudyMaps) -> pd.DataFrame:
+    """The run's test scores of the images that have maps, in the order of the maps."""
     paths = maps.sample.path
     table = run.test_scores(SCORED).set_index("path")
     unknown = ~np.isin(paths, table.index)
@@ -170,12 +164,8 @@ def _of_images(run: Run, maps: StudyMaps) -> pd.DataFrame:
     return table.loc[paths]
 
 
-def _softmax_scores(table: pd.DataFrame) -> np.ndarray:
-    return expit(table["logit_synthetic"].to_numpy(np.float64) - table["logit_real"].to_numpy(np.float64))
-
-
 def _view(method: str, title: str, cams: np.ndarray, scores: np.ndarray, synthetic: bool) -> View:
-    """Of an image, from the ``(R, h, w)`` CAMs and ``(R,)`` scores of a method's runs."""
+    """A method's view of an image, from the ``(R, h, w)`` CAMs and ``(R,)`` scores of its runs."""
     return View(
         method=method,
         title=title,
@@ -187,19 +177,17 @@ def _view(method: str, title: str, cams: np.ndarray, scores: np.ndarray, synthet
     )
 
 
-def _group(image: dict[str, object]) -> str:
+def _kind(image: dict[str, object], study: Study) -> tuple[str, str]:
+    """:attr:`GalleryImage.group` and :attr:`GalleryImage.seen` of a row of the scores."""
     if image["label"] == "synthetic":
-        return str(image["generator"]) or "(generator not named)"
+        generator = str(image["generator"])
+        return generator or "(generator not named)", seen_in_training(generator, study.train_generators)
     source = image.get("source")
-    return f"real, {source}" if isinstance(source, str) and source else "real"
-
-
-def _seen(image: pd.Series, study: Study) -> str:
-    return seen_in_training(image["generator"], study.train_generators) if image["label"] == "synthetic" else "real"
+    return f"real, {source}" if isinstance(source, str) and source else "real", "real"
 
 
 def _coloured(cells: np.ndarray) -> str:
-    """A pixel a cell, which a browser enlarges smoothly, in the colours of
+    """A picture of one pixel for each cell, which a browser enlarges smoothly, in the colours of
     :func:`~saliency_entropy.page.overlay.cam_overlay`."""
     colours = colormaps["plasma"](np.clip(cells.astype(np.float32), 0, 1))[..., :3]
     return _data_uri(Image.fromarray((colours * 255).round().astype(np.uint8)), "png")

@@ -1,9 +1,10 @@
-"""The runs' AUROC for each choice of synthetic test images, which the page of a report draws."""
+"""The AUROC of the runs for each choice of synthetic test images, which the page of a report draws."""
 
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
+from matplotlib.cbook import boxplot_stats
 
 from saliency_entropy.study.figures import MIN_BOX, method_styles
 from saliency_entropy.study.run_figures import MIN_IMAGES
@@ -13,18 +14,20 @@ from saliency_entropy.study.tables import GENERATOR_COLUMNS, Measures
 class Choice(TypedDict):
     """A set of synthetic images and the real ones that they are compared with.
 
-    ``name``; ``images``, a sentence on their numbers; ``auroc``: for each method, in order, ``(seed, AUROC)`` of its
-    runs that have one.
+    ``name``; ``images``, a sentence on their numbers; and a list each for the methods, in order: ``auroc``, ``(seed,
+    AUROC)`` of the runs that have one, and ``boxes``, what a box plot draws of these (``q1, med, q3, whislo, whishi``),
+    their ``mean``, ``std`` (None of one run), ``low`` and ``high``; None without a run.
     """
 
     name: str
     images: str
     auroc: list[list[tuple[int, float]]]
+    boxes: list[dict[str, float | None] | None]
 
 
 class GeneratorChoice(TypedDict):
-    """What a page needs to draw: ``methods`` with title and colour, ``choices``, and ``min_box``, with fewer runs than
-    which a method is drawn as its runs alone."""
+    """What a page needs to draw: ``methods`` with title and colour, ``choices``, and ``min_box``, the number of runs
+    from which on a method is drawn as a box."""
 
     methods: list[dict[str, str]]
     choices: list[Choice]
@@ -32,18 +35,14 @@ class GeneratorChoice(TypedDict):
 
 
 def generator_choice(measures: Measures, titles: dict[str, str]) -> GeneratorChoice | None:
-    """All generators, those unseen in training, and each on its own; None where the test images have no AUROC."""
+    """All generators, the unseen ones, and each on its own; None where the test images have no AUROC."""
     runs, generators = measures.runs, measures.generators
     if runs["auroc"].isna().all() or generators.empty:
         return None
     real = int(runs["test_real"].iloc[0])
     choices = [_choice("all generators", int(runs["test_synthetic"].iloc[0]), real, runs, "auroc", titles)]
     if measures.measure == "auroc_unseen":
-        # Each run has the same generators.
-        first = runs.iloc[0]
-        own = generators[(generators["method"] == first["method"]) & (generators["seed"] == first["seed"])]
-        unseen = int(own.loc[(own["seen"] == "no") & (own["against"] == ""), "synthetic"].sum())
-        choices.append(_choice("unseen generators", unseen, real, runs, "auroc_unseen", titles))
+        choices.append(_choice("unseen generators", unseen_synthetic(measures), real, runs, "auroc_unseen", titles))
     for (name, seen, against, synthetic, real_images), own in generators.groupby(GENERATOR_COLUMNS, sort=False):
         called = name or "(generator not named)"
         if seen != "not known":
@@ -59,14 +58,32 @@ def generator_choice(measures: Measures, titles: dict[str, str]) -> GeneratorCho
     }
 
 
+def unseen_synthetic(measures: Measures) -> int:
+    """The number of synthetic test images by generators that are not in training."""
+    rows = measures.generators
+    rows = rows[(rows["seen"] == "no") & (rows["against"] == "")]
+    # Every run has the same generators.
+    return int(rows.drop_duplicates("generator")["synthetic"].sum())
+
+
 def _choice(name: str, synthetic: int, real: int, rows: pd.DataFrame, column: str, titles: dict[str, str]) -> Choice:
     images = f"{synthetic:,} synthetic and {real:,} real test images."
     auroc = []
     for method in titles:
         own = rows.loc[rows["method"] == method, ["seed", column]].dropna()
         auroc.append([(int(seed), round(float(value), 4)) for seed, value in own.to_numpy(np.float64)])
+    boxes = [_box(np.array([value for _, value in own])) if own else None for own in auroc]
     if not any(auroc):
         images += f" No AUROC with fewer than {MIN_IMAGES} of either."
     elif min(synthetic, real) < MIN_IMAGES:
         images += f" With fewer than {MIN_IMAGES} of either it says more about these images than about generators."
-    return {"name": name, "images": images, "auroc": auroc}
+    return {"name": name, "images": images, "auroc": auroc, "boxes": boxes}
+
+
+def _box(values: np.ndarray) -> dict[str, float | None]:
+    box = boxplot_stats(values)[0]
+    figures: dict[str, float | None] = {
+        name: float(box[name]) for name in ("q1", "med", "q3", "whislo", "whishi", "mean")
+    }
+    std = float(values.std(ddof=1)) if len(values) > 1 else None
+    return figures | {"std": std, "low": float(values.min()), "high": float(values.max())}

@@ -11,12 +11,12 @@ import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
-NAN = float("nan")
+from saliency_entropy.study.statistics import NAN
 
 
 @dataclass(frozen=True, eq=False)
 class RocCurve:
-    """Every point of a ROC curve, equal scores being one point.
+    """Every point of a ROC curve; equal scores are one point.
 
     Attributes:
         thresholds: ``(P,)``, falling, the first infinite. An image is called synthetic from the threshold on.
@@ -43,14 +43,14 @@ class RocCurve:
 
     @property
     def equal_error_threshold(self) -> float:
-        """Where both error rates differ least, the highest such threshold; NaN if there is only one class."""
+        """The highest threshold at which both error rates differ least; NaN if there is only one class."""
         return float(self.thresholds[self._equal_error_point]) if self._has_both_classes else NAN
 
     def threshold(self, false_positive_rate: float) -> float:
         """The lowest threshold that calls no larger share of the real images synthetic.
 
-        Infinite if even the highest score is shared by too many real images. NaN if the rate is less than one real
-        image, so that these images cannot tell it from 0, or if there is only one class.
+        Infinite if too many real images share even the highest score. NaN if the rate is less than one real image, so
+        that these images cannot tell it from 0, or if there is only one class.
         """
         point = self._last_point(false_positive_rate)
         return NAN if point is None else float(self.thresholds[point])
@@ -61,10 +61,11 @@ class RocCurve:
         return NAN if point is None else float(self.true_positive_rates[point])
 
     def interpolated(self, false_positive_rates: np.ndarray) -> np.ndarray:
-        """``(G,)``, the true positive rates at these, linear between the points; NaN if there is only one class."""
+        """``(G,)``, the true positive rates at these false positive rates, linear between the points; NaN if there is
+        only one class."""
         if not self._has_both_classes:
             return np.full(false_positive_rates.shape, NAN)
-        # Where the curve rises straight up, the upper end, also if rounding put the rate just before that place.
+        # Where the curve rises straight up, this takes the upper end, even if rounding put the rate just before it.
         return np.interp(false_positive_rates + 1e-12, self.false_positive_rates, self.true_positive_rates)
 
     @property
@@ -93,15 +94,15 @@ def roc(scores: np.ndarray, synthetic: np.ndarray) -> RocCurve:
         synthetic: ``(N,)`` bool.
     """
     with warnings.catch_warnings():
-        # Of only one class: the rate of the other is NaN, which is what it should be.
+        # It warns of a single class; the rate of the other class is then NaN, as it should be.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        # The points that a drawing can do without are thresholds too.
+        # Points that a drawing would not need are thresholds, too.
         false, true, thresholds = roc_curve(synthetic, scores, pos_label=True, drop_intermediate=False)
     return RocCurve(thresholds, false, true, int((~synthetic).sum()))
 
 
 def average_precision(scores: np.ndarray, synthetic: np.ndarray) -> float:
-    """Area below the precision-recall curve, as a sum of steps; synthetic is what is looked for.
+    """Area below the precision-recall curve of the synthetic images, as a sum of steps.
 
     It depends on the share of synthetic images, which is what a constant score reaches.
 
@@ -118,12 +119,12 @@ def average_precision(scores: np.ndarray, synthetic: np.ndarray) -> float:
 
 
 def apcer(synthetic_scores: np.ndarray, threshold: float) -> float:
-    """The share of these synthetic images below the threshold, in [0, 1]; NaN of no images or a NaN threshold."""
+    """The share of these synthetic images below the threshold, in [0, 1]; NaN without images or threshold."""
     return _share(synthetic_scores < threshold, threshold)
 
 
 def bpcer(real_scores: np.ndarray, threshold: float) -> float:
-    """The share of these real images from the threshold on, in [0, 1]; NaN of no images or a NaN threshold."""
+    """The share of these real images from the threshold on, in [0, 1]; NaN without images or threshold."""
     return _share(real_scores >= threshold, threshold)
 
 

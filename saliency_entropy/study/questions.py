@@ -10,14 +10,15 @@ import pandas as pd
 
 from saliency_entropy.page import wording
 from saliency_entropy.study.figures import human_entropy, map_kind
+from saliency_entropy.study.generator_choice import unseen_synthetic
 from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.runs import BASELINE, Study
 from saliency_entropy.study.tables import Measures
 
-# Below it, after Holm's correction, a difference whose interval excludes 0 counts as shown.
+# A difference whose interval excludes 0 counts as shown if its p after Holm's correction is below this.
 SIGNIFICANCE = 0.05
 SHOWN, NOT_SHOWN, UNKNOWN = "Shown", "Not shown", "Cannot be said"
-# How the methods are called where a study has none of their runs.
+# The names of methods without a run in the study.
 NAMES = {
     BASELINE: "Cross-entropy",
     "cyborg": "CYBORG",
@@ -35,8 +36,8 @@ class Question:
     Attributes:
         name: RQ1 to RQ4.
         quote: the question in the paper's words, shortened.
-        method: which it asks about.
-        against: what this method must be better than for a yes.
+        method: the method that it asks about.
+        against: the methods that this one must be better than for a yes.
         human_maps: whether the question is about human maps, so that stand-ins for them do not answer it.
         presumes: the name of the question whose yes it presumes, if any.
     """
@@ -89,10 +90,10 @@ class Answer:
     """What a study says about a question.
 
     Attributes:
-        question: which.
+        question: one of :data:`QUESTIONS`.
         verdict: "Shown", "Not shown" or "Cannot be said".
-        claim: the verdict in words, with what it is about.
-        sentences: the figures it rests on, and what limits it.
+        claim: the verdict as a sentence that names the methods.
+        sentences: the figures that it rests on, and its limits.
     """
 
     question: Question
@@ -102,11 +103,11 @@ class Answer:
 
 
 def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list[Answer]:
-    """The four questions, in order.
+    """The answers to the four questions, in order.
 
     Args:
-        study: its maps, methods and titles.
-        measures: of the study; its :attr:`~Measures.measure` is what "better" means.
+        study: for its maps, methods and titles.
+        measures: of the study; "better" means a higher :attr:`~Measures.measure`.
         comparisons: :func:`~saliency_entropy.study.comparisons.comparison_table` of these measures.
     """
     found: dict[str, Answer] = {}
@@ -116,81 +117,28 @@ def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list
 
 
 def too_few_images(measures: Measures) -> str:
-    """Why the test images are too few to compare methods by, as a clause; "" if they are not."""
+    """Why the test images are too few to compare methods by, as a clause; "" if they are enough."""
     first = measures.runs.iloc[0]
     images = {"synthetic": int(first["test_synthetic"]), "real": int(first["test_real"])}
     of = "test images"
     if measures.measure == "auroc_unseen":
-        rows = measures.generators
-        own = rows[(rows["method"] == first["method"]) & (rows["seed"] == first["seed"]) & (rows["against"] == "")]
-        images["synthetic"] = int(own.loc[own["seen"] == "no", "synthetic"].sum())
+        images["synthetic"] = unseen_synthetic(measures)
         of = "test images, the synthetic ones of unseen generators"
     few = [wording.count(count, f"{kind} image") for kind, count in images.items() if 0 < count < MIN_IMAGES]
     return f"there are only {wording.listed(few)} ({of}; {MIN_IMAGES} of either are the least)" if few else ""
 
 
-def markdown(answered: list[Answer]) -> str:
-    """The questions, and the answers as lists; the words of a study's files cannot be markup."""
-    paragraphs = []
-    for answer in answered:
-        paragraphs += [
-            f"**{answer.question.name}.** *{wording.markdown(answer.question.quote)}*\n",
-            f"**{wording.markdown(answer.claim)}**\n",
-            *(f"- {wording.markdown(sentence)}" for sentence in answer.sentences),
-            "",
-        ]
-    return "\n".join(paragraphs)
+def comparison(comparisons: pd.DataFrame, method: str, against: str) -> pd.Series | None:
+    """The row of :func:`~saliency_entropy.study.comparisons.comparison_table` on two methods, ``against`` the one that
+    comes first in the paper's order; None if the study lacks one of them."""
+    if comparisons.empty:
+        return None
+    rows = comparisons[(comparisons["method"] == method) & (comparisons["against"] == against)]
+    return rows.iloc[0] if len(rows) else None
 
 
-def _answer(
-    question: Question, study: Study, measures: Measures, comparisons: pd.DataFrame, presumed: Answer | None
-) -> Answer:
-    missing = [NAMES[name] for name in (question.method, *question.against) if name not in study.methods]
-    rows = [_row(comparisons, question.method, other) for other in question.against if not missing]
-    sentences = [_comparison(row) for row in rows]
-    unseen = measures.measure == "auroc_unseen"
-    if missing:
-        verdict = UNKNOWN
-        sentences.append(f"The study has no finished run of {wording.listed(missing)}.")
-    elif not unseen:
-        verdict = UNKNOWN
-        sentences.append(
-            "The question is about generators that are not in training, and the test set holds no image that is known "
-            "to be of one; these are differences in AUROC on all test images."
-        )
-    elif too_few := too_few_images(measures):
-        verdict = UNKNOWN
-        sentences.append(f"Nothing can be said: {too_few}.")
-    elif any(pd.isna(row["p_holm"]) for row in rows):
-        verdict = UNKNOWN
-    else:
-        verdict = SHOWN if all(_better(row) for row in rows) else NOT_SHOWN
-    if verdict == SHOWN:
-        sentences += [_these_images_only(row) for row in rows if not row["both_low"] > 0]
-    if not missing:
-        sentences.append(_entropies(question, study, measures))
-        sentences += _limits(question, study, presumed)
-    return Answer(question, verdict, _claim(question, verdict, study), tuple(sentences))
-
-
-def _claim(question: Question, verdict: str, study: Study) -> str:
-    method, *others = (study.titles.get(name, NAMES[name]) for name in (question.method, *question.against))
-    better = f"{method} is better than {wording.listed(others)}"
-    if verdict == UNKNOWN:
-        return f"It cannot be said whether {better}."
-    return f"Shown: {better}." if verdict == SHOWN else f"Not shown: that {better}."
-
-
-def _row(comparisons: pd.DataFrame, method: str, against: str) -> pd.Series:
-    """Of these two methods, the comparison, which the table holds with the method of the later place first."""
-    return comparisons[(comparisons["method"] == method) & (comparisons["against"] == against)].iloc[0]
-
-
-def _better(row: pd.Series) -> bool:
-    return row["low"] > 0 and row["p_holm"] < SIGNIFICANCE
-
-
-def _comparison(row: pd.Series) -> str:
+def in_words(row: pd.Series) -> str:
+    """A sentence on a :func:`comparison`: the difference, its interval and p, and the verdict."""
     names = f"{row['title']} against {row['against_title']}"
     if row["pairs"] == 0:
         return f"{names}: no seed in common."
@@ -217,19 +165,76 @@ def _comparison(row: pd.Series) -> str:
     return f"{names}: {difference} over {seeds} (95 % interval {interval}; {p} after Holm’s correction): {verdict}."
 
 
-def _these_images_only(row: pd.Series) -> str:
+def these_images_only(row: pd.Series) -> list[str]:
+    """A sentence if a :func:`comparison` shows its method to be better, but not over other images."""
+    if not _better(row) or row["both_low"] > 0:
+        return []
     interval = wording.interval(row["both_low"], row["both_high"], sign="+")
-    return (
+    return [
         f"That holds for these test images; over other images, too, {row['title']} is not shown to be better than "
         f"{row['against_title']} (95 % interval over seeds and images {interval})."
-    )
+    ]
+
+
+def markdown(answered: list[Answer]) -> str:
+    """The questions, and the answers as lists; the words of a study's files cannot be markup."""
+    paragraphs = []
+    for answer in answered:
+        paragraphs += [
+            f"**{answer.question.name}.** *{wording.markdown(answer.question.quote)}*\n",
+            f"**{wording.markdown(answer.claim)}**\n",
+            *(f"- {wording.markdown(sentence)}" for sentence in answer.sentences),
+            "",
+        ]
+    return "\n".join(paragraphs)
+
+
+def _answer(
+    question: Question, study: Study, measures: Measures, comparisons: pd.DataFrame, presumed: Answer | None
+) -> Answer:
+    missing = [NAMES[name] for name in (question.method, *question.against) if name not in study.methods]
+    rows = [comparison(comparisons, question.method, other) for other in question.against if not missing]
+    unknown = ""
+    if missing:
+        unknown = f"The study has no finished run of {wording.listed(missing)}."
+    elif measures.measure != "auroc_unseen":
+        unknown = (
+            "The question is about generators that are not in training, and the test set holds no image that is known "
+            "to be of one; these are differences in AUROC on all test images."
+        )
+    elif too_few := too_few_images(measures):
+        unknown = f"Nothing can be said: {too_few}."
+    if unknown or any(pd.isna(row["p_holm"]) for row in rows):
+        verdict = UNKNOWN
+    else:
+        verdict = SHOWN if all(_better(row) for row in rows) else NOT_SHOWN
+    sentences = [in_words(row) for row in rows]
+    if unknown:
+        sentences.append(unknown)
+    if verdict == SHOWN:
+        sentences += [sentence for row in rows for sentence in these_images_only(row)]
+    if not missing:
+        sentences += [_entropies(question, study, measures), *_limits(question, study, presumed)]
+    return Answer(question, verdict, _claim(question, verdict, study), tuple(sentences))
+
+
+def _claim(question: Question, verdict: str, study: Study) -> str:
+    method, *others = (study.titles.get(name, NAMES[name]) for name in (question.method, *question.against))
+    better = f"{method} is better than {wording.listed(others)}"
+    if verdict == UNKNOWN:
+        return f"It cannot be said whether {better}."
+    return f"Shown: {better}." if verdict == SHOWN else f"Not shown: that {better}."
+
+
+def _better(row: pd.Series) -> bool:
+    return row["low"] > 0 and row["p_holm"] < SIGNIFICANCE
 
 
 def _entropies(question: Question, study: Study, measures: Measures) -> str:
-    parts = []
-    for method in (question.method, *question.against):
-        own = measures.runs.loc[measures.runs["method"] == method, "cam_entropy"]
-        parts.append(f"{study.titles[method]} {wording.number(own.mean(), 2)}")
+    means = measures.runs.groupby("method")["cam_entropy"].mean()
+    parts = [
+        f"{study.titles[method]} {wording.number(means[method], 2)}" for method in (question.method, *question.against)
+    ]
     maps = human_entropy(study) if question.human_maps else None
     known = f" (training images’ {map_kind(study)} maps {wording.number(maps, 2)})" if maps is not None else ""
     return f"Mean CAM entropy of the test images in nats: {wording.listed(parts)}{known}."

@@ -1,6 +1,6 @@
 "use strict";
-// What the page of a report adds where scripts run: tables that sort, a sign that a wide one goes on, AUROC by choice
-// of generators, and a filtered gallery. Text is set as text, never as markup.
+// Where scripts run, the page of a report has in addition: tables that sort, a fading edge where a wide one continues,
+// AUROC by choice of generators, and a gallery with filters. Text is set as text, never as markup.
 
 // ---- Tables ----
 
@@ -24,13 +24,13 @@ function compareCells(a, b, words, descending) {
   return descending ? -order : order;
 }
 
-/** Put the rows into the order that the headers' aria-sort names; without one, into their own. */
+/** Put the rows into the order that a header's aria-sort names; without one, into their original order. */
 function sortRows(table) {
   const rows = [...originalRows.get(table)];
   const header = table.tHead.querySelector("[aria-sort]");
   if (header) {
     const column = header.cellIndex;
-    // An array's sort is stable, and begins from the original order.
+    // The sort of arrays is stable, so that equal cells keep the original order.
     rows.sort((a, b) =>
       compareCells(
         a.cells[column].textContent.trim(),
@@ -49,7 +49,7 @@ function setRows(table, rows) {
   sortRows(table);
 }
 
-/** A button in each header: rising, falling, and back to the original order. */
+/** Put a button into each header that sorts rising, then falling, then back to the original order. */
 function makeSortable(table) {
   originalRows.set(table, [...table.tBodies[0].rows]);
   for (const header of table.tHead.rows[0].cells) {
@@ -68,35 +68,17 @@ function makeSortable(table) {
 
 // ---- Tables and figures wider than the screen ----
 
-/** Mark what goes on to the right of what is seen of it. */
-function markWhatGoesOn(region) {
+/** Mark a region that continues to the right of its visible part. */
+function markHiddenPart(region) {
   const mark = () => region.classList.toggle("goes-on", region.scrollLeft + region.clientWidth < region.scrollWidth - 1);
   region.addEventListener("scroll", mark, { passive: true });
-  const observer = new ResizeObserver(mark);  // also now, and when a table gets its rows
+  const observer = new ResizeObserver(mark);  // calls it now, too, and when a table gets its rows
   for (const element of [region, ...region.children]) observer.observe(element);
 }
 
 // ---- AUROC by choice of generators ----
 
-/** As numpy's: linear between the two nearest. */
-function quantile(sorted, share) {
-  const place = share * (sorted.length - 1), below = Math.floor(place);
-  return sorted[below] + (place - below) * ((sorted[below + 1] ?? sorted[below]) - sorted[below]);
-}
-
-function summary(values) {
-  const sorted = [...values].sort((a, b) => a - b), n = sorted.length;
-  const mean = sorted.reduce((sum, value) => sum + value, 0) / n;
-  const [q1, median, q3] = [0.25, 0.5, 0.75].map((share) => quantile(sorted, share));
-  const within = sorted.filter((value) => value >= q1 - 1.5 * (q3 - q1) && value <= q3 + 1.5 * (q3 - q1));
-  return {
-    n, mean, q1, median, q3,
-    std: n > 1 ? Math.sqrt(sorted.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (n - 1)) : NaN,
-    low: sorted[0], high: sorted[n - 1], whiskers: [within[0], within[within.length - 1]],
-  };
-}
-
-/** Round values about four to eight steps apart, over all of the values and a little further. */
+/** About four to eight round values, from a little below the lowest value to a little above the highest. */
 function ticks(low, high) {
   const step = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2].find((size) => (high - low) / size <= 6) ?? 0.25;
   const first = Math.floor(low / step - 0.2), last = Math.ceil(high / step + 0.2);
@@ -116,23 +98,23 @@ function startChoice(section) {
     return element;
   }
 
-  function drawMethod(method, runs, y, x) {
-    // Black ink would not be seen in the dark.
+  function drawMethod(method, runs, box, y, x) {
+    // Black ink would be invisible on a dark page.
     const colour = method.colour === "#000000" ? "currentColor" : method.colour;
     const group = add(svg, "g", { class: "method", stroke: colour, fill: colour });
     add(group, "text", { x: 8, y, class: "name" }, runs.length ? method.title : `${method.title}: ${MISSING}`);
     if (!runs.length) return;
-    const middle = y + 18, box = summary(runs.map(([, value]) => value));
-    if (box.n >= minBox) {
-      const [left, right] = box.whiskers;
-      add(group, "path", { d: `M${x(left)} ${middle}H${x(box.q1)}M${x(box.q3)} ${middle}H${x(right)}`, fill: "none" });
+    const middle = y + 18;
+    if (runs.length >= minBox) {
+      const whiskers = `M${x(box.whislo)} ${middle}H${x(box.q1)}M${x(box.q3)} ${middle}H${x(box.whishi)}`;
+      add(group, "path", { d: whiskers, fill: "none" });
       add(group, "rect", {
         x: x(box.q1), y: middle - 9, width: x(box.q3) - x(box.q1), height: 18, "fill-opacity": 0.2, class: "box",
       });
-      add(group, "path", { d: `M${x(box.median)} ${middle - 9}v18`, "stroke-width": 2.5 });
+      add(group, "path", { d: `M${x(box.med)} ${middle - 9}v18`, "stroke-width": 2.5 });
     }
     runs.forEach(([seed, value], i) => {
-      // A little apart, so that equal runs are not one circle.
+      // A little apart, so that equal runs do not look like one.
       const circle = add(group, "circle", {
         cx: x(value), cy: middle + ((i % 3) - 1) * 4, r: 3.5, "fill-opacity": 0.5, class: "run",
       });
@@ -157,15 +139,14 @@ function startChoice(section) {
       }
       if (first < 0.5 && last > 0.5) add(svg, "path", { d: `M${x(0.5)} 0V${height - 40}`, class: "chance" });
       add(svg, "text", { x: width / 2, y: height - 6, "text-anchor": "middle", class: "axis" }, "AUROC");
-      methods.forEach((method, i) => drawMethod(method, choice.auroc[i], 42 * i + 16, x));
+      methods.forEach((method, i) => drawMethod(method, choice.auroc[i], choice.boxes[i], 42 * i + 16, x));
     }
-    setRows(table, methods.map((method, i) => row(method.title, choice.auroc[i].map(([, value]) => value))));
+    setRows(table, methods.map((method, i) => row(method.title, choice.auroc[i].length, choice.boxes[i])));
   }
 
-  function row(title, values) {
-    const box = values.length ? summary(values) : {};
-    const figures = [box.mean, box.std, box.median, box.low, box.high];
-    const cells = [title, String(values.length), ...figures.map((value) => (Number.isFinite(value) ? value.toFixed(3) : MISSING))];
+  function row(title, runs, box) {
+    const figures = ["mean", "std", "med", "low", "high"].map((name) => box?.[name]?.toFixed(3) ?? MISSING);
+    const cells = [title, String(runs), ...figures];
     const line = document.createElement("tr");
     cells.forEach((text, i) => {
       const cell = document.createElement(i ? "td" : "th");
@@ -178,7 +159,7 @@ function startChoice(section) {
 
   section.hidden = false;
   select.addEventListener("change", draw);
-  // Also the first drawing; the height follows from the methods, so that drawing does not resize it again.
+  // It calls this for the first drawing, too. The height follows from the methods, so that drawing does not change it.
   let drawnWidth = null;
   new ResizeObserver(([{ contentRect }]) => {
     if (contentRect.width && contentRect.width !== drawnWidth) {
@@ -195,7 +176,7 @@ function startGallery(form) {
   for (const card of cards) {
     const photo = card.querySelector(".original");
     for (const map of card.querySelectorAll(".map")) {
-      // The photograph is in the page once; each map is laid over a copy of it.
+      // The page holds the photograph once; each map is laid over a copy of it.
       const copy = photo.cloneNode();
       copy.className = "photo-copy";
       copy.alt = "";
@@ -228,13 +209,13 @@ function startGallery(form) {
 
   form.hidden = false;
   form.addEventListener("change", apply);
-  form.strength.addEventListener("input", apply);  // while it is drawn
+  form.strength.addEventListener("input", apply);  // while the slider is dragged
   form.addEventListener("submit", (event) => event.preventDefault());
   apply();
 }
 
 for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
-for (const region of document.querySelectorAll(".wide")) markWhatGoesOn(region);
+for (const region of document.querySelectorAll(".wide")) markHiddenPart(region);
 const choiceSection = document.getElementById("by-generator");
 if (choiceSection) startChoice(choiceSection);
 const filters = document.getElementById("filters");

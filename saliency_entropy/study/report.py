@@ -2,9 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.page import wording
 from saliency_entropy.page.web_page import render
 from saliency_entropy.run.folder import write_atomically
@@ -22,7 +21,7 @@ from saliency_entropy.study.bootstrap import read_image_covariance
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
-from saliency_entropy.study.questions import SIGNIFICANCE, Answer
+from saliency_entropy.study.questions import Answer
 from saliency_entropy.study.runs import BASELINE, LeftOut, Study, read_study
 from saliency_entropy.study.sections import (
     PHOTOGRAPHS,
@@ -35,10 +34,10 @@ from saliency_entropy.study.sections import (
 from saliency_entropy.study.tables import MEASURES, Measures
 
 log = logging.getLogger(__name__)
-# It tells which glyphs of a font it puts into a PDF.
+# It names the glyphs of a font that it puts into a PDF.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
-# The columns of the terminal's table, those that a line holds.
+# The columns of the terminal's table: those that fit on a line.
 PRINTED = ("Method", "Seeds", "AUROC", "AUROC unseen", "Difference", "95 % interval", "p (Holm)", "CAM entropy / nats")
 
 
@@ -50,10 +49,7 @@ def report(cfg: DictConfig) -> None:
             :func:`~saliency_entropy.study.gallery.read_gallery`; ``cfg.gallery_images`` is not a whole number from 0
             on; the output cannot be written.
     """
-    if type(cfg.gallery_images) is not int or cfg.gallery_images < 0:
-        raise UserError(
-            f"gallery_images is {cfg.gallery_images!r}; give a whole number, 0 for a report without photographs"
-        )
+    whole_number("gallery_images", cfg.gallery_images, 0, ", 0 for a report without photographs")
     study = read_study(Path(str(cfg.study)))
     log.info("%d finished runs of %d methods in %s", len(study.runs), len(study.methods), study.folder)
     output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
@@ -69,9 +65,7 @@ def report(cfg: DictConfig) -> None:
     pictures = report_figures(study, measures, maps, corrupted, photographs=cfg.gallery_images > 0)
     warnings = all_warnings(study, measures)
     left_out = _by_reason(study.left_out)
-    against = compared[compared["against"] == BASELINE] if len(compared) else compared
-    lows = dict(zip(against["method"], against["both_low"], strict=True)) if len(against) else {}
-    sentence = headline(methods, measures.measure, lows, questions.too_few_images(measures))
+    sentence = headline(methods, measures.measure, compared, questions.too_few_images(measures))
     content = {
         "study": study,
         "headline": sentence,
@@ -92,11 +86,11 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"output={output} cannot be written ({error}); give another folder with output=") from None
 
     log.info("%s", printed(shown[0].cells.filter(PRINTED)))
-    log.info("%s", tables.printable(sentence))
+    log.info("%s", wording.printable(sentence))
     for warning in warnings:
-        log.warning("warning: %s", tables.printable(warning))
+        log.warning("warning: %s", wording.printable(warning))
     for runs in left_out:
-        log.warning("left out: %s (%s)", tables.printable(runs.name), tables.printable(runs.reason))
+        log.warning("left out: %s (%s)", wording.printable(runs.name), wording.printable(runs.reason))
     log.info("report: %s", output / "index.html")
 
 
@@ -108,12 +102,12 @@ def write(
     shown: list[ShownTable],
     pictures: list[ShownFigure],
 ) -> None:
-    """Leave everything in ``output``, the page last: where it is, what it names is there too."""
+    """Write everything into ``output``, the page last, so that every file that it names is there before it."""
     for picture in pictures:
         write_atomically(output / "figures" / f"{picture.name}.png", picture.png)
         write_atomically(output / "figures" / f"{picture.name}.pdf", figures.pdf(picture.figure))
     for name in {*PHOTOGRAPHS} - {picture.name for picture in pictures}:
-        # Of an earlier report: who asks for one without photographs may publish the folder.
+        # They are from an earlier report; a folder without photographs may be meant for publication.
         for kind in ("png", "pdf"):
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     write_atomically(output / "runs.csv", wording.neutralised(runs).to_csv(index=False))
@@ -127,13 +121,13 @@ def write(
     write_atomically(output / "index.html", page)
 
 
-def headline(methods: pd.DataFrame, measure: str, lows: Mapping[str, float], too_few: str = "") -> str:
-    """One sentence or two on the method of the highest mean AUROC, and whether it is shown to beat cross-entropy.
+def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_few: str = "") -> str:
+    """One to three sentences on the method of the highest mean AUROC, and whether it is shown to beat cross-entropy.
 
     Args:
         methods: :func:`~saliency_entropy.study.tables.method_table`.
         measure: :attr:`~saliency_entropy.study.tables.Measures.measure`.
-        lows: method -> the lower end of the interval of its difference from cross-entropy, over seeds and images.
+        compared: :func:`~saliency_entropy.study.comparisons.comparison_table`.
         too_few: :func:`~saliency_entropy.study.questions.too_few_images`.
     """
     what = "AUROC on unseen generators" if measure == "auroc_unseen" else "AUROC (all generators)"
@@ -145,45 +139,26 @@ def headline(methods: pd.DataFrame, measure: str, lows: Mapping[str, float], too
     if too_few:
         return f"Nothing can be said about which method is better: {too_few}."
     if len(known) == 1:
-        seeds = f"{best['seeds']} seed{'s' if best['seeds'] > 1 else ''}"
+        seeds = wording.count(best["seeds"], "seed")
         return f"{best['title']} reaches a mean {what} of {value} over {seeds}; there is no other method beside it."
     if methods["seeds"].max() == 1:
         return (
-            f"With one seed a method, nothing can be said about which method is better. The highest {what} is "
+            f"With one seed per method, nothing can be said about which method is better. The highest {what} is "
             f"{value}, {best['title']}."
         )
     first = f"{best['title']} has the highest mean {what}, {value}"
     if best["method"] == BASELINE:
         return f"{first}: no other method is shown to be better."
-    if pd.isna(best["difference"]):
-        return f"{first}. Whether it is better than cross-entropy is not shown: there is no pair of runs to compare."
-    above = f"{wording.number(best['difference'], sign='+')} from cross-entropy"
-    if pd.isna(best["p_holm"]):
-        return f"{first}: {above}. That it is better is not shown: the seeds that both have allow no interval."
-    interval = f"95 % interval {wording.interval(best['difference_low'], best['difference_high'], sign='+')}"
-    compared = f"{first}: {above} ({interval}; {wording.p_equals(best['p_holm'])} after Holm’s correction)"
-    if best["difference_low"] > 0 and best["p_holm"] < SIGNIFICANCE:
-        if lows.get(best["method"], 1) <= 0:
-            return (
-                f"{compared}. The interval excludes 0 for these test images; over other images, too, that it is better "
-                "is not shown."
-            )
-        return f"{compared}. The interval excludes 0."
-    if best["difference_high"] < 0:
-        return (
-            f"{compared}. On the seeds in common it is below cross-entropy: its higher mean comes from the other "
-            "seeds, and that it is better is not shown."
-        )
-    if best["difference_low"] > 0:
-        return f"{compared}. The interval excludes 0, but not after the correction: that it is better is not shown."
-    return f"{compared}. The interval includes 0: that it is better than cross-entropy is not shown."
+    row = questions.comparison(compared, best["method"], BASELINE)
+    if row is None:
+        return f"{first}. Whether it is better than cross-entropy is not shown: the study has no run of it."
+    return " ".join((f"{first}.", questions.in_words(row), *questions.these_images_only(row)))
 
 
 def all_warnings(study: Study, measures: Measures) -> list[str]:
-    """What a reader must know before any number, the gravest first."""
-    names = {_at(run.config, "data.name") for run in study.runs}
+    """Sentences that a reader must know before any number, the gravest first."""
     warnings = []
-    if "builtin" in names:
+    if any(run.setting("data.name") == "builtin" for run in study.runs):
         warnings.append(
             "The faces are drawn by a program (data: builtin). These figures show that everything works; they say "
             "nothing about real faces."
@@ -191,13 +166,13 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
     if (kind := figures.map_kind(study)) != "human":
         warnings.append(f"Where human maps are needed, these runs had {kind} maps, not human maps.")
     if study.left_out:
-        # Who leaves out the runs that went wrong makes the others look better than the method is.
+        # Leaving out the runs that went wrong makes a method look better than it is.
         names = [run.name for run in study.left_out]
         named = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
-        count = wording.count(len(names), "run")
         warnings.append(
-            f"{count} of {len(names) + len(study.runs)} {'is' if len(names) == 1 else 'are'} left out, and in no table "
-            f"or figure: {wording.listed(named)}. The reasons stand at the end."
+            f"{wording.count(len(names), 'run')} of {len(names) + len(study.runs)} "
+            f"{'is' if len(names) == 1 else 'are'} left out, and in no table or figure: {wording.listed(named)}. The "
+            "reasons stand at the end."
         )
     if too_few := questions.too_few_images(measures):
         warnings.append(f"Methods are not compared: {too_few}.")
@@ -205,35 +180,29 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
 
 
 def how_it_was_made(study: Study) -> dict[str, str]:
-    """Heading -> text; what differs between runs is listed."""
-    seconds = [run.result.get("wall_seconds") for run in study.runs]
-    seeds = {method: [run.seed for run in study.of_method(method)] for method in study.methods}
-    seed_sets = {tuple(value) for value in seeds.values()}
-    versions = _distinct(f"{name} {version}" for run in study.runs for name, version in run.result["versions"].items())
-    commits = _distinct(
-        commit.replace("+", " (with uncommitted changes)") if (commit := run.result["git_commit"]) else "not known"
-        for run in study.runs
-    )
-    if len(seed_sets) == 1:
-        seed_text = _ranges(next(iter(seed_sets)))
-    else:
-        seed_text = "; ".join(f"{study.titles[method]}: {_ranges(value)}" for method, value in seeds.items())
+    """Heading -> text; where runs differ, every value is listed."""
+    results = [run.result for run in study.runs]
+    settings = {
+        key: _distinct(str(run.setting(key, "not known")) for run in study.runs)
+        for key in ("data.name", "backbone.name", "data.image_size", "protocol.name", "trainer.max_epochs")
+    }
     return {
         "Study": study.folder.resolve().name,
         "Finished runs": str(len(study.runs)),
-        "Seeds": seed_text,
-        "Data": _config_values(study, "data.name"),
+        "Seeds": _seeds(study),
+        "Data": settings["data.name"],
         "Trained on": ", ".join(study.train_generators) or "generators not named",
-        "Backbone": _config_values(study, "backbone.name"),
-        "Image size": _config_values(study, "data.image_size") + " pixels",
-        "CAM": _distinct(f"{run.result['cam_cells']} cells" for run in study.runs),
-        "Protocol": _config_values(study, "protocol.name"),
-        "Epochs": _config_values(study, "trainer.max_epochs")
-        + "; the one of the highest validation accuracy is scored",
-        "Time of the runs": _duration(sum(value for value in seconds if value is not None)),
-        "Finished": max(str(run.result.get("finished", "")) for run in study.runs) or "not known",
-        "Versions": versions,
-        "Git commit": commits,
+        "Backbone": settings["backbone.name"],
+        "Image size": settings["data.image_size"] + " pixels",
+        "CAM": _distinct(f"{result['cam_cells']} cells" for result in results),
+        "Protocol": settings["protocol.name"],
+        "Epochs": settings["trainer.max_epochs"] + "; the one of the highest validation accuracy is scored",
+        "Time of the runs": _duration(sum(result.get("wall_seconds") or 0 for result in results)),
+        "Finished": max(str(result.get("finished", "")) for result in results) or "not known",
+        "Versions": _distinct(" ".join(map(str, item)) for result in results for item in result["versions"].items()),
+        "Git commit": _distinct(
+            (result["git_commit"] or "not known").replace("+", " (with uncommitted changes)") for result in results
+        ),
     }
 
 
@@ -244,31 +213,27 @@ def printed(cells: pd.DataFrame) -> str:
         table.add_column(name, justify="left" if tables.is_words(cells[name]) else "right")
     for row in cells.itertuples(index=False):
         # Text, not str: a title in [brackets] would be read as a style.
-        table.add_row(*(Text(tables.printable(cell)) for cell in row))
+        table.add_row(*(Text(wording.printable(cell)) for cell in row))
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
 
 
-def _config_values(study: Study, key: str) -> str:
-    return _distinct(str(_at(run.config, key)) for run in study.runs)
-
-
-def _at(config: dict[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part, "not known") if isinstance(value, dict) else "not known"
-    return value
-
-
-def _distinct(values: Any) -> str:
+def _distinct(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
+def _seeds(study: Study) -> str:
+    """The seeds of the runs, by method where the methods have different ones."""
+    seeds = {title: _ranges([run.seed for run in study.of_method(method)]) for method, title in study.titles.items()}
+    distinct = {*seeds.values()}
+    return distinct.pop() if len(distinct) == 1 else "; ".join(f"{title}: {own}" for title, own in seeds.items())
+
+
 def _by_reason(left_out: list[LeftOut]) -> list[LeftOut]:
-    """One entry for the seeds of a method that share a reason, ``droid/seed0–9``: a sweep that was ended early may lack
-    dozens."""
+    """The runs with one entry, such as ``droid/seed0–9``, for all seeds of a method that share a reason: a sweep that
+    was ended early may lack dozens."""
     seeds: dict[tuple[str, str], list[int]] = {}
     for run in left_out:
         named = re.fullmatch(r"(.*/seed)(0|[1-9]\d*)", run.name, re.DOTALL)
@@ -277,8 +242,8 @@ def _by_reason(left_out: list[LeftOut]) -> list[LeftOut]:
     return [LeftOut(name + _ranges(sorted(numbers)), reason) for (name, reason), numbers in seeds.items()]
 
 
-def _ranges(seeds: tuple[int, ...] | list[int]) -> str:
-    """``0–9, 12`` for these seeds, which are sorted."""
+def _ranges(seeds: Sequence[int]) -> str:
+    """Sorted seeds as ``0–9, 12``."""
     parts: list[list[int]] = []
     for seed in seeds:
         if parts and seed == parts[-1][-1] + 1:

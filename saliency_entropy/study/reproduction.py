@@ -12,8 +12,8 @@ from saliency_entropy.study.runs import VARIED, Study
 from saliency_entropy.study.statistics import LEVEL, NAN
 from saliency_entropy.study.tables import NONE, Measures
 
-# What makes a study the paper's (sections 6.2 and 6.3): the configuration of experiment=paper, where it decides a
-# result. A group that stands here holds nothing else.
+# The settings of the paper (sections 6.2 and 6.3) that decide a result, as experiment=paper has them. A group of the
+# configuration that is given here as a whole has no further key.
 SETTINGS: dict[str, Any] = {
     "data.name": "und_cyborg",
     "data.image_size": 224,
@@ -57,8 +57,7 @@ SETTINGS: dict[str, Any] = {
     "trainer.max_epochs": 150,
 }
 
-
-# What a network of another name need not differ in.
+# The settings of a network that do not follow from its name.
 OF_ANY_BACKBONE = {f"backbone.{name}" for name in ("name", "pretrained", "checkpoint", "features", "double_forward")}
 
 
@@ -67,7 +66,7 @@ def _term(name: str, **arguments: float | str) -> dict[str, Any]:
 
 
 HALF_CROSS_ENTROPY = _term("CrossEntropy", weight=0.5)
-# Section 6.2, by method: the terms of the loss.
+# Method -> the terms of its loss (section 6.2).
 TERMS = {
     "cross_entropy": {"cross_entropy": _term("CrossEntropy", weight=1.0)},
     "cyborg": {"cross_entropy": HALF_CROSS_ENTROPY, "human_saliency": _term("HumanSaliency", weight=0.5)},
@@ -82,8 +81,8 @@ TERMS = {
 }
 TEST_IMAGES = 700_000
 PAPER_SEEDS = 10
-# The paper's figures differ among themselves by so much: section 7.2.4 gives DROID + CYBORG 0.775, and gains over
-# cross-entropy and CYBORG that imply 0.777. Nothing much narrower can be asked for.
+# The paper's own figures agree no better than this: section 7.2.4 gives DROID + CYBORG 0.775, and gains over
+# cross-entropy and CYBORG that imply 0.777.
 AUROC_TOLERANCE = 0.01
 # "Around 3.65", read off figure 3.
 ENTROPY_TOLERANCE = 0.05
@@ -96,7 +95,7 @@ class Published(NamedTuple):
     std: float
 
 
-# Section 7.2: of all test images.
+# Method -> its AUROC on all test images (section 7.2).
 AUROC = {
     "cross_entropy": Published(0.561, 0.05),
     "cyborg": Published(0.636, 0.02),
@@ -105,22 +104,22 @@ AUROC = {
     "droid": Published(0.731, 0.05),
     "droid_cyborg": Published(0.775, 0.02),
 }
-# Section 3: mean CAM entropy of the training images at the end of training, in nats; and that of the human maps.
+# Mean entropy in nats of the CAMs of the training images at the end of training, and of the human maps (section 3).
 CAM_ENTROPY = {"cross_entropy": 3.65, "cyborg": 3.30}
 HUMAN_ENTROPY = 3.0
 
 
 def departures(study: Study, measures: Measures) -> list[str]:
-    """How a study differs from the paper's, so that their figures are not comparable; none if they are.
+    """How a study differs from the paper's, so that their figures are not comparable; empty if they are.
 
-    Settings of the runs are named without their values where these may be a path or worse.
+    The values of the runs are left out: a report is passed on, and they may be paths or worse.
     """
     settings: dict[str, Any] = {}
     for run in study.runs:
         for key, wanted in SETTINGS.items():
-            settings |= _differing(_at(run.config, key), wanted, key)
+            settings |= _differing(run.setting(key), wanted, key)
     if "backbone.name" in settings:
-        # What follows from another network need not be listed.
+        # The settings that follow from another network need not be listed.
         settings = {
             key: wanted for key, wanted in settings.items() if key in OF_ANY_BACKBONE or not key.startswith("backbone.")
         }
@@ -129,28 +128,23 @@ def departures(study: Study, measures: Measures) -> list[str]:
         f"{key} is not {'null' if wanted is None else str(wanted).lower() if isinstance(wanted, bool) else wanted}"
         for key, wanted in settings.items()
     ]
-    others = [
-        run.method for run in study.runs if run.method in TERMS and _at(run.config, "loss.terms") != TERMS[run.method]
-    ]
-    if others:
-        named = wording.listed([study.titles[method] for method in dict.fromkeys(others)])
-        differing.append(f"the terms of the loss of {named} are not the paper’s")
-    counts = measures.generators[measures.generators["against"] == ""]
-    images = (
-        counts.groupby(["method", "seed"])[["synthetic", "real"]].agg({"synthetic": "sum", "real": "max"}).sum(axis=1)
-    )
+    others = {run.method for run in study.runs if run.setting("loss.terms") != TERMS.get(run.method)}
+    if others := [study.titles[method] for method in study.methods if method in others & {*TERMS}]:
+        differing.append(f"the terms of the loss of {wording.listed(others)} are not the paper’s")
+    counts = measures.generators[measures.generators["against"] == ""].groupby(["method", "seed"])
+    images = counts["synthetic"].sum() + counts["real"].max()
     if images.empty or (images != TEST_IMAGES).any():
         differing.append(f"the test images are not {TEST_IMAGES:,}")
     return differing
 
 
 def reproduction_table(study: Study, measures: Measures) -> pd.DataFrame:
-    """A row a figure of the paper of which the study has runs, numbers only.
+    """A row for each figure of the paper that the study has runs for, numbers only.
 
     Returns:
-        ``quantity`` (auroc, cam_entropy, human_entropy), ``method, title``; ours ``seeds, mean, std``; the paper's
-        ``paper_mean, paper_std`` (NaN: not given); ``difference``, ours less the paper's, ``low, high``, its 95 %
-        interval; ``tolerance``; ``verdict``: "above" or "below" if the whole interval lies further from 0 than the
+        ``quantity`` (auroc, cam_entropy, human_entropy), ``method, title``; of our runs ``seeds, mean, std``; of the
+        paper ``paper_mean, paper_std`` (NaN: not given); ``difference``, our mean less the paper's, ``low, high``, its
+        95 % interval; ``tolerance``; ``verdict``: "above" or "below" if the whole interval lies further from 0 than the
         tolerance, "within" if the difference does not, "unclear" if the difference alone does; "" without an interval.
     """
     rows = []
@@ -170,7 +164,7 @@ def reproduction_table(study: Study, measures: Measures) -> pd.DataFrame:
                 "paper_mean": HUMAN_ENTROPY,
                 "difference": difference,
                 "tolerance": ENTROPY_TOLERANCE,
-                # The maps are the same in every run: there is nothing to draw.
+                # Every run has the same maps, so the entropy has no spread.
                 "verdict": _verdict(difference, 0.0, ENTROPY_TOLERANCE),
             }
         )
@@ -199,7 +193,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def notes(table: pd.DataFrame) -> list[str]:
-    """How the figures of :func:`shown` are made."""
+    """The notes below :func:`shown`: how its figures are made."""
     sentences = [
         "AUROC is of all test images, as in the paper (section 7.2, ten seeds). Difference: ours less the paper’s, "
         "with the 95 % interval of Welch’s t from both standard deviations; the paper gives its own to two decimals. "
@@ -214,7 +208,7 @@ def notes(table: pd.DataFrame) -> list[str]:
 
 
 def not_comparable(differing: list[str]) -> str:
-    """The sentence that stands where there is no table."""
+    """The sentence in the place of the table."""
     return f"These figures are not comparable with the paper’s: {'; '.join(differing)}."
 
 
@@ -248,16 +242,16 @@ def _half_width(values: np.ndarray, published: Published) -> float:
     if count < 2:
         return NAN
     ours = values.var(ddof=1) / count
-    theirs = 0.0 if np.isnan(published.std) else published.std**2 / PAPER_SEEDS
-    if not ours + theirs > 0:
+    papers = 0.0 if np.isnan(published.std) else published.std**2 / PAPER_SEEDS
+    if not ours + papers > 0:
         return NAN
-    # Welch's degrees of freedom; with theirs = 0, those of our mean alone.
-    freedom = (ours + theirs) ** 2 / (ours**2 / (count - 1) + theirs**2 / (PAPER_SEEDS - 1))
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(ours + theirs))
+    # Welch's degrees of freedom; without a deviation of the paper, those of our mean alone.
+    freedom = (ours + papers) ** 2 / (ours**2 / (count - 1) + papers**2 / (PAPER_SEEDS - 1))
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(ours + papers))
 
 
 def _verdict(difference: float, half: float, tolerance: float) -> str:
-    """Of a difference and half its interval."""
+    """The verdict on a difference, by half the width of its interval."""
     if np.isnan(half):
         return ""
     if abs(difference) <= tolerance:
@@ -272,7 +266,7 @@ def _spread(mean: float, std: float, digits: int, std_digits: int) -> str:
 
 
 def _differing(found: Any, wanted: Any, key: str) -> dict[str, Any]:
-    """Key -> the paper's value, None if the paper has no such key, of what is different in a configuration."""
+    """Key -> the paper's value, None if the paper has no such key, for every setting that differs."""
     if key in VARIED:
         return {}
     if not isinstance(wanted, dict):
@@ -282,10 +276,3 @@ def _differing(found: Any, wanted: Any, key: str) -> dict[str, Any]:
     for name in {**wanted, **found}:
         differing |= _differing(found.get(name), wanted.get(name), f"{key}.{name}")
     return differing
-
-
-def _at(config: dict[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

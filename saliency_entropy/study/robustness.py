@@ -13,10 +13,9 @@ from matplotlib.axes import Axes
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page import wording
-from saliency_entropy.page.wording import printable
 from saliency_entropy.scores.corruptions import NONE, STRENGTHS
 from saliency_entropy.scores.tables import SUFFIX
-from saliency_entropy.study.figures import STYLE, Figure, method_styles
+from saliency_entropy.study.figures import STYLE, Figure, method_styles, plain
 from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of, is_of_this_checkpoint
 from saliency_entropy.study.runs import Run, Study
 from saliency_entropy.study.tables import over_seeds, spread_column
@@ -177,8 +176,7 @@ def robustness_figure(robustness: RobustnessTable) -> Figure:
                 np.array([clean.at[method, name], *line[name]]) for name in (f"{measure}_mean", f"{measure}_std")
             )
             places = np.arange(len(mean))
-            title = printable(clean.at[method, "title"]).replace("$", r"\$")
-            axes.plot(places, mean, color=style.colour, marker=style.marker, label=title)
+            axes.plot(places, mean, color=style.colour, marker=style.marker, label=plain(clean.at[method, "title"]))
             # One seed has no band.
             low, high = np.clip(mean - std, 0, 1), np.clip(mean + std, 0, 1)
             axes.fill_between(places, low, high, color=style.colour, alpha=0.12, linewidth=0)

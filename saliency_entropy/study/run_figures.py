@@ -19,17 +19,17 @@ from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study.calibration import expected_calibration_error, fitted_temperature
 from saliency_entropy.study.operating_points import RocCurve, apcer, average_precision, bpcer, roc, score_problem
 from saliency_entropy.study.runs import Run
+from saliency_entropy.study.statistics import NAN
 
-NAN = float("nan")
 # With fewer images a figure of one generator or group says more about these images than about the group.
 MIN_IMAGES = 30
-# A column of more different values, such as a person's number, is not one to group images by.
+# Images are not grouped by a column of more different values, such as a person's number.
 MAX_GROUPS = 20
-# Shares of real images that may be called synthetic: of the test images (TPR), or of those of validation (thresholds).
+# Shares of the real images, of test (for TPR) or validation (for thresholds), that may be called synthetic.
 LOW_RATES = (0.01, 0.001)
 # The thresholds fixed on validation: name -> the share of its real images called synthetic; None for equal errors.
 THRESHOLDS: dict[str, float | None] = {"val_eer": None} | {f"val_bpcer_{rate}": rate for rate in LOW_RATES}
-# A run has these twice, for all synthetic images and, with "_unseen", for those of unseen generators.
+# A run has these figures for all synthetic images and, with "_unseen", for those of unseen generators.
 RANKING_FIGURES = ("average_precision", "eer", *(f"tpr_at_fpr_{rate}" for rate in LOW_RATES))
 APCER_FIGURES = tuple(f"{kind}_at_{name}" for name in THRESHOLDS for kind in ("apcer", "apcer_max"))
 BPCER_FIGURES = tuple(f"bpcer_at_{name}" for name in THRESHOLDS)
@@ -43,9 +43,9 @@ class RunFigures:
 
     Attributes:
         figures: by name, see :class:`~saliency_entropy.study.tables.Measures`.
-        generators: a row a generator and set of real images.
-        groups: a row a value of a column of the manifest.
-        roc: the ROC curve of the synthetic images that methods are compared by, against all real ones: those of
+        generators: a row for each generator and set of real images.
+        groups: a row for each value of a column of the manifest.
+        roc: the ROC curve, against all real images, of the synthetic images that methods are compared by: those of
             unseen generators if there are any, else all.
         problems: clauses on figures that the scores do not allow, each to follow the name of the run and a colon.
     """
@@ -58,22 +58,22 @@ class RunFigures:
 
 
 class RankedScores:
-    """Test images from the highest logit of "synthetic" to the lowest: sorted once, so that no curve of some of them
+    """Test images from the highest logit of "synthetic" to the lowest: sorted once, so that no curve of a part of them
     needs a sort of its own.
 
     Args:
-        table: the scores, one row an image.
-        train_generators: those in training.
+        table: the scores, one row for each image.
+        train_generators: the generators in training.
     """
 
     def __init__(self, table: pd.DataFrame, train_generators: list[str]) -> None:
         self.table = table.iloc[np.argsort(-table["logit_synthetic"].to_numpy(), kind="stable")]
         self.train_generators = train_generators
         self.ranking = self.table["logit_synthetic"].to_numpy()
-        self.judging = _difference(self.table)
+        self.judging = logit_difference(self.table)
         self.synthetic = (self.table["label"] == "synthetic").to_numpy()
         self.unseen = unseen_images(self.table, train_generators)
-        # A mask for each generator, by name.
+        # Generator -> mask of its images.
         codes, names = pd.factorize(self.table["generator"])
         masks = {name: (codes == code) & self.synthetic for code, name in enumerate(names)}
         self.generators = {name: masks[name] for name in sorted(masks) if masks[name].any()}
@@ -86,6 +86,11 @@ class RankedScores:
         if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
             return NAN
         return self.roc(synthetic | real).auroc
+
+
+def logit_difference(table: pd.DataFrame) -> np.ndarray:
+    """``(N,)`` float64, the logit of "synthetic" minus that of "real"; the softmax is its sigmoid."""
+    return table["logit_synthetic"].to_numpy(dtype=np.float64) - table["logit_real"].to_numpy(dtype=np.float64)
 
 
 def is_of_this_checkpoint(run: Run, path: Path) -> bool:
@@ -110,22 +115,22 @@ def run_figures(
     Args:
         test: the test images with finite scores, see :meth:`~saliency_entropy.study.runs.Run.test_scores`.
         val: the validation images, if there are any.
-        train_generators: those in training.
-        group_columns: columns by whose values the test images are grouped; those that ``test`` lacks are passed over.
+        train_generators: the generators in training.
+        group_columns: columns by whose values the test images are grouped; columns that ``test`` lacks are skipped.
     """
     scores = RankedScores(test, train_generators)
     real, everything = ~scores.synthetic, np.ones(len(test), dtype=bool)
     thresholds, temperature, problems = _fixed_on_validation(val)
     pooled = scores.roc(everything)
     unseen = scores.roc(real | scores.unseen) if scores.unseen.any() else None
-    ranking = dict.fromkeys(RANKING_FIGURES, NAN)
-    ranking |= _with_suffix(ranking)
+    ranking = ranking_unseen = dict.fromkeys(RANKING_FIGURES, NAN)
     problem = score_problem(scores.ranking, scores.synthetic)
     if problem:
         problems.append(f"no average precision, EER or true positive rate, since in scores/test.parquet {problem}.")
     else:
-        ranking |= _ranking_figures(scores, everything, pooled)
-        ranking |= _with_suffix(_ranking_figures(scores, real | scores.unseen, unseen)) if unseen else {}
+        ranking = _ranking_figures(scores, everything, pooled)
+        if unseen:
+            ranking_unseen = _ranking_figures(scores, real | scores.unseen, unseen)
     generators = _generator_rows(scores)
     own = [row for row in generators if not row["against"]]
     cam_entropy = float(test["cam_entropy"].mean())
@@ -139,6 +144,7 @@ def run_figures(
         "cam_entropy": cam_entropy,
         "focus_area": math.exp(cam_entropy),
         **ranking,
+        **_with_suffix(ranking_unseen),
         **_apcers(scores, scores.synthetic, thresholds),
         **_with_suffix(_apcers(scores, scores.unseen, thresholds)),
         **{f"bpcer_at_{name}": bpcer(scores.judging[real], value) for name, value in thresholds.items()},
@@ -159,9 +165,9 @@ def run_figures(
 
 
 def group_columns(run: Run) -> tuple[list[str], list[str]]:
-    """The columns of the manifest that group the run's test images, and those with too many different values to.
+    """The columns of the manifest that group the run's test images, and the columns of too many different values.
 
-    A column of one value groups nothing and is in neither.
+    A column of one value groups nothing and is in neither list.
     """
     names = run.manifest_columns()
     if not names:
@@ -173,19 +179,19 @@ def group_columns(run: Run) -> tuple[list[str], list[str]]:
 
 
 def unknown_sources(table: pd.DataFrame) -> list[str]:
-    """What column compare_with names though no real image has such a source."""
+    """The sources that column compare_with names, but no real image has."""
     real = (table["label"] == "real").to_numpy()
     named = _compared_sources(table, ~real)
     return sorted(set(named) - set(table["source"][real])) if named else []
 
 
 def _fixed_on_validation(val: pd.DataFrame | None) -> tuple[dict[str, float], float, list[str]]:
-    """The thresholds by name, the temperature, and why there are not all of them."""
+    """The thresholds by name, the temperature, and why one of them is missing."""
     missing = dict.fromkeys(THRESHOLDS, NAN)
     without = "no threshold or temperature can be fixed on validation, since"
     if val is None:
         return missing, NAN, [f"{without} scores/val.parquet does not exist."]
-    differences, synthetic = _difference(val), (val["label"] == "synthetic").to_numpy()
+    differences, synthetic = logit_difference(val), (val["label"] == "synthetic").to_numpy()
     problem = score_problem(differences, synthetic)
     if problem:
         return missing, NAN, [f"{without} in scores/val.parquet {problem}."]
@@ -249,7 +255,8 @@ def _generator_rows(scores: RankedScores) -> list[dict[str, object]]:
 def _group_rows(
     scores: RankedScores, columns: Iterable[str], threshold: float, generators: list[dict[str, object]]
 ) -> list[dict[str, object]]:
-    """Every generator, and every value of the columns; a group of one class is compared with all of the other."""
+    """A row for every generator and every value of the columns; a group of one class is ranked with all images of the
+    other."""
     known = {row["generator"]: row["auroc"] for row in generators if not row["against"]}
     groups = [("generator", name, mask) for name, mask in scores.generators.items()]
     for column in columns:
@@ -282,7 +289,7 @@ def _group_rows(
 
 
 def _compared_sources(table: pd.DataFrame, images: np.ndarray) -> list[str]:
-    """The sources of real images that column compare_with of these images names."""
+    """The sources of real images that these images name in column compare_with."""
     if "compare_with" not in table or "source" not in table:
         return []
     cells = table["compare_with"][images].dropna().astype("str").unique()
@@ -290,20 +297,15 @@ def _compared_sources(table: pd.DataFrame, images: np.ndarray) -> list[str]:
 
 
 def _values(cells: pd.Series) -> list[object]:
-    """The different values, in order; an empty cell is none."""
+    """The different values, in order, without empty cells."""
     return sorted(value for value in cells.dropna().unique() if value != "")
 
 
 def _name(value: object) -> str:
-    """A group by its exact value: two that differ must not become one."""
-    # A column of whole numbers with gaps is one of floats.
+    """The name of a group, by its exact value: two different groups must not get one name."""
+    # pandas reads a column of whole numbers with gaps as floats.
     whole = isinstance(value, float | np.floating) and value.is_integer()
     return str(int(value)) if whole else str(value)
-
-
-def _difference(table: pd.DataFrame) -> np.ndarray:
-    """``(N,)`` float64, the logit of "synthetic" minus that of "real"."""
-    return table["logit_synthetic"].to_numpy(dtype=np.float64) - table["logit_real"].to_numpy(dtype=np.float64)
 
 
 def _with_suffix(figures: dict[str, float]) -> dict[str, float]:

@@ -16,33 +16,31 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from saliency_entropy.data.table import LABELS, OPTIONAL, REQUIRED, SPLITS
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
-from saliency_entropy.run.folder import finished_result, flatten, scientific_config
+from saliency_entropy.run.folder import epochs_done, finished_result, flatten, scientific_config
 from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
-from saliency_entropy.sweep.swept import swept_runs
+from saliency_entropy.sweep.swept import plain_yaml, swept_runs
 
 BASELINE = "cross_entropy"
-# What a report takes from a result; without one of these it was not written by a run.
+# The keys that a report needs of a result: one that lacks any was not written by a run.
+RESULT_KEYS = ("method", "title", "seed", "train_generators", "cam_cells", "test", "git_commit", "versions")
+# The types of these, and of the keys that a result of an earlier version may lack.
 RESULT_TYPES: dict[str, tuple[type, ...]] = {
     "method": (str,), "title": (str,), "seed": (int,), "train_generators": (list,), "cam_cells": (int,),
-    "test": (dict,), "git_commit": (str, NoneType), "versions": (dict,),
-}  # fmt: skip
-# What a result of an earlier version may lack.
-OPTIONAL_RESULT_TYPES: dict[str, tuple[type, ...]] = {
-    "human_entropy": (int, float, NoneType), "wall_seconds": (int, float, NoneType), "finished": (str,),
-    "data_hash": (str,), "checkpoint": (str,), "left_out": (dict,), "unread": (dict,),
+    "test": (dict,), "git_commit": (str, NoneType), "versions": (dict,), "human_entropy": (int, float, NoneType),
+    "wall_seconds": (int, float, NoneType), "finished": (str,), "data_hash": (str,), "checkpoint": (str,),
+    "left_out": (dict,), "unread": (dict,),
 }  # fmt: skip
 SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_entropy")
 OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
 VAL_SCORE_COLUMNS = ("label", "logit_real", "logit_synthetic")
 EPOCH_COLUMNS = ("epoch", "train/cam_entropy", "val/cam_entropy")
-# What may differ between two runs of one study: what makes the method, and the seed, of which data.seed is another.
+# The keys in which two runs of a study may differ: those of the method, and the seeds.
 METHOD_KEYS = ("method", "loss")
 VARIED = (*METHOD_KEYS, "seed", "data.seed", "data.human_maps.seed")
 
@@ -75,20 +73,27 @@ class Run:
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """``metrics.csv``: one row an epoch. Raises UserError if it cannot be read."""
+        """``metrics.csv``: one row per epoch. Raises UserError if it cannot be read."""
         path = self.folder / "metrics.csv"
         with _reading(path, f"delete {self.folder} and train the run again"):
             table = pd.read_csv(path)
             _require(EPOCH_COLUMNS, table.columns, "column")
             return table
 
+    def setting(self, key: str, missing: Any = None) -> Any:
+        """The value of a key of the configuration, such as ``data.name``; ``missing`` where there is no such key."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part, missing) if isinstance(value, dict) else missing
+        return value
+
     def test_scores(self, columns: Sequence[str] = SCORE_COLUMNS, optional: Sequence[str] = ()) -> pd.DataFrame:
-        """``scores/test.parquet``: one row an image. Read anew at each call: 60 runs of the paper's study would not
-        fit into memory together.
+        """``scores/test.parquet``: one row per image. Read anew at each call: the 60 runs of the paper's study would
+        not fit into memory together.
 
         Args:
-            columns: to be read; ``source`` and ``compare_with`` come with them where the file has them.
-            optional: further ones that come with them where the file has them.
+            columns: required ones; ``source`` and ``compare_with`` are read too, where the file has them.
+            optional: further columns that are read where the file has them.
 
         Raises:
             UserError: the file cannot be read or lacks a column.
@@ -106,8 +111,8 @@ class Run:
             return _read_scores(path, VAL_SCORE_COLUMNS) if path.exists() else None
 
     def manifest_columns(self) -> list[str]:
-        """The columns that ``scores/test.parquet`` has from the manifest, beside the label, the split, the generator
-        and what names files.
+        """The columns of ``scores/test.parquet`` that come from the manifest, without the label, the split, the
+        generator and the names of files.
 
         Raises:
             UserError: the file cannot be read.
@@ -118,8 +123,8 @@ class Run:
             return [field.name for field in schema if field.name not in known and not pa.types.is_nested(field.type)]
 
     def has_checkpoint(self, digest: str) -> bool:
-        """Whether something was made with the weights that this run was scored with; True if a result, of an earlier
-        version of this package, does not say which they were."""
+        """Whether the run was scored with the weights of this digest; also True for a result of an earlier version of
+        this package, which does not name its weights."""
         return self.result.get("checkpoint", digest) == digest
 
     @contextmanager
@@ -142,9 +147,9 @@ class Study:
     """The runs of a study, all scored on the same test images.
 
     Attributes:
-        folder: where it lies.
-        runs: the finished ones, by method in the paper's order, then by seed.
-        left_out: the others.
+        folder: ``runs/demo``, for example.
+        runs: the finished runs, by method in the paper's order, then by seed.
+        left_out: the other run folders.
         warnings: sentences on what makes the runs less comparable than they should be.
     """
 
@@ -160,7 +165,7 @@ class Study:
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Method -> how it is called in tables and figures; methods of the same title get their names added."""
+        """Method -> its name in tables and figures; methods that share a title have their names added to it."""
         titles = {run.method: str(run.result["title"]) for run in reversed(self.runs)}
         counts = Counter(titles.values())
         return {
@@ -180,18 +185,18 @@ def read_study(folder: Path) -> Study:
     """Read ``<folder>/<method>/seed<seed>/`` of every run.
 
     A run that cannot be averaged with the others is left out, with the reason: it is unfinished, damaged, a copy of
-    another or renamed, diverged, was scored on other test images or trained with other generators than most. So is a
-    folder that was a run's and has another name now, such as ``seed0-copy``, and a run of the last sweep that was never
-    begun. A run that diverged after the epoch that it was scored with stays, with a warning.
+    another or renamed, diverged, was scored on other test images or trained with other generators than most. So are a
+    run's folder that was given another name, such as ``seed0-copy``, and a run of the last sweep that was never begun.
+    A run that diverged after the epoch that it was scored with stays, with a warning.
 
     Raises:
         UserError: no run is left; or as many runs were scored on other test images, or trained with other generators.
     """
     folders = run_folders(folder)
-    runs: list[_Scored] = []
+    runs: list[_ScoredRun] = []
     left_out: list[LeftOut] = []
     unusable: list[str] = []
-    images = _Images()
+    images = _TestImages()
     for run_folder in folders:
         name = f"{run_folder.parent.name}/{run_folder.name}"
         try:
@@ -214,19 +219,17 @@ def read_study(folder: Path) -> Study:
             "goes on where they stopped"
         )
     runs.sort(key=lambda scored: (*method_order(scored.run.method), scored.run.seed))
-    runs, copies = _without_copies(runs)
-    alike, foreign = _alike(runs)
-    finite, diverged = _finite(alike)
-    return Study(
-        folder,
-        finite,
-        [*left_out, *copies, *foreign, *diverged],
-        [*_diverged_later(finite), *_files_left_out(finite), *_differing_configs(finite)],
-    )
+    for why_left_out in (_copies, _foreign, _diverged):
+        reasons = why_left_out(runs)
+        left_out += [LeftOut(scored.run.name, reason) for scored, reason in reasons.items()]
+        runs = [scored for scored in runs if scored not in reasons]
+    kept = [scored.run for scored in runs]
+    warnings = [*_diverged_later(kept), *_files_left_out(kept), *_differing_configs(kept)]
+    return Study(folder, kept, left_out, warnings)
 
 
 def _other_names(study: Path) -> list[str]:
-    """``<method>/<name>`` of folders that hold a run, but are not called as one."""
+    """``<method>/<name>`` of the folders that hold a run but do not have the name of one."""
     return [
         f"{method.name}/{run.name}"
         for method in visible_folders(study)
@@ -244,23 +247,22 @@ def _not_begun(study: Path) -> list[str]:
     methods = {method for method, _ in begun}
     missing = swept - begun
     if methods - {method for method, _ in swept}:
-        # A user's file in conf/method may give its method another name than its own, which a sweep does not tell.
+        # The note of a sweep has the names of files in conf/method, and a user's file may name its method otherwise.
         missing = {(method, seed) for method, seed in missing if method in methods or method in METHODS}
     ordered = sorted(missing, key=lambda run: (method_order(run[0]), run[1]))
     return [f"{method}/seed{seed}" for method, seed in ordered]
 
 
 def _progress(run_folder: Path) -> str:
-    """How far an unfinished run came. Its files may be in the making, so nothing here is an error."""
-    try:
-        done = len(pd.read_csv(run_folder / "metrics.csv"))
-    except (OSError, ValueError):
+    """How far an unfinished run came. The run may be writing its files now, so nothing here is an error."""
+    done = epochs_done(run_folder)
+    if not done:
         return "no result, no epoch done"
     try:
-        total = OmegaConf.load(run_folder / "config.yaml").trainer.max_epochs
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
-        return f"no result, {done} epochs done"
-    return f"no result, {done} of {total} epochs done"
+        total = f" of {plain_yaml(run_folder / 'config.yaml')['trainer']['max_epochs']}"
+    except (OSError, ValueError, LookupError, TypeError, YAMLError):
+        total = ""
+    return f"no result, {done}{total} epochs done"
 
 
 def _read_run(folder: Path, result: Any) -> Run:
@@ -275,24 +277,23 @@ def _read_run(folder: Path, result: Any) -> Run:
         )
     path = folder / "config.yaml"
     with _reading(path, f"delete {folder} and train the run again"):
-        # The file is resolved; whatever else it holds is not interpolated here.
+        # A run writes it resolved; an interpolation that somebody put there stays text.
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if not isinstance(config, dict):
             raise ValueError("it is not a configuration")
     run = Run(folder, result, config)
-    method = config.get("method")
-    theirs = method.get("name", run.method) if isinstance(method, dict) else run.method
-    if (theirs, config.get("seed", run.seed)) != (run.method, run.seed):
+    method, seed = run.setting("method.name", run.method), run.setting("seed", run.seed)
+    if (method, seed) != (run.method, run.seed):
         raise UserError(
-            f"{folder} has the configuration of {theirs}, seed {config.get('seed')}, but the result of {run.method}, "
-            f"seed {run.seed}; move it out of the study"
+            f"{folder} has the configuration of {method}, seed {seed}, but the result of {run.method}, seed "
+            f"{run.seed}; move it out of the study"
         )
     return run
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
-    """A run and what its test scores tell before they are averaged."""
+class _ScoredRun:
+    """A run and what its test scores say before they are averaged."""
 
     run: Run
     images: int
@@ -301,14 +302,14 @@ class _Scored:
     not_finite: int
 
     @property
-    def compared_with(self) -> tuple[str, tuple[str, ...]]:
-        """What runs must share: the test images, and which of them are unseen."""
+    def comparable(self) -> tuple[str, tuple[str, ...]]:
+        """What runs must share to be compared: the test images, and the choice of the unseen ones among them."""
         return self.fingerprint, tuple(self.run.result["train_generators"])
 
 
-class _Images:
-    """Tells sets of test images apart. Mostly each run has those of the run before it, which a comparison finds far
-    sooner than a fingerprint."""
+class _TestImages:
+    """Tells sets of test images apart. Most runs have the images of the run before, which a comparison finds far sooner
+    than a fingerprint."""
 
     def __init__(self) -> None:
         self._last: tuple[pd.DataFrame, str] | None = None
@@ -322,42 +323,38 @@ class _Images:
         return self._last[1]
 
 
-def _scored(run: Run, images: _Images) -> _Scored:
+def _scored(run: Run, images: _TestImages) -> _ScoredRun:
     scores = run.test_scores(("path", *SCORE_COLUMNS))
     finite = np.isfinite(scores[["logit_real", "logit_synthetic", "cam_entropy"]]).all(axis=1)
     # Read here, so that a run with a damaged table is left out of everything.
     _, _ = run.epochs, run.val_scores()
     logits = hashlib.sha256(scores[["logit_real", "logit_synthetic"]].to_numpy().tobytes()).hexdigest()
-    return _Scored(run, len(scores), images.fingerprint(scores), logits, int((~finite).sum()))
+    return _ScoredRun(run, len(scores), images.fingerprint(scores), logits, int((~finite).sum()))
 
 
-def _without_copies(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
-    """Runs of one method are left out whose logits are another's to the last bit: two seeds never agree so, unless
-    they diverged, and every logit is NaN."""
-    first: dict[tuple[str, str], _Scored] = {}
-    kept, copies = [], []
+def _copies(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
+    """Why runs are left out whose logits are those of another run of their method to the last bit: two seeds never
+    agree like that, unless they diverged and every logit is NaN."""
+    first: dict[tuple[str, str], _ScoredRun] = {}
+    reasons = {}
     for scored in runs:
         original = first.setdefault((scored.run.method, scored.logits), scored)
-        if original is scored or scored.not_finite:
-            kept.append(scored)
-        else:
-            why = f"its test scores are those of {original.run.name} to the last digit, so it is a copy"
-            copies.append(LeftOut(scored.run.name, why))
-    return kept, copies
+        if original is not scored and not scored.not_finite:
+            reasons[scored] = f"its test scores are those of {original.run.name} to the last digit, so it is a copy"
+    return reasons
 
 
-def _alike(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
-    """The runs that most others can be compared with, and those that they cannot.
+def _foreign(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
+    """Why runs are left out that cannot be compared with most of the others.
 
     Raises:
         UserError: as many runs can be compared with each other, but not with these.
     """
-    (most, count), *others = Counter(scored.compared_with for scored in runs).most_common()
-    reference = next(scored for scored in runs if scored.compared_with == most)
-    kept, foreign = [], []
+    (most, count), *others = Counter(scored.comparable for scored in runs).most_common()
+    reference = next(scored for scored in runs if scored.comparable == most)
+    reasons = {}
     for scored in runs:
-        if scored.compared_with == most:
-            kept.append(scored)
+        if scored.comparable == most:
             continue
         if scored.fingerprint == reference.fingerprint:
             how = "trained with different generators, so that other test images are unseen"
@@ -366,32 +363,32 @@ def _alike(runs: list[_Scored]) -> tuple[list[_Scored], list[LeftOut]]:
                 f"scored on different test images ({scored.images} and {reference.images}, compared by path, label and "
                 "generator), so that they cannot be compared"
             )
-        foreign.append(LeftOut(scored.run.name, f"this run and {reference.run.name} were {how}"))
-        if others[0][1] == count and scored.compared_with == others[0][0]:
+        if others[0] == (scored.comparable, count):
             raise UserError(
                 f"{reference.run.folder} and {scored.run.folder} were {how}; give one of them a study= of its own"
             )
-    return kept, foreign
+        reasons[scored] = f"this run and {reference.run.name} were {how}"
+    return reasons
 
 
-def _finite(runs: list[_Scored]) -> tuple[list[Run], list[LeftOut]]:
-    """The runs with finite scores, and those without. Raises UserError if there is none with."""
-    usable = [scored.run for scored in runs if not scored.not_finite]
-    if not usable:
+def _diverged(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
+    """Why runs are left out whose scores are not finite. Raises UserError if that is every run."""
+    reasons = {
+        scored: f"diverged: {scored.not_finite} of {scored.images} test scores are not finite"
+        for scored in runs
+        if scored.not_finite
+    }
+    if len(reasons) == len(runs):
         raise UserError(
             f"every finished run in {runs[0].run.folder.parent.parent} diverged (its test scores are not finite); "
             "train with a lower learning rate, protocol.optimizer.lr"
         )
-    return usable, [
-        LeftOut(scored.run.name, f"diverged: {scored.not_finite} of {scored.images} test scores are not finite")
-        for scored in runs
-        if scored.not_finite
-    ]
+    return reasons
 
 
 def _differing_configs(runs: list[Run]) -> list[str]:
-    """A sentence for each key of the configuration that should be the same in all runs, or in those of a method, and
-    is not.
+    """A sentence for each key of the configuration that differs between runs, or between the runs of a method, though
+    it should not.
 
     The values are left out: a report is passed on, and they may be paths or worse.
     """
@@ -412,7 +409,7 @@ def _differing_configs(runs: list[Run]) -> list[str]:
 
 
 def _differing_keys(runs: list[Run]) -> list[tuple[str, str]]:
-    """Each key of the configuration that differs between runs, sorted, and which of them differ from the others."""
+    """Each key of the configuration that differs between runs, sorted, and the names of the runs that differ."""
     configs = [scientific_config(run.config) for run in runs]
     found = []
     for key in sorted({key for config in configs for key in config}):
@@ -429,7 +426,7 @@ def _is_below(key: str, names: Sequence[str]) -> bool:
 
 
 def _diverged_later(runs: list[Run]) -> list[str]:
-    """A sentence on the runs whose CAM entropy is not a number in some epochs, of which no mean can be taken."""
+    """A sentence on the runs whose CAM entropy is not a number in some epochs, which then have no mean."""
     names = [run.name for run in runs if run.epochs["train/cam_entropy"].isna().any()]
     if not names:
         return []
@@ -440,17 +437,18 @@ def _diverged_later(runs: list[Run]) -> list[str]:
 
 
 def _files_left_out(runs: list[Run]) -> list[str]:
-    """A sentence for each split and kind of file of which runs left some out, since they could not be used."""
+    """A sentence for each split and kind of file in which runs left out files that could not be used."""
     sentences = []
     unread = Counter()
     for run in runs:
-        unread |= Counter(run.result.get("unread", {}))  # the greater of two counts
+        unread |= Counter(flatten(run.result.get("unread", {})))  # the greater of two counts
     if unread:
         found = ", ".join(f"{count} {kind}" for kind, count in sorted(unread.items()))
         sentences.append(f"Pictures in the folder of the data were not read, for their format: {found}.")
+    left_out = [flatten(run.result.get("left_out", {})) for run in runs]
     for split in SPLITS:
         for kind, words in (("images", "images"), ("human_maps", "human maps")):
-            counts = {run.result.get("left_out", {}).get(split, {}).get(kind, 0) for run in runs}
+            counts = {files.get(f"{split}.{kind}", 0) for files in left_out}
             if max(counts):
                 up_to = "Up to " if len(counts) > 1 else ""
                 sentences.append(
@@ -467,7 +465,7 @@ def _read_scores(path: Path, columns: Sequence[str], optional: Sequence[str] = (
     table = pd.read_parquet(path, columns=[*columns, *further])
     if table.empty:
         raise ValueError("it holds no image")
-    # One that is neither would count as real.
+    # An image with another label would count as real.
     labels = {*table["label"].unique()} - {*LABELS} if "label" in table else {}
     if labels:
         raise ValueError(f"it has a label that is neither {' nor '.join(LABELS)}: {sorted(map(str, labels))[0]}")
@@ -480,29 +478,26 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, though the run is finished; {remedy}") from None
-    # The errors of pandas and pyarrow are ValueErrors or OSErrors.
+    # pandas and pyarrow raise ValueErrors and OSErrors.
     except (ValueError, OSError, YAMLError, TypeError) as error:
         raise UserError(f"{path} is damaged ({in_one_line(error, None)}); {remedy}") from None
 
 
 def _check_types(result: dict[str, Any]) -> None:
-    """Raises ValueError if a report cannot take from a result what it needs."""
-    _require(RESULT_TYPES, result, "key")
-    for name, types in (RESULT_TYPES | OPTIONAL_RESULT_TYPES).items():
-        value = result.get(name)
-        # JSON's true is an int to Python.
-        if name in result and (not isinstance(value, types) or isinstance(value, bool)):
-            raise ValueError(f"its {name} is {value!r}")
+    """Raises ValueError if a result lacks a key that a report needs, or holds a value of another type."""
+    _require(RESULT_KEYS, result, "key")
+    # By their exact type: JSON's true is an int to Python.
+    wrong = [name for name, types in RESULT_TYPES.items() if name in result and type(result[name]) not in types]
+    for name in ("left_out", "unread"):
+        if name not in wrong and any(type(count) is not int for count in flatten(result.get(name, {})).values()):
+            wrong.append(name)
+    if wrong:
+        raise ValueError(f"its {wrong[0]} is {result[wrong[0]]!r}")
     if not all(isinstance(name, str) for name in result["train_generators"]):
         raise ValueError(f"its train_generators are {result['train_generators']!r}")
     _require(("auroc",), result["test"], "key test.")
-    auroc = result["test"]["auroc"]
-    if auroc is not None and type(auroc) not in (int, float):
+    if type(auroc := result["test"]["auroc"]) not in (int, float, NoneType):
         raise ValueError(f"its test.auroc is {auroc!r}")
-    for name in ("left_out", "unread"):
-        counts = flatten(result.get(name, {}))
-        if any(type(count) is not int for count in counts.values()):
-            raise ValueError(f"its {name} is {result[name]!r}")
 
 
 def _require(names: Sequence[str], present: Any, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""What a search has found: its trials as a table, and the objective against trial and values as a figure."""
+"""The result of a search: its trials as a table, and the objective by trial and by searched values as a figure."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 OBJECTIVE = "val_auroc"
-# A trial without an outcome goes on, or waits for the next launch.
+# A trial without an outcome is running, or waits for the next launch.
 STATES = {TrialState.COMPLETE: "done", TrialState.FAIL: "diverged", TrialState.RUNNING: "unfinished"}
 PANEL = 2.4  # inches
 BEST = 5  # trials that are printed
@@ -32,7 +32,7 @@ def report(cfg: DictConfig) -> None:
     """Write ``trials.csv``, ``search.png`` and ``search.pdf`` of the search in ``cfg.study``, into ``cfg.output``.
 
     Raises:
-        UserError: there is no search there, or no trial of it has ended.
+        UserError: there is no search there, or no trial has ended.
     """
     study = Path(str(cfg.study))
     search = read_search(study)
@@ -53,7 +53,7 @@ def report(cfg: DictConfig) -> None:
 
 
 def trials(search: optuna.Study) -> pd.DataFrame:
-    """One row a trial: ``trial`` (from 1 on), ``state``, ``val_auroc`` (NaN unless done), and its value of each key
+    """One row per trial: ``trial`` (from 1 on), ``state``, ``val_auroc`` (NaN unless done), and its value of each key
     that is searched."""
     rows = [
         {"trial": trial.number + 1, "state": STATES[trial.state], OBJECTIVE: trial.value} | trial.params
@@ -64,7 +64,7 @@ def trials(search: optuna.Study) -> pd.DataFrame:
 
 @rc_context(STYLE)
 def trials_figure(table: pd.DataFrame) -> Figure:
-    """The objective by trial, with the best so far, and against each value; the best trial is marked."""
+    """The objective by trial, with the best one so far, and against each searched value; the best trial is marked."""
     done = table.dropna(subset=OBJECTIVE)
     best = done.loc[done[OBJECTIVE].idxmax()]
     keys = [column for column in table if column not in ("trial", "state", OBJECTIVE)]

@@ -1,9 +1,9 @@
 """The statistics of a report that no library has in this form."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -17,7 +17,7 @@ SAME = 1e-12
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two means; the figures that the values do not allow are NaN.
+    """A difference of two means; a figure that the values do not allow is NaN.
 
     Attributes:
         mean: the difference.
@@ -32,13 +32,6 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class PairedDifference(Difference):
-    """A mean difference over pairs, and their number."""
-
-    pairs: int
-
-
-@dataclass(frozen=True)
 class Improvement:
     """The probability that a value of one sample is above one of another, and its 95 % interval, all in [0, 1]."""
 
@@ -47,7 +40,7 @@ class Improvement:
     high: float
 
 
-def paired_difference(values: np.ndarray, baseline: np.ndarray) -> PairedDifference:
+def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
     """Mean of ``values - baseline``, pair by pair.
 
     Args:
@@ -55,19 +48,13 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> PairedDiffere
         baseline: ``(N,)``, in the order of ``values``.
 
     Returns:
-        Without an interval and p from one pair, or if all pairs differ by the same: nothing then says how far
-        another pair could be away.
+        Without an interval and p if there is one pair, or if all pairs differ by the same: nothing then says how far
+        away another pair could be. NaN without a pair.
     """
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     if not len(differences):
-        return PairedDifference(NAN, NAN, NAN, NAN, 0)
-    mean = float(differences.mean())
-    if not np.ptp(differences) > SAME:
-        return PairedDifference(mean, NAN, NAN, NAN, len(differences))
-    with _nearly_equal_values():
-        test = stats.ttest_rel(values, baseline)
-        interval = test.confidence_interval(LEVEL)
-    return PairedDifference(mean, float(interval.low), float(interval.high), float(test.pvalue), len(differences))
+        return Difference(NAN, NAN, NAN, NAN)
+    return _difference(differences.mean(), np.ptp(differences) > SAME, stats.ttest_rel, values, baseline)
 
 
 def welch_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
@@ -78,18 +65,13 @@ def welch_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
         baseline: ``(M,)``.
 
     Returns:
-        Without an interval and p if a sample holds one value, or neither has any spread.
+        Without an interval and p if a sample holds one value, or neither has any spread. NaN without a value.
     """
     values, baseline = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
     if not min(len(values), len(baseline)):
         return Difference(NAN, NAN, NAN, NAN)
-    mean = float(values.mean() - baseline.mean())
-    if min(len(values), len(baseline)) < 2 or not max(np.ptp(values), np.ptp(baseline)) > SAME:
-        return Difference(mean, NAN, NAN, NAN)
-    with _nearly_equal_values():
-        test = stats.ttest_ind(values, baseline, equal_var=False)
-        interval = test.confidence_interval(LEVEL)
-    return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue))
+    mean = values.mean() - baseline.mean()
+    return _difference(mean, _have_spread(values, baseline), stats.ttest_ind, values, baseline, equal_var=False)
 
 
 def hedges_g(values: np.ndarray, baseline: np.ndarray) -> float:
@@ -104,7 +86,7 @@ def hedges_g(values: np.ndarray, baseline: np.ndarray) -> float:
         NaN with fewer than two values in a sample, or without any spread.
     """
     values, baseline = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
-    if min(len(values), len(baseline)) < 2 or not max(np.ptp(values), np.ptp(baseline)) > SAME:
+    if not _have_spread(values, baseline):
         return NAN
     freedom = len(values) + len(baseline) - 2
     squares = ((values - values.mean()) ** 2).sum() + ((baseline - baseline.mean()) ** 2).sum()
@@ -120,7 +102,7 @@ def hedges_g_paired(values: np.ndarray, baseline: np.ndarray) -> float:
         baseline: ``(N,)``, in the order of ``values``.
 
     Returns:
-        NaN with fewer than three pairs, for which the correction is not defined, or if all differ by the same.
+        NaN with fewer than three pairs, for which the correction is not defined, or if all pairs differ by the same.
     """
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     if len(differences) < 3 or not np.ptp(differences) > SAME:
@@ -129,7 +111,7 @@ def hedges_g_paired(values: np.ndarray, baseline: np.ndarray) -> float:
 
 
 def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> Improvement:
-    """P(a value of ``values`` > one of ``baseline``), equal ones counting one half: the share of all N x M pairs
+    """P(a value of ``values`` > a value of ``baseline``), equal values counting one half: the share of all N x M pairs
     (Agarwal et al., Deep reinforcement learning at the edge of the statistical precipice, 2021).
 
     The interval is Newcombe's (Statistics in Medicine 25, 2006, part 2, method 5). Unlike a bootstrap it stays honest
@@ -152,7 +134,8 @@ def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> Impr
         return Improvement(probability, NAN, NAN)
 
     def excess(true: float) -> float:
-        """Beyond what chance allows, how far ``probability`` is from ``true``: the square, in standard errors."""
+        """The squared distance of ``probability`` from ``true`` in standard errors, less the largest that chance
+        allows."""
         pairs_of_a_value = (1 - true) / (2 - true) + true / (1 + true)
         variance = true * (1 - true) * (1 + ((n + m) / 2 - 1) * pairs_of_a_value) / (n * m)
         return (probability - true) ** 2 / variance - stats.norm.ppf((1 + LEVEL) / 2) ** 2
@@ -165,13 +148,13 @@ def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> Impr
 
 
 def interquartile_mean(values: np.ndarray) -> float:
-    """The mean of the middle half of ``(N,)`` values, the lowest and highest quarter left out (both rounded down to
-    whole values, so that it is the mean of fewer than four)."""
+    """The mean of ``(N,)`` values without the lowest and the highest quarter. The quarters are rounded down to whole
+    values, so that none of fewer than four is left out."""
     return float(stats.trim_mean(values, 0.25))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values corrected for their number by Holm's step-down method (1979).
+    """p values, corrected for their number by Holm's step-down method (1979).
 
     The k-th smallest of m is multiplied by m - k + 1, at most 1, and is at least as large as the one before it.
 
@@ -190,16 +173,27 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-@contextmanager
-def _nearly_equal_values() -> Iterator[None]:
-    """SciPy warns that the variance of a sample of nearly equal values is rounding alone. It then is nothing beside the
-    spread that :data:`SAME` asks for, of the differences or of the other sample, so that the test is right."""
+def _have_spread(values: np.ndarray, baseline: np.ndarray) -> bool:
+    """Whether either sample has two values, and one of the samples any spread."""
+    return min(len(values), len(baseline)) > 1 and max(np.ptp(values), np.ptp(baseline)) > SAME
+
+
+def _difference(
+    mean: float, testable: bool, test: Callable[..., Any], *samples: np.ndarray, **options: bool
+) -> Difference:
+    """A difference of means with the interval and p of a test of SciPy."""
+    if not testable:
+        return Difference(float(mean), NAN, NAN, NAN)
     with warnings.catch_warnings():
+        # SciPy warns that the variance of a sample of nearly equal values is rounding alone. It then is nothing beside
+        # the spread of more than SAME in the differences or the other sample, so that the test is right.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        yield
+        found = test(*samples, **options)
+        interval = found.confidence_interval(LEVEL)
+    return Difference(float(mean), float(interval.low), float(interval.high), float(found.pvalue))
 
 
 def _small_sample(freedom: int) -> float:
-    """Hedges' exact factor for a standard deviation of so many degrees of freedom, below 1."""
+    """Hedges' exact factor for a standard deviation of this many degrees of freedom, below 1."""
     half = freedom / 2
     return float(np.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / np.sqrt(half))

@@ -126,7 +126,7 @@ def method_table(measures: Measures) -> pd.DataFrame:
         shared = values.index.intersection(baseline.index) if method != BASELINE else values.index[:0]
         difference = paired_difference(values[shared].to_numpy(), baseline[shared].to_numpy())
         row |= {
-            "pairs": difference.pairs,
+            "pairs": len(shared),
             "difference": difference.mean,
             "difference_low": difference.low,
             "difference_high": difference.high,

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,91 +41,105 @@ def write_report(study, output=None, gallery_images=48):
 
 
 def methods(*rows):
-    names = [
-        "method",
-        "title",
-        "seeds",
-        "auroc_unseen_mean",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "p_holm",
-    ]
+    names = ["method", "title", "seeds", "auroc_unseen_mean"]
     return pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
 
 
-BASELINE = ("cross_entropy", "Cross-entropy", 3, 0.5, NAN, NAN, NAN, NAN)
+def compared(*figures, seeds=3, both_low=0.01):
+    """DROID against Cross-entropy: the number of pairs, the difference, its interval, p, and that over images."""
+    names = ("pairs", "difference", "low", "high", "p_holm")
+    row = {"method": "droid", "title": "DROID", "against": "cross_entropy", "against_title": "Cross-entropy"}
+    row |= {"seeds": seeds, "seeds_against": 3, "both_low": both_low, "both_high": 0.4}
+    return pd.DataFrame([row | dict(zip(names, figures, strict=True))])
+
+
+BASELINE = ("cross_entropy", "Cross-entropy", 3, 0.5)
+DROID = ("droid", "DROID", 3, 0.7)
 
 
 @pytest.mark.parametrize(
-    ("table", "sentence"),
+    ("table", "comparisons", "sentence"),
     [
         (
-            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, 0.1, 0.3, 0.01)),
-            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy (95 % interval "
-            "+0.100 to +0.300; p = 0.010 after Holm’s correction). The interval excludes 0.",
+            methods(BASELINE, DROID),
+            compared(3, 0.2, 0.1, 0.3, 0.01),
+            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over 3 "
+            "seeds (95 % interval +0.100 to +0.300; p = 0.010 after Holm’s correction): better.",
         ),
         (
-            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, -0.1, 0.5, 0.2)),
-            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy (95 % interval "
-            "−0.100 to +0.500; p = 0.200 after Holm’s correction). The interval includes 0: that it is better than "
-            "cross-entropy is not shown.",
+            methods(BASELINE, DROID),
+            compared(3, 0.2, -0.1, 0.5, 0.2),
+            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over 3 "
+            "seeds (95 % interval −0.100 to +0.500; p = 0.200 after Holm’s correction): no difference is shown.",
         ),
         (
-            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, 0.1, 0.3, 0.06)),
-            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy (95 % interval "
-            "+0.100 to +0.300; p = 0.060 after Holm’s correction). The interval excludes 0, but not after the "
-            "correction: that it is better is not shown.",
+            methods(BASELINE, DROID),
+            compared(3, 0.2, 0.1, 0.3, 0.06),
+            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over 3 "
+            "seeds (95 % interval +0.100 to +0.300; p = 0.060 after Holm’s correction): the interval excludes 0, but "
+            "not after the correction: no difference is shown.",
         ),
         (
-            methods(BASELINE, ("droid", "DROID", 3, 0.4, -0.1, -0.2, -0.05, 0.01)),
+            methods(BASELINE, ("droid", "DROID", 3, 0.4)),
+            compared(3, -0.1, -0.2, -0.05, 0.01),
             "Cross-entropy has the highest mean AUROC on unseen generators, 0.500: no other method is shown to be "
             "better.",
         ),
         (
-            methods(BASELINE, ("droid", "DROID", 3, 0.7, NAN, NAN, NAN, NAN)),
+            methods(("hseb", "HSEB", 3, 0.5), DROID),
+            compared(3, 0.2, 0.1, 0.3, 0.01).assign(against="hseb"),
             "DROID has the highest mean AUROC on unseen generators, 0.700. Whether it is better than cross-entropy is "
-            "not shown: there is no pair of runs to compare.",
+            "not shown: the study has no run of it.",
         ),
         (
-            methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, NAN, NAN, NAN)),
-            "DROID has the highest mean AUROC on unseen generators, 0.700: +0.200 from cross-entropy. That it is "
-            "better is not shown: the seeds that both have allow no interval.",
+            methods(BASELINE, DROID),
+            compared(0, NAN, NAN, NAN, NAN),
+            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: no seed in "
+            "common.",
         ),
         (
-            methods(
-                ("cross_entropy", "Cross-entropy", 1, 0.5, *[NAN] * 4), ("droid", "DROID", 1, 0.7, 0.2, *[NAN] * 3)
-            ),
-            "With one seed a method, nothing can be said about which method is better. The highest AUROC on unseen "
+            methods(BASELINE, DROID),
+            compared(1, 0.2, NAN, NAN, NAN),
+            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over "
+            "the 1 seed in common of 3 and 3; one seed says nothing about another, so there is no interval.",
+        ),
+        (
+            methods(("cross_entropy", "Cross-entropy", 1, 0.5), ("droid", "DROID", 1, 0.7)),
+            compared(1, 0.2, NAN, NAN, NAN, seeds=1),
+            "With one seed per method, nothing can be said about which method is better. The highest AUROC on unseen "
             "generators is 0.700, DROID.",
         ),
         (
-            methods(("droid", "DROID", 1, 0.7, *[NAN] * 4)),
+            methods(("droid", "DROID", 1, 0.7)),
+            pd.DataFrame(),
             "DROID reaches a mean AUROC on unseen generators of 0.700 over 1 seed; there is no other method beside it.",
         ),
         (
-            methods(("droid", "DROID", 1, NAN, *[NAN] * 4)),
+            methods(("droid", "DROID", 1, NAN)),
+            pd.DataFrame(),
             "The test images are all real or all synthetic, so there is no AUROC.",
         ),
     ],
 )
-def test_the_headline_claims_what_is_shown(table, sentence):
-    assert headline(table, "auroc_unseen", {}) == sentence
+def test_the_headline_claims_what_is_shown(table, comparisons, sentence):
+    assert headline(table, "auroc_unseen", comparisons) == sentence
 
 
 def test_the_headline_holds_for_other_images_only_where_that_is_shown():
-    table = methods(BASELINE, ("droid", "DROID", 3, 0.7, 0.2, 0.1, 0.3, 0.01))
-    assert headline(table, "auroc_unseen", {"droid": 0.01}).endswith("The interval excludes 0.")
-    assert headline(table, "auroc_unseen", {"droid": -0.01}).endswith(
-        "The interval excludes 0 for these test images; over other images, too, that it is better is not shown."
+    figures = (3, 0.2, 0.1, 0.3, 0.01)
+    table = methods(BASELINE, DROID)
+    assert headline(table, "auroc_unseen", compared(*figures)).endswith("correction): better.")
+    assert headline(table, "auroc_unseen", compared(*figures, both_low=-0.01)).endswith(
+        "correction): better. That holds for these test images; over other images, too, DROID is not shown to be "
+        "better than Cross-entropy (95 % interval over seeds and images −0.010 to +0.400)."
     )
 
 
 def test_the_highest_mean_may_be_below_cross_entropy_on_the_seeds_in_common():
-    table = methods(BASELINE, ("droid", "DROID", 12, 0.7, -0.098, -0.105, -0.09, 0.001))
-    assert headline(table, "auroc_unseen", {}).endswith(
-        "On the seeds in common it is below cross-entropy: its higher mean comes from the other seeds, and that it is "
-        "better is not shown."
+    table = methods(BASELINE, ("droid", "DROID", 12, 0.7))
+    assert headline(table, "auroc_unseen", compared(3, -0.098, -0.105, -0.09, 0.001, seeds=12)).endswith(
+        "DROID against Cross-entropy: −0.098 over the 3 seeds in common of 12 and 3 (95 % interval −0.105 to −0.090; "
+        "p = 0.001 after Holm’s correction): worse."
     )
 
 
@@ -285,10 +300,13 @@ def test_the_runs_are_in_the_page_for_each_choice_of_generators(demo, page):
     ]  # fmt: skip
     runs = pd.read_csv(demo / "runs.csv")
     for entry, column in zip(choice["choices"], ("auroc", "auroc_unseen"), strict=False):
-        for values, method in zip(entry["auroc"], ("cross_entropy", "droid"), strict=True):
+        for values, box, method in zip(entry["auroc"], entry["boxes"], ("cross_entropy", "droid"), strict=True):
             own = runs[runs["method"] == method]
             assert [seed for seed, _ in values] == list(own["seed"])
             assert [value for _, value in values] == pytest.approx(list(own[column]), abs=6e-5)
+            quartiles = own[column].quantile([0.25, 0.5, 0.75])
+            assert [box[name] for name in ("q1", "med", "q3")] == pytest.approx(list(quartiles), abs=6e-5)
+            assert box["std"] == pytest.approx(own[column].std(), abs=6e-5)
     images = {entry["name"]: entry["images"] for entry in choice["choices"]}
     assert images["all generators"] == "180 synthetic and 80 real test images."
     assert images["unseen generators"] == "120 synthetic and 80 real test images."
@@ -302,23 +320,29 @@ def test_a_generator_of_few_images_has_no_auroc_to_choose(tmp_path):
     images = images[~((images["generator"] == "progan") & (images.index % 60 >= 29))]
     page = (write_report(write_study(tmp_path / "demo", {"droid": 1}, images=images)) / "index.html").read_text()
     choices = json.loads(re.search(r'id="choices">(.*?)</script>', page)[1])["choices"]
-    assert choices[2]["auroc"] == [[]]
+    assert (choices[2]["auroc"], choices[2]["boxes"]) == ([[]], [None])
+    assert choices[0]["boxes"][0]["std"] is None  # of one run
     assert choices[2]["images"] == "29 synthetic and 80 real test images. No AUROC with fewer than 30 of either."
 
 
-def test_the_gallery_holds_each_photograph_once(tmp_path):
-    study = write_study(tmp_path / "demo", {"cross_entropy": 1, "droid": 2})
+@pytest.fixture(scope="module")
+def study_with_maps(tmp_path_factory):
+    """A study with maps, reported with 20 test images."""
+    study = write_study(tmp_path_factory.mktemp("runs") / "demo", {"cross_entropy": 1, "droid": 2})
     write_maps(study, rows=range(0, 260, 5))
-    page = (write_report(study, gallery_images=20) / "index.html").read_text()
+    write_report(study, gallery_images=20)
+    return study
+
+
+def test_the_gallery_holds_each_photograph_once(study_with_maps):
+    page = (study_with_maps / "report" / "index.html").read_text()
     assert page.count("data:image/jpeg;base64,") == page.count('<li class="card"') == 20
     assert page.count('alt="CAM of DROID"') == 20
     assert 0 < page.count('alt="human map"') < 20
 
 
-def test_where_the_methods_look(tmp_path):
-    study = write_study(tmp_path / "demo", {"cross_entropy": 1, "droid": 2})
-    write_maps(study, rows=range(0, 260, 5))
-    output = write_report(study, gallery_images=1)
+def test_where_the_methods_look(study_with_maps):
+    output = study_with_maps / "report"
     page = (output / "index.html").read_text()
     for name in ("focus", "run_agreement", "human_agreement"):
         assert f'<section id="{name}">' in page
@@ -326,6 +350,17 @@ def test_where_the_methods_look(tmp_path):
     for name in ("cams_by_method", "cams_by_generator", "maps_by_entropy", "mean_cam_by_method"):
         assert f'<figure id="{name}">' in page
         assert (output / "figures" / f"{name}.pdf").exists()
+
+
+def test_a_report_without_photographs_deletes_those_of_an_earlier_one(study_with_maps, tmp_path):
+    output = shutil.copytree(study_with_maps / "report", tmp_path / "report")
+    write_report(study_with_maps, output, gallery_images=0)
+    page = (output / "index.html").read_text()
+    assert "data:image/jpeg" not in page
+    assert 'id="gallery"' not in page
+    assert sorted(path.stem for path in (output / "figures").glob("*.png")) == sorted(
+        [*FIGURES, "maps_by_entropy", "mean_cam_by_method"]
+    )
 
 
 def test_each_part_of_the_page_is_in_one_chapter(page):
@@ -357,19 +392,6 @@ def test_corrupted_images(tmp_path):
     assert f"<td>{table['auroc_unseen_mean'].iloc[1]:.3f}</td>" in page
     assert '<figure id="auroc_by_corruption">' in page
     assert (output / "figures" / "auroc_by_corruption.pdf").exists()
-
-
-def test_a_report_without_photographs(tmp_path):
-    study = write_study(tmp_path / "demo", {"droid": 1})
-    write_maps(study, rows=range(0, 260, 5))
-    write_report(study, gallery_images=1)
-    output = write_report(study, gallery_images=0)
-    page = (output / "index.html").read_text()
-    assert "data:image/jpeg" not in page
-    assert 'id="gallery"' not in page
-    assert sorted(path.stem for path in (output / "figures").glob("*.png")) == sorted(
-        [*FIGURES, "maps_by_entropy", "mean_cam_by_method"]
-    )
 
 
 def test_without_maps_the_page_says_which_command_makes_them(page):
@@ -473,7 +495,7 @@ def test_the_terminals_table_takes_no_markup():
 @pytest.mark.parametrize("count", [-1, 2.5, True, "all", None])
 def test_the_number_of_photographs_is_a_whole_number(tmp_path, count):
     with pytest.raises(
-        UserError, match=r"gallery_images is .*; give a whole number, 0 for a report without photographs"
+        UserError, match=r"gallery_images is .*; give a whole number from 0 on, 0 for a report without photographs"
     ):
         write_report(tmp_path, gallery_images=count)
 
@@ -492,7 +514,7 @@ def test_the_command(tmp_path):
     command = [sys.executable, str(root / "experiments" / "report.py"), "study=demo"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "With one seed a method, nothing can be said" in done.stdout
+    assert "With one seed per method, nothing can be said" in done.stdout
     assert "left out: hseb/seed0 (no result, no epoch done)" in done.stdout
     assert "report: demo/report/index.html" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]

@@ -37,7 +37,6 @@ def test_paired_difference_by_the_formula():
     error = differences.std(ddof=1) / 2
     half = stats.t.ppf(0.975, 3) * error
     found = paired_difference(values, baseline)
-    assert found.pairs == 4
     assert found.mean == pytest.approx(0.105)
     assert (found.low, found.high) == pytest.approx((0.105 - half, 0.105 + half))
     assert found.p == pytest.approx(2 * stats.t.sf(0.105 / error, 3))
@@ -46,7 +45,6 @@ def test_paired_difference_by_the_formula():
 @pytest.mark.parametrize(("count", "mean"), [(0, np.nan), (1, 0.25), (3, 0.25)])
 def test_without_spread_there_is_no_interval(count, mean):
     found = paired_difference(np.full(count, 0.75), np.full(count, 0.5))
-    assert found.pairs == count
     assert found.mean == pytest.approx(mean, nan_ok=True)
     assert np.isnan([found.low, found.high, found.p]).all()
 
