@@ -164,8 +164,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     whole_number("trainer.max_epochs", config["trainer"]["max_epochs"], 1)
     whole_number("protocol.batch_size", config["protocol"]["batch_size"], 1)
     whole_number("max_attempts", config["max_attempts"], 1)
-    if config["threads"] is not None:
-        whole_number("threads", config["threads"], 1, ", or null for every core")
+    whole_number("threads", config["threads"], 1, or_null=True)
     devices.check_launch(cfg.trainer)
     _class_index(config)
     return config

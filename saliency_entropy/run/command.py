@@ -40,7 +40,7 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     @functools.wraps(task)
     def wrapped(config: DictConfig) -> Any:
         try:
-            with no_environment_variables():
+            with one_sentence(), no_environment_variables():
                 require_values(config)
                 return task(config)
         except (SystemExit, KeyboardInterrupt) as end:
@@ -53,13 +53,20 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                         sys.exit(128 + received)
                     _end(received)
             raise
-        except Exception as error:
-            mistake = users_mistake(error)
-            if mistake is not None:
-                raise _OneSentence(sentence(mistake)) from error
-            raise
 
     return wrapped
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Hand a user's mistake to Hydra as its sentence alone; of other errors Hydra shows a traceback."""
+    try:
+        yield
+    except Exception as error:
+        mistake = users_mistake(error)
+        if mistake is not None:
+            raise _OneSentence(sentence(mistake)) from error
+        raise
 
 
 @contextmanager

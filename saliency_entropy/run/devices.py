@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, distributed, nn
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.losses import Prediction
 
 log = logging.getLogger(__name__)
@@ -30,9 +30,7 @@ def check_launch(trainer: DictConfig) -> None:
     """Raises UserError if ``trainer.devices`` and ``trainer.num_nodes`` are no numbers, or a sweep on this machine
     cannot start their processes."""
     for name in ("devices", "num_nodes"):
-        value = trainer.get(name, 1)
-        if type(value) is not int or value < 1:
-            raise UserError(f"trainer.{name} is {value!r}; give a whole number from 1 on")
+        whole_number(f"trainer.{name}", trainer.get(name, 1), 1)
     in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if _wanted(trainer) > 1 and in_sweep and not SLURMEnvironment.detect():
         # Lightning starts the others with the same command, which would be the whole sweep.

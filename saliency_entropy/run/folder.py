@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.run.lock import require_held
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,7 @@ def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
     """
     folder = study_folder(runs_dir, study)
     check_name("method.name", method)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed!r} is not a whole number from 0 to 4294967295")
+    whole_number("seed", seed, 0, 2**32 - 1)
     return str(Path(folder) / method / f"seed{seed}")
 
 

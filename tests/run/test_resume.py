@@ -359,8 +359,9 @@ def test_when_an_attempt_was_killed_is_noted_by_the_next(
     """By its last sign of life, which its claim's time of change is."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     killed = (
-        "import os, sys; from pathlib import Path; from saliency_entropy import attempts, run_lock\n"
-        "with run_lock.held(Path(sys.argv[1])), attempts.attempt(Path(sys.argv[1])): os._exit(9)"
+        "import os, sys; from pathlib import Path\n"
+        "from saliency_entropy.run import attempts, lock\n"
+        "with lock.held(Path(sys.argv[1])), attempts.attempt(Path(sys.argv[1])): os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", killed, tmp_path], check=False).returncode == 9
     (claim,) = (tmp_path / ".owner").iterdir()

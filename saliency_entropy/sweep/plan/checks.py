@@ -19,10 +19,11 @@ from packaging.requirements import Requirement
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.cache import usable_bytes
 from saliency_entropy.data.table import data_hash
+from saliency_entropy.errors import whole_number
 from saliency_entropy.run.command import sentence, users_mistake
 from saliency_entropy.run.folder import require_same_data
 from saliency_entropy.sweep.plan.runs import PlannedRun
-from saliency_entropy.sweep.progress import is_local, n_jobs_problem
+from saliency_entropy.sweep.progress import is_local
 from saliency_entropy.training import build_loss
 
 PACKAGE = "saliency-entropy"
@@ -63,8 +64,11 @@ def unmet_requirements() -> list[str]:
 
 def launcher_problems(launcher: DictConfig) -> list[str]:
     """What this package's launcher on one machine refuses of its settings."""
-    problem = n_jobs_problem(launcher.get("n_jobs")) if is_local(launcher) else None
-    return [problem] if problem else []
+    problems: list[str] = []
+    with noted(problems):
+        if is_local(launcher):
+            whole_number("hydra.launcher.n_jobs", launcher.get("n_jobs"), 1)
+    return problems
 
 
 def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule | None:
