@@ -1,4 +1,4 @@
-"""One process trains a run: of many that begin at once, after kills, on other machines, whatever the clocks say."""
+"""One process trains a run, even if many begin at once, after kills, on other machines, whatever the clocks say."""
 
 import json
 import os

@@ -20,8 +20,8 @@ from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.cache import usable_bytes
 from saliency_entropy.data.table import data_hash
 from saliency_entropy.errors import whole_number
-from saliency_entropy.run.command import sentence, users_mistake
-from saliency_entropy.run.folder import require_same_data
+from saliency_entropy.run.command import sentence
+from saliency_entropy.run.folder import check_same_data
 from saliency_entropy.sweep.plan.runs import PlannedRun
 from saliency_entropy.sweep.progress import is_local
 from saliency_entropy.training import build_loss
@@ -35,11 +35,11 @@ def noted(problems: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        mistake = users_mistake(error)
-        if mistake is None:
+        problem = sentence(error)
+        if problem is None:
             raise
-        if sentence(mistake) not in problems:
-            problems.append(sentence(mistake))
+        if problem not in problems:
+            problems.append(problem)
 
 
 def unmet_requirements() -> list[str]:
@@ -92,7 +92,7 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
         digest = data_hash(data.manifest.table)
         for run in begun:
             with noted(problems):
-                require_same_data(run.folder, digest)
+                check_same_data(run.folder, digest)
     return data
 
 
