@@ -1,11 +1,15 @@
 """The one kind of error that a user can mend, and the wording that its messages share."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # where nothing can be written for now
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
+NO_ROOM = (*FULL, errno.EFBIG, errno.EROFS)  # nothing can be written for now
+
+SHOWN = 20  # items of a listing; more would fill the screen, so the others are counted
 
 
 class UserError(ValueError):
@@ -13,12 +17,12 @@ class UserError(ValueError):
 
 
 def in_one_line(error: BaseException, length: int | None = 160) -> str:
-    """What a library says of an error, on one line and no longer than ``length``, to stand in a sentence."""
+    """A library's error message on one line, cut to ``length`` characters, to stand in a sentence."""
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def is_no_room(error: BaseException | None) -> bool:
-    """Whether an error is, or was raised from, one of a disk that is full, over quota or read-only."""
+    """Whether the disk was full, over quota or read-only: this is the error, or the error was raised from it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return True
@@ -26,23 +30,32 @@ def is_no_room(error: BaseException | None) -> bool:
     return False
 
 
-def cannot_write(folder: Path, error: OSError) -> UserError:
-    """What a user is told where a folder of runs cannot be written to."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "make room and give the same command again, or give" if full else "give"
-    return UserError(f"{folder} cannot be written to ({error.strerror}); {remedy} another runs_dir=")
+@contextmanager
+def writing(place: Path | str, remedy: str) -> Iterator[None]:
+    """Turn the system's refusal to write into one sentence.
 
+    Args:
+        place: the file or folder, with the key that names it if there is one: ``output=figures``.
+        remedy: how the user writes elsewhere: "give another folder with output=". Where the disk is full, making room
+            is offered as well.
 
-# More would fill the screen; the rest are counted.
-SHOWN = 20
+    Raises:
+        UserError: an OSError was raised inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            remedy = f"make room and give the same command again, or {remedy}"
+        raise UserError(f"{place} cannot be written to ({error.strerror or error}); {remedy}") from error
 
 
 def listing(items: Iterable[str], count: int | None = None) -> str:
-    """The first :data:`SHOWN` items, the others counted.
+    """The first :data:`SHOWN` items; the others are counted.
 
     Args:
         items: what to list.
-        count: how many there are, where it is known: then no more than are shown are asked for.
+        count: how many items there are, if known: then only the shown ones are taken from ``items``.
     """
     items = iter(items)
     shown = list(islice(items, SHOWN))
@@ -50,14 +63,21 @@ def listing(items: Iterable[str], count: int | None = None) -> str:
     return "; ".join(shown) + (f"; and {rest} more" if rest else "")
 
 
-def whole_number(key: str, value: object, least: int, otherwise: str = "") -> None:
-    """Refuse a value that is not a whole number from ``least`` on; true and false are none.
+def whole_number(key: str, value: object, least: int, most: int | None = None, or_null: bool = False) -> None:
+    """Refuse a value that is not a whole number in a range; true and false are not numbers.
 
     Args:
-        key: of the configuration.
-        value: what it was given.
-        least: the smallest allowed.
-        otherwise: what else may be given, such as ", or null".
+        key: its key in the configuration.
+        value: what the user gave.
+        least: the smallest number allowed.
+        most: the largest number allowed; None for no limit.
+        or_null: whether null (None) is allowed, too.
+
+    Raises:
+        UserError: names the key, the value and the range.
     """
-    if type(value) is not int or value < least:
-        raise UserError(f"{key} is {value!r}; give a whole number from {least} on{otherwise}")
+    if value is None and or_null:
+        return
+    if type(value) is not int or value < least or (most is not None and value > most):
+        until = "on" if most is None else f"to {most}"
+        raise UserError(f"{key} is {value!r}; give a whole number from {least} {until}{', or null' if or_null else ''}")

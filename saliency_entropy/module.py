@@ -57,7 +57,7 @@ class DetectorModule(pl.LightningModule):
         total, terms = self.loss(devices.gather_prediction(prediction))
         # Of the whole batch, counted once for each image: every process does so for its own.
         self.train_metrics.update(total, terms, prediction)
-        return total * devices.count()
+        return total * devices.process_count()
 
     def validation_step(self, batch: FaceBatch, batch_index: int) -> None:
         prediction = self(batch)

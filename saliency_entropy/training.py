@@ -25,8 +25,8 @@ from saliency_entropy.parallel import thread_count
 from saliency_entropy.run import attempts, callbacks, devices
 from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
-from saliency_entropy.run.checkpoint import best_checkpoint, checkpoint_to_resume, read_best
-from saliency_entropy.run.result import SCORED_SPLITS, git_commit, headline, save_result, save_scores, versions
+from saliency_entropy.run.checkpoint import begin_anew, best_checkpoint, checkpoint_to_resume, read_best
+from saliency_entropy.run.result import SCORED_SPLITS, git_commit, headline, save_result, versions
 
 log = logging.getLogger(__name__)
 # Their messages about hardware, weights and stopping say nothing that is not said here.
@@ -86,14 +86,14 @@ def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[
         with suppress(SIGTERMException):  # the first process reports it; Lightning kills it if another one does
             yield True
         return
-    with run_lock.held(folder) as earlier_owner:
+    with run_lock.held(folder) as killed_owner:
         if run_folder.is_done(folder, config):  # another process has finished it in the meantime
             yield False
             return
         if run_folder.differing_keys(folder, config):
             attempts.forget_attempts(folder)  # they were attempts at another configuration
-        attempts.check_attempts(folder, cfg.max_attempts)
-        attempts.note_end(folder, earlier_owner)
+        attempts.refuse_after_failures(folder, cfg.max_attempts)
+        attempts.date_killed_attempt(folder, killed_owner)
         attempts.refuse_endless_requeue(folder)
         run_folder.remove_parts(folder)
         yield True
@@ -111,13 +111,14 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     module, data = build(cfg, config)
     if first:
         run_folder.check_same_data(folder, data.summary["data_hash"])
+        run_folder.save_data_hash(folder, data.summary["data_hash"])
         run_folder.save_config(folder, cfg)
     with _logged(cfg, config, folder) as wandb_run:
         # 2. What trains it, saves it and watches it.
-        end = devices.shared_end(cfg.trainer)
+        end = devices.EndTogether() if devices.requested_processes(cfg.trainer) > 1 else None
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch, end)
         devices.warn_of_batch_normalisation(trainer, module)
-        with attempts.attempt(folder) if first else nullcontext(), end.noticing() if end else nullcontext():
+        with attempts.attempt(folder) if first else nullcontext(), end.noting_sigterm() if end else nullcontext():
             # 3. Train, from the last whole epoch on.
             fit(trainer, module, data, folder, first)
             if not cfg.checkpoints:
@@ -129,7 +130,8 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
             # 5. Keep the scores and the result. With result.json, written last, the run is done.
             if first:
                 for split, table in scores.items():
-                    save_scores(folder / "scores" / f"{split}.parquet", table)
+                    path = folder / "scores" / f"{split}.parquet"
+                    run_folder.write_atomically(path, table.to_parquet(index=False))
                 result = save_result(folder, config, data.summary, scores, code, stopwatch.seconds, wandb_run)
     if first:
         log.info("%s", headline(result))
@@ -164,8 +166,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     whole_number("trainer.max_epochs", config["trainer"]["max_epochs"], 1)
     whole_number("protocol.batch_size", config["protocol"]["batch_size"], 1)
     whole_number("max_attempts", config["max_attempts"], 1)
-    if config["threads"] is not None:
-        whole_number("threads", config["threads"], 1, ", or null for every core")
+    whole_number("threads", config["threads"], 1, or_null=True)
     devices.check_launch(cfg.trainer)
     _class_index(config)
     return config
@@ -228,7 +229,7 @@ def build_trainer(
     folder: Path,
     wandb_run: Any,
     stopwatch: callbacks.Stopwatch,
-    end: devices.SharedEnd | None,
+    end: devices.EndTogether | None,
 ) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
@@ -259,7 +260,7 @@ def build_trainer(
             **options,
             logger=False,
             callbacks=watchers,
-            plugins=[callbacks.WholeFiles(), devices.environment(cfg.trainer)],
+            plugins=[callbacks.WholeFiles(), devices.cluster_environment(cfg.trainer)],
             default_root_dir=folder,
             enable_progress_bar=bool(bars),
             enable_model_summary=False,
@@ -287,9 +288,7 @@ def load_best(module: DetectorModule, folder: Path) -> None:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         best, why = best_checkpoint(folder), in_one_line(error)
-        raise UserError(
-            f"{best} does not fit this run ({why}); delete {best.parent}, and the run begins anew"
-        ) from None
+        raise UserError(f"{best} does not fit this run ({why}); {begin_anew(best)}") from None
 
 
 def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:

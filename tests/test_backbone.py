@@ -289,7 +289,7 @@ def lacking_one(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     [
         (lambda: lacking_one(imagenet()), r"does not fit backbone mine .*layer2\.0\.conv2\.weight"),
         (dict, "does not fit backbone mine .*no tensor"),
-        (lambda: b"not a checkpoint", "is no checkpoint but a bytes; give a file with"),
+        (lambda: b"not a checkpoint", "is not a checkpoint but a bytes; give a file with"),
     ],
 )
 def test_a_file_that_is_not_whole_is_refused(tmp_path, content: Callable[[], object], message: str):

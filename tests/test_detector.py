@@ -238,7 +238,9 @@ def test_a_flipped_bit_among_the_weights(run, tmp_path, share):
 def test_plain_files_of_other_kinds(tmp_path, content):
     torch.save(content, tmp_path / "other.pt")
     said = refusal(tmp_path / "other.pt")
-    assert "is not a detector of this package: give the best.ckpt of a run" in said or "is no checkpoint but a" in said
+    assert (
+        "is not a detector of this package: give the best.ckpt of a run" in said or "is not a checkpoint but a" in said
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Files and configurations that mean harm: nothing that they name is executed, opened, fetched or published.
 
 Images are in tests/data/test_images.py, manifests in tests/data/test_manifest.py, names of folders in
-tests/test_run_folder.py, what a CSV cell may hold in tests/test_prediction.py and tests/study.
+tests/run/test_run_folder.py, the content of CSV cells in tests/scores/test_prediction.py and tests/study.
 """
 
 import ast

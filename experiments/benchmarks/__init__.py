@@ -14,7 +14,7 @@ from benchmarks.steps import benchmark_steps
 from benchmarks.sweep import benchmark_sweep
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.detector import usable_device
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,7 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
         "sweep.seeds",
         "sweep.epochs",
     ):
-        value = OmegaConf.select(cfg, name)
-        if type(value) is not int or value < 1:
-            raise UserError(f"{name} is {value!r}; give a whole number from 1 on")
+        whole_number(name, OmegaConf.select(cfg, name), 1)
     unknown = [part for part in cfg.parts if part not in PARTS]
     if unknown:
         raise UserError(f"parts names {unknown[0]!r}; choose of {', '.join(PARTS)}")

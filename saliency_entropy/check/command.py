@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from hydra.utils import get_method, instantiate
@@ -37,7 +36,7 @@ from saliency_entropy.check.scan import ImageScan, MapScan, scan_images, scan_ma
 from saliency_entropy.check.shortcuts import FEWEST, audit_shortcuts
 from saliency_entropy.data.table import Manifest, file_problems
 from saliency_entropy.data.und_cyborg import und_cyborg
-from saliency_entropy.errors import SHOWN, UserError
+from saliency_entropy.errors import SHOWN, UserError, whole_number, writing
 from saliency_entropy.page.wording import printable
 from saliency_entropy.run.folder import write_atomically
 from saliency_entropy.study.report import ShownTable
@@ -67,13 +66,13 @@ def check(cfg: DictConfig) -> None:
         SystemExit: with code 1, if there is an error in the data.
     """
     for option, (least, most) in RANGES.items():
-        _require_number(option, cfg[option], least, most)
-    output = Path(str(cfg.output))
-    with _writing(output):  # found out now, not after hours of looking at files
+        whole_number(option, cfg[option], least, most, or_null=option == "workers")
+    output, remedy = Path(str(cfg.output)), "give another folder with output="
+    with writing(f"output={output}", remedy):  # found out now, not after hours of looking at files
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
     report = data_report(cfg)
-    with _writing(output):
+    with writing(f"output={output}", remedy):
         write_atomically(output / JSON, as_json(report))
         # The page last: where it is, the other is there too. A path in another encoding cannot be UTF-8.
         write_atomically(output / PAGE, as_html(report).encode(errors="backslashreplace"))
@@ -245,21 +244,3 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
             log.info("%s of %s %s", f"{done:,}", f"{total:,}", what)
 
     yield advance
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"output={output} cannot be written to ({error.strerror}); give another folder with output="
-        ) from None
-
-
-def _require_number(option: str, value: Any, least: int, most: int | None) -> None:
-    if value is None and option == "workers":
-        return
-    if type(value) is not int or value < least or (most is not None and value > most):
-        upper = f"to {most}" if most is not None else "on"
-        raise UserError(f"{option} is {value!r}; give a whole number from {least} {upper}")

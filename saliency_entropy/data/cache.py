@@ -16,9 +16,9 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import prod
@@ -33,7 +33,7 @@ from PIL import features
 from saliency_entropy.data.chunk_file import Chunk, DamagedChunk, read_chunk, remove_partial, write_chunk
 from saliency_entropy.data.forked import in_processes, may_fork
 from saliency_entropy.data.images import DataFile, UnreadableFile
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, writing
 from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
@@ -203,18 +203,10 @@ class DecodeCache:
                 f"{free / 1e9:.2f} GB are free there; set data.cache_folder to a disk with room, or data.cache=none"
             )
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Whatever the system says against writing becomes a UserError."""
-        try:
-            yield
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = "has no room left" if full else "cannot be written to"
-            remedy = "make room, or set it to a disk with room" if full else "set it to a folder that you may write to"
-            raise UserError(
-                f"data.cache_folder={self.folder} {what} ({error.strerror or error}); {remedy}, or data.cache=none"
-            ) from None
+    def writing(self) -> AbstractContextManager[None]:
+        """Turns the system's refusal to write into a UserError."""
+        remedy = "set it to a folder that you may write to, or data.cache=none"
+        return writing(f"data.cache_folder={self.folder}", remedy)
 
 
 class _Build:

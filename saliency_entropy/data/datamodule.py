@@ -22,7 +22,7 @@ from saliency_entropy.data.maps.human_maps import check_options, keep_fraction
 from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
 from saliency_entropy.data.table import LABELS, SPLITS, Manifest, check_files, data_hash, file_problems, refuse_broken
 from saliency_entropy.data.workers import batch_loader, worker_count
-from saliency_entropy.errors import UserError, listing
+from saliency_entropy.errors import UserError, listing, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +122,9 @@ class FaceDataModule(pl.LightningDataModule):
         unknown = [split for split in cached_splits if split not in SPLITS]
         if unknown:
             raise UserError(f"data.cached_splits names {unknown[0]!r}; choose of {', '.join(SPLITS)}")
-        if num_workers is not None and (type(num_workers) is not int or num_workers < 0):
-            raise UserError(f"data.num_workers is {num_workers!r}; give a whole number from 0 on, or null")
-        for option, value in (("train_batches", train_batches), ("eval_batch_size", eval_batch_size)):
-            if value is not None and (type(value) is not int or value < 1):
-                raise UserError(f"data.{option} is {value!r}; give a whole number from 1 on, or null")
+        whole_number("data.num_workers", num_workers, 0, or_null=True)
+        whole_number("data.train_batches", train_batches, 1, or_null=True)
+        whole_number("data.eval_batch_size", eval_batch_size, 1, or_null=True)
         self.name = name
         self.source = source
         self.image_size = image_size

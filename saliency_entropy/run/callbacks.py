@@ -1,4 +1,4 @@
-"""What watches a run: its checkpoints, its table of epochs, its lines on the screen."""
+"""Callbacks of a run: its checkpoints, its table of epochs, its lines on the screen."""
 
 import io
 import logging
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """A checkpoint of one name, in a folder that may be moved between two launches of a run."""
+    """A checkpoint with one name, in a folder that may be moved between two launches of a run."""
 
     def __init__(self, folder: Path, name: str, **options: Any) -> None:
         super().__init__(dirpath=folder, filename=name, enable_version_counter=False, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the best score when the folder is another, and the next epoch would pass for the best.
+        # Lightning forgets the best score when the folder has changed; the next epoch would then pass for the best.
         path = str(Path(self.dirpath) / f"{self.filename}.ckpt")
         here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
         scores = dict.fromkeys([path] if self.monitor else [], state_dict["best_model_score"])
@@ -36,10 +36,10 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(RunCheckpoint):
-    """``best.ckpt``: the epoch of the highest validation accuracy, the last of equals.
+    """``best.ckpt``: the epoch with the highest validation accuracy, the last of equals.
 
     Lightning's own ModelCheckpoint keeps the first of equals; the CYBORG authors' code keeps the last. The state of the
-    training is left out, so that the same run leaves the same file, whatever time it took.
+    training is left out, so the same run leaves the same file, however long it took.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,42 +51,42 @@ class BestCheckpoint(RunCheckpoint):
 
 
 def resume_checkpoint(folder: Path) -> ModelCheckpoint:
-    """``resume.ckpt``: the state after the last whole epoch, its validation included; :class:`WholeFiles` keeps the
-    one before."""
+    """``resume.ckpt``: the state after the last whole epoch and its validation; :class:`WholeFiles` keeps the one
+    before."""
     return RunCheckpoint(folder, "resume", save_on_train_epoch_end=True)
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there.
+    """Writes a checkpoint into its own folder under a temporary name, then renames it.
 
-    Lightning writes it into the system's temporary folder first. Where that is another file system, as it often is,
-    moving is copying, and a kill in the middle leaves half a checkpoint in the place of a whole one.
+    Lightning first writes it into the system's temporary folder. Often that is on another file system, so moving means
+    copying, and a kill in the middle leaves half a checkpoint instead of a whole one.
 
-    A ``resume.ckpt`` is kept until there are two newer ones, in case the newest is damaged where it lies.
+    A ``resume.ckpt`` is kept until there are two newer ones, in case the newest is damaged on the disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
         data = io.BytesIO()
         torch.save(checkpoint, data)
-        place = Path(path)
-        with written_whole(place, place.with_name(BEFORE) if place.name == RESUME else None) as temporary:
+        file = Path(path)
+        with written_whole(file, file.with_name(BEFORE) if file.name == RESUME else None) as temporary:
             temporary.write_bytes(data.getbuffer())
 
 
 class EpochSeed(Callback):
-    """Begins every epoch with random numbers of its own, so that a resumed run draws what an uninterrupted one
-    draws, in dropout for instance."""
+    """Seeds the random numbers of every epoch, so that a resumed run draws the same as an uninterrupted one, in
+    dropout for instance."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # The factor keeps the seeds apart: else epoch 1 of seed 0 would draw what epoch 0 of seed 1 draws.
+        # The factor keeps the seeds apart: without it, epoch 1 of seed 0 would draw the same as epoch 0 of seed 1.
         torch.manual_seed(1_000_000 * self.seed + trainer.current_epoch)
 
 
 class Stopwatch(Callback):
-    """The seconds that a run has taken, those before it was interrupted included."""
+    """The seconds that a run has taken, including those before it was interrupted."""
 
     def __init__(self) -> None:
         self._earlier = 0.0
@@ -104,9 +104,9 @@ class Stopwatch(Callback):
 
 
 class EpochCallback(Checkpoint):
-    """Gets one row an epoch, before its resume.ckpt is written: an epoch that is not done again has its row.
+    """Receives the figures of every epoch before its resume.ckpt is written, so an epoch that is not repeated has them.
 
-    Lightning calls a Checkpoint after the module has logged the epoch, and in the order of the callbacks given.
+    Lightning calls a Checkpoint after the module has logged the epoch, in the order in which callbacks are given.
     """
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -115,13 +115,12 @@ class EpochCallback(Checkpoint):
             self.log_epoch({"epoch": trainer.current_epoch} | figures)
 
     def log_epoch(self, row: dict[str, float]) -> None:
-        """Take the figures of one epoch, by ``split/name``."""
+        """Receive the figures of one epoch by ``split/name``, and its number as ``epoch``."""
         raise TypeError(f"{type(self).__name__} must define log_epoch(row)")
 
 
 class MetricsTable(EpochCallback):
-    """``metrics.csv``: one row an epoch. A resumed run writes on where it stopped; an epoch done again replaces
-    its row."""
+    """``metrics.csv``: one row per epoch. A resumed run continues the table; a repeated epoch replaces its row."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -135,11 +134,11 @@ class MetricsTable(EpochCallback):
 
 
 class EpochLines(EpochCallback):
-    """One plain line an epoch, where the output is not a terminal.
+    """One plain line per epoch, for output that is not a terminal.
 
     Args:
-        run: what each line begins with; runs in parallel processes write to the same output.
-        epochs: how many the run will have.
+        run: the run's name, which begins each line; runs in parallel processes write to the same output.
+        epochs: the number of epochs that the run will have.
     """
 
     def __init__(self, run: str, epochs: int) -> None:
@@ -161,5 +160,5 @@ class EpochLines(EpochCallback):
 
 
 def progress_bars() -> list[Callback]:
-    """Rich bars on a terminal, nothing elsewhere (:class:`EpochLines` speaks there), nor where runs share one."""
+    """Rich bars on a terminal that belongs to one run; elsewhere nothing, since :class:`EpochLines` prints there."""
     return [RichProgressBar()] if sys.stdout.isatty() and multiprocessing.parent_process() is None else []

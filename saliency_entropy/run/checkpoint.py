@@ -1,4 +1,4 @@
-"""Reading checkpoint files that may be damaged, or from somebody else."""
+"""Reading checkpoint files, which may be damaged or come from somebody else."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ from saliency_entropy.errors import UserError
 log = logging.getLogger(__name__)
 
 RESUME = "resume.ckpt"
-BEFORE = "resume-before.ckpt"  # the one that resume.ckpt took the place of
+BEFORE = "resume-before.ckpt"  # the resume.ckpt of the epoch before
 
 
 def best_checkpoint(folder: Path) -> Path:
@@ -23,72 +23,75 @@ def best_checkpoint(folder: Path) -> Path:
 
 
 def best_epoch(folder: Path) -> int:
-    """Of those in ``metrics.csv``, the one of the highest validation accuracy; the last of equals, as
-    :class:`~saliency_entropy.run.callbacks.BestCheckpoint` has it."""
+    """The epoch with the highest validation accuracy in ``metrics.csv``, the last of equals; it is the one kept by
+    :class:`~saliency_entropy.run.callbacks.BestCheckpoint`."""
     epochs = pd.read_csv(folder / "metrics.csv")
     return int(epochs[epochs["val/accuracy"] == epochs["val/accuracy"].max()].iloc[-1]["epoch"])
 
 
-def checkpoint_to_resume(folder: Path, first: bool = True) -> Path | None:
-    """Where a run goes on from; None if it has not ended an epoch.
+def begin_anew(checkpoint: Path) -> str:
+    """The remedy where a run's checkpoint cannot be used."""
+    return f"delete {checkpoint.parent}, and the run begins anew"
 
-    A ``resume.ckpt`` that is damaged is replaced by the one before it. The epoch between the two is done again, to
-    the same result.
+
+def checkpoint_to_resume(folder: Path, first: bool = True) -> Path | None:
+    """The checkpoint from which a run goes on; None if no epoch has ended.
+
+    A damaged ``resume.ckpt`` is replaced by the one before it. The epoch between the two is done again, with the same
+    result.
 
     Args:
-        folder: of the run.
-        first: whether this is the first of the processes that train it, which looks for damage. The others load the
-            file when they have met the first in Lightning, which is after that.
+        folder: the run's folder.
+        first: whether this is the first of the run's processes, which looks for damage. The others load the file once
+            they have met the first in Lightning, which is later.
 
     Raises:
-        UserError: neither can be used.
+        UserError: neither checkpoint can be used.
     """
     newest, before = (folder / "checkpoints" / name for name in (RESUME, BEFORE))
-    remedy = f"delete {newest.parent}, and the run begins anew"
     if not newest.exists():
         return None
-    if not first:
-        return newest
-    try:
-        _read_resume(newest, remedy)
-        return newest
-    except UserError as damaged:
+    if first:
         try:
-            _read_resume(before, remedy)
-        except UserError:
-            raise damaged from None
-        log.warning("%s: going on from the checkpoint before it", str(damaged).removesuffix(f"; {remedy}"))
-    before.replace(newest)
+            _read_resume(newest)
+        except UserError as damaged:
+            try:
+                _read_resume(before)
+            except UserError:
+                raise damaged from None
+            problem = str(damaged).removesuffix(f"; {begin_anew(newest)}")
+            log.warning("%s: going on from the checkpoint before it", problem)
+            before.replace(newest)
     return newest
 
 
-def _read_resume(path: Path, remedy: str) -> dict[str, Any]:
-    content = read_checkpoint(path, remedy)
+def _read_resume(path: Path) -> dict[str, Any]:
+    content = read_checkpoint(path, begin_anew(path))
     if "pytorch-lightning_version" not in content:
-        raise UserError(f"{path} is not the checkpoint of a run; {remedy}")
+        raise UserError(f"{path} is not the checkpoint of a run; {begin_anew(path)}")
     return content
 
 
 def read_best(folder: Path) -> dict[str, Any]:
-    """What is in a run's ``best.ckpt``. Where it is damaged, and the last epoch or the one before was the best, it is
-    made again.
+    """The content of a run's ``best.ckpt``. If the file is damaged, and the last epoch or the one before was the best,
+    it is made again.
 
     Raises:
-        UserError: it cannot be read and cannot be made again.
+        UserError: the file can neither be read nor made again.
     """
     best = best_checkpoint(folder)
-    remedy = f"delete {best.parent}, and the run begins anew"
     try:
-        return read_checkpoint(best, remedy)
+        return read_checkpoint(best, begin_anew(best))
     except UserError as damaged:
         for name in (RESUME, BEFORE):
             try:
-                content = _read_resume(best.with_name(name), remedy)
+                content = _read_resume(best.with_name(name))
             except UserError:
                 continue
             if content["epoch"] == best_epoch(folder):
-                log.warning("%s: made again from %s, of the same epoch", str(damaged).removesuffix(f"; {remedy}"), name)
-                # Here, since a detector, which reads checkpoints too, does without Hydra's configurations.
+                problem = str(damaged).removesuffix(f"; {begin_anew(best)}")
+                log.warning("%s: made again from %s, of the same epoch", problem, name)
+                # Imported here: a detector, which reads checkpoints too, does without Hydra's configurations.
                 from saliency_entropy.run.folder import write_atomically
 
                 write_atomically(best, best.with_name(name).read_bytes())
@@ -97,7 +100,7 @@ def read_best(folder: Path) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """16 hex digits of what is in a file. Raises OSError if it cannot be read."""
+    """16 hex digits that identify a file's content. Raises OSError if the file cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -106,14 +109,14 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
     """The plain values in a checkpoint; nothing that the file names is imported or executed.
 
     Args:
-        path: what ``torch.save`` wrote.
-        remedy: what the user can do if it cannot be used, for the message.
+        path: a file written by ``torch.save``.
+        remedy: what the user can do if the file cannot be used, for the message.
 
     Raises:
         UserError: the file is missing or damaged, or holds more than tensors and plain values.
     """
     try:
-        # torch.load does not compare the checksums in the file: a flipped bit would be another weight.
+        # torch.load does not compare the checksums in the file: a flipped bit would change a weight.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
                 damaged = file.testzip()
@@ -123,11 +126,11 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; {remedy}") from None
     except Exception as error:  # a damaged or malicious file makes the unpickler raise almost anything
-        # The first sentence: PyTorch's goes on with how to load it in spite of the danger.
+        # Only PyTorch's first sentence: the next ones tell how to load the file in spite of the danger.
         reason = " ".join(str(error).split(". ")[0].split())[:160] or type(error).__name__
         raise UserError(
             f"{path} cannot be loaded as plain weights ({reason}), and nothing in it was executed; {remedy}"
         ) from None
     if not isinstance(checkpoint, dict):
-        raise UserError(f"{path} is no checkpoint but a {type(checkpoint).__name__}; {remedy}")
+        raise UserError(f"{path} is not a checkpoint but a {type(checkpoint).__name__}; {remedy}")
     return checkpoint

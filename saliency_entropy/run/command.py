@@ -1,4 +1,4 @@
-"""What every command shares: a user's mistake is one sentence, not a traceback."""
+"""What every command shares: a user's mistake becomes one sentence, not a traceback."""
 
 import functools
 import logging
@@ -20,56 +20,63 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run.folder import flatten, register_resolvers
 
 register_resolvers()
-# Nobody but its owner and group may change what a command writes; Hydra, Slurm and W&B make folders by this, too.
+# Only a file's owner and group may change what a command writes; this holds for folders that Hydra, Slurm and W&B make.
 os.umask(os.umask(0o077) | 0o002)
-# A line that a full disk has no room for in train.log is on the screen; a traceback for each would be, too.
+# A line that a full disk keeps out of train.log is still on the screen; without this, each would add a traceback.
 logging.raiseExceptions = False
 
-ENDING = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends
+ENDING = (signal.SIGINT, signal.SIGTERM)  # from Ctrl-C, and from a scheduler
 
 
 class _OneSentence(CompactHydraException):
-    """Hydra prints this without a traceback (HYDRA_FULL_ERROR=1 shows it) and exits with 1; in a sweep the other
-    jobs still run."""
+    """An error that Hydra prints without a traceback (HYDRA_FULL_ERROR=1 shows it) before it exits with 1; in a sweep
+    the other jobs still run."""
 
 
 def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Wrap the task function of a Hydra command so that a :class:`UserError` reaches the user as its sentence, and
-    no environment variable reaches a configuration, see :func:`no_environment_variables`."""
+    """Wrap the task function of a Hydra command: a :class:`UserError` reaches the user as its sentence alone, and no
+    environment variable reaches a configuration, see :func:`no_environment_variables`."""
 
     @functools.wraps(task)
     def wrapped(config: DictConfig) -> Any:
         try:
-            with no_environment_variables():
+            with one_sentence(), no_environment_variables():
                 require_values(config)
                 return task(config)
         except (SystemExit, KeyboardInterrupt) as end:
-            # Lightning ends a run that got SIGTERM with a SystemExit of no code, which would pass for success, and one
-            # that got SIGINT with the code of a failure.
+            # Lightning ends a run after SIGTERM with a SystemExit without a code, which would pass for success, and
+            # after SIGINT with the code of a failure.
             for received, name in ((signal.SIGTERM, "SIGTERMException"), (signal.SIGINT, "KeyboardInterrupt")):
                 if name in (type(end).__name__, type(end.__context__).__name__):
-                    # A run that a launcher has forked is ended with the others, of which the launcher says so once.
+                    # A launcher that forked this run ends all its runs, and says so once.
                     if multiprocessing.parent_process() is not None:
                         sys.exit(128 + received)
                     _end(received)
-            raise
-        except Exception as error:
-            mistake = users_mistake(error)
-            if mistake is not None:
-                raise _OneSentence(sentence(mistake)) from error
             raise
 
     return wrapped
 
 
 @contextmanager
+def one_sentence() -> Iterator[None]:
+    """Hand a user's mistake to Hydra as its sentence alone; of other errors Hydra shows a traceback."""
+    try:
+        yield
+    except Exception as error:
+        text = sentence(error)
+        if text is None:
+            raise
+        raise _OneSentence(text) from error
+
+
+@contextmanager
 def ended_with_a_sentence() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end what is in here, and then this process, with a sentence instead of a traceback."""
+    """Let Ctrl-C and SIGTERM end the ``with`` block and then this process, with a sentence instead of a traceback."""
 
     def interrupt(number: int, _: FrameType | None) -> None:
         raise KeyboardInterrupt(number)
 
-    # A shell has what it starts in the background ignore Ctrl-C.
+    # A shell makes background processes ignore Ctrl-C; this must not undo that.
     handled = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in handled}
     try:
@@ -87,17 +94,9 @@ def _end(received: signal.Signals) -> NoReturn:
     sys.exit(128 + received)
 
 
-def users_mistake(error: BaseException) -> UserError | OmegaConfBaseException | None:
-    """The error of a user that an error is, or that it was raised from, as Hydra does it; None if it is none."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError | OmegaConfBaseException):
-        cause = cause.__cause__
-    return cause
-
-
 def require_values(config: DictConfig) -> None:
-    """Raises UserError if a value that has no default was not given."""
-    # Not OmegaConf.missing_keys, which fails on a value that refers to a missing one.
+    """Raises UserError if a value without a default was not given."""
+    # OmegaConf.missing_keys would fail on a value that refers to a missing one.
     values = flatten(OmegaConf.to_container(config))
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
@@ -106,11 +105,11 @@ def require_values(config: DictConfig) -> None:
 
 @contextmanager
 def no_environment_variables() -> Iterator[None]:
-    """Meanwhile a configuration with ``${oc.env:NAME}`` is refused when it is resolved.
+    """Refuse to resolve ``${oc.env:NAME}`` in a configuration meanwhile.
 
-    What a configuration holds is written into config.yaml, checkpoints and W&B; one that could take in the
-    environment would publish an API key. Refusing by the resolver, not by a look at the text, leaves no spelling out.
-    Hydra's own part (a launcher's settings) is resolved before, and may use it.
+    A configuration is written into config.yaml, checkpoints and W&B; one that took in the environment could publish an
+    API key. Refusing in the resolver, rather than searching the text, covers every spelling. Hydra's own part (a
+    launcher's settings) is resolved earlier, and may use environment variables.
     """
     OmegaConf.register_new_resolver("oc.env", _refuse_variable, replace=True)
     try:
@@ -126,11 +125,19 @@ def _refuse_variable(name: str, default: object = None) -> None:
     )
 
 
-def sentence(error: Exception) -> str:
-    """What a user is told of an error. OmegaConf's messages have further lines, of which the key is worth keeping."""
+def sentence(error: BaseException | None) -> str | None:
+    """The sentence that tells the user of a mistake; None if the error is none of the user's.
+
+    The mistake is the error itself or, as Hydra raises it, the cause of the error. OmegaConf's messages have further
+    lines; only their key is kept.
+    """
+    while not isinstance(error, UserError | OmegaConfBaseException):
+        if error is None:
+            return None
+        error = error.__cause__
     first, *more = str(error).strip().splitlines()
     if not isinstance(error, OmegaConfBaseException):
-        # PyTorch puts the traceback of a DataLoader's worker into the message.
+        # PyTorch puts a DataLoader worker's traceback before the message.
         return str(error).strip().rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
     keys = [line.strip().removeprefix("full_key: ") for line in more if line.strip().startswith("full_key: ")]
     first = first.removeprefix("UserError raised while resolving interpolation: ")

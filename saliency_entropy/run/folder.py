@@ -1,4 +1,4 @@
-"""The folder of a run: its name, whose it is, and whether the run is done."""
+"""The folder of a run: its name, which run it holds, whether that run is done, and files that are written whole."""
 
 import csv
 import hashlib
@@ -15,28 +15,27 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.run.lock import require_held
 
 log = logging.getLogger(__name__)
 
-# What may change between two launches of the same run without changing its result.
-NOT_HASHED = (
+# Keys that may change between two launches of a run without changing its result.
+KEYS_WITHOUT_EFFECT = (
     "runs_dir", "study", "threads", "logger", "max_attempts", "data.num_workers", "data.check",
     "data.cache", "data.cache_folder", "data.cached_splits",
     "data.source.folder",  # of the built-in faces, which are the same wherever they are drawn
-)  # fmt: skip
-# Of how many devices a batch is shared by, a result depends in its last digits, as it does of the kind of device.
-NOT_HASHED_TRAINER = (
-    "trainer.accelerator", "trainer.enable_progress_bar", "trainer.devices", "trainer.num_nodes",
+    # The number of devices that share a batch, and their kind, change no more than the last digits.
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar",
 )  # fmt: skip
 
-# The same images elsewhere are a matter for the user to decide: no run says of which bytes its images were.
-WHERE_THE_DATA_IS = {"data.root", "data.source.root", "data.source.path"}
+# Keys that say where the images are. Whether images elsewhere are the same is for the user to decide: no run keeps the
+# bytes of its images.
+DATA_FOLDER_KEYS = {"data.root", "data.source.root", "data.source.path"}
 
-PART = ".part"  # how the name of a file that is not whole ends
+PART = ".part"  # the end of the name of a file that is not whole yet
 
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
 
 
 def study_folder(runs_dir: str, study: str) -> str:
@@ -45,18 +44,17 @@ def study_folder(runs_dir: str, study: str) -> str:
     Raises:
         UserError: the name has other characters than letters, digits and ``. _ = , + @ -``.
     """
-    for segment in str(study).split("/"):
-        if not _SEGMENT.fullmatch(segment):
-            raise UserError(
-                f"study={study!r} cannot name a folder: use letters, digits and . _ = , + @ -, "
-                "beginning with a letter or digit, with / for a sub-folder"
-            )
+    if not all(_NAME.fullmatch(name) for name in str(study).split("/")):
+        raise UserError(
+            f"study={study!r} cannot name a folder: use letters, digits and . _ = , + @ -, "
+            "beginning with a letter or digit, with / for a sub-folder"
+        )
     return str(Path(str(runs_dir)) / str(study))
 
 
 def check_name(key: str, name: str) -> None:
     """Raises UserError if ``name``, the value of ``key``, cannot be the name of a file or folder."""
-    if not _SEGMENT.fullmatch(str(name)):
+    if not _NAME.fullmatch(str(name)):
         raise UserError(f"{key}={name!r} cannot name a folder: use letters, digits and . _ = , + @ -")
 
 
@@ -68,17 +66,16 @@ def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
     """
     folder = study_folder(runs_dir, study)
     check_name("method.name", method)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed!r} is not a whole number from 0 to 4294967295")
+    whole_number("seed", seed, 0, 2**32 - 1)
     return str(Path(folder) / method / f"seed{seed}")
 
 
 def run_subfolder(method: str, seed: int) -> str:
     """``method/seed<seed>`` in the folder of a sweep.
 
-    Hydra makes it before the run can refuse a name, so a name that will be refused is not taken over here.
+    Hydra makes this folder before the run can refuse a name, so a name that will be refused does not become a folder.
     """
-    if not _SEGMENT.fullmatch(str(method)) or not re.fullmatch(r"\d+", str(seed)):
+    if not _NAME.fullmatch(str(method)) or not re.fullmatch(r"\d+", str(seed)):
         return "refused"
     return f"{method}/seed{seed}"
 
@@ -91,18 +88,16 @@ def register_resolvers() -> None:
 
 
 def scientific_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What decides a run's result, as ``a.b.c`` -> value."""
-    flat = flatten(config)
-    left_out = (*NOT_HASHED, *NOT_HASHED_TRAINER)
+    """The part of a configuration that decides a run's result, as ``a.b.c`` -> value."""
     return {
         key: value
-        for key, value in flat.items()
-        if not any(key == name or key.startswith(name + ".") for name in left_out)
+        for key, value in flatten(config).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in KEYS_WITHOUT_EFFECT)
     }
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """16 hex digits that two runs share when their :func:`scientific_config` is the same."""
+    """16 hex digits; two runs have the same ones if their :func:`scientific_config` is the same."""
     text = json.dumps(scientific_config(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -118,7 +113,7 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
 
 
 def epochs_done(folder: Path) -> int:
-    """Whole epochs of a run, as its ``metrics.csv`` has them."""
+    """The number of whole epochs of a run: the rows of its ``metrics.csv``."""
     try:
         with (folder / "metrics.csv").open(newline="") as file:
             return max(0, sum(1 for _ in csv.reader(file)) - 1)
@@ -135,18 +130,16 @@ def check_same_run(folder: Path, config: dict[str, Any]) -> None:
     begun = (folder / "result.json").exists() or (folder / "checkpoints" / "resume.ckpt").exists()
     differing = differing_keys(folder, config) if begun else {}
     if differing:
-        shown = "; ".join(
-            f"{key} is {theirs} there and {ours} here" for key, (theirs, ours) in list(differing.items())[:4]
-        )
+        shown = [f"{key} is {there} there and {here} here" for key, (there, here) in list(differing.items())[:4]]
         more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
         remedy = "give this one a study= of its own, or delete that folder"
-        if differing.keys() <= WHERE_THE_DATA_IS:
-            remedy = f"if these are the same images, give their folder by that name, a link for instance; else {remedy}"
-        raise UserError(f"{folder} holds a run of another configuration ({shown}{more}): {remedy}")
+        if differing.keys() <= DATA_FOLDER_KEYS:
+            remedy = f"if these are the same images, give their folder that name, by a link for instance; else {remedy}"
+        raise UserError(f"{folder} holds a run of another configuration ({'; '.join(shown)}{more}): {remedy}")
 
 
 def is_done(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether a run is done; says so.
+    """Whether a run is done; if so, the log says so.
 
     Raises:
         UserError: the folder holds a run of another configuration.
@@ -159,28 +152,21 @@ def is_done(folder: Path, config: dict[str, Any]) -> bool:
 
 
 def differing_keys(folder: Path, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Where ``config`` would decide another result than the ``config.yaml`` in a folder: key -> (there, here)."""
+    """The keys in which ``config`` and a folder's ``config.yaml`` decide different results: key -> (there, here)."""
     kept = folder / "config.yaml"
     if not kept.exists():
         return {}
-    theirs = scientific_config(OmegaConf.to_container(OmegaConf.load(kept)))
-    ours = scientific_config(config)
-    keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-    return {key: (theirs.get(key), ours.get(key)) for key in keys}
+    there, here = scientific_config(OmegaConf.to_container(OmegaConf.load(kept))), scientific_config(config)
+    keys = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    return {key: (there.get(key), here.get(key)) for key in keys}
 
 
 def check_same_data(folder: Path, data_hash: str) -> None:
-    """Refuse to go on with a run that began with other data: its first epochs would be of other images.
+    """Refuse to go on with a run that began with other data: its first epochs saw other images.
 
     Raises:
-        UserError: the manifest, or what was left out of it, has changed since then.
+        UserError: the manifest, or the choice of files left out of it, has changed since then.
     """
-    require_same_data(folder, data_hash)
-    write_atomically(folder / "data_hash.txt", data_hash)
-
-
-def require_same_data(folder: Path, data_hash: str) -> None:
-    """What :func:`check_same_data` refuses, without writing anything."""
     kept = folder / "data_hash.txt"
     if (folder / "checkpoints" / "resume.ckpt").exists() and kept.exists() and kept.read_text() != data_hash:
         raise UserError(
@@ -189,21 +175,25 @@ def require_same_data(folder: Path, data_hash: str) -> None:
         )
 
 
+def save_data_hash(folder: Path, data_hash: str) -> None:
+    write_atomically(folder / "data_hash.txt", data_hash)
+
+
 def save_config(folder: Path, config: DictConfig) -> None:
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
 
 @contextmanager
 def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
-    """A temporary file that takes ``path``'s place at the end: a reader, or a run that comes after a kill or a power
-    cut, never sees half of it.
+    """A temporary file that becomes ``path`` at the end: a reader, or a run that comes after a kill or a power cut,
+    never sees half a file.
 
     Args:
-        path: the file.
-        before: where the one that it takes the place of is kept. There is a whole ``path`` at every moment.
+        path: the file to be written.
+        before: a name under which the file that is replaced is kept. There is a whole ``path`` at every moment.
 
     Raises:
-        OSError: the disk is full, for instance; what was in the place of ``path`` is as it was.
+        OSError: the disk is full, for instance; ``path`` is as it was.
         UserError: ``path`` is in a run's folder that another process has taken over, see
             :func:`~saliency_entropy.run.lock.require_held`.
     """
@@ -216,25 +206,26 @@ def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
         temporary.chmod(0o644)
         require_held(path)
         if before is not None and path.exists():
-            _keep(path, before)
+            _link(path, before)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(handle)
-    _keep_name(path.parent)
+    _sync_folder(path.parent)
 
 
-def _keep(path: Path, name: Path) -> None:
+def _link(path: Path, name: Path) -> None:
+    """Give a file a second name, which may be that of another file."""
     link = path.with_name(f".{name.name}.{secrets.token_hex(4)}{PART}")
     link.hardlink_to(path)
     link.replace(name)
-    link.unlink(missing_ok=True)  # there still, if both were the same file since a kill at this place
+    link.unlink(missing_ok=True)  # still there if both names were of one file, after a kill at this point
 
 
-def _keep_name(folder: Path) -> None:
-    """Have a file's new name survive a power cut, as its content does."""
+def _sync_folder(folder: Path) -> None:
+    """Make a file's new name survive a power cut, as its content does."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -242,13 +233,13 @@ def _keep_name(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError:
-        pass  # not every file system knows this of a folder, and the file is whole in any case
+        pass  # not every file system can sync a folder, and the file is whole in any case
     finally:
         os.close(handle)
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete what writes that were interrupted left in a folder and below; of a folder that nobody else writes to."""
+    """Delete the files that interrupted writes left in a folder and below, while nobody else writes there."""
     for part in folder.rglob(f".*{PART}"):
         part.unlink(missing_ok=True)
 

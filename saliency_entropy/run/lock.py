@@ -1,22 +1,25 @@
-"""Whose a run's folder is: one process trains a run, wherever the others are.
+"""Who owns a run's folder: one process trains a run, whichever machines the others are on.
 
-A claim is a file ``.owner/<number>.claim`` (JSON) in the run's folder. It is made by a hard link, whole, and by one
-process only, on NFS too (``flock`` is not to be relied on there). The claim of the highest number is what counts.
+A claim is a file ``.owner/<number>.claim`` (JSON) in the run's folder. It appears whole, and only one process can make
+it: a hard link sees to both, on NFS too (``flock`` cannot be relied on there). The highest number counts.
 
-- It says which process made it, and its time of change is the owner's sign of life.
-- An owner that lets go empties it. One that is killed leaves it as it is.
-- Who comes next makes the claim of the next number, and deletes the lower ones. Of several that find the same owner
-  gone, one can make it. One that was so slow that its number has been given and deleted since sees a higher number when
-  it looks again: the highest is never deleted.
+- A claim names the process that made it. The file's time of change is that owner's sign of life.
+- An owner that releases the folder empties its claim. An owner that is killed leaves its claim as it is.
+- The next owner makes the claim with the next number and deletes the lower ones. Of several processes that find the
+  same owner gone, only one can make it. A process so slow that its number was used and deleted in the meantime finds a
+  higher number when it looks again, for the highest is never deleted.
 
-Whether an owner is gone: on the same machine, by its process. Elsewhere, by its sign of life, which the file server
-dates: it is compared with a file that is touched beside it, so that no machine's clock is asked. And since the server's
-clock may be put right, too, an owner that seems gone is watched for a while, by this process's monotonic clock. An
-owner from before this machine was started (a power cut) has been silent for as long as the machine has been up, and is
-not waited for any longer.
+When is an owner gone? On the same machine, when its process has ended. Elsewhere, when it has given no sign of life for
+ten minutes by the file server's clock: the claim is compared with a file touched beside it, so no machine's own clock
+is asked. The server's clock may be set, too, so a silent owner is also watched for a while by this process's monotonic
+clock. An owner from before this machine was started (a power cut) has been silent for as long as the machine has been
+up, and needs to be silent no longer.
 
-The sign of life is given by a thread, not by the training's steps: filling the decode cache or scoring may take longer
-than any patience without a step, and whether training makes progress is for who gave it its time to judge.
+A thread gives the sign of life, not the training's steps: filling the decode cache or scoring may take longer than any
+patience, and whether the training advances is for those to judge who gave it its time.
+
+filelock's SoftFileLease does less: a process that leaves at once never takes over from a lost machine, since it would
+have to watch for the ten minutes itself; and a living owner on another machine of the same host name is robbed.
 """
 
 import hashlib
@@ -27,20 +30,19 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from saliency_entropy.errors import UserError, cannot_write
+from saliency_entropy.errors import UserError, writing
 
 BEAT = 4.0  # seconds between two signs of life
-WATCH = 3 * BEAT  # seconds that an owner elsewhere which seems gone is watched
-# Seconds without a sign of life after which the owner on another machine is taken for gone. Long: it may be stopped, or
-# cut off from the file server, and it is better to wait for a dead machine than to train a run twice.
+WATCH = 3 * BEAT  # seconds for which a silent owner elsewhere is watched
+# Seconds of silence after which an owner on another machine is gone. Long: it may be stopped or cut off from the file
+# server, and waiting for a dead machine is better than training a run twice.
 SILENCE = 600.0
 
 MACHINE_ID = Path("/etc/machine-id")
@@ -50,211 +52,192 @@ _CLAIM = re.compile(r"(\d+)\.claim")
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that a run's folder is or was held by.
+    """The process that holds, or held, a run's folder. Equal owners are the same process.
 
     Attributes:
-        host: its name.
-        pid: of the process.
-        job: the Slurm job, if it is one's.
-        started: when it took the folder, in ISO 8601; by its own clock, so for the reader only.
-        beat: its last sign of life, in seconds; by the file server's clock, so to be compared with files only.
-        machine: what process numbers refer to: the boot of a machine, and the PID namespace there.
-        process_start: tells the process from a later one of the same number.
+        host: the machine's name.
+        pid: the process's number.
+        job: its Slurm job; None outside Slurm.
+        started: when it took the folder, in ISO 8601; by its own clock, so only for the reader.
+        beat: its last sign of life, in seconds; by the file server's clock, so only to be compared with files.
+        machine: where its number is valid: the boot of a machine, and the PID namespace there.
+        process_start: tells it from a later process with the same number.
         restart: how often Slurm had restarted the job.
-        installation: stands for the system installed on the machine, over its boots; None if that cannot be told.
-            Machines that boot one image share it.
+        installation: identifies the system installed on the machine across boots; None if unknown, as in claims of
+            earlier versions. Machines that boot one image share it.
     """
 
     host: str
     pid: int
     job: str | None
     started: str
-    beat: float
+    beat: float = field(compare=False)
     machine: str
     process_start: str | None
     restart: int
-    installation: str | None = None  # which claims of earlier versions do not have
+    installation: str | None = None
 
     def __str__(self) -> str:
         job = f", Slurm job {self.job}" if self.job else ""
         return f"process {self.pid} on {self.host}{job}, since {self.started}"
 
 
+# The claims of this process, by the absolute path of the folder that each holds.
+_HELD: dict[Path, Path] = {}
+# A forked child writes in the name of its parent, and releases nothing.
+os.register_at_fork(after_in_child=_HELD.clear)
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[Owner | None]:
-    """Hold a run's folder. It is free again afterwards, or when this process has ended, however it ended.
+    """Hold a run's folder. It is free again afterwards, or once this process has ended, however it ended.
 
     Yields:
-        the process that held it before and was killed; None if the folder was free.
+        the process that was killed while it held the folder before; None if the folder was free.
 
     Raises:
-        UserError: another process holds it (said in under 5 seconds), or the folder cannot be written to.
+        UserError: another process holds it (found out in under 5 seconds), or the folder cannot be written to.
     """
     claims = _claims_folder(folder)
-    try:
+    with writing(claims, "give another runs_dir="):
         claims.mkdir(parents=True, exist_ok=True)
-        claim, before = _claimed(folder)
-        hold = _Hold(folder, claim)
-    except OSError as error:
-        raise cannot_write(claims, error) from error
-    _HOLDS.append(hold)
+        claim, killed_owner = _take(folder)
+    released = threading.Event()
+    signs_of_life = threading.Thread(target=_give_signs_of_life, args=(claim, released), daemon=True)
+    signs_of_life.start()
+    _HELD[folder.absolute()] = claim
     try:
-        yield before
+        yield killed_owner
     finally:
-        _HOLDS.remove(hold)
-        hold.release()
+        if _HELD.pop(folder.absolute(), None) is not None:
+            released.set()
+            signs_of_life.join()
+            # Emptied in place, which needs no room on a full disk. If that fails, the claim is void when this process
+            # has ended.
+            with suppress(OSError):
+                os.truncate(claim, 0)
+
+
+def _give_signs_of_life(claim: Path, released: threading.Event) -> None:
+    while not released.wait(BEAT):
+        # What fails here fails again where the run writes, and is reported there.
+        with suppress(OSError):
+            os.utime(claim)
 
 
 def read_owner(folder: Path) -> Owner | None:
-    """Who holds a run's folder, or held it when it was killed; None if it is free."""
-    while True:
-        claim = _newest(_claims_folder(folder))
-        if claim is None:
-            return None
-        with suppress(FileNotFoundError):  # taken over just now
-            return _owner(claim)
+    """The process that holds a run's folder, or held it when it was killed; None if the folder is free."""
+    return _newest(_claims_folder(folder))[1]
 
 
 def state(folder: Path) -> Literal["free", "held", "stale"]:
-    """Whether a run's folder can be taken: ``stale`` if its owner is gone without letting go."""
+    """Whether a run's folder can be taken: ``stale`` if its owner is gone without releasing it."""
     owner = read_owner(folder)
     if owner is None:
         return "free"
-    return "stale" if _gone(owner, _claims_folder(folder), lambda: False) else "held"
+    return "stale" if _gone(owner, _claims_folder(folder), watch=False) else "held"
 
 
 def require_held(path: Path) -> None:
-    """Called before a file takes its place, so that nothing is written into a run's folder that was taken from this
-    process, which it may find out when it wakes after having been stopped.
+    """Refuse to put a file into a run's folder that was taken from this process, which may find that out only when it
+    wakes after having been stopped.
 
     Raises:
-        UserError: this process held a folder above ``path``, and another has taken it over.
+        UserError: this process held a folder above ``path``, and another process has taken it over.
     """
-    for hold in _HOLDS:
-        if path.absolute().is_relative_to(hold.folder):
-            hold.check()
-
-
-class _Hold:
-    """A claim of this process, and the thread that gives its sign of life."""
-
-    def __init__(self, folder: Path, claim: Path) -> None:
-        self.folder = folder.absolute()
-        self.claim = claim
-        self._pid = os.getpid()
-        self._released = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="sign of life", daemon=True)
-        self._thread.start()
-
-    def check(self) -> None:
-        if os.getpid() != self._pid:  # a forked child's writing is its parent's
-            return
-        newest = _newest(self.claim.parent)
-        if newest is None or newest.name != self.claim.name:
+    for folder, claim in list(_HELD.items()):
+        if not path.absolute().is_relative_to(folder):
+            continue
+        number, owner = _newest(claim.parent)
+        if claim.name != _name(number):
             raise UserError(
-                f"{self.folder} was taken over by {read_owner(self.folder) or 'another process'}: this one gave no "
-                f"sign of life for more than {SILENCE / 60:.0f} minutes, or the folder was deleted under it; it ends "
-                "without writing anything more"
+                f"{folder} was taken over by {owner or 'another process'}: this one gave no sign of life for more than "
+                f"{SILENCE / 60:.0f} minutes, or the folder was deleted under it; it ends without writing anything more"
             )
-
-    def release(self) -> None:
-        if os.getpid() != self._pid:
-            return
-        self._released.set()
-        self._thread.join()
-        # In its place, which needs no room on a full disk. If it fails, the claim is void when this process has ended.
-        with suppress(OSError):
-            os.truncate(self.claim, 0)
-
-    def _live(self) -> None:
-        while not self._released.wait(BEAT):
-            # What fails here fails again where the run writes, and is said there.
-            with suppress(OSError):
-                os.utime(self.claim)
-
-
-# Of this process: one run at a time, but whoever writes a file need not know of which.
-_HOLDS: list[_Hold] = []
 
 
 def _claims_folder(folder: Path) -> Path:
     return folder / ".owner"
 
 
-def _number(claim: Path) -> int:
-    return int(_CLAIM.fullmatch(claim.name)[1])
+def _name(number: int) -> str:
+    return f"{number}.claim"
 
 
-def _newest(claims: Path) -> Path | None:
-    try:
-        found = [claim for claim in claims.iterdir() if _CLAIM.fullmatch(claim.name)]
-    except FileNotFoundError:
-        return None
-    return max(found, key=_number, default=None)
+def _newest(claims: Path) -> tuple[int, Owner | None]:
+    """The number of the claim that counts, 0 if there is no claim; and its owner, None if the folder was released."""
+    while True:
+        try:
+            files = list(claims.iterdir())
+        except FileNotFoundError:
+            return 0, None
+        number = max((int(match[1]) for file in files if (match := _CLAIM.fullmatch(file.name))), default=0)
+        if number == 0:
+            return 0, None
+        try:
+            with (claims / _name(number)).open() as file:  # opened: NFS may remember an old time of change
+                content, beat = file.read(), os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:  # taken over just now
+            continue
+        try:
+            return number, Owner(**json.loads(content), beat=beat)
+        except (ValueError, TypeError):
+            # Claims appear whole: this one was emptied by its owner, or lost its content with its machine.
+            return number, None
 
 
-def _owner(claim: Path) -> Owner | None:
-    """Who made a claim; None if it was let go of. Raises FileNotFoundError if it was deleted."""
-    with claim.open() as file:  # opened, since NFS may have another file's time of change in its memory
-        content, beat = file.read(), os.fstat(file.fileno()).st_mtime
-    try:
-        return Owner(**json.loads(content), beat=beat)
-    except (ValueError, TypeError):
-        # Claims appear whole. This one was let go of, or its content was lost with its machine.
-        return None
-
-
-def _claimed(folder: Path) -> tuple[Path, Owner | None]:
-    """The claim of this process, and who held the folder when it was killed. Raises UserError if another process holds
-    it."""
+def _take(folder: Path) -> tuple[Path, Owner | None]:
+    """This process's claim to a folder, and the owner that was killed before; UserError if another process holds it."""
     claims = _claims_folder(folder)
     while True:
-        newest, owner = _newest(claims), None
-        if newest is not None:
-            try:
-                owner = _owner(newest)
-            except FileNotFoundError:
-                continue
-            if owner is not None and not _gone(owner, claims, partial(_lives, newest, owner)):
-                raise UserError(_held_by(folder, owner))
-        claim = claims / f"{_number(newest) + 1 if newest else 1}.claim"
-        if _made(claim):
+        number, owner = _newest(claims)
+        if owner is not None and not _gone(owner, claims, watch=True):
+            message = f"{folder} is being trained by {owner}: wait for it, or give another study="
+            if owner.machine != _machine():
+                minutes = f"{SILENCE / 60:.0f} minutes"
+                message += f" (if {owner.host} is lost, the run can be taken over after {minutes})"
+            raise UserError(message)
+        claim = claims / _name(number + 1)
+        if _make(claim):
             # Now the listing is up to date: NFS asks the server again after a change of one's own.
-            if _newest(claims) == claim:
-                _clear(claim)
+            if _newest(claims)[0] == number + 1:
+                _delete_others(claim)
                 return claim, owner
             claim.unlink(missing_ok=True)
 
 
-def _made(claim: Path) -> bool:
+def _make(claim: Path) -> bool:
     """Make a claim; False if another process was quicker."""
-    own = asdict(_this_process())
-    del own["beat"]
+    content = asdict(_this_process())
+    del content["beat"]
     handle, name = tempfile.mkstemp(dir=claim.parent, prefix=".")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(own))
+            file.write(json.dumps(content))
         try:
             claim.hardlink_to(temporary)
         except FileExistsError:
-            # NFS may lose the answer and ask again: two names tell that the link is this one.
+            # NFS may lose the answer and ask again; if the file has two names, the link is this process's.
             return temporary.stat().st_nlink == 2
         return True
-    except FileNotFoundError:  # cleared by the owner that was quicker
+    except FileNotFoundError:  # deleted by the owner that was quicker
         return False
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _clear(claim: Path) -> None:
-    for other in claim.parent.iterdir():
-        if not _CLAIM.fullmatch(other.name) or _number(other) < _number(claim):
-            other.unlink(missing_ok=True)
+def _delete_others(claim: Path) -> None:
+    """Delete the claims with lower numbers, and temporary files."""
+    number = int(claim.stem)
+    for file in claim.parent.iterdir():
+        match = _CLAIM.fullmatch(file.name)
+        if match is None or int(match[1]) < number:
+            file.unlink(missing_ok=True)
 
 
 def slurm_job() -> tuple[str | None, int]:
-    """The Slurm job of this process, None outside of one, and how often Slurm has restarted it."""
+    """This process's Slurm job, None outside Slurm, and how often Slurm has restarted it."""
     job = os.environ.get("SLURM_JOB_ID")
     return job, int(os.environ.get("SLURM_RESTART_COUNT", 0)) if job else 0
 
@@ -275,11 +258,11 @@ def _this_process() -> Owner:
 
 
 def _machine() -> str:
-    """Two processes that share it see each other's process numbers; not the host's name, which containers share."""
+    """Shared by processes that see each other's process numbers; not the host's name, which containers share."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # no Linux: a name has to do
+    except OSError:  # not Linux: the name has to do
         return socket.gethostname()
 
 
@@ -298,8 +281,8 @@ def _uptime() -> float:
 
 
 def _process_start(pid: int) -> str | None:
-    """When a process started, in ticks since the boot, which no clock changes; ``ended`` for one that waits for its
-    parent to take note; None if it cannot be told."""
+    """When a process started, in ticks since the boot, which no clock changes; ``ended`` for a process whose parent has
+    not yet noticed its end; None if unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
@@ -307,31 +290,29 @@ def _process_start(pid: int) -> str | None:
     return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
-def _gone(owner: Owner, claims: Path, lives: Callable[[], bool]) -> bool:
-    """Whether the owner has ended.
+def _gone(owner: Owner, claims: Path, watch: bool) -> bool:
+    """Whether an owner has ended.
 
     Args:
-        owner: of a claim.
-        claims: their folder.
-        lives: watches an owner that seems gone by the file server's clock.
+        owner: of the claim that counts.
+        claims: the folder of the claims.
+        watch: whether an owner elsewhere that has been silent for too long is watched before it is taken for gone.
     """
-    if owner.machine == _machine():
-        return _ended(owner)
     own = _this_process()
+    if owner.machine == own.machine:
+        return _ended(owner)
     if owner.job is not None and owner.job == own.job and owner.restart < own.restart:
-        return True  # Slurm restarts a job when it has ended
-    patience = min(SILENCE, _uptime()) if _of_an_earlier_boot(owner, own) else SILENCE
+        return True  # Slurm restarts a job only when it has ended
+    patience = SILENCE
+    here = own.installation is not None and (owner.host, owner.installation) == (own.host, own.installation)
+    if here and owner.machine.split()[0] != own.machine.split()[0]:  # this machine, it seems, before its last start
+        patience = min(SILENCE, _uptime())
     try:
         # Before or after: the server's clock may have been a day ahead when it dated the sign of life.
-        return abs(_server_time(claims) - owner.beat) > patience and not lives()
+        silent = abs(_server_time(claims) - owner.beat) > patience
+        return silent and not (watch and _lives(owner, claims))
     except OSError:  # where nothing can be written, nothing can be taken over
         return False
-
-
-def _of_an_earlier_boot(owner: Owner, own: Owner) -> bool:
-    """Whether the owner seems to have been on this machine, before it was started."""
-    same = (owner.host, owner.installation) == (own.host, own.installation)
-    return same and own.installation is not None and owner.machine.split()[0] != own.machine.split()[0]
 
 
 def _ended(owner: Owner) -> bool:
@@ -339,7 +320,7 @@ def _ended(owner: Owner) -> bool:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # another user's
+    except PermissionError:  # another user's process
         pass
     start = _process_start(owner.pid)
     return start is not None and start != owner.process_start
@@ -351,22 +332,14 @@ def _server_time(claims: Path) -> float:
         return os.fstat(probe.fileno()).st_mtime
 
 
-def _lives(claim: Path, seen: Owner) -> bool:
-    """Watch a claim for a sign of life since it was seen."""
+def _lives(owner: Owner, claims: Path) -> bool:
+    """Watch for a sign of life; False as well if the owner releases the folder or loses it to another meanwhile."""
     until = time.monotonic() + WATCH
     while time.monotonic() < until:
         time.sleep(BEAT / 4)
-        try:
-            owner = _owner(claim)
-        except FileNotFoundError:
+        _, now = _newest(claims)
+        if now != owner:
             return False
-        if owner is None or owner.beat != seen.beat:
-            return owner is not None
+        if now.beat != owner.beat:
+            return True
     return False
-
-
-def _held_by(folder: Path, owner: Owner) -> str:
-    message = f"{folder} is being trained by {owner}: wait for it, or give another study="
-    if owner.machine != _machine():
-        message += f" (if {owner.host} is lost, the run can be taken over after {SILENCE / 60:.0f} minutes)"
-    return message

@@ -1,10 +1,11 @@
-"""What a run leaves at its end: its score tables and its ``result.json``."""
+"""``result.json``, which a run leaves at its end: the final figures, and the versions and the commit that made them."""
 
 import datetime
 import importlib.metadata
 import json
 import logging
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,6 @@ log = logging.getLogger(__name__)
 SCORED_SPLITS = ("val", "test")
 
 
-def save_scores(path: Path, table: pd.DataFrame) -> None:
-    write_atomically(path, table.to_parquet(index=False))
-
-
 def save_result(
     folder: Path,
     config: dict[str, Any],
@@ -36,13 +33,13 @@ def save_result(
     """Log the final figures and write ``result.json``, with which the run is done.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         config: its resolved configuration.
         data_summary: :attr:`saliency_entropy.data.FaceDataModule.summary`.
         scores: the score table of each of :data:`SCORED_SPLITS`.
         code: the versions and the commit that the run was begun with.
-        wall_seconds: training and scoring took, all attempts together.
-        wandb_run: where the figures are logged as well; None for nowhere.
+        wall_seconds: the time that training and scoring took, over all attempts.
+        wandb_run: the W&B run that gets the figures, too; None without W&B.
 
     Returns:
         The content of ``result.json``.
@@ -54,14 +51,14 @@ def save_result(
         wandb_run.log_result(result, scores["test"])
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     if not all(np.isfinite(table[["logit_real", "logit_synthetic"]]).all(axis=None) for table in scores.values()):
-        log.warning("this run has diverged: it gives logits that are no numbers; debug=finite says where they begin")
+        log.warning("this run has diverged: some of its logits are not numbers; debug=finite says where that begins")
     return result
 
 
 def summarise(
     config: dict[str, Any], folder: Path, data_summary: dict[str, Any], scores: dict[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """The content of ``result.json``, but for the time and the code."""
+    """The content of ``result.json``, except for the time and the code."""
     epochs = pd.read_csv(folder / "metrics.csv")
     human_entropy = epochs["train/human_entropy"].iloc[-1]
     return {
@@ -82,8 +79,8 @@ def summarise(
 
 
 def split_figures(table: pd.DataFrame, train_generators: list[str]) -> dict[str, float | None]:
-    """Final figures of one score table. ``auroc_unseen``: the synthetic images of generators that are known not to be
-    in training, against all real ones; None if there is none."""
+    """Final figures of one score table. ``auroc_unseen`` is for all real images against the synthetic ones whose
+    generators are known not to be in training; None if there are no such images."""
     scores, synthetic = table["logit_synthetic"].to_numpy(), (table["label"] == "synthetic").to_numpy()
     unseen = unseen_images(table, train_generators)
     kept = ~synthetic | unseen
@@ -107,33 +104,17 @@ def headline(result: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    names = (
-        "saliency-entropy",
-        "torch",
-        "timm",
-        "pytorch-lightning",
-        "torchmetrics",
-        "hydra-core",
-        "pillow",
-        "numpy",
-    )
+    names = ("saliency-entropy", "torch", "timm", "pytorch-lightning", "torchmetrics", "hydra-core", "pillow", "numpy")
     return {name: importlib.metadata.version(name) for name in names}
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this package is run from, with ``+`` if it was changed; None elsewhere."""
+    """The commit of the checkout that holds this package, with ``+`` if files were changed; None without a checkout."""
     here = Path(__file__)
-    commands = (
-        # A package that is installed into an environment inside some repository is not of that repository.
-        ["git", "ls-files", "--error-unmatch", here.name],
-        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
-    )
-    output = ""
+    git = partial(subprocess.run, cwd=here.parent, capture_output=True, text=True, timeout=10, check=True)
     try:
-        for command in commands:
-            output = subprocess.run(
-                command, cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
+        # Fails for a package that is installed into an environment inside another repository.
+        git(["git", "ls-files", "--error-unmatch", here.name])
+        return git(["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return output

@@ -1,18 +1,18 @@
-"""Where a study keeps its runs. Light to import: a look at a study does not wait for pandas."""
+"""Where a study keeps its runs. Light to import: listing a study does not wait for pandas."""
 
 import re
 from pathlib import Path
 
 from saliency_entropy.errors import UserError
 
-# The paper's order; whatever else a study holds comes after.
+# In the paper's order; other methods of a study come after these.
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 
-SEARCH_JOURNAL = "search.journal"  # in the folder of a search, whose trials have studies of their own in it
+SEARCH_JOURNAL = "search.journal"  # in the folder of a search, where each trial has a study of its own
 
 
 def run_folders(study: Path) -> list[Path]:
-    """The folders ``<study>/<method>/seed<seed>``, sorted; raises UserError if there is none."""
+    """The folders ``<study>/<method>/seed<seed>``, sorted; raises UserError if there are none."""
     if not study.is_dir():
         raise UserError(f"study={study} is not a folder; give the folder of a study, such as study=runs/demo")
     found = seed_folders(study)
@@ -25,11 +25,11 @@ def run_folders(study: Path) -> list[Path]:
     parts = [child for child in visible_folders(study) if seed_folders(child)]
     if parts:
         raise UserError(
-            f"study={study} holds no run but further studies: give one of them, "
+            f"study={study} holds no runs but further studies: give one of them, "
             + " or ".join(f"study={part}" for part in parts[:5])
         )
     raise UserError(
-        f"study={study} holds no run; train some first: python experiments/train.py study={study.name} method=..."
+        f"study={study} holds no runs; train some first: python experiments/train.py study={study.name} method=..."
     )
 
 
@@ -43,7 +43,7 @@ def seed_folders(study: Path) -> list[Path]:
 
 
 def trial_folders(study: Path) -> list[Path]:
-    """The studies of the trials of a search, of those that have begun; none if the study is that of no search."""
+    """The studies of a search's trials that have begun; empty if the study is not a search."""
     if not (study / SEARCH_JOURNAL).exists():
         return []
     return [child for child in visible_folders(study) if seed_folders(child)]

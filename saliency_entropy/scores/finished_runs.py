@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from saliency_entropy.data.table import SPLITS
-from saliency_entropy.errors import UserError, in_one_line, listing
+from saliency_entropy.errors import UserError, in_one_line, listing, whole_number
 from saliency_entropy.run.folder import check_name, finished_result
 from saliency_entropy.run.study_folders import run_folders
 from saliency_entropy.scores.images import ScoredImages
@@ -29,11 +29,7 @@ def check_settings(cfg: DictConfig, numbers: Mapping[str, int], or_null: Mapping
         UserError: names the key and what it may be.
     """
     for name, least in {**numbers, **or_null}.items():
-        if cfg[name] is None and name in or_null:
-            continue
-        if type(cfg[name]) is not int or cfg[name] < least:
-            null = ", or null" if name in or_null else ""
-            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from {least} on{null}")
+        whole_number(name, cfg[name], least, or_null=name in or_null)
     if cfg.split not in SPLITS:
         raise UserError(f"split is {cfg.split!r}; choose of {', '.join(SPLITS)}")
 

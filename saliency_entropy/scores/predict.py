@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from saliency_entropy.data.images import EXTENSIONS
 from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.detector import Detection, Detector
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number, writing
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import neutralised
 from saliency_entropy.run.folder import write_atomically
@@ -32,21 +32,17 @@ def predict(cfg: DictConfig) -> None:
             after the others have been judged and written.
     """
     images, output = Path(str(cfg.images)), Path(str(cfg.output))
-    if not isinstance(cfg.batch_size, int) or cfg.batch_size < 1:
-        raise UserError(f"batch_size is {cfg.batch_size!r}; give a whole number, 1 or more")
+    whole_number("batch_size", cfg.batch_size, 1)
     paths, further = listed_images(images, output / "overlays")
     detector = Detector.from_checkpoint(str(cfg.checkpoint), cfg.device)
     base = images if images.is_dir() else images.parent
     overlays = _overlay_paths(paths, base, output / "overlays") if cfg.overlays else [None] * len(paths)
-    try:
+    with writing(f"output={output}", "set it to a folder that you may write to"):
         output.mkdir(parents=True, exist_ok=True)
         broken, rows = _judge(detector, paths, overlays, cfg.batch_size)
         table = pd.concat([pd.DataFrame(rows), further], axis=1)
         names = neutralised(pd.DataFrame({"name": list(table.columns)}))["name"]
         write_atomically(output / "predictions.csv", neutralised(table.set_axis(names, axis=1)).to_csv(index=False))
-    except OSError as error:
-        where = error.filename or output
-        raise UserError(f"{where} cannot be written ({error.strerror}); set output to a folder that can") from None
     shown = table[[name for name in SHOWN if name in table]].head(20)
     log.info("%s", shown.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell).to_string())
     if len(table) > 20:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from saliency_entropy.errors import UserError, whole_number
+from saliency_entropy.errors import whole_number, writing
 from saliency_entropy.page import wording
 from saliency_entropy.page.web_page import render
 from saliency_entropy.run.folder import write_atomically
@@ -49,7 +49,7 @@ def report(cfg: DictConfig) -> None:
             :func:`~saliency_entropy.study.gallery.read_gallery`; ``cfg.gallery_images`` is not a whole number from 0
             on; the output cannot be written.
     """
-    whole_number("gallery_images", cfg.gallery_images, 0, ", 0 for a report without photographs")
+    whole_number("gallery_images", cfg.gallery_images, 0)  # 0: a report without photographs
     study = read_study(Path(str(cfg.study)))
     log.info("%d finished runs of %d methods in %s", len(study.runs), len(study.methods), study.folder)
     output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
@@ -80,10 +80,8 @@ def report(cfg: DictConfig) -> None:
         "made": how_it_was_made(study),
     }
     page = render(__package__, "report", {"tied": wording.tied}, content)
-    try:
+    with writing(f"output={output}", "give another folder with output="):
         write(output, page, measures.runs, answered, shown, pictures)
-    except OSError as error:
-        raise UserError(f"output={output} cannot be written ({error}); give another folder with output=") from None
 
     log.info("%s", printed(shown[0].cells.filter(PRINTED)))
     log.info("%s", wording.printable(sentence))

@@ -16,8 +16,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.errors import UserError, cannot_write
-from saliency_entropy.run.command import ended_with_a_sentence, sentence
+from saliency_entropy.errors import UserError, writing
+from saliency_entropy.run.command import ended_with_a_sentence, one_sentence
 from saliency_entropy.run.folder import differing_keys, finished_result, run_folder, write_atomically
 from saliency_entropy.sweep.jobs import composed_runs, plain_config
 from saliency_entropy.sweep.progress import SweepProgress, sweep_overrides
@@ -46,10 +46,8 @@ class GridSweeper(Sweeper):
         _refuse_twice(runs)
         # Not before: of the last sweep that had runs, status and report name those that are missing.
         folder = Path(self.config.hydra.sweep.dir)
-        try:
+        with one_sentence(), writing(folder, "give another runs_dir="):
             write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        except OSError as error:
-            raise CompactHydraException(str(cannot_write(folder, error))) from error
         left = [own for own, run in zip(overrides, runs, strict=True) if not _is_done(run)]
         done = len(overrides) - len(left)
         if done:
@@ -73,10 +71,8 @@ def _refuse_twice(runs: list[DictConfig]) -> None:
 
 def _folder(run: DictConfig) -> Path:
     """Raises CompactHydraException if the run's name is none."""
-    try:
+    with one_sentence():
         return Path(run_folder(run.runs_dir, run.study, run.method.name, run.seed))
-    except (UserError, OmegaConfBaseException) as error:
-        raise CompactHydraException(sentence(error)) from error
 
 
 def _is_done(run: DictConfig) -> bool:

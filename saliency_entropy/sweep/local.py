@@ -27,10 +27,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from saliency_entropy.errors import in_one_line
-from saliency_entropy.run.command import ENDING, ended_with_a_sentence
+from saliency_entropy.errors import in_one_line, whole_number
+from saliency_entropy.run.command import ENDING, ended_with_a_sentence, one_sentence
 from saliency_entropy.sweep.jobs import SweepJob, sweep_jobs
-from saliency_entropy.sweep.progress import n_jobs_problem, runs_at_once, shared_threads
+from saliency_entropy.sweep.progress import runs_at_once, shared_threads
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,8 @@ class LocalLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        problem = n_jobs_problem(self.n_jobs)
-        if problem:
-            raise CompactHydraException(problem)
+        with one_sentence():
+            whole_number("hydra.launcher.n_jobs", self.n_jobs, 1)
         if sys.platform != "linux":
             if self.n_jobs > 1:
                 raise CompactHydraException("several runs at once need Linux here: give hydra/launcher=joblib")
@@ -76,9 +75,9 @@ class LocalLauncher(Launcher):
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         cores = thread_count()
         jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, shared_threads(self.n_jobs, cores))
-        for threads in (job.config.threads for job in jobs):
-            if type(threads) is not int or threads < 1:
-                raise CompactHydraException(f"threads is {threads!r}; give a whole number from 1 on, or null")
+        with one_sentence():
+            for job in jobs:
+                whole_number("threads", job.config.threads, 1, or_null=True)
         at_once = min(len(jobs), runs_at_once(self.n_jobs, cores, max(job.config.threads for job in jobs)))
         if at_once < min(self.n_jobs, len(jobs)):
             log.info("%d at once, not %d: there are %d cores", at_once, self.n_jobs, cores)

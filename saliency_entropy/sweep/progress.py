@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.errors import UserError, cannot_write, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, writing
 from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.run.folder import run_folder, study_folder, write_atomically
 
@@ -47,14 +47,13 @@ class CheckFolder(Callback):
         try:
             with no_environment_variables():
                 folder = Path(name())
-            folder.mkdir(parents=True, exist_ok=True)
-            # Room for what Hydra writes there; of a full disk it would show a traceback, too.
-            with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
-                probe.write(bytes(PROBE))
+            with writing(folder, "give another runs_dir="):
+                folder.mkdir(parents=True, exist_ok=True)
+                # Room for what Hydra writes there; of a full disk it would show a traceback, too.
+                with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+                    probe.write(bytes(PROBE))
         except (UserError, OmegaConfBaseException) as error:
             sys.exit(sentence(error))
-        except OSError as error:
-            sys.exit(str(cannot_write(folder, error)))
 
 
 class SweepProgress(Callback):
@@ -191,13 +190,6 @@ def runs_at_a_time(launcher: DictConfig, threads: int | None) -> int:
 def is_local(launcher: DictConfig) -> bool:
     """Whether the settings are of this package's launcher on one machine."""
     return str(launcher.get("_target_")).endswith(".local.LocalLauncher")
-
-
-def n_jobs_problem(n_jobs: object) -> str | None:
-    """What is wrong with a number of runs at once on one machine; None if nothing is."""
-    if type(n_jobs) is int and n_jobs >= 1:  # True is no number
-        return None
-    return f"hydra.launcher.n_jobs is {n_jobs!r}; give a whole number from 1 on"
 
 
 def shared_threads(n_jobs: int, cores: int) -> int:

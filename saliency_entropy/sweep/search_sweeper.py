@@ -19,11 +19,10 @@ from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.run import lock as run_lock
-from saliency_entropy.run.command import no_environment_variables, require_values, sentence
+from saliency_entropy.run.command import no_environment_variables, one_sentence, require_values
 from saliency_entropy.run.folder import scientific_config, study_folder
 
 if TYPE_CHECKING:
@@ -46,20 +45,17 @@ class SearchSweeper(Sweeper):
         # Not an import: it is Hydra that imports its plugins, for every command.
         if importlib.util.find_spec("optuna") is None:
             raise CompactHydraException("hydra/sweeper=search needs Optuna: pip install 'saliency-entropy[sweeps]'")
-        for name, least in (("n_trials", 1), ("n_random", 0), ("parallel", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise CompactHydraException(f"hydra.sweeper.{name} is {value!r}; give a whole number from {least} on")
+        with one_sentence():
+            for name, least in (("n_trials", 1), ("n_random", 0), ("parallel", 1), ("seed", 0)):
+                whole_number(f"hydra.sweeper.{name}", getattr(self, name), least)
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        try:
+        with one_sentence():
             self._sweep(arguments)
-        except (UserError, OmegaConfBaseException) as error:
-            raise CompactHydraException(sentence(error)) from error
 
     def _sweep(self, arguments: list[str]) -> None:
         from saliency_entropy.sweep.search import Search

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import default_collate
 from torchmetrics.functional.classification import binary_roc
 
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
@@ -74,8 +74,7 @@ class WandbRun:
     ) -> None:
         if mode not in MODES:
             raise UserError(f"logger.mode is {mode!r}; choose {' or '.join(MODES)}")
-        if not isinstance(overlay_every, int) or overlay_every < 1:
-            raise UserError(f"logger.overlay_every is {overlay_every!r}; give a whole number of epochs, 1 or more")
+        whole_number("logger.overlay_every", overlay_every, 1)
         for key, seconds in (("begin_seconds", begin_seconds), ("end_seconds", end_seconds)):
             if not isinstance(seconds, int | float) or not seconds > 0:
                 raise UserError(f"logger.{key} is {seconds!r}; give a number of seconds above 0")

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from saliency_entropy import training  # noqa: F401  imported here, so that it need not be in every launch
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.run.attempts import read_attempts
 from saliency_entropy.run.folder import PART, write_atomically
 
@@ -112,8 +112,7 @@ def chaos(cfg: DictConfig, script: Path) -> None:
         UserError: a run was lost, done twice or is another than in the sweep that was left alone.
     """
     for name in ("kills", "seeds", "processes"):
-        if type(cfg[name]) is not int or cfg[name] < 1:
-            raise UserError(f"{name} is {cfg[name]!r}; give a whole number from 1 on")
+        whole_number(name, cfg[name], 1)
     if cfg.output is not None and Path(cfg.output).exists() and any(Path(cfg.output).iterdir()):
         raise UserError(f"output={cfg.output} is not empty; give a folder of its own")
     with tempfile.TemporaryDirectory() as folder:

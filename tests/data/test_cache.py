@@ -395,7 +395,9 @@ def test_a_disk_that_fills_meanwhile(small_disk: Path, drawn: list, monkeypatch,
     (small_disk / "others").write_bytes(bytes(15_000))
     with monkeypatch.context() as roomy:
         roomy.setattr(cache_module, "disk_usage", lambda _: usage(10**9, 0, 10**9))
-        with pytest.raises(UserError, match=r"data\.cache_folder=.* has no room left \(No space left on device\)"):
+        with pytest.raises(
+            UserError, match=r"data\.cache_folder=.* cannot be written to \(No space left on device\); make room"
+        ):
             cache(small_disk).open(drawn, first, workers)
     assert nothing_half_written(small_disk)
     assert before.items() <= chunks(small_disk).items()

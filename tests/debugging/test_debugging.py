@@ -222,7 +222,7 @@ def test_the_command_ends_with_the_sentence(command) -> None:
 def test_a_run_that_diverged_says_so(command) -> None:
     ended = command(*DIVERGING)
     assert ended.code == 0
-    assert "this run has diverged: it gives logits that are no numbers; debug=finite says where" in ended.out
+    assert "this run has diverged: some of its logits are not numbers; debug=finite says where" in ended.out
     checked = command("debug=finite", "method=cross_entropy", "trainer.max_epochs=2")
     assert "every logit, CAM, loss term, gradient and weight was finite in 2 epochs" in checked.out
 

@@ -130,7 +130,7 @@ def test_sigterm_to_one_of_two_processes_ends_both_and_the_same_command_goes_on(
 def test_a_sweep_of_runs_of_several_processes_needs_slurm(small: list[str], tmp_path: Path) -> None:
     ran = train(tmp_path, small, "-m", "seed=0,1", "trainer.devices=2")
     assert ran.returncode == 1
-    assert "trainer.devices is 2 in a sweep: there, the processes of a run are started by Slurm only" in ran.stderr
+    assert "trainer.devices is 2 in a sweep, where only Slurm starts the processes of a run" in ran.stderr
 
 
 @pytest.mark.parametrize(("name", "value"), [("devices", 0), ("devices", "auto"), ("num_nodes", True)])

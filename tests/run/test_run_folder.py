@@ -17,6 +17,7 @@ from saliency_entropy.run.folder import (
     run_folder,
     run_subfolder,
     save_config,
+    save_data_hash,
     study_folder,
     write_atomically,
 )
@@ -61,9 +62,9 @@ def test_nor_can_a_method(method):
         run_folder("runs", "demo", method, 0)
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "one", 2**32])
+@pytest.mark.parametrize("seed", [-1, 1.5, "one", 2**32, True])
 def test_a_seed_is_a_whole_number(seed):
-    with pytest.raises(UserError, match="is not a whole number"):
+    with pytest.raises(UserError, match=r"^seed is .*; give a whole number from 0 to 4294967295$"):
         run_folder("runs", "demo", "droid", seed)
 
 
@@ -182,8 +183,9 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
 
 
 def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
-    check_same_data(tmp_path, "a")
+    save_data_hash(tmp_path, "a")
     check_same_data(tmp_path, "b")  # nothing was trained yet
+    save_data_hash(tmp_path, "b")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "resume.ckpt").touch()
     check_same_data(tmp_path, "b")

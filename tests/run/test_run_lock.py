@@ -1,4 +1,4 @@
-"""One process trains a run: of many that begin at once, after kills, on other machines, whatever the clocks say."""
+"""One process trains a run, even if many begin at once, after kills, on other machines, whatever the clocks say."""
 
 import json
 import os
@@ -392,7 +392,7 @@ def test_a_number_that_was_given_before_is_of_no_use(tmp_path: Path, monkeypatch
         with held(tmp_path):
             pass
     assert newest(tmp_path).name == "2.claim"
-    found, original = iter([None]), run_lock._newest
+    found, original = iter([(0, None)]), run_lock._newest
     monkeypatch.setattr(run_lock, "_newest", lambda claims: next(found, original(claims)))
     with held(tmp_path):
         assert newest(tmp_path).name == "3.claim"

@@ -167,12 +167,12 @@ def test_other_folders_do_not_confuse_it(tmp_path):
 def test_a_folder_without_a_finished_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere is not a folder; give the folder of a study"):
         read_study(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=r"holds no run; train some first: python experiments/train\.py study="):
+    with pytest.raises(UserError, match=r"holds no runs; train some first: python experiments/train\.py study="):
         read_study(tmp_path)
     run = write_run(tmp_path / "weights" / "0.3", "droid", 0)
     with pytest.raises(UserError, match=r"is one method of a study; give the folder .*, study=.*weights/0\.3$"):
         read_study(run.parent)
-    with pytest.raises(UserError, match=r"holds no run but further studies: give one of them, study=.*weights/0\.3"):
+    with pytest.raises(UserError, match=r"holds no runs but further studies: give one of them, study=.*weights/0\.3"):
         read_study(tmp_path / "weights")
     with pytest.raises(UserError, match=r"is a single run; give the folder of its study, study=.*weights/0\.3$"):
         read_study(run)

@@ -455,8 +455,8 @@ def test_a_command_that_cannot_be_planned(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["seed=-1"], "seed=-1 is not a whole number from 0 to"),
-        (["-m", "seed=1,x"], "droid_cyborg/seedx: seed='x' is not a whole number from 0 to"),
+        (["seed=-1"], "seed is -1; give a whole number from 0 to"),
+        (["-m", "seed=1,x"], "droid_cyborg/seedx: seed is 'x'; give a whole number from 0 to"),
         (["-m", "seed=0,1", "trainer.devices=2"], "trainer.devices is 2 in a sweep"),
         (["-m", "hydra/launcher=local", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs is 0; give a whole number"),
         (["study=../x"], "study='../x' cannot name a folder"),

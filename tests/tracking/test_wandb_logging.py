@@ -328,7 +328,7 @@ def test_without_an_answer_of_the_server_it_is_offline_and_says_so(unreachable, 
     [
         ({"mode": "on"}, r"logger\.mode is 'on'; choose online or offline"),
         ({"mode": False}, r"logger\.mode is False; choose"),
-        ({"mode": "offline", "overlay_every": 0}, r"logger\.overlay_every is 0; give a whole number of epochs"),
+        ({"mode": "offline", "overlay_every": 0}, r"logger\.overlay_every is 0; give a whole number from 1 on$"),
         ({"begin_seconds": 0}, r"logger\.begin_seconds is 0; give a number of seconds above 0"),
         ({"end_seconds": "long"}, r"logger\.end_seconds is 'long'; give a number of seconds"),
     ],

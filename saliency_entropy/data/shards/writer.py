@@ -6,14 +6,12 @@ package. The same data give the same shards, byte for byte. A shard has its name
 comes last: the command goes on where an interrupted one stopped.
 """
 
-import errno
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +30,7 @@ from saliency_entropy.data.images import DataFile, check_header
 from saliency_entropy.data.shards.reader import INDEX, MANIFEST, PLAN
 from saliency_entropy.data.shards.scan import scan
 from saliency_entropy.data.table import Manifest, check_files, refuse_broken
-from saliency_entropy.errors import UserError, in_one_line, listing
+from saliency_entropy.errors import UserError, in_one_line, listing, whole_number, writing
 from saliency_entropy.parallel import each, thread_count
 from saliency_entropy.run.folder import write_atomically
 
@@ -74,12 +72,11 @@ def write_shards(manifest: Manifest, output: Path, shard_megabytes: int) -> None
         UserError: an argument is out of range, files are missing or no images by their headers (all are named, and
             nothing is written), ``output`` holds anything else, or has no room.
     """
-    if type(shard_megabytes) is not int or shard_megabytes < 1:
-        raise UserError(f"shard_megabytes is {shard_megabytes!r}; give a whole number from 1 on")
+    whole_number("shard_megabytes", shard_megabytes, 1)
     _refuse_other_files(output)
     check_files(manifest)
     plan = _Plan(manifest, shard_megabytes * MEGABYTE)
-    with _writing(output):
+    with writing(f"output={output}", "set it to a folder that you may write to"):
         output.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(output / ".lock", timeout=0):
@@ -314,14 +311,3 @@ def _refuse_other_files(output: Path) -> None:
         raise UserError(
             f"output={output} holds other files: {listing(others)}; set it to a folder that is empty or new"
         )
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    """Whatever the system says against writing becomes a UserError."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "make room, and give the command again" if full else "set it to a folder that you may write to"
-        raise UserError(f"output={output} cannot be written to ({error.strerror or error}); {remedy}") from None

@@ -19,10 +19,11 @@ from packaging.requirements import Requirement
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.cache import usable_bytes
 from saliency_entropy.data.table import data_hash
-from saliency_entropy.run.command import sentence, users_mistake
-from saliency_entropy.run.folder import require_same_data
+from saliency_entropy.errors import whole_number
+from saliency_entropy.run.command import sentence
+from saliency_entropy.run.folder import check_same_data
 from saliency_entropy.sweep.plan.runs import PlannedRun
-from saliency_entropy.sweep.progress import is_local, n_jobs_problem
+from saliency_entropy.sweep.progress import is_local
 from saliency_entropy.training import build_loss
 
 PACKAGE = "saliency-entropy"
@@ -34,11 +35,11 @@ def noted(problems: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        mistake = users_mistake(error)
-        if mistake is None:
+        problem = sentence(error)
+        if problem is None:
             raise
-        if sentence(mistake) not in problems:
-            problems.append(sentence(mistake))
+        if problem not in problems:
+            problems.append(problem)
 
 
 def unmet_requirements() -> list[str]:
@@ -63,8 +64,11 @@ def unmet_requirements() -> list[str]:
 
 def launcher_problems(launcher: DictConfig) -> list[str]:
     """What this package's launcher on one machine refuses of its settings."""
-    problem = n_jobs_problem(launcher.get("n_jobs")) if is_local(launcher) else None
-    return [problem] if problem else []
+    problems: list[str] = []
+    with noted(problems):
+        if is_local(launcher):
+            whole_number("hydra.launcher.n_jobs", launcher.get("n_jobs"), 1)
+    return problems
 
 
 def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule | None:
@@ -88,7 +92,7 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
         digest = data_hash(data.manifest.table)
         for run in begun:
             with noted(problems):
-                require_same_data(run.folder, digest)
+                check_same_data(run.folder, digest)
     return data
 
 

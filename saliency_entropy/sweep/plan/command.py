@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from saliency_entropy.run.command import no_environment_variables, sentence, users_mistake
+from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.sweep.plan.needs import Needs
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, Action, PlannedRun, planned_runs
 from saliency_entropy.sweep.run_grid import print_grid, print_lines, terminal
@@ -47,9 +47,9 @@ class Plan(Callback):
             with no_environment_variables():
                 return show_plan(terminal(), config, GlobalHydra.instance().config_loader())
         except Exception as error:
-            mistake = users_mistake(error)
+            mistake = sentence(error)
             if mistake is not None:
-                return sentence(mistake)
+                return mistake
             if isinstance(error, HydraException):
                 return str(error)
             traceback.print_exc()

@@ -157,7 +157,7 @@ def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
         if owner is not None and run_lock.state(run.folder) == "held":
             return run.refused(f"it is being trained by {owner}: wait for it, or give another study=")
         if not run_folder.differing_keys(run.folder, run.config):
-            attempts.check_attempts(run.folder, cfg.max_attempts)
+            attempts.refuse_after_failures(run.folder, cfg.max_attempts)
     except (UserError, OmegaConfBaseException) as error:
         return run.refused(sentence(error))
     except OSError as error:
