@@ -1,6 +1,6 @@
 """The built-in data set: drawn faces, for trying the package without any data.
 
-The faces are DRAWN, by :mod:`saliency_entropy.data.drawn.faces`: there is no photograph, no person and no generative
+The faces are DRAWN, by :mod:`saliency_entropy.data.drawn`: there is no photograph, no person and no generative
 model in them, and no annotator ever saw them; their "human maps" are simulated strokes. The data set is a small model
 of the problem: "real" faces are drawn as they should be and "photographed"; "synthetic" ones go the same way, but
 carry one to three local defects, of kinds that all generators share, and the faint global fingerprint of their own
@@ -21,17 +21,10 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image, ImageDraw, ImageFilter
 
-from saliency_entropy.data.drawn.faces import (
-    CAMERAS,
-    DEFECTS,
-    FINGERPRINTS,
-    Stroke,
-    draw_face,
-    features,
-    photograph,
-    possible_defects,
-    random_face,
-)
+from saliency_entropy.data.drawn.cameras import CAMERAS, FINGERPRINTS, photograph
+from saliency_entropy.data.drawn.defects import DEFECTS, possible_defects
+from saliency_entropy.data.drawn.drawing import draw_face
+from saliency_entropy.data.drawn.face import Stroke, features, random_face
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.data.table import SPLITS, Manifest
 from saliency_entropy.errors import UserError
