@@ -18,10 +18,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import TEMPLATE, FaceBatch, FaceDataset, Transform
 from saliency_entropy.data.images import INTERPOLATIONS
+from saliency_entropy.data.loaders import DealtBatches, SplitBatches, batch_loader, worker_count
 from saliency_entropy.data.maps.human_maps import check_options, keep_fraction
-from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
 from saliency_entropy.data.table import LABELS, SPLITS, Manifest, check_files, data_hash, file_problems, refuse_broken
-from saliency_entropy.data.workers import batch_loader, worker_count
 from saliency_entropy.errors import UserError, listing
 
 log = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ class FaceDataModule(pl.LightningDataModule):
         root: the data root, as the user gave it; ``source`` is what reads it.
         eval_batch_size: of the other images; as ``batch_size``, if not given.
         num_workers: processes that decode the images that are not kept; as many as there are cores, but no more than
-            :data:`~saliency_entropy.data.workers.MOST_WORKERS`, if not given.
+            :data:`~saliency_entropy.data.loaders.MOST_WORKERS`, if not given.
         cache: where the decoded images are kept, 3 S^2 bytes each: ``disk``, once for all runs; ``memory`` of this
             process; ``none``: they are decoded each time that they are read.
         cache_folder: for ``disk``; see :mod:`saliency_entropy.data.cache`.

@@ -20,8 +20,8 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import detector_cam
 from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
+from saliency_entropy.data.loaders import batch_loader
 from saliency_entropy.data.table import LABELS, data_hash
-from saliency_entropy.data.workers import batch_loader
 from saliency_entropy.detector import read_network, usable_device
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import min_max
