@@ -7,6 +7,7 @@ in a few rounds, not row by row.
 
 import difflib
 import hashlib
+import logging
 import os
 import posixpath
 import stat
@@ -21,10 +22,13 @@ from saliency_entropy.data.images import DataFile
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.parallel import each, thread_count
 
+log = logging.getLogger(__name__)
+
 REQUIRED = ("path", "label", "split")
 OPTIONAL = ("generator", "source", "human_map")
 LABELS = ("real", "synthetic")  # the position is the class: 0 = real, 1 = synthetic
 SPLITS = ("train", "val", "test")
+REPEATED = ("train", "val")  # read in every epoch; the test images once
 # What other data sets call them: a folder tree may, and a table that does gets the right word suggested.
 ALIASES = {"0_real": "real", "1_fake": "synthetic", "fake": "synthetic", "valid": "val", "validation": "val"}
 
@@ -64,6 +68,8 @@ class Manifest:
         from_file: the rows are those of a file, which the user can look up; else the images are counted.
         unread: of the files in a folder that are not read, (kind, number) each; a kind is an extension, "hidden" or
             "without extension".
+        template_maps: column ``human_map`` names no files; "template" there stands for a template map.
+        left_out: (split, column) of every image (column ``path``) and human map that :meth:`without` took out.
     """
 
     table: pd.DataFrame
@@ -73,18 +79,26 @@ class Manifest:
     archive: Archive | None = None
     from_file: bool = True
     unread: tuple[tuple[str, int], ...] = ()
+    template_maps: bool = False
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of ``train``, ``val`` or ``test``; the index is the row in :attr:`table`."""
         return self.table[self.table["split"] == name]
 
     def without(self, broken: Sequence[tuple[int, str, str]]) -> "Manifest":
-        """Without the images that (row, column, reason) of :func:`file_problems` and the like name, and without the
-        human maps of the others that they name; the index stays the row in the whole table."""
-        rows = {column: [row for row, of, _ in broken if of == column] for column in ("path", "human_map")}
+        """Without the images that are broken, and without the broken human maps of others; the index stays the row in
+        the whole table.
+
+        Args:
+            broken: (row, column, reason), as of :func:`file_problems`.
+        """
+        cells = dict.fromkeys((row, column) for row, column, _ in broken)  # a cell may name several broken maps
+        rows = {column: [row for row, of in cells if of == column] for column in ("path", "human_map")}
         table = self.table.copy()
         table.loc[rows["human_map"], "human_map"] = ""
-        return replace(self, table=table.drop(index=rows["path"]))
+        left_out = tuple((self.table.at[row, "split"], column) for row, column in cells)
+        return replace(self, table=table.drop(index=rows["path"]), left_out=self.left_out + left_out)
 
     def file(self, name: str) -> DataFile:
         """The image or map that the table calls ``name``."""
@@ -271,7 +285,7 @@ def file_problems(manifest: Manifest) -> list[tuple[int, str, str]]:
     """
     problem = manifest.archive.problem if manifest.archive else _on_disk(manifest)
     problems = []
-    for column in ("path", "human_map"):
+    for column in ("path",) if manifest.template_maps else ("path", "human_map"):
         names = _names(manifest.table[column])
         reasons = each(problem, names, thread_count())
         found = zip(names.index, names, reasons, strict=True)
@@ -312,6 +326,18 @@ def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str
             + listing(f"{manifest.where(row)}: {why}" for row, why in sorted(broken))
             + (f"; {remedy}" if remedy else "")
         )
+
+
+def without_broken(manifest: Manifest, broken: list[tuple[int, str, str]], option: str) -> Manifest:
+    """:meth:`Manifest.without`; a warning names all that is left out, and the option by which it is."""
+    if not broken:
+        return manifest
+    log.warning(
+        "%s: %d %s cannot be used and %s left out (%s=true): %s",
+        manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")), option,
+        listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken)),
+    )  # fmt: skip
+    return manifest.without(broken)
 
 
 def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
