@@ -26,7 +26,7 @@ STROKES = {
     "nose": ((0.47, 0.635), (0.53, 0.635)),
     "mouth": ((0.41, 0.755), (0.59, 0.755)),
 }
-JITTER = 0.02  # of each stroke's position, either way, in fractions of the image
+JITTER = 0.02  # of each stroke's position, in either direction, in fractions of the image
 WIDTH = (0.05, 0.09)  # of a stroke, in fractions of the image
 STRENGTH = (0.5, 1.0)  # of a stroke, in fractions of white
 # Chosen so that the mean entropy on a 7 x 7 grid is 3.0 nats, the mean that the paper gives for human maps.

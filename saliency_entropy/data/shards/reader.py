@@ -1,14 +1,14 @@
 """A data set in tar shards, for sets too large for one folder or disk.
 
-The folder that :mod:`saliency_entropy.data.shards.writer` writes, and any WebDataset reader takes: ``manifest.parquet``
-and ``images-<plan>-000000.tar``, ``-000001.tar`` and so on, whose names hold a hash of what was to be written: shards
-of other data have other names, even if they have the same sizes. The manifest's table has, besides its own columns,
-those of :data:`INDEX`: where the image of a row and its human maps lie.
+:mod:`saliency_entropy.data.shards.writer` writes such a folder, which any WebDataset reader can read:
+``manifest.parquet`` and ``images-<plan>-000000.tar``, ``-000001.tar`` and so on. The names hold a hash of what was to
+be written: shards of other data have other names, even if they have the same sizes. Besides its own columns, the
+manifest's table has those of :data:`INDEX`, which say where the image of a row and its human maps lie.
 
 Training shuffles over the whole set, so a shard is never read from its beginning to its end: a file is read where the
-index says, if the header there is the file's.
+index says, if the header there is that of the file.
 
-Shards without a manifest, of other origin, are looked through once, header by header, each time they are opened.
+Shards of other origin, without a manifest, are searched once, header by header, each time they are opened.
 """
 
 import filecmp
@@ -34,14 +34,14 @@ from saliency_entropy.parallel import each, thread_count
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.parquet"
-PLAN = "plan.json"  # of the writer; without a manifest beside it, the shards are not all written
-# The shard of a row, the bytes it has, and the row's members: its image, then its human maps.
+PLAN = "plan.json"  # of the writer; without a manifest beside it, not all shards are written
+# The shard of a row, the shard's size in bytes, and the row's members: its image, then its human maps.
 INDEX = {
     "__shard__": pa.string(),
     "__shard_bytes__": pa.int64(),
     "__members__": pa.list_(pa.struct({"name": pa.string(), "offset": pa.int64(), "bytes": pa.int64()})),
 }
-# A name without the plan says nothing of whose shard it is.
+# A name without the plan does not say to which data its shard belongs.
 SHARD_NAME = re.compile(r"images-[0-9a-f]{8}-\d{6,}\.tar", re.ASCII)
 LOOKS_LIKE_A_SHARD = re.compile(r"[^.].*\.(tar|tar\.\w+|tgz)", re.IGNORECASE | re.DOTALL)
 
@@ -49,11 +49,11 @@ LOOKS_LIKE_A_SHARD = re.compile(r"[^.].*\.(tar|tar\.\w+|tgz)", re.IGNORECASE | r
 class ShardArchive:
     """The files of a data set, found by the names that its table gives them.
 
-    It holds arrays, not an object a file: forked workers would copy 700,000 objects by counting references to them.
+    It holds arrays, not an object for each file: forked workers would copy 700,000 objects by counting references.
 
     Args:
-        shards: those that hold the files.
-        names: of the files in the table. One that is named several times is the same each time.
+        shards: that hold the files.
+        names: of the files in the table. A file that is named several times is the same each time.
         shard: of each file, its place in ``shards``.
         members: the name of each file in its shard.
         offsets: where the content of each file begins in its shard, in bytes.
@@ -92,7 +92,7 @@ class ShardArchive:
         )
 
     def problem(self, name: str) -> str | None:
-        """Why that file cannot be used; None if it can."""
+        """Why the file cannot be used; None if it can be used."""
         place = self._place(name)
         if place is None:
             return "does not exist"
@@ -114,10 +114,9 @@ def read_shards(folders: str | Path | Sequence[str | Path]) -> Manifest:
     """The manifest of a data set in shards, which may be spread over several folders.
 
     Args:
-        folders: each is looked through for the manifest and for every shard. A shard that several of them have is
-            compared, byte for byte, each time. Where none has a manifest, the data set
-            is all shards in them, in the order of their names, each sample as
-            :func:`~saliency_entropy.data.shards.scan.described`.
+        folders: all are searched for the manifest and for every shard. The copies of a shard in several folders are
+            compared, byte for byte, each time. If no folder has a manifest, the data set is all shards in them, in the
+            order of their names, each sample as :func:`~saliency_entropy.data.shards.scan.described`.
 
     Returns:
         The manifest, checked like any other; its table is the one that was written.
@@ -161,9 +160,9 @@ def _with_index(path: Path, files: Sequence[Path], folders: Sequence[Path]) -> M
             "shards again"
         )
     encoded = table["__shard__"].combine_chunks().dictionary_encode()
-    of_row = encoded.indices.to_numpy()
+    shard_of = encoded.indices.to_numpy()
     row_bytes = table["__shard_bytes__"].to_numpy()
-    shards = _found(manifest, encoded.dictionary.to_pylist(), of_row, row_bytes, files, folders)
+    shards = _found(manifest, encoded.dictionary.to_pylist(), shard_of, row_bytes, files, folders)
     flat = members.flatten()
     offsets, sizes = flat.field("offset").to_numpy(), flat.field("bytes").to_numpy()
     row_of = np.repeat(np.arange(len(counts)), counts)
@@ -175,7 +174,7 @@ def _with_index(path: Path, files: Sequence[Path], folders: Sequence[Path]) -> M
         raise UserError(
             f"{path}: the index points outside of the shards: {listing(listed, len(outside))}; copy it again"
         )
-    archive = ShardArchive(shards, names, of_row[row_of], flat.field("name"), offsets, sizes)
+    archive = ShardArchive(shards, names, shard_of[row_of], flat.field("name"), offsets, sizes)
     return Manifest(manifest.table, manifest.root, manifest.origin, archive=archive)
 
 
@@ -238,7 +237,7 @@ def _read_with_index(path: Path) -> pa.Table:
 def _found(
     manifest: Manifest,
     names: Sequence[str],
-    of_row: np.ndarray,
+    shard_of: np.ndarray,
     row_bytes: np.ndarray,
     files: Sequence[Path],
     folders: Sequence[Path],
@@ -248,8 +247,8 @@ def _found(
     Args:
         manifest: whose index it is.
         names: of the shards.
-        of_row: which of them a row lies in.
-        row_bytes: the size that the index gives the shard of a row.
+        shard_of: for each row, which of the shards it lies in.
+        row_bytes: for each row, the size that the index gives its shard.
         files: in all folders.
         folders: for the message.
     """
@@ -262,7 +261,7 @@ def _found(
             by_name[file.name].append(file)
     copies = [paths for paths in by_name.values() if len(paths) > 1]
     if copies:
-        filecmp.clear_cache()  # in which a file that was changed but kept its time is the former one
+        filecmp.clear_cache()  # it would not notice a file that was changed but kept its time
         log.info("comparing %d shards that lie in several folders", len(copies))
     different = [text for text in each(_difference, copies, thread_count()) if text]
     if different:
@@ -270,7 +269,7 @@ def _found(
             f"shards of one name are different: {listing(different)}; delete those that do not belong to "
             f"{manifest.origin}, or take their folder out of data.source.folders"
         )
-    rows = pd.Series(row_bytes).groupby(of_row)  # sorted by the number of the shard
+    rows = pd.Series(row_bytes).groupby(shard_of)  # sorted by the number of the shard
     shards, missing, other, problems = [], [], [], []
     for name, count, least, most in zip(names, rows.size(), rows.min(), rows.max(), strict=True):
         there = []
@@ -302,7 +301,7 @@ def _found(
 
 
 def _difference(copies: Sequence[Path]) -> str | None:
-    """The first two files that are not the same."""
+    """The first two copies that are not the same; None if all are."""
     first, *others = copies
     for other in others:
         try:
@@ -324,12 +323,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _names_of_files(table: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-    """The files of all rows, of each its image and then its human maps; and how many each row has."""
+    """The names of the files of all rows, each row's image before its human maps; and how many each row has."""
     cells = zip(table["path"].tolist(), table["human_map"].tolist(), strict=True)
     rows = [[path, *map_names(cell)] if cell else [path] for path, cell in cells]
     return [name for row in rows for name in row], np.array([len(row) for row in rows])
 
 
 def _hash(name: str) -> np.uint64:
-    """64 bits, the same in every process, as Python's own are not."""
+    """A hash of 64 bits that, unlike Python's own, is the same in every process."""
     return np.uint64(int.from_bytes(blake2b(name.encode(), digest_size=8).digest()))
