@@ -12,8 +12,8 @@ import pandas as pd
 
 from saliency_entropy.data.images import EXTENSIONS
 from saliency_entropy.data.maps.join import is_folder, is_text, with_human_maps
-from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, suggestion
-from saliency_entropy.errors import UserError, listing
+from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, refuse, suggestion
+from saliency_entropy.errors import listing
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,7 @@ def folder_tree(root: str | Path, maps: str | Sequence[str] | None = None) -> Ma
         problems = [
             f"{root} holds no image ({', '.join(EXTENSIONS)}); put images into folders split/label, such as train/real"
         ]
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     if found.left_out:
         kinds = listing(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
         log.warning("%s: left out %d files that are no images: %s", root, found.left_out.total(), kinds)

@@ -123,10 +123,14 @@ def complete(manifest: Manifest) -> Manifest:
     Raises:
         UserError: :func:`table_problems`, one a line.
     """
-    problems = table_problems(manifest)
+    refuse(table_problems(manifest))
+    return replace(manifest, table=_with_text_columns(manifest.table))
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raises UserError with these sentences, one a line; nothing if the list is empty."""
     if problems:
         raise UserError("\n".join(problems))
-    return replace(manifest, table=_with_text_columns(manifest.table))
 
 
 def table_problems(manifest: Manifest) -> list[str]:
@@ -311,8 +315,7 @@ def check_files(manifest: Manifest, remedy: str = "") -> None:
                 f"{manifest.origin}: column {column} must name {kind} under {manifest.root}: {listing(found)}; "
                 + "; ".join([*remedies, *filter(None, [remedy])])
             )
-    if sentences:
-        raise UserError("\n".join(sentences))
+    refuse(sentences)
 
 
 def _is_outside(reason: str) -> bool:

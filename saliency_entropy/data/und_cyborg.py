@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.data.maps.join import with_human_maps
-from saliency_entropy.data.table import LABELS, Manifest, check_root, complete, name_problems, word_problems
+from saliency_entropy.data.table import LABELS, Manifest, check_root, complete, name_problems, refuse, word_problems
 from saliency_entropy.data.table_file import read_fields
 from saliency_entropy.errors import UserError
 
@@ -60,8 +60,7 @@ def und_cyborg(root: str | Path, maps: str | Sequence[str] | None = None) -> Man
             tables.append(_read(file))
         except UserError as error:
             problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     parts = tuple((str(file.relative_to(root)), len(table)) for file, table in zip(files, tables, strict=True))
     translated = []
     for file, part, table in zip(files, parts, tables, strict=True):

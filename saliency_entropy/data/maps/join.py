@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from saliency_entropy.data.maps.human_maps import MAP_EXTENSIONS
-from saliency_entropy.data.table import CONTROL, LEADS_OUT, Manifest, complete, map_names
+from saliency_entropy.data.table import CONTROL, LEADS_OUT, Manifest, complete, map_names, refuse
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.parallel import each, thread_count
 
@@ -74,8 +74,7 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
             f"{listing(map(repr, shared), len(shared))}; rename one of each, or name the maps in a manifest's column "
             "human_map"
         )
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     table = manifest.table.copy()
     table.loc[images.index, "human_map"] = [";".join(maps.get(stem, ())) for stem in stems]
     return complete(replace(manifest, table=table))
@@ -168,8 +167,7 @@ def _with_folders_expanded(manifest: Manifest) -> Manifest:
             f"({', '.join(MAP_EXTENSIONS)}): {listing(listed, len(empty))}; correct it, or empty the cell"
         )
     problems += _unusable_names(manifest.root, [file for files, _ in folders.values() for file in files])
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     others = sum(count for _, count in folders.values())
     if others:
         log.info("%s: passed over %d files that are no image or SVG, in the folders of column human_map",

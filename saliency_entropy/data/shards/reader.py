@@ -15,6 +15,7 @@ import filecmp
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 
 from saliency_entropy.data.shards.member import Member, Shard
 from saliency_entropy.data.shards.scan import described, scan
-from saliency_entropy.data.table import Manifest, complete, map_names
+from saliency_entropy.data.table import Manifest, complete, map_names, refuse
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
 
@@ -175,7 +176,7 @@ def _with_index(path: Path, files: Sequence[Path], folders: Sequence[Path]) -> M
             f"{path}: the index points outside of the shards: {listing(listed, len(outside))}; copy it again"
         )
     archive = ShardArchive(shards, names, shard_of[row_of], flat.field("name"), offsets, sizes)
-    return Manifest(manifest.table, manifest.root, manifest.origin, archive=archive)
+    return replace(manifest, archive=archive)
 
 
 def _without_index(paths: Sequence[Path], folders: Sequence[Path]) -> Manifest:
@@ -190,21 +191,21 @@ def _without_index(paths: Sequence[Path], folders: Sequence[Path]) -> Manifest:
         raise UserError(f"two shards have the same name: {listing(again)}; name the folders of one data set only")
     scanned = list(each(_scan, paths, thread_count()))
     problems = [result for result in scanned if isinstance(result, str)]
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     samples = [(number, *sample) for number, (_, described_) in enumerate(scanned) for sample in described_]
     table = pd.DataFrame([row for _, row, _ in samples])
     manifest = complete(Manifest(table, folders[0], f"{where}/*.tar", from_file=False))
     found = [(number, name, member) for number, _, files in samples for name, member in files]
+    numbers, names, members = zip(*found, strict=True)
     archive = ShardArchive(
         [shard for shard, _ in scanned],
-        [name for _, name, _ in found],
-        np.array([number for number, _, _ in found]),
-        pa.array([member.name for _, _, member in found], pa.string()),
-        np.array([member.offset for _, _, member in found]),
-        np.array([member.size for _, _, member in found]),
+        names,
+        np.array(numbers),
+        pa.array([member.name for member in members], pa.string()),
+        np.array([member.offset for member in members]),
+        np.array([member.size for member in members]),
     )
-    return Manifest(manifest.table, manifest.root, manifest.origin, archive=archive, from_file=False)
+    return replace(manifest, archive=archive)
 
 
 def _scan(path: Path) -> tuple[Shard, list[tuple[dict[str, object], list[tuple[str, Member]]]]] | str:
@@ -295,8 +296,7 @@ def _found(
             f"{manifest.origin}: shards are not those that it was written with: {listing(other)}; copy them again, "
             "together with it"
         )
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     return shards
 
 
