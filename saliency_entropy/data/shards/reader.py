@@ -273,19 +273,17 @@ def _found(
     rows = pd.Series(row_bytes).groupby(shard_of)  # sorted by the number of the shard
     shards, missing, other, problems = [], [], [], []
     for name, count, least, most in zip(names, rows.size(), rows.min(), rows.max(), strict=True):
-        there = []
-        for path in by_name[name]:
-            try:
-                there.append(Shard.at(path))
-            except UserError as error:
-                problems.append(str(error))
-        fitting = [shard for shard in there if shard.size == least == most]
-        if fitting:
-            shards.append(fitting[0])
-        elif there:
-            other.append(f"{there[0].path} has {there[0].size} bytes, not {least}")
-        elif not by_name[name]:
+        if not by_name[name]:
             missing.append(f"{name} ({count} {'image' if count == 1 else 'images'})")
+            continue
+        try:
+            shard = Shard.at(by_name[name][0])  # its copies are the same
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        shards.append(shard)
+        if not shard.size == least == most:
+            other.append(f"{shard.path} has {shard.size} bytes, not {least}")
     if missing:
         problems.append(
             f"{manifest.origin}: {len(missing)} of {len(names)} shards are not in {' or '.join(map(str, folders))}: "

@@ -19,7 +19,6 @@ from itertools import pairwise
 from pathlib import Path
 from shutil import disk_usage
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -208,35 +207,22 @@ def _samples(plan: _Plan, rows: range) -> Iterator[dict[str, str | bytes]]:
 
 def _with_index(plan: _Plan, paths: Sequence[Path]) -> pa.Table:
     """The table with the columns of the index, as found in the shards that were written."""
-    shard_bytes, names, offsets, sizes = [], [], [], []
+    parts = []
     for path, rows in zip(paths, plan.shards, strict=True):
         shard, members = scan(path)
         by_name = {member.name: member for member in members}
-        shard_bytes.append(shard.size)
+        files = []
         for row in rows:
-            wanted = _member_names(plan.manifest, row)
-            found = [by_name[name] for name in wanted if name in by_name]
+            found = [by_name[name] for name in _member_names(plan.manifest, row) if name in by_name]
             if [member.size for member in found] != plan.sizes[row]:
                 raise UserError(f"{path} was changed, or belongs to other data; delete it, and give the command again")
-            names += wanted
-            offsets += [member.offset for member in found]
-            sizes += plan.sizes[row]
-    counts = [len(rows) for rows in plan.shards]
-    starts = np.cumsum([0, *(len(files) for files in plan.sizes)])
-    kind = INDEX["__members__"]
-    members = [
-        pa.array(values, field.type) for values, field in zip((names, offsets, sizes), kind.value_type, strict=True)
-    ]
-    columns = (
-        pa.array(np.repeat([path.name for path in paths], counts).tolist(), INDEX["__shard__"]),
-        pa.array(np.repeat(shard_bytes, counts), INDEX["__shard_bytes__"]),
-        pa.ListArray.from_arrays(
-            pa.array(starts, pa.int32()), pa.StructArray.from_arrays(members, fields=[*kind.value_type]), type=kind
-        ),
-    )
+            files.append([{"name": member.name, "offset": member.offset, "bytes": member.size} for member in found])
+        columns = ([path.name] * len(rows), [shard.size] * len(rows), files)
+        parts.append(pa.table(dict(zip(INDEX, columns, strict=True)), pa.schema(INDEX.items())))
+    index = pa.concat_tables(parts).combine_chunks()
     table = plan.table
-    for name, values in zip(INDEX, columns, strict=True):
-        table = table.append_column(name, values)
+    for name in INDEX:
+        table = table.append_column(name, index[name])
     return table
 
 
