@@ -223,7 +223,7 @@ class _Build:
     Args:
         cache: where they belong.
         items, decode: as of :meth:`DecodeCache.open`.
-        missing: with the chunk that is there, if there is one, some of whose files could not be read.
+        missing: each with its present chunk, if it has one, in which files could not be read.
     """
 
     def __init__(self, cache: DecodeCache, items: Items, decode: Decode, missing: dict[_Place, Chunk | None]) -> None:

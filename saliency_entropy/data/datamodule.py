@@ -71,14 +71,14 @@ class FaceDataModule(pl.LightningDataModule):
     what is held in memory.
 
     Args:
-        name: the data set's, as in ``data=NAME``.
+        name: of the data set, as in ``data=NAME``.
         source: reads the manifest; called once.
         image_size: S, in pixels.
         interpolation: of the images; the paper's is ``bilinear``.
         batch_size: of the training images, of all processes together where several train one detector.
         seed: of the order of the training images.
         map_size: ``(h, w)``, the CAM grid, in cells. Where the network that decides it is built after the manifest is
-            looked at, it may be set later, before ``setup``.
+            read, it may be set later, before ``setup``.
         root: the data root, as the user gave it; ``source`` is what reads it.
         eval_batch_size: of the other images; as ``batch_size``, if not given.
         num_workers: processes that decode the images that are not kept; as many as there are cores, but no more than
@@ -86,7 +86,7 @@ class FaceDataModule(pl.LightningDataModule):
         cache: where the decoded images are kept, 3 S^2 bytes each: ``disk``, once for all runs; ``memory`` of this
             process; ``none``: they are decoded each time that they are read.
         cache_folder: for ``disk``; see :mod:`saliency_entropy.data.cache`.
-        cached_splits: those that are kept.
+        cached_splits: the splits that are kept.
         check: ``decode`` every image before anything is trained, or read the ``headers`` only. Images that are kept
             are decoded in any case, and all are where ``skip_broken`` is set.
         skip_broken: leave out the images and human maps that cannot be used instead of refusing them all;
@@ -95,8 +95,8 @@ class FaceDataModule(pl.LightningDataModule):
         human_maps: the arguments of :class:`HumanMaps`.
         template_maps: give the training and validation images template maps; see
             :mod:`saliency_entropy.data.maps.templates`.
-        train_batches: train on this many batches, the same in every epoch and of both classes where the data allow:
-            for debugging. All of them, and in each epoch others, if not given.
+        train_batches: train on this many batches, the same in every epoch and of both classes where the data allow,
+            for debugging. If not given, on all images, in other batches in each epoch.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class FaceDataModule(pl.LightningDataModule):
 
     @property
     def left_out(self) -> dict[str, dict[str, int]]:
-        """How many ``images`` and ``human_maps`` ``skip_broken`` left out so far, of each split that lacks some."""
+        """The counts of ``images`` and ``human_maps`` that ``skip_broken`` left out so far, by split."""
         found = Counter(self.manifest.left_out)
         splits = dict.fromkeys(split for split, _ in found)
         return {split: {"images": found[split, "path"], "human_maps": found[split, "human_map"]} for split in splits}
@@ -227,7 +227,7 @@ class FaceDataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str | None = None) -> None:
-        """Check, and hold in memory, what a stage (all, if None) needs and no earlier call has looked at.
+        """Check and keep the splits that a stage (all, if None) needs, unless an earlier call did.
 
         Raises:
             UserError: names all files that cannot be used.
@@ -258,7 +258,7 @@ class FaceDataModule(pl.LightningDataModule):
         return FaceDataset(self.manifest, split, transform)
 
     def bytes_to_keep(self) -> int:
-        """What keeping the images that are not kept yet will take: on the disk with ``cache=disk``, else in memory."""
+        """The room that images will take that are not kept yet: on the disk with ``cache=disk``, else in memory."""
         splits = [split for split in SPLITS if self._kept(split)]
         if self.cache == "disk":
             return sum(self._dataset(split).missing_bytes(Path(self.cache_folder)) for split in splits)

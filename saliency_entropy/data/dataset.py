@@ -199,7 +199,7 @@ class _Column:
         return self.failures(lambda index, files: np.copyto(arrays[index], self.read(files)))
 
     def failures(self, use: Callable[[int, Sequence[DataFile]], object]) -> dict[int, str]:
-        """Use the files of every item that has some, on all cores; index -> reason, of those that cannot be used."""
+        """Use the files of every item that has files, on all cores; index -> reason, of those that cannot be used."""
 
         def reason(index: int) -> str | None:
             try:

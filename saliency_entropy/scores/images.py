@@ -51,15 +51,15 @@ class ScoredImages:
     skip_broken: bool
 
     def transform(self, image_size: int, interpolation: str, map_size: tuple[int, int]) -> Transform:
-        """What a network is given that sees images of this size, interpolated like this, and has this CAM grid."""
+        """The transform for a network with this image size, interpolation and CAM grid."""
         maps = self.human_maps
         return Transform(image_size, interpolation, map_size, maps["blur"], maps["binarise"])
 
     def without_broken(self, checked: Manifest, decode: bool) -> Manifest:
-        """This manifest without what cannot be used of some of its rows.
+        """The manifest without the images and human maps that cannot be used.
 
         Args:
-            checked: the rows that are looked at.
+            checked: the rows of the manifest that are looked at.
             decode: look at every pixel of the images, or at their headers only.
         """
         dataset = FaceDataset(checked, self.split, self.transform(32, "bilinear", (7, 7)))
@@ -92,12 +92,12 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
     else:
         manifest = without_broken(manifest, file_problems(manifest), SKIP)
     images = ScoredImages(manifest, cfg.split, str(data.get("name")), human_maps, skip_broken)
-    # Of images only what can be said without decoding them, which the pass does: it leaves out the others.
+    # Only the headers of images: the pass, which decodes them, leaves out the others that cannot be used.
     return replace(images, manifest=images.without_broken(manifest, decode=False)) if skip_broken else images
 
 
 def file_sizes(manifest: Manifest) -> np.ndarray:
-    """``(N,)`` int64, the bytes of each image's file: whether it is the one that it was, but for a rare chance."""
+    """``(N,)`` int64, the bytes of each image's file, which tell but for a rare chance whether it was changed."""
 
     def size(name: str) -> int:
         file = manifest.file(name)
@@ -111,10 +111,10 @@ def file_sizes(manifest: Manifest) -> np.ndarray:
 
 
 def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
-    """What the configurations of all runs say of their data.
+    """The ``data`` that the configurations of all runs have in common.
 
     Raises:
-        UserError: they cannot be read, differ, or name a function that is no reader of a data set.
+        UserError: they cannot be read, differ, or name a function that does not read a data set.
     """
     remedy = "give data=... data.root=... set=..."
     found: dict[Path, dict[str, Any]] = {}
@@ -128,7 +128,7 @@ def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
                 arguments = {key: value for key, value in source.items() if key not in ("_target_", "_partial_")}
                 inspect.signature(get_method(source["_target_"])).bind(**arguments)
             found[path] = {
-                # Of drawn faces, which are the same wherever they are drawn, the folder does not matter.
+                # The folder of drawn faces does not matter: they are the same wherever they are drawn.
                 "source": {key: value for key, value in source.items() if key != "folder"},
                 "human_maps": [maps.get("blur"), maps.get("binarise"), data.get("template_maps")],
             }
@@ -136,8 +136,8 @@ def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
             raise UserError(f"{path} does not say what data the run had ({in_one_line(error)}); {remedy}") from None
         if not known:
             raise UserError(f"{path} names no reader of this package; {remedy}")
-    (first, theirs), *rest = found.items()
-    differing = [str(path) for path, of_run in rest if of_run != theirs]
+    (first, expected), *others = found.items()
+    differing = [str(path) for path, data in others if data != expected]
     if differing:
         raise UserError(f"other data than in {first} are named in {listing(differing)}; {remedy}, or split the study")
     return OmegaConf.to_container(OmegaConf.load(first), resolve=False)["data"]

@@ -255,7 +255,9 @@ def _found(
     """
     hostile = [repr(name) for name in names if not SHARD_NAME.fullmatch(name)]
     if hostile:
-        raise UserError(f"{manifest.origin}: shards have names that are none: {listing(hostile)}; write them again")
+        raise UserError(
+            f"{manifest.origin}: the index names what is no shard: {listing(hostile)}; write the shards again"
+        )
     by_name: dict[str, list[Path]] = {name: [] for name in names}
     for file in files:
         if file.name in by_name:
