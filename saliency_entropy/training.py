@@ -35,7 +35,7 @@ for library in ("pytorch_lightning", "lightning_fabric", "timm", "matplotlib"):
 # Lightning's own use of PyTorch, not the user's.
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
 # On a machine that can submit jobs but is none, and what several processes are told that share batches as is said in
-# saliency_entropy.data.shared_batches and compute their figures together.
+# saliency_entropy.data.loaders and compute their figures together.
 warnings.filterwarnings("ignore", message="The `srun` command is available")
 warnings.filterwarnings("ignore", message="You are using a custom batch sampler")
 warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True")

@@ -1,10 +1,10 @@
 """The built-in data set: drawn faces, for trying the package without any data.
 
-The faces are DRAWN, by :mod:`saliency_entropy.data.drawn.faces`: there is no photograph, no person and no generative
-model in them, and no annotator ever saw them; their "human maps" are simulated strokes. The data set is a small model
-of the problem: "real" faces are drawn as they should be and "photographed"; "synthetic" ones go the same way, but
-carry one to three local defects, of kinds that all generators share, and the faint global fingerprint of their own
-generator. It is good for trying commands, for tests and for the demo. Results on it say NOTHING about real detectors.
+The faces are DRAWN, by :mod:`saliency_entropy.data.drawn`: no photograph, no person and no generative model is in
+them, and no annotator ever saw them; their "human maps" are simulated strokes. The data set is a small model of the
+problem: "real" faces are drawn as they should be and "photographed"; so are "synthetic" faces, but they have one to
+three local defects, of kinds that all generators share, and the faint global fingerprint of their own generator. It is
+good for trying commands, for tests and for the demo. Results on it say NOTHING about real detectors.
 """
 
 import hashlib
@@ -21,17 +21,10 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image, ImageDraw, ImageFilter
 
-from saliency_entropy.data.drawn.faces import (
-    CAMERAS,
-    DEFECTS,
-    FINGERPRINTS,
-    Stroke,
-    draw_face,
-    features,
-    photograph,
-    possible_defects,
-    random_face,
-)
+from saliency_entropy.data.drawn.cameras import CAMERAS, FINGERPRINTS, photograph
+from saliency_entropy.data.drawn.defects import DEFECTS, possible_defects
+from saliency_entropy.data.drawn.drawing import draw_face
+from saliency_entropy.data.drawn.face import Stroke, features, random_face
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.data.table import SPLITS, Manifest
 from saliency_entropy.errors import UserError
@@ -42,7 +35,7 @@ log = logging.getLogger(__name__)
 VERSION = 6  # of the drawing; raise it whenever an image changes, so that no folder mixes two
 SEEN = ("drawn-grid", "drawn-cast")  # the generators of the training and validation images
 GENERATORS = {"train": SEEN, "val": SEEN, "test": tuple(FINGERPRINTS)}
-# How often each generator makes each kind of defect, relative to 1 for those that are not named.
+# How often each generator makes each kind of defect, relative to 1 for the kinds that are not named.
 HABITS = {
     "drawn-grid": {"pupil": 2.0, "teeth": 2.0, "ripple": 2.0},
     "drawn-cast": {"hairline": 2.0, "brow": 2.0, "iris": 2.0},
@@ -51,9 +44,9 @@ HABITS = {
     "drawn-noise": {"iris": 2.0, "teeth": 2.0, "brow": 2.0},
     "drawn-bands": {"ripple": 2.0, "highlight": 2.0, "hairline": 2.0},
 }
-COUNTS = (0.2, 0.4, 0.4)  # how often a synthetic image has one, two, three defects
+COUNTS = (0.2, 0.4, 0.4)  # probability that a synthetic image has one, two, three defects
 STRENGTH = (0.5, 1.0)  # of a defect
-# The same for all images: nothing of the file tells the classes apart.
+# The same for all images, so that the files do not tell the classes apart.
 JPEG = {"format": "JPEG", "quality": 92, "subsampling": 0}
 
 ANNOTATORS = 3
@@ -68,11 +61,11 @@ BLUR = 0.09
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the place of an image in its split says of it.
+class Slot:
+    """The position of an image, and what follows from it.
 
     Attributes:
-        split, index: where it is.
+        split, index: the position.
         generator: "" for a real image.
         source: its camera; "" for a synthetic image.
     """
@@ -87,8 +80,8 @@ def builtin_faces(folder: str | Path, seed: int, image_size: int, train: int, va
     """The built-in data set, drawn into a sub-folder of ``folder`` unless it is there already.
 
     The files are the same, byte for byte, for the same arguments. An image is a function of the seed, its split and
-    its place in it: a larger split begins with the images of a smaller one. Several processes may call this at once;
-    one draws, the others wait for it.
+    its position in the split: a larger split begins with the images of a smaller one. Several processes may call this
+    at once: one draws, and the others wait for it.
 
     Args:
         folder: for this and other drawings; made, if it does not exist.
@@ -135,24 +128,25 @@ def _draw_once(folder: Path, seed: int, image_size: int, counts: dict[str, int])
     with FileLock(folder.parent / ".lock"):
         if folder.is_dir():  # another process has drawn it meanwhile
             return
-        # Whoever holds the lock is the only one who draws: these were left by processes that were killed.
+        # Only the process that holds the lock draws: what is partial was left by processes that were killed.
         for left in folder.parent.glob("*.partial"):
             shutil.rmtree(left)
         partial_folder = folder.with_suffix(".partial")
         log.info("data builtin: drawing %d images into %s", sum(counts.values()), folder)
         for name in (*SPLITS, "maps/train", "maps/val"):
             (partial_folder / name).mkdir(parents=True)
-        places = [place for split in SPLITS for place in _places(seed, split, counts[split])]
+        slots = [slot for split in SPLITS for slot in _slots(seed, split, counts[split])]
         draw = partial(_draw, partial_folder, seed, image_size)
-        table = pd.DataFrame(each(draw, places, thread_count()))
+        table = pd.DataFrame(each(draw, slots, thread_count()))
         table.to_csv(partial_folder / "manifest.csv", index=False)
         partial_folder.rename(folder)
 
 
-def _places(seed: int, split: str, count: int) -> list[Place]:
-    """Pairs of a real and a synthetic image, in either order; each generator once in as many pairs as there are."""
+def _slots(seed: int, split: str, count: int) -> list[Slot]:
+    """Pairs of a real and a synthetic image, in either order; among as many pairs as there are generators, each has
+    one."""
     generators = GENERATORS[split]
-    places = []
+    slots = []
     for pair in range(count // 2):
         turn, position = divmod(pair, len(generators))
         generator = generators[_random(seed, split, "turn", turn).permutation(len(generators))[position]]
@@ -160,8 +154,8 @@ def _places(seed: int, split: str, count: int) -> list[Place]:
         both = [(generator, ""), ("", source)]
         if _random(seed, split, "order", pair).random() < 0.5:
             both.reverse()
-        places += [Place(split, 2 * pair + second, *of) for second, of in enumerate(both)]
-    return places
+        slots += [Slot(split, 2 * pair + second, *kind) for second, kind in enumerate(both)]
+    return slots
 
 
 def _random(seed: int, split: str, purpose: str, index: int) -> np.random.Generator:
@@ -170,38 +164,38 @@ def _random(seed: int, split: str, purpose: str, index: int) -> np.random.Genera
     return np.random.default_rng([seed, SPLITS.index(split), purposes.index(purpose), index])
 
 
-def _draw(folder: Path, seed: int, image_size: int, place: Place) -> dict[str, str]:
+def _draw(folder: Path, seed: int, image_size: int, slot: Slot) -> dict[str, str]:
     """Draw one image and its map; returns its row in the manifest."""
-    rng = _random(seed, place.split, "image", place.index)
+    rng = _random(seed, slot.split, "image", slot.index)
     face = random_face(rng)
     defects: dict[str, tuple[float, Stroke]] = {}
-    if place.generator:
+    if slot.generator:
         possible = possible_defects(face)
-        weights = np.array([HABITS[place.generator].get(name, 1.0) for name in possible])
+        weights = np.array([HABITS[slot.generator].get(name, 1.0) for name in possible])
         count = rng.choice((1, 2, 3), p=COUNTS)
         for name in rng.choice(possible, count, replace=False, p=weights / weights.sum()).tolist():
             strength = rng.uniform(*STRENGTH)
             defects[name] = (strength, DEFECTS[name](face, strength, rng))
     image = draw_face(face, image_size, rng)
-    if place.generator:
-        image = FINGERPRINTS[place.generator](image, rng)
+    if slot.generator:
+        image = FINGERPRINTS[slot.generator](image, rng)
     # A generator has learned from photographs: its images have their noise, blur and casts, too.
-    camera = CAMERAS[place.source or list(CAMERAS)[rng.integers(len(CAMERAS))]]
+    camera = CAMERAS[slot.source or list(CAMERAS)[rng.integers(len(CAMERAS))]]
     pixels = photograph(image, camera, rng).round().clip(0, 255).astype(np.uint8)
-    path, human_map = f"{place.split}/{place.index:06d}.jpg", ""
+    path, human_map = f"{slot.split}/{slot.index:06d}.jpg", ""
     Image.fromarray(pixels).save(folder / path, **JPEG)
 
-    strokes = _random(seed, place.split, "strokes", place.index)
-    has_map = place.split == "val" or (place.split == "train" and strokes.random() >= WITHOUT_MAP)
+    strokes = _random(seed, slot.split, "strokes", slot.index)
+    has_map = slot.split == "val" or (slot.split == "train" and strokes.random() >= WITHOUT_MAP)
     if has_map:
-        human_map = f"maps/{place.split}/{place.index:06d}.png"
+        human_map = f"maps/{slot.split}/{slot.index:06d}.png"
         annotated(features(face), defects, image_size, strokes).save(folder / human_map)
     return {
         "path": path,
-        "label": "synthetic" if place.generator else "real",
-        "split": place.split,
-        "generator": place.generator,
-        "source": place.source,
+        "label": "synthetic" if slot.generator else "real",
+        "split": slot.split,
+        "generator": slot.generator,
+        "source": slot.source,
         "human_map": human_map,
         "defects": ";".join(sorted(defects)),
         "pose": "turned" if face.turned else "frontal",
@@ -213,8 +207,8 @@ def annotated(
 ) -> Image.Image:
     """The map that simulated annotators make of an image: the blurred mean of their strokes.
 
-    An annotator strokes the defects that he sees, the strong ones more often, and sometimes a feature; one who sees
-    none strokes the features that he looked at.
+    An annotator strokes the defects that he sees, the strong ones more often, and sometimes a feature; an annotator who
+    sees no defect strokes the features that he looked at.
 
     Args:
         looked_at: the strokes over the face's features.

@@ -2,11 +2,11 @@
 
 The items of a split are cut, in their order, into chunks of 256. A chunk is one file (:mod:`chunk_file`), named by a
 hash of the transform and of path, size and time of every file that it was decoded from: a file that changes costs its
-chunk only, and a chunk is never altered, so that any number of processes may read it. Who finds chunks missing builds
-them; each is locked meanwhile, and whoever finds one locked turns to another. The system lets go of the lock of a
-process that is killed, which loses the chunk it was at.
+chunk only, and a chunk is never altered, so that any number of processes may read it. A process that finds chunks
+missing builds them; each is locked meanwhile, and a process that finds one locked turns to another. The system releases
+the lock of a process that is killed, which loses the one chunk that it was building.
 
-Nothing is removed but what killed processes left half written: the folder may be deleted whenever no run uses it.
+Only what killed processes left half written is ever removed: the folder may be deleted whenever no run uses it.
 """
 
 import errno
@@ -38,7 +38,7 @@ from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of what this package makes of a file; raise it whenever an array changes, so that none is out of date
+VERSION = 1  # of the decoding; raise it whenever an array changes, so that no cached one is out of date
 ITEMS = 256  # of a chunk: 38 MB of images of 224 x 224
 MAPPED = 128  # chunks at a time in a process: each holds a file descriptor, and a process may have few
 RESERVE = 0.02, 2**30  # of a disk, to be left free: this share, or so many bytes if that is less
@@ -49,35 +49,36 @@ Items = Sequence[Sequence[DataFile]]
 Decode = Callable[[Sequence[DataFile]], np.ndarray]
 
 
+@dataclass(frozen=True)
 class CachedArrays:
     """The arrays of a sequence of items. It may be pickled, and be used by many threads and processes.
 
     Attributes:
+        count: of the items.
+        files: of the chunks.
+        starts: where the first array begins in each file, in bytes.
+        shape, dtype: of the array of an item.
         broken: index -> why this item cannot be decoded; its array is zeros.
     """
 
-    def __init__(
-        self, count: int, files: list[str], starts: list[int], shape: tuple[int, ...], dtype: np.dtype,
-        broken: dict[int, str],
-    ) -> None:  # fmt: skip
-        self.broken = broken
-        self._count = count
-        self._files = files
-        self._starts = starts
-        self._shape = shape
-        self._dtype = dtype
+    count: int
+    files: list[str]
+    starts: list[int]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    broken: dict[int, str]
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __getitem__(self, index: int) -> np.ndarray:
         """A copy, the caller's own. Raises UserError if the cache was deleted meanwhile."""
-        if not 0 <= index < self._count:
+        if not 0 <= index < self.count:
             raise IndexError(index)
-        chunk, place = divmod(index, ITEMS)
-        values = prod(self._shape)
-        start = self._starts[chunk] + place * values * self._dtype.itemsize
-        return np.frombuffer(_mapped(self._files[chunk]), self._dtype, values, start).reshape(self._shape).copy()
+        chunk, at = divmod(index, ITEMS)
+        values = prod(self.shape)
+        start = self.starts[chunk] + at * values * self.dtype.itemsize
+        return np.frombuffer(_mapped(self.files[chunk]), self.dtype, values, start).reshape(self.shape).copy()
 
 
 @lru_cache(MAPPED)
@@ -91,7 +92,7 @@ def _mapped(file: str) -> mmap.mmap:
 
 @dataclass(frozen=True)
 class _Place:
-    """The items of a chunk, and the file that it belongs in."""
+    """The items of a chunk, and its file."""
 
     path: Path
     first: int
@@ -102,10 +103,9 @@ class DecodeCache:
     """Arrays that were decoded from files, kept in a folder.
 
     Args:
-        folder: of this and other caches; made when it is needed.
+        folder: for this and other caches; made when it is needed.
         transform: everything besides the files that the arrays depend on, as JSON has it.
-        shape: of the array of an item.
-        dtype: of this array.
+        shape, dtype: of the array of an item.
     """
 
     def __init__(self, folder: Path, transform: Mapping[str, object], shape: tuple[int, ...], dtype: object) -> None:
@@ -123,9 +123,9 @@ class DecodeCache:
         Any number of processes may call this at once; they share the work.
 
         Args:
-            items: the files of each; the array of one without files is zeros. Looked up whenever one is needed.
-            decode: makes the array of an item of its files.
-            workers: how many items are decoded at once; one a core that this process may use, if not given.
+            items: the files of each item, looked up whenever they are needed; the array of one without files is zeros.
+            decode: makes the array of an item from its files.
+            workers: how many items are decoded at once; if not given, one for each core that this process may use.
 
         Raises:
             UserError: the disk has no room for the arrays, or the folder cannot be written to. That an item cannot be
@@ -163,7 +163,7 @@ class DecodeCache:
         return sum(place.count for place in places) * prod(self.shape) * self.dtype.itemsize
 
     def place(self, items: Items, first: int) -> _Place:
-        """Of the chunk that begins with this item, as its files are now."""
+        """The place of the chunk that begins at this item, from the present state of its files."""
         count = min(ITEMS, len(items) - first)
         digest = hashlib.sha256(self._key)
         for index in range(first, first + count):
@@ -210,12 +210,12 @@ class DecodeCache:
 
 
 class _Build:
-    """The making of the chunks that are missing.
+    """The building of the chunks that are missing.
 
     Args:
         cache: where they belong.
         items, decode: as of :meth:`DecodeCache.open`.
-        missing: with each the chunk that is there but had files that could not be read, if there is one.
+        missing: each with its present chunk, if it has one, in which files could not be read.
     """
 
     def __init__(self, cache: DecodeCache, items: Items, decode: Decode, missing: dict[_Place, Chunk | None]) -> None:
@@ -223,8 +223,8 @@ class _Build:
         self.items = items
         self.decode = decode
         self.missing = missing
-        # The same memory for chunk after chunk: fresh pages would cost as much as the writing. Two, so that one is
-        # written, and the disk waited for, while the next is decoded.
+        # The same memory for chunk after chunk: fresh pages would cost as much as the writing. Two pieces, so that one
+        # chunk is written, and the disk waited for, while the next is decoded.
         self._memory = [np.empty((ITEMS, *cache.shape), cache.dtype) for _ in range(2)]
         self._writing: list[Future[None]] = []
         self._total = sum(place.count for place in missing)
@@ -233,7 +233,7 @@ class _Build:
         self._reported = 0.0
 
     def run(self, workers: int) -> None:
-        """Returns when all are there, whoever made them."""
+        """Returns when all chunks are there, whoever made them."""
         log.info("decode cache: decoding %d items into %s", self._total, self.cache.folder)
         places = list(self.missing)
         processes = min(workers, len(places)) if may_fork() else 1
@@ -241,7 +241,7 @@ class _Build:
         if processes == 1:
             self._serve(places, threads, self._report)
         else:
-            # Each begins elsewhere, so that they seldom find a chunk locked.
+            # Each process begins elsewhere, so that it seldom finds a chunk locked.
             begins = [number * len(places) // processes for number in range(processes)]
             in_processes(
                 lambda number: self._serve(places[begins[number] :] + places[: begins[number]], threads),
@@ -253,7 +253,7 @@ class _Build:
         log.info("decode cache: %d items in %.1f s, %.0f a second", self._total, seconds, self._total / seconds)
 
     def _report(self) -> None:
-        """Say how far all are, unless that was said just now."""
+        """Log the progress of all processes, unless that was done just now."""
         seconds = time.monotonic() - self._began
         if seconds > self._reported + REPORT:
             self._reported = seconds
@@ -262,10 +262,10 @@ class _Build:
             log.info("decode cache: %d of %d items, %.0f a second", done, self._total, done / seconds)
 
     def _serve(self, left: list[_Place], threads: int, report: Callable[[], None] = lambda: None) -> None:
-        """Make, in turn, every chunk that nobody else makes; wait for the others."""
+        """Make, in turn, every chunk that no other process makes; wait for the others."""
         with ThreadPoolExecutor(1) as writer:
-            # Its thread is begun now: a signal that ended this process while it began would leave it unknown to the
-            # pool, which then would not wait for what it writes.
+            # The thread is started now: a signal that ended this process while it started would leave it unknown to
+            # the pool, which then would not wait for what it writes.
             writer.submit(int).result()
             try:
                 while left:
@@ -278,7 +278,7 @@ class _Build:
                         time.sleep(PATIENCE)
                     left = locked
             finally:
-                # Not left to the pool, which joins its thread: Python takes a thread for ended when a signal
+                # Not left to the pool, which joins its thread: Python considers a thread ended when a signal
                 # interrupts the join, and the process would end in the middle of writing.
                 wait(self._writing)
             self._written(0)
@@ -287,7 +287,7 @@ class _Build:
         """Whether a chunk is there, or about to be written by this process; False if another is making it."""
         if self._there(place):
             return True
-        # Let go of by the thread that writes.
+        # The thread that writes releases it.
         lock = FileLock(place.path.with_suffix(".lock"), mode=0o644, blocking=False, thread_local=False)
         with self.cache.writing():
             place.path.parent.mkdir(mode=0o755, exist_ok=True)
@@ -299,7 +299,7 @@ class _Build:
         try:
             if not self._there(place):
                 write = self._make(place, threads)
-                held = None  # it is the writer's to let go of, from here on
+                held = None  # from here on, the writer releases it
                 self._writing.append(writer.submit(self._write, write, lock))
         finally:
             if held is not None:
@@ -314,7 +314,7 @@ class _Build:
             lock.release()
 
     def _written(self, but: int) -> None:
-        """Wait until all chunks are written ``but`` so many; raises what writing them did."""
+        """Wait until all chunks but this many are written; raises what writing them raised."""
         while len(self._writing) > but:
             self._writing.pop(0).result()
 
@@ -326,7 +326,7 @@ class _Build:
         return chunk is not None and not (chunk.unreadable and before is not None and chunk.written == before.written)
 
     def _make(self, place: _Place, threads: int) -> Callable[[], None]:
-        """Decode a chunk; returns what writes it."""
+        """Decode a chunk; returns the function that writes it."""
         self._written(1)
         remove_partial(place.path)
         self._memory.reverse()
@@ -363,7 +363,7 @@ class _Build:
 
 
 def usable_bytes(total: int, free: int) -> int:
-    """The bytes of a disk that may be written to: what is free, less :data:`RESERVE`."""
+    """The bytes of a disk that may be filled: what is free, less :data:`RESERVE`."""
     share, most = RESERVE
     return max(0, free - min(int(share * total), most))
 
@@ -374,5 +374,5 @@ def _state(file: DataFile) -> bytes:
         status = file.stat()
     except OSError as error:
         return f"{errno.errorcode.get(error.errno, error)}\0".encode()
-    # The time of its last change of state, too: a copy that keeps the time of modification (rsync -a) cannot keep this.
+    # With the time of the last change of state: a copy that keeps the time of modification (rsync -a) cannot keep this.
     return f"{status.st_size} {status.st_mtime_ns} {getattr(status, 'st_ctime_ns', 0)}\0".encode()

@@ -1,7 +1,7 @@
-"""One file of the decode cache: the arrays of some items, and which of these could not be decoded.
+"""One file of the decode cache: the arrays of a chunk of items, and which of the items could not be decoded.
 
 It is a ``.npy`` file (any NumPy opens it, and maps it) with one line of JSON behind the array, so that the arrays and
-the list of those that are no good cannot come apart. A file appears whole or not at all, and is never changed.
+the list of broken items cannot come apart. A file appears whole or not at all, and is never changed.
 """
 
 import json
@@ -17,18 +17,18 @@ TEMPORARY = ".tmp"
 
 
 class DamagedChunk(ValueError):
-    """A file that is not what was written: cut off, altered in its header, or of another kind."""
+    """A file is not the one that was written: it is cut off, has another header, or is of another kind."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What there is to know of a file without looking at its arrays.
+    """What is known of a file without looking at its arrays.
 
     Attributes:
         start: where the first array begins in the file, in bytes.
         broken: place in the file -> why this item could not be decoded; its array is zeros.
-        unreadable: one of these may be decoded at another attempt.
-        written: tells this file from another one that took its place.
+        unreadable: a broken item may be decoded at another attempt.
+        written: tells this file from another one that replaced it.
     """
 
     start: int
@@ -38,12 +38,12 @@ class Chunk:
 
 
 def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Chunk | None:
-    """Look at a file of ``shape`` (its first dimension counts the items) and ``dtype``; None if there is none.
+    """Look at a file of ``shape`` (its first dimension counts the items) and ``dtype``; None if it does not exist.
 
-    A change of the pixels alone is not noticed: that would take reading them all.
+    A change of the pixels alone is not noticed: for that, they would all have to be read.
 
     Raises:
-        DamagedChunk: the file is another or not whole; says why.
+        DamagedChunk: the file is another one or not whole; says why.
         OSError: the file is there but cannot be read.
     """
     try:
@@ -91,6 +91,6 @@ def write_chunk(path: Path, arrays: np.ndarray, broken: dict[int, str], unreadab
 
 
 def remove_partial(path: Path) -> None:
-    """Remove what killed writers of this file left; nobody may be writing it."""
+    """Remove what killed writers of this file left; no process may be writing it."""
     for left in path.parent.glob(f"{path.stem}.*{TEMPORARY}"):
         left.unlink(missing_ok=True)

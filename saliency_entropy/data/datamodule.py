@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,26 +17,36 @@ from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
-from saliency_entropy.data.dataset import TEMPLATE, FaceBatch, FaceDataset, Transform
+from saliency_entropy.data.dataset import FaceBatch, FaceDataset, Transform
 from saliency_entropy.data.images import INTERPOLATIONS
+from saliency_entropy.data.loaders import DealtBatches, SplitBatches, batch_loader, worker_count
 from saliency_entropy.data.maps.human_maps import check_options, keep_fraction
-from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
-from saliency_entropy.data.table import LABELS, SPLITS, Manifest, check_files, data_hash, file_problems, refuse_broken
-from saliency_entropy.data.workers import batch_loader, worker_count
-from saliency_entropy.errors import UserError, listing, whole_number
+from saliency_entropy.data.maps.templates import with_template_maps
+from saliency_entropy.data.table import (
+    LABELS,
+    REPEATED,
+    SPLITS,
+    Manifest,
+    check_files,
+    data_hash,
+    file_problems,
+    refuse_broken,
+    without_broken,
+)
+from saliency_entropy.errors import UserError, whole_number
 
 log = logging.getLogger(__name__)
 
 # What must be in order before a stage begins. A broken test image is better found before the training than after it.
 STAGES = {"fit": SPLITS, "validate": ("val",), "test": ("test",), "predict": ("val", "test")}
-REPEATED = ("train", "val")  # read in every epoch; the test images once
 CACHES = ("disk", "memory", "none")
-SKIPS = "data.skip_broken=true does without them"
+SKIP = "data.skip_broken"
+SKIPS = f"{SKIP}=true does without them"
 
 
 @dataclass(frozen=True)
 class HumanMaps:
-    """What is made of the human maps, and of how many.
+    """How many of the human maps are used, and what is made of them.
 
     Attributes:
         fraction: share of the training images with a map that keep it, in [0, 1], for a study of how much annotation
@@ -60,22 +71,22 @@ class FaceDataModule(pl.LightningDataModule):
     what is held in memory.
 
     Args:
-        name: the data set's, as in ``data=NAME``.
+        name: of the data set, as in ``data=NAME``.
         source: reads the manifest; called once.
         image_size: S, in pixels.
         interpolation: of the images; the paper's is ``bilinear``.
         batch_size: of the training images, of all processes together where several train one detector.
         seed: of the order of the training images.
         map_size: ``(h, w)``, the CAM grid, in cells. Where the network that decides it is built after the manifest is
-            looked at, it may be set later, before ``setup``.
+            read, it may be set later, before ``setup``.
         root: the data root, as the user gave it; ``source`` is what reads it.
         eval_batch_size: of the other images; as ``batch_size``, if not given.
         num_workers: processes that decode the images that are not kept; as many as there are cores, but no more than
-            :data:`~saliency_entropy.data.workers.MOST_WORKERS`, if not given.
+            :data:`~saliency_entropy.data.loaders.MOST_WORKERS`, if not given.
         cache: where the decoded images are kept, 3 S^2 bytes each: ``disk``, once for all runs; ``memory`` of this
             process; ``none``: they are decoded each time that they are read.
         cache_folder: for ``disk``; see :mod:`saliency_entropy.data.cache`.
-        cached_splits: those that are kept.
+        cached_splits: the splits that are kept.
         check: ``decode`` every image before anything is trained, or read the ``headers`` only. Images that are kept
             are decoded in any case, and all are where ``skip_broken`` is set.
         skip_broken: leave out the images and human maps that cannot be used instead of refusing them all;
@@ -84,8 +95,8 @@ class FaceDataModule(pl.LightningDataModule):
         human_maps: the arguments of :class:`HumanMaps`.
         template_maps: give the training and validation images template maps; see
             :mod:`saliency_entropy.data.maps.templates`.
-        train_batches: train on this many batches, the same in every epoch and of both classes where the data allow:
-            for debugging. All of them, and in each epoch others, if not given.
+        train_batches: train on this many batches, the same in every epoch and of both classes where the data allow,
+            for debugging. If not given, on all images, in other batches in each epoch.
     """
 
     def __init__(
@@ -145,14 +156,14 @@ class FaceDataModule(pl.LightningDataModule):
         self.template_maps = template_maps
         self.train_batches = train_batches
         self._datasets: dict[str, FaceDataset] = {}
-        self._left_out: list[tuple[str, str]] = []  # (split, column)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest, its files looked at and its splits complete; what is left out later is taken out of it.
+        """The manifest of the images that are used: its files have been looked at, and its splits are complete. What is
+        left out later is taken out of it.
 
         Raises:
-            UserError: it is not in order, a file is missing, or a split lacks images or a class.
+            UserError: the table is wrong, a file is missing, or a split lacks images or a class.
         """
         manifest = self.source()
         if self.template_maps:
@@ -161,28 +172,24 @@ class FaceDataModule(pl.LightningDataModule):
                     "data.template_maps is true, but data.human_maps.blur and binarise are for human maps; leave out "
                     "the one or the other"
                 )
-            manifest = _with_template_maps(manifest)
+            manifest = with_template_maps(manifest)
         # Before anything is left out, so that a broken file does not decide which other images keep their maps.
         table = keep_fraction(manifest.table, self.human_maps.fraction, self.human_maps.seed)
         manifest = replace(manifest, table=table)
-        # A template map is no file.
-        files = replace(manifest, table=table.assign(human_map="")) if self.template_maps else manifest
         if self.skip_broken:
-            manifest = self._without(manifest, file_problems(files))
+            manifest = without_broken(manifest, file_problems(manifest), SKIP)
             _require_splits(manifest)
         else:
             _require_splits(manifest)
-            check_files(files, SKIPS)
+            check_files(manifest, SKIPS)
         return manifest
 
     @property
     def left_out(self) -> dict[str, dict[str, int]]:
-        """Of each split that lacks some: how many ``images`` and ``human_maps`` ``skip_broken`` left out so far."""
-        counts: dict[str, dict[str, int]] = {}
-        for split, column in self._left_out:
-            of_split = counts.setdefault(split, {"images": 0, "human_maps": 0})
-            of_split["images" if column == "path" else "human_maps"] += 1
-        return counts
+        """The counts of ``images`` and ``human_maps`` that ``skip_broken`` left out so far, by split."""
+        found = Counter(self.manifest.left_out)
+        splits = dict.fromkeys(split for split, _ in found)
+        return {split: {"images": found[split, "path"], "human_maps": found[split, "human_map"]} for split in splits}
 
     @property
     def train_generators(self) -> list[str]:
@@ -218,7 +225,7 @@ class FaceDataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str | None = None) -> None:
-        """Check, and hold in memory, what a stage (all, if None) needs and no earlier call has looked at.
+        """Check and keep the splits that a stage (all, if None) needs, unless an earlier call did.
 
         Raises:
             UserError: names all files that cannot be used.
@@ -226,12 +233,15 @@ class FaceDataModule(pl.LightningDataModule):
         prepared, broken = {}, []
         for split in STAGES[stage] if stage else SPLITS:
             if split not in self._datasets:
-                prepared[split], of_split = self._prepare(split)
-                broken += of_split
+                dataset = prepared[split] = self._dataset(split)
+                if self._kept(split):
+                    broken += dataset.keep(Path(self.cache_folder) if self.cache == "disk" else None)
+                else:  # what is to be left out has to be found first
+                    broken += dataset.broken(self.check == "decode" or self.skip_broken)
         if not self.skip_broken:
             refuse_broken(self.manifest, [(row, why) for row, _, why in broken], SKIPS)
         if broken:
-            self.manifest = self._without(self.manifest, broken)
+            self.manifest = without_broken(self.manifest, broken, SKIP)
             _require_splits(self.manifest)
             images, human_maps = ([row for row, of, _ in broken if of == column] for column in ("path", "human_map"))
             for dataset in prepared.values():
@@ -240,42 +250,17 @@ class FaceDataModule(pl.LightningDataModule):
         for split in prepared:
             log.info("%s", self._describe(split))
 
-    def _prepare(self, split: str) -> tuple[FaceDataset, list[tuple[int, str, str]]]:
-        """A split's dataset, and (row, column, reason) of all that cannot be used."""
-        dataset = self._dataset(split)
-        if self._kept(split):
-            return dataset, dataset.keep(Path(self.cache_folder) if self.cache == "disk" else None)
-        # What is to be left out has to be found first.
-        return dataset, dataset.broken(self.check == "decode" or self.skip_broken)
-
     def _dataset(self, split: str) -> FaceDataset:
-        transform = Transform(
-            self.image_size, self.interpolation, self.map_size,
-            self.human_maps.blur, self.human_maps.binarise, self.template_maps,
-        )  # fmt: skip
+        maps = self.human_maps
+        transform = Transform(self.image_size, self.interpolation, self.map_size, maps.blur, maps.binarise)
         return FaceDataset(self.manifest, split, transform)
 
     def bytes_to_keep(self) -> int:
-        """What keeping the images that are not kept yet will take: on the disk with ``cache=disk``, else in memory."""
+        """The room that images will take that are not kept yet: on the disk with ``cache=disk``, else in memory."""
         splits = [split for split in SPLITS if self._kept(split)]
         if self.cache == "disk":
             return sum(self._dataset(split).missing_bytes(Path(self.cache_folder)) for split in splits)
         return sum(len(self.split_table(split)) for split in splits) * 3 * self.image_size**2
-
-    def _without(self, manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
-        """The manifest without the broken images, and without the broken maps of the others; says which they are."""
-        if not broken:
-            return manifest
-        # An image is counted once, however many of its maps cannot be used.
-        self._left_out += [
-            (manifest.table.at[row, "split"], column) for row, column in {(row, of): None for row, of, _ in broken}
-        ]
-        log.warning(
-            "%s: %d %s cannot be used and %s left out (data.skip_broken=true): %s",
-            manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")),
-            listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken)),
-        )  # fmt: skip
-        return manifest.without(broken)
 
     def train_dataloader(self) -> DataLoader[FaceBatch]:
         dataset = self._datasets["train"]
@@ -356,16 +341,3 @@ def _require_splits(manifest: Manifest) -> None:
                 f"{manifest.origin}: split {split} has no {what}; a study needs train, val and test images, of both "
                 "classes in train and val"
             )
-
-
-def _with_template_maps(manifest: Manifest) -> Manifest:
-    table = manifest.table.copy()
-    own = (table["human_map"] != "").sum()
-    if own:
-        raise UserError(
-            f"data.template_maps is true, but {manifest.origin} names {own} human maps; set it to false to use those, "
-            "or take column human_map away"
-        )
-    # Not the test images: the paper's have no maps, and nothing says that they are aligned.
-    table.loc[table["split"].isin(REPEATED), "human_map"] = TEMPLATE
-    return replace(manifest, table=table)

@@ -4,22 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from saliency_entropy.data.cache import DecodeCache
+from saliency_entropy.data.cache import CachedArrays, DecodeCache
 from saliency_entropy.data.images import DataFile, check_header, check_pixels, load_channels
 from saliency_entropy.data.maps.human_maps import DRAWN_WITH, load_human_map, on_grid
-from saliency_entropy.data.maps.templates import template_map
+from saliency_entropy.data.maps.templates import TEMPLATE, template_map
 from saliency_entropy.data.table import LABELS, Manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.parallel import each, thread_count
-
-TEMPLATE = "template"  # what stands in column human_map, and so in the score tables, for a template map
 
 
 class FaceBatch(NamedTuple):
@@ -40,12 +38,6 @@ class FaceBatch(NamedTuple):
     row: Tensor
 
 
-class Arrays(Protocol):
-    """One array an item; raises UserError where an item that is decoded when asked for cannot be used."""
-
-    def __getitem__(self, index: int) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
 class Transform:
     """What is made of an image and its human map before they become tensors.
@@ -55,7 +47,6 @@ class Transform:
         interpolation: of the images; see :func:`~saliency_entropy.data.images.load_image`.
         map_size: ``(h, w)``, the CAM grid, in cells.
         blur, binarise: of the human maps; see :func:`~saliency_entropy.data.maps.human_maps.load_human_map`.
-        template_maps: column human_map holds no files; "template" there stands for a template map.
     """
 
     image_size: int
@@ -63,7 +54,6 @@ class Transform:
     map_size: tuple[int, int]
     blur: float = 0.0
     binarise: float | None = None
-    template_maps: bool = False
 
 
 class FaceDataset(Dataset[FaceBatch]):
@@ -75,26 +65,27 @@ class FaceDataset(Dataset[FaceBatch]):
     def __init__(self, manifest: Manifest, split: str, transform: Transform) -> None:
         table = manifest.split(split)
         self.manifest = manifest
-        self.transform = transform
         # Arrays, not lists: forked workers would copy 700,000 Python objects, page by page, by counting references.
         self.rows = table.index.to_numpy()
         self.labels = table["label"].map(LABELS.index).to_numpy(dtype=np.int64)
         self.has_map = (table["human_map"] != "").to_numpy()
-        # Of each item, where its image and its map are among the arrays, which also hold those that were left out.
+        # Where the image and the map of each item are in the two columns, which keep what is left out later.
         self._places = np.arange(len(table))
-        self._image_files = _Files(table["path"].array, partial(_image_files, manifest))
-        self._read_image = partial(read_image, size=transform.image_size, interpolation=transform.interpolation)
-        if transform.template_maps:
-            self._map_files = _Files(table["path"].where(self.has_map, "").array, _template_paths)
-            self._read_map = partial(_read_template, grid=transform.map_size)
+        size, interpolation, grid = transform.image_size, transform.interpolation, transform.map_size
+        self._images = _Column(
+            _Files(table["path"].array, partial(_image_files, manifest)),
+            partial(read_image, size=size, interpolation=interpolation),
+            (3, size, size), np.uint8, "images", {"image_size": size, "interpolation": interpolation},
+        )  # fmt: skip
+        if manifest.template_maps:
+            maps = _Files(table["path"].where(self.has_map, "").array, _template_paths)
+            read_map = partial(_read_template, grid=grid)
         else:
-            self._map_files = _Files(table["human_map"].array, manifest.map_files)
-            self._read_map = partial(
-                load_human_map, grid=transform.map_size, blur=transform.blur, binarise=transform.binarise
-            )
-        self._no_map = np.zeros(transform.map_size, dtype=np.float32)
-        self._images: Arrays = _Decoding(self._image_files, self._read_image)
-        self._maps: Arrays = _Decoding(self._map_files, self._read_map)
+            maps = _Files(table["human_map"].array, manifest.map_files)
+            read_map = partial(load_human_map, grid=grid, blur=transform.blur, binarise=transform.binarise)
+        settings = {"blur": transform.blur, "binarise": transform.binarise} | DRAWN_WITH
+        self._maps = _Column(maps, read_map, grid, np.float32, "human_maps", settings)
+        self._no_map = np.zeros(grid, dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -125,38 +116,19 @@ class FaceDataset(Dataset[FaceBatch]):
         Raises:
             UserError: ``cache_folder`` cannot be written to, or has too little room.
         """
-        size, grid = self.transform.image_size, self.transform.map_size
-        images = (self._image_files, self._read_image, (3, size, size), np.uint8)
-        maps = (self._map_files, self._read_map, grid, np.float32)
-        if cache_folder is None:
-            self._images, broken_images = _in_memory(*images)
-            self._maps, broken_maps = _in_memory(*maps)
-        else:
-            self._images = self._image_cache(cache_folder).open(self._image_files, self._read_image)
-            broken_images = self._images.broken
-            if self.transform.template_maps or not self.has_map.any():  # no files
-                self._maps, broken_maps = _in_memory(*maps)
-            else:
-                map_settings = {"blur": self.transform.blur, "binarise": self.transform.binarise} | DRAWN_WITH
-                self._maps, broken_maps = _on_disk(cache_folder / "human_maps", map_settings, *maps)
-        return self._located(broken_images, broken_maps)
+        without_files = self.manifest.template_maps or not self.has_map.any()
+        return self._located(self._images.keep(cache_folder), self._maps.keep(None if without_files else cache_folder))
 
     def missing_bytes(self, cache_folder: Path) -> int:
         """What the images that are not there yet will add below ``cache_folder``; the maps are small beside them."""
-        return self._image_cache(cache_folder).missing_bytes(self._image_files)
-
-    def _image_cache(self, folder: Path) -> DecodeCache:
-        size = self.transform.image_size
-        settings = {"image_size": size, "interpolation": self.transform.interpolation}
-        return DecodeCache(folder / "images", settings, (3, size, size), np.uint8)
+        return self._images.cache(cache_folder).missing_bytes(self._images.files)
 
     def broken(self, decode: bool) -> list[tuple[int, str, str]]:
         """As :meth:`keep`, of images that are not kept: ``decode`` them, or read their headers only. Maps, which are
         small and few, are read in any case."""
         look = check_pixels if decode else check_header
-        images = _failures(self._image_files, lambda _, files: look(files[0]))
-        maps = _failures(self._map_files, lambda _, files: self._read_map(files))
-        return self._located(images, maps)
+        images = self._images.failures(lambda _, files: look(files[0]))
+        return self._located(images, self._maps.failures(lambda _, files: self._maps.read(files)))
 
     def _located(self, images: Mapping[int, str], maps: Mapping[int, str]) -> list[tuple[int, str, str]]:
         return [
@@ -190,15 +162,55 @@ class _Files(Sequence[Sequence[DataFile]]):
         return self._files(self._names[index])
 
 
-class _Decoding:
-    """Decodes an item each time that it is asked for."""
+@dataclass
+class _Column:
+    """The images, or the human maps, of a split: one array an item, decoded each time that it is asked for until all
+    are kept.
 
-    def __init__(self, files: _Files, read: Callable[[Sequence[DataFile]], np.ndarray]) -> None:
-        self._files = files
-        self._read = read
+    Attributes:
+        files: of each item.
+        read: makes the array of an item from its files; raises UserError if they cannot be used.
+        shape, dtype: of the array of an item.
+        name: of the folder in the cache.
+        settings: everything besides the files that the arrays depend on.
+        kept: the arrays, once they are kept.
+    """
+
+    files: _Files
+    read: Callable[[Sequence[DataFile]], np.ndarray]
+    shape: tuple[int, ...]
+    dtype: type
+    name: str
+    settings: dict[str, object]
+    kept: np.ndarray | CachedArrays | None = None
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self._read(self._files[index])
+        return self.read(self.files[index]) if self.kept is None else self.kept[index]
+
+    def cache(self, folder: Path) -> DecodeCache:
+        return DecodeCache(folder / self.name, self.settings, self.shape, self.dtype)
+
+    def keep(self, cache_folder: Path | None) -> dict[int, str]:
+        """Decode every item and keep its array, on disk or in memory; index -> reason, of those that cannot be used."""
+        if cache_folder is not None:
+            self.kept = self.cache(cache_folder).open(self.files, self.read)
+            return self.kept.broken
+        arrays = self.kept = np.zeros((len(self.files), *self.shape), dtype=self.dtype)
+        return self.failures(lambda index, files: np.copyto(arrays[index], self.read(files)))
+
+    def failures(self, use: Callable[[int, Sequence[DataFile]], object]) -> dict[int, str]:
+        """Use the files of every item that has files, on all cores; index -> reason, of those that cannot be used."""
+
+        def reason(index: int) -> str | None:
+            try:
+                if files := self.files[index]:
+                    use(index, files)
+            except UserError as error:
+                return str(error)
+            return None
+
+        reasons = each(reason, range(len(self.files)), thread_count())
+        return {index: why for index, why in enumerate(reasons) if why}
 
 
 def _image_files(manifest: Manifest, name: str) -> list[DataFile]:
@@ -218,37 +230,3 @@ def read_image(files: Sequence[DataFile], size: int, interpolation: str) -> np.n
 def _read_template(paths: Sequence[str], grid: tuple[int, int]) -> np.ndarray:
     (path,) = paths
     return on_grid(template_map(path), grid, TEMPLATE)
-
-
-def _failures(files: _Files, use: Callable[[int, Sequence[DataFile]], object]) -> dict[int, str]:
-    """Use the files of every item that has some, on all cores; index -> reason, of those that cannot be used."""
-
-    def reason(index: int) -> str | None:
-        try:
-            if of_item := files[index]:
-                use(index, of_item)
-        except UserError as error:
-            return str(error)
-        return None
-
-    reasons = each(reason, range(len(files)), thread_count())
-    return {index: why for index, why in enumerate(reasons) if why}
-
-
-def _in_memory(
-    files: _Files, read: Callable[[Sequence[DataFile]], np.ndarray], shape: tuple[int, ...], dtype: type
-) -> tuple[Arrays, dict[int, str]]:
-    arrays = np.zeros((len(files), *shape), dtype=dtype)
-    return arrays, _failures(files, lambda index, of_item: np.copyto(arrays[index], read(of_item)))
-
-
-def _on_disk(
-    folder: Path,
-    settings: dict[str, object],
-    files: _Files,
-    read: Callable[[Sequence[DataFile]], np.ndarray],
-    shape: tuple[int, ...],
-    dtype: type,
-) -> tuple[Arrays, dict[int, str]]:
-    arrays = DecodeCache(folder, settings, shape, dtype).open(files, read)
-    return arrays, arrays.broken

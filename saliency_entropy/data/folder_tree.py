@@ -1,4 +1,4 @@
-"""A data set without a table: its folders say what each image is."""
+"""A data set without a table: the folders say what each image is."""
 
 import logging
 import os
@@ -12,13 +12,13 @@ import pandas as pd
 
 from saliency_entropy.data.images import EXTENSIONS
 from saliency_entropy.data.maps.join import is_folder, is_text, with_human_maps
-from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, suggestion
-from saliency_entropy.errors import UserError, listing
+from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, refuse, suggestion
+from saliency_entropy.errors import listing
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("path", "label", "split", "generator", "source")
-# What the folders of the first and of the second level may be called, and what they mean.
+# The allowed names of folders of the first and of the second level, and their meaning.
 SPLIT_FOLDERS, LABEL_FOLDERS = (
     {**{name: name for name in names}, **{alias: name for alias, name in ALIASES.items() if name in names}}
     for names in (SPLITS, LABELS)
@@ -34,16 +34,16 @@ def folder_tree(root: str | Path, maps: str | Sequence[str] | None = None) -> Ma
 
     Args:
         root: the folder that holds those of the splits.
-        maps: folders of human maps: :func:`~saliency_entropy.data.maps.join.join_by_base_name`. They are looked into
-            for nothing else.
+        maps: folders of human maps, which are not searched for images:
+            :func:`~saliency_entropy.data.maps.join.join_by_base_name`.
 
     Returns:
-        The manifest, sorted by path. What is no image by its extension, or is hidden, is left out and counted in the
-        log.
+        The manifest, sorted by path. Hidden files, and files without the extension of an image, are left out and
+        counted in the log.
 
     Raises:
-        UserError: names every folder that is no split or label and holds images, every image that is in no such
-            folder, every link to a folder, and every folder that cannot be read; or the rows that are wrong; or the
+        UserError: names every folder of images that is not named as a split or label, every image outside of such
+            folders, every link to a folder, and every folder that cannot be read; or the rows that are wrong; or the
             maps cannot be joined.
     """
     root = Path(root)
@@ -56,8 +56,7 @@ def folder_tree(root: str | Path, maps: str | Sequence[str] | None = None) -> Ma
         problems = [
             f"{root} holds no image ({', '.join(EXTENSIONS)}); put images into folders split/label, such as train/real"
         ]
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     if found.left_out:
         kinds = listing(f"{count} {kind}" for kind, count in sorted(found.left_out.items()))
         log.warning("%s: left out %d files that are no images: %s", root, found.left_out.total(), kinds)
@@ -68,7 +67,7 @@ def folder_tree(root: str | Path, maps: str | Sequence[str] | None = None) -> Ma
 
 @dataclass
 class _Found:
-    """What is below a folder; all names are relative to it."""
+    """What lies below a folder; all names are relative to it."""
 
     images: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)  # how many of each kind
@@ -92,7 +91,7 @@ def _walk(root: Path, without: set[str]) -> _Found:
             folder_itself, extension = is_folder(entry), posixpath.splitext(entry.name)[1].lower()
             if name in without:
                 continue
-            if entry.name.startswith("."):  # what macOS writes beside an image has its extension, too
+            if entry.name.startswith("."):  # macOS writes hidden files with an image's extension beside it
                 found.left_out["hidden"] += 1
             elif not folder_itself and extension not in EXTENSIONS:
                 found.left_out[ascii(extension)[1:-1] or "without extension"] += 1
@@ -109,7 +108,7 @@ def _walk(root: Path, without: set[str]) -> _Found:
 
 
 def _rows(root: Path, images: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The row of each image, in the order of :data:`COLUMNS`; and the sentences about those that get none."""
+    """The row of each image, in the order of :data:`COLUMNS`; and the sentences about images without a row."""
     rows, outside = [], []
     no_split: Counter[str] = Counter()
     no_label: Counter[str] = Counter()
@@ -152,7 +151,7 @@ def _misnamed(root: Path, where: str, what: str, folders: Counter[str], allowed:
 
 
 def _obstacles(root: Path, found: _Found) -> list[str]:
-    """The sentences about what could not be walked."""
+    """The sentences about what cannot be read as a folder tree."""
     links, no_text = map(repr, sorted(found.links)), map(ascii, sorted(found.no_text))
     kinds = (
         (listing(links), "links to folders are not followed", "put the folders there themselves"),

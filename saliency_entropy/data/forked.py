@@ -1,8 +1,8 @@
-"""Work shared by processes that are forked, for work in which threads would wait for Python's lock.
+"""Forked processes that share work in which threads would wait for Python's lock.
 
-Forked, not spawned: a spawned process would first run the user's script and import PyTorch, seconds each, and could be
-given only what can be pickled. The price is that a fork holds none of the other threads, but every lock that one of
-them held. So the work must be of the kind that Pillow, NumPy and files do: no PyTorch, no CUDA.
+Forked, not spawned: a spawned process would first run the user's script and import PyTorch, which takes seconds, and
+could be given only what can be pickled. The price is that a fork has none of the other threads, but every lock that
+one of them held. So the work may use Pillow, NumPy and files, but neither PyTorch nor CUDA.
 """
 
 import gc
@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 from saliency_entropy.errors import UserError
 
-GRACE = 5.0  # seconds to clean up, for a process that is told to end
-AHEAD = 2  # items that a process has been given: the next is there when it is done with one
+GRACE = 5.0  # seconds that a process has to clean up after it is asked to end
+AHEAD = 2  # items given to a process at a time: when it has done one, the next is there
 
-# What the parent does on a signal is not for its children to do: it ends them when it ends.
+# The parent alone acts on these signals: its children end when it ends.
 IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 HANDLED = (*IGNORED, signal.SIGTERM, signal.SIGALRM)
 
@@ -50,19 +50,17 @@ def in_processes(work: Callable[[int], None], count: int, every: float, meanwhil
     Raises:
         UserError: a process was killed.
     """
-    with _forked(lambda number, _: work(number), count) as processes:
-        working = dict(processes)
-        while working:
-            ended = wait(list(working), every)
-            for connection in ended:
-                process = working.pop(connection)
-                _receive(connection, process, "give the same command again to go on")
-                process.join()
-            if not ended:
-                meanwhile()
+    list(map_in_processes(work, range(count), count, "give the same command again to go on", every, meanwhile))
 
 
-def map_in_processes(work: Callable[[T], R], items: Sequence[T], count: int, remedy: str) -> Iterator[R]:
+def map_in_processes(
+    work: Callable[[T], R],
+    items: Sequence[T],
+    count: int,
+    remedy: str,
+    every: float | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Iterator[R]:
     """``work`` of every item, in their order, shared by processes.
 
     What one raises is raised here; all processes are ended then, or when the iterator is closed, or when this process
@@ -73,12 +71,13 @@ def map_in_processes(work: Callable[[T], R], items: Sequence[T], count: int, rem
         items: what to work on.
         count: of the processes.
         remedy: what the user can do if a process is killed.
+        every, meanwhile: as of :func:`in_processes`.
 
     Raises:
         UserError: a process was killed.
     """
 
-    def serve(_: int, connection: Connection) -> None:
+    def serve(connection: Connection) -> None:
         while True:
             at = connection.recv()
             connection.send((at, work(items[at])))
@@ -89,7 +88,7 @@ def map_in_processes(work: Callable[[T], R], items: Sequence[T], count: int, rem
         def give(connection: Connection) -> None:
             at = next(left, None)
             if at is not None:
-                with suppress(OSError):  # it was killed, which is found out when its results are waited for
+                with suppress(OSError):  # a process that was killed is found out when its results are waited for
                     connection.send(at)
 
         for _ in range(AHEAD):
@@ -98,23 +97,26 @@ def map_in_processes(work: Callable[[T], R], items: Sequence[T], count: int, rem
         results: dict[int, R] = {}
         for at in range(len(items)):
             while at not in results:
-                for connection in wait(list(processes)):
+                answering = wait(list(processes), every)
+                for connection in answering:
                     done, result = _receive(connection, processes[connection], remedy)
                     results[done] = result
                     give(connection)
+                if not answering:
+                    meanwhile()
             yield results.pop(at)
 
 
 @contextmanager
-def _forked(work: Callable[[int, Connection], None], count: int) -> Iterator[dict[Connection, ForkProcess]]:
-    """So many processes, each with a connection to it: what is received there is what ``work(number, connection)``
-    sends, and at last None, or what it raised. Whatever is still at work in the end is ended."""
+def _forked(serve: Callable[[Connection], None], count: int) -> Iterator[dict[Connection, ForkProcess]]:
+    """This many processes that each call ``serve(connection)``, by this process's ends of the connections. An error is
+    sent to this process. All processes are ended in the end."""
     context = multiprocessing.get_context("fork")
     processes: dict[Connection, ForkProcess] = {}
     try:
-        for number in range(count):
+        for _ in range(count):
             here, there = context.Pipe()
-            process = context.Process(target=_child, args=(work, number, there, os.getpid()), daemon=True)
+            process = context.Process(target=_child, args=(serve, there, os.getpid()), daemon=True)
             # Until a child has its own handlers, a signal would do in it what it does here.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
             try:
@@ -140,7 +142,7 @@ def _receive(connection: Connection, process: ForkProcess, remedy: str) -> Any:
     """What a process sent; raises what it raised."""
     try:
         message = connection.recv()
-    except (EOFError, OSError):  # it ended without a word, or in the middle of one
+    except (EOFError, OSError):  # it ended before a message, or in the middle of one
         process.join()
         raise UserError(
             f"a process that decodes images was killed (exit code {process.exitcode}), perhaps for want of memory; "
@@ -151,21 +153,20 @@ def _receive(connection: Connection, process: ForkProcess, remedy: str) -> Any:
     return message
 
 
-def _child(work: Callable[[int, Connection], None], number: int, connection: Connection, parent: int) -> None:
+def _child(serve: Callable[[Connection], None], connection: Connection, parent: int) -> None:
     for ignored in IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    # A parent that is killed ends nobody.
+    # A parent that is killed cannot end its children.
     signal.signal(signal.SIGALRM, lambda *_: None if os.getppid() == parent else sys.exit(1))
     signal.setitimer(signal.ITIMER_REAL, 1, 1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
-    gc.freeze()  # what the parent holds is not this process's to sift through
+    gc.freeze()  # else the collector would touch, and so copy, all that the parent holds
     try:
-        work(number, connection)
-        connection.send(None)
+        serve(connection)
     except Exception as error:
         error.add_note(f"In a process that shared the work:\n{traceback.format_exc()}")
-        with suppress(OSError):  # nobody is there to be told
+        with suppress(OSError):  # the parent is gone
             connection.send(_sendable(error))
 
 

@@ -16,14 +16,14 @@ from PIL import Image, ImageFile, ImageOps
 
 from saliency_entropy.errors import UserError, in_one_line
 
-# Named to Image.open so that a file reaches no other of Pillow's decoders, whatever its name.
+# Given to Image.open, so that no file reaches another of Pillow's decoders, whatever its name.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 EXTENSIONS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP",
 }  # fmt: skip
 # Far above any face image (1024 x 1024 is one megapixel), far below what exhausts memory: 64 MP is 192 MB of RGB.
 LARGEST_PIXELS = 64_000_000
-# Samples of more than 8 bits: conversion to 8 bits would clip or scale them, and which is not ours to guess.
+# Samples of more than 8 bits: whether a conversion to 8 bits should clip or scale them cannot be guessed.
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 # What Pillow's exif_transpose reads an orientation from: EXIF and XMP, of a JPEG, a PNG or a WebP.
 ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
@@ -36,7 +36,7 @@ class UnreadableFile(UserError):
 
 
 class DataFile(Protocol):
-    """What is read of a file: a ``Path`` is one, so is a member of a tar file. Its text names it in messages."""
+    """A file to be read, such as a ``Path`` or a member of a tar file. Its text names it in messages."""
 
     @property
     def suffix(self) -> str: ...
@@ -61,16 +61,16 @@ def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np
         ``(S, S, 3)`` uint8, RGB.
 
     Raises:
-        UserError: the file cannot be read whole, or is not an 8-bit still image; says which and what to do.
-        UnreadableFile: the former, for a reason that does not lie in the file's content.
+        UserError: the file cannot be read whole, or is not an 8-bit still image.
+        UnreadableFile: the file cannot be read, for a reason that does not lie in its content.
     """
     return np.array(_resized(path, size, interpolation))
 
 
 def load_channels(path: DataFile, size: int, interpolation: str = "bilinear") -> np.ndarray:
-    """As :func:`load_image`, but ``(3, S, S)``, which is faster than to transpose its array."""
+    """:func:`load_image` as ``(3, S, S)``, faster than by transposing its array."""
     bands = _resized(path, size, interpolation).split()
-    # A bytearray, since the array is to be written to.
+    # A bytearray, since the array must be writable.
     return np.frombuffer(bytearray().join(band.tobytes() for band in bands), np.uint8).reshape(3, size, size)
 
 
@@ -81,7 +81,7 @@ def _resized(path: DataFile, size: int, interpolation: str) -> Image.Image:
 
 
 def check_header(path: DataFile) -> None:
-    """Everything that can be said of an image file without decoding its pixels.
+    """Check everything about an image file that can be known without decoding its pixels.
 
     Raises:
         UserError: the file is not a still 8-bit image of an allowed format, size and name.
@@ -91,19 +91,15 @@ def check_header(path: DataFile) -> None:
 
 
 def check_pixels(path: DataFile) -> None:
-    """:func:`check_header`, and every pixel can be decoded.
-
-    Raises:
-        UserError: one of these is not so.
-    """
+    """:func:`check_header`, and decode every pixel; raises UserError as it, or if a pixel cannot be decoded."""
     decode(path, "RGB")
 
 
 def decode(path: DataFile, mode: str) -> Image.Image:
     """The whole image, upright, in a mode of Pillow; raises UserError as :func:`load_image`."""
     with _opened(path) as (image, file):
-        # Pillow would look for an orientation, and copy the image twice, where there is nothing to turn or convert.
-        image.load()  # before the look at its information, some of which a PNG may hold behind the pixels
+        # Pillow would look for an orientation, and copy the image twice, even if nothing is to be turned or converted.
+        image.load()  # before its information is looked at, some of which a PNG may hold behind the pixels
         if image.format in ("JPEG", "MPO"):
             _require_end(file)
         if not image.info.keys().isdisjoint(ORIENTED):
@@ -171,10 +167,10 @@ def _check_header(path: DataFile, image: Image.Image, start: bytes) -> None:
 
 
 def _require_end(file: BinaryIO) -> None:
-    """Raises ValueError if a JPEG does not end after its pixels: of a copy that was broken off, of which the rest is
-    zeros, the decoder makes grey. (One that was cut and then given an end is not told from a whole one.)"""
+    """Raises ValueError if a JPEG does not end after its pixels: in a copy that was broken off, the decoder would turn
+    the missing part grey. (A file that was cut and then given an end cannot be told from a whole one.)"""
     size = file.seek(0, os.SEEK_END)
-    for length in (TAIL, size):  # of most files, the end will do; some hold more behind their pixels
+    for length in (TAIL, size):  # the tail of most files will do; some hold more behind their pixels
         file.seek(max(0, size - length))
         tail = file.read()
         end, scan = tail.rfind(b"\xff\xd9"), tail.rfind(b"\xff\xda")

@@ -1,12 +1,13 @@
-"""The table that lists a data set: one row an image.
+"""The table that lists a data set, with one row for each image.
 
-Reading a manifest checks the table only; :func:`check_files` looks at the disk, but into no file.
+Reading a manifest checks the table only; :func:`check_files` looks for the files, but not into them.
 Every check names all the rows that fail it, and all checks of a kind are made at once, so that a data set is mended
 in a few rounds, not row by row.
 """
 
 import difflib
 import hashlib
+import logging
 import os
 import posixpath
 import stat
@@ -21,30 +22,33 @@ from saliency_entropy.data.images import DataFile
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.parallel import each, thread_count
 
+log = logging.getLogger(__name__)
+
 REQUIRED = ("path", "label", "split")
 OPTIONAL = ("generator", "source", "human_map")
 LABELS = ("real", "synthetic")  # the position is the class: 0 = real, 1 = synthetic
 SPLITS = ("train", "val", "test")
-# What other data sets call them: a folder tree may, and a table that does gets the right word suggested.
+REPEATED = ("train", "val")  # read in every epoch; the test images once
+# Other words for labels and splits: allowed in a folder tree; in a table, the right word is suggested for them.
 ALIASES = {"0_real": "real", "1_fake": "synthetic", "fake": "synthetic", "valid": "val", "validation": "val"}
 
-# Also of Windows: C:\x, \\server\x.
+# Also the absolute paths of Windows: C:\x, \\server\x.
 LEADS_OUT = r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)"
-# Why a file that is there is not used: a manifest of somebody else's must not reach the files of its reader.
+# Why an existing file is not used: a manifest from somebody else must not reach its reader's own files.
 OUTSIDE_ROOT = ("lies outside the data root", "is a link out of the data root")
 # A NUL ends a file name for the system but not for Python; the others would break or forge lines of a log.
 CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
 
 class Archive(Protocol):
-    """Where the files of a data set are, if not in a folder."""
+    """What holds the files of a data set, if not a folder."""
 
     def file(self, name: str) -> DataFile:
         """The file that the table calls ``name``."""
         ...
 
     def problem(self, name: str) -> str | None:
-        """Why that file cannot be used, such as "does not exist"; None if it can."""
+        """Why the file cannot be used, such as "does not exist"; None if it can be used."""
         ...
 
 
@@ -53,17 +57,19 @@ class Manifest:
     """The images of a data set.
 
     Attributes:
-        table: columns ``path, label, split, generator, source, human_map`` (text; "" where there is none), then any
-            further; rows in the order of the file, index 0 to n - 1. A ``generator`` of the form ``a+b`` says that
-            the image is by one of these, it is not known which. A ``human_map`` of the form ``a;b`` names the maps of
-            several annotators.
+        table: columns ``path, label, split, generator, source, human_map`` (text; "" if not given), then any further
+            ones; rows in the order of the file, index 0 to n - 1. A ``generator`` of the form ``a+b`` says that the
+            image is by one of these two, unknown which. A ``human_map`` of the form ``a;b`` names the maps of several
+            annotators.
         root: the folder that ``path`` and ``human_map`` are relative to.
         origin: the file, as named in messages.
         parts: for a table read from several files without headers, (file, number of rows) of each in turn.
-        archive: what holds the files, where they do not lie in ``root``.
-        from_file: the rows are those of a file, which the user can look up; else the images are counted.
-        unread: of the files in a folder that are not read, (kind, number) each; a kind is an extension, "hidden" or
-            "without extension".
+        archive: what holds the files, if they do not lie in ``root``.
+        from_file: messages name the rows of a file, which the user can look up; else they count the images.
+        unread: (kind, number) of the files in a folder that are not read; a kind is an extension, "hidden" or "without
+            extension".
+        template_maps: column ``human_map`` names no files; "template" there stands for a template map.
+        left_out: (split, column) of every image (column ``path``) and human map that :meth:`without` took out.
     """
 
     table: pd.DataFrame
@@ -73,18 +79,26 @@ class Manifest:
     archive: Archive | None = None
     from_file: bool = True
     unread: tuple[tuple[str, int], ...] = ()
+    template_maps: bool = False
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of ``train``, ``val`` or ``test``; the index is the row in :attr:`table`."""
         return self.table[self.table["split"] == name]
 
     def without(self, broken: Sequence[tuple[int, str, str]]) -> "Manifest":
-        """Without the images that (row, column, reason) of :func:`file_problems` and the like name, and without the
-        human maps of the others that they name; the index stays the row in the whole table."""
-        rows = {column: [row for row, of, _ in broken if of == column] for column in ("path", "human_map")}
+        """Without the images that are broken, and without the broken human maps of others; the index stays the row in
+        the whole table.
+
+        Args:
+            broken: (row, column, reason), as of :func:`file_problems`.
+        """
+        cells = dict.fromkeys((row, column) for row, column, _ in broken)  # a cell may name several broken maps
+        rows = {column: [row for row, of in cells if of == column] for column in ("path", "human_map")}
         table = self.table.copy()
         table.loc[rows["human_map"], "human_map"] = ""
-        return replace(self, table=table.drop(index=rows["path"]))
+        left_out = tuple((self.table.at[row, "split"], column) for row, column in cells)
+        return replace(self, table=table.drop(index=rows["path"]), left_out=self.left_out + left_out)
 
     def file(self, name: str) -> DataFile:
         """The image or map that the table calls ``name``."""
@@ -95,7 +109,7 @@ class Manifest:
         return [self.file(name) for name in map_names(cell)]
 
     def where(self, row: int) -> str:
-        """A row of :attr:`table` as a spreadsheet numbers it: the header, where there is one, is row 1."""
+        """The name of a row of :attr:`table`, numbered as in a spreadsheet: a header is row 1."""
         for file, rows in self.parts:
             if row < rows:
                 return f"{file} row {row + 1}"
@@ -109,18 +123,23 @@ def complete(manifest: Manifest) -> Manifest:
     Raises:
         UserError: :func:`table_problems`, one a line.
     """
-    problems = table_problems(manifest)
+    refuse(table_problems(manifest))
+    return replace(manifest, table=_with_text_columns(manifest.table))
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raises UserError with these sentences, one a line; nothing if the list is empty."""
     if problems:
         raise UserError("\n".join(problems))
-    return replace(manifest, table=_with_text_columns(manifest.table))
 
 
 def table_problems(manifest: Manifest) -> list[str]:
     """What is wrong with a table, as far as can be said without looking at the disk.
 
     Returns:
-        One sentence a kind of fault: the column, the rule, the rows that break it, and what to do. Columns that are
-        missing or have the name of a score, no rows, labels and splits that are none, :func:`name_problems`.
+        One sentence for each kind of fault: the column, the rule, the rows that break it, and what to do. Looked for
+        are missing columns, columns with the name of a score, a table without rows, words that are not labels or
+        splits, and :func:`name_problems`.
     """
     columns = list(manifest.table)
     manifest = replace(manifest, table=_with_text_columns(manifest.table))
@@ -153,19 +172,19 @@ def table_problems(manifest: Manifest) -> list[str]:
 
 
 def word_problems(manifest: Manifest, column: str, allowed: Sequence[str], remedy: str) -> list[str]:
-    """A sentence naming the rows whose word is not an allowed one, and the word that is meant; none, if there is no
-    such row."""
+    """A list of one sentence that names the rows whose word is not allowed, and the words that are meant; of none, if
+    there is no such row."""
     words = manifest.table[column]
     if "path" in manifest.table:
-        words = words[(words != "") | (manifest.table["path"] != "")]  # of a blank row, its path is what is named
+        words = words[(words != "") | (manifest.table["path"] != "")]  # a blank row is named for its path
     *others, last = allowed
     rule = f"must be {', '.join(others)} or {last}" if others else f"must be {last}"
     return row_problems(manifest, column, words[~words.isin(allowed)], rule, remedy, allowed)
 
 
 def name_problems(manifest: Manifest) -> list[str]:
-    """The sentences of :func:`table_problems` about names: of a file that is not given, that lead out of the root, that
-    are listed twice; control characters in any column."""
+    """The sentences of :func:`table_problems` about names that are missing, lead out of the root or are listed twice,
+    and about control characters in any column."""
     table = manifest.table
     problems = []
     if "path" in table:
@@ -201,7 +220,7 @@ def _repeated_images(manifest: Manifest, names: pd.Series) -> list[str]:
     both = again & False
     if again.any() and "label" in manifest.table:
         labels = manifest.table["label"].loc[names.index]
-        labels = labels.where(labels.isin(LABELS))  # a word that is no label is another fault
+        labels = labels.where(labels.isin(LABELS))  # another word than a label is another fault
         both = again & (labels.groupby(key).transform("nunique") > 1)
     return row_problems(
         manifest,
@@ -222,15 +241,15 @@ def _repeated_maps(manifest: Manifest, names: pd.Series) -> list[str]:
 def row_problems(
     manifest: Manifest, column: str, found: pd.Series, rule: str, remedy: str, allowed: Sequence[str] = ()
 ) -> list[str]:
-    """A sentence naming rows that break a rule; none, if there is no such row.
+    """A list of one sentence that names the rows that break a rule; of none, if there is no such row.
 
     Args:
         manifest: whose rows they are.
         column: the column that the rule is about.
-        found: what these rows have there; the index is the row.
-        rule: what must be.
+        found: the values of these rows in that column; the index is the row.
+        rule: what the values must be.
         remedy: what to do.
-        allowed: words, of which the nearest is suggested.
+        allowed: words, the nearest of which is suggested.
     """
     if found.empty:
         return []
@@ -266,12 +285,12 @@ def file_problems(manifest: Manifest) -> list[tuple[int, str, str]]:
     """What is wrong with the files of a table, as far as can be said without opening them.
 
     Returns:
-        (row, column, "'name', does not exist"), the images' before the human maps'. Every image and every human map
-        must be a file that is not empty and lies, links followed, inside the root; or one that the archive has.
+        (row, column, "'name', does not exist") for each file, images before human maps. Every image and every human
+        map must be a file that is not empty and lies, links followed, inside the root; or one that the archive has.
     """
     problem = manifest.archive.problem if manifest.archive else _on_disk(manifest)
     problems = []
-    for column in ("path", "human_map"):
+    for column in ("path",) if manifest.template_maps else ("path", "human_map"):
         names = _names(manifest.table[column])
         reasons = each(problem, names, thread_count())
         found = zip(names.index, names, reasons, strict=True)
@@ -280,8 +299,8 @@ def file_problems(manifest: Manifest) -> list[tuple[int, str, str]]:
 
 
 def check_files(manifest: Manifest, remedy: str = "") -> None:
-    """Raises UserError naming all of :func:`file_problems`, a line a column, and a further remedy; nothing if there is
-    none."""
+    """Raises UserError if there are :func:`file_problems`: it names all, in one line for each column, and a further
+    remedy."""
     problems = file_problems(manifest)
     sentences = []
     kinds = (("path", "an image", "take their rows away"), ("human_map", "a human map", "empty their cells"))
@@ -296,8 +315,7 @@ def check_files(manifest: Manifest, remedy: str = "") -> None:
                 f"{manifest.origin}: column {column} must name {kind} under {manifest.root}: {listing(found)}; "
                 + "; ".join([*remedies, *filter(None, [remedy])])
             )
-    if sentences:
-        raise UserError("\n".join(sentences))
+    refuse(sentences)
 
 
 def _is_outside(reason: str) -> bool:
@@ -305,7 +323,7 @@ def _is_outside(reason: str) -> bool:
 
 
 def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str = "") -> None:
-    """Raises UserError naming all of these (row, reason), and the remedy; nothing if there is none."""
+    """Raises UserError if anything is broken: it names every (row, reason), and the remedy."""
     if broken:
         raise UserError(
             f"{manifest.origin}: {len(broken)} {'file' if len(broken) == 1 else 'files'} cannot be used: "
@@ -314,13 +332,25 @@ def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str
         )
 
 
+def without_broken(manifest: Manifest, broken: list[tuple[int, str, str]], option: str) -> Manifest:
+    """:meth:`Manifest.without`, with a warning that names all that is left out and the option that leaves it out."""
+    if not broken:
+        return manifest
+    log.warning(
+        "%s: %d %s cannot be used and %s left out (%s=true): %s",
+        manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")), option,
+        listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken)),
+    )  # fmt: skip
+    return manifest.without(broken)
+
+
 def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
-    """What is wrong with a file under the root, by its name."""
+    """The function that says what is wrong with a file under the root, given its name."""
     root = os.path.realpath(manifest.root)
     inside = root.rstrip("/") + "/"
     # Links are followed once per folder, not once per file: 720,000 files lie in a few folders.
     names = pd.concat([_names(manifest.table[column]) for column in ("path", "human_map")])
-    # Not Path.resolve, which raises where links go round in a circle. lstat says so as any other error.
+    # Not Path.resolve, which raises where links go round in a circle; lstat reports that like any other error.
     folders = {name: os.path.realpath(inside + name) for name in {name.rpartition("/")[0] for name in names}}
 
     def problem(name: str) -> str | None:
@@ -371,7 +401,7 @@ def _names(cells: pd.Series) -> pd.Series:
 
 
 def _normal(names: pd.Series) -> pd.Series:
-    """The same text for all spellings of one path."""
+    """One spelling for all spellings of a path."""
     odd = names.str.contains(r"//|(?:^|/)\./|/$")
     return names.where(~odd, names[odd].map(posixpath.normpath))
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet files as users have them, read as text: nothing in them is interpreted."""
+"""Users' CSV and Parquet files: the text of a CSV is not interpreted."""
 
 import csv
 import re
@@ -14,10 +14,10 @@ SEPARATORS = ",;\t"
 
 
 def read_fields(path: Path) -> pd.DataFrame:
-    """All fields of a CSV file as text, its first row like the others; blank lines at its end are left out.
+    """All fields of a CSV file as text, the first row like the others; blank lines at the end are left out.
 
-    The separator is a comma, a semicolon (what a spreadsheet writes where the comma is the decimal sign) or a tab:
-    the one that comes first in the first row. Fields that hold it are in double quotes.
+    The separator is a comma, a semicolon (written by spreadsheets where the comma is the decimal sign) or a tab:
+    whichever comes first in the first row. Fields that hold it are in double quotes.
 
     Raises:
         UserError: the file is empty, its first row is blank, it is not UTF-8, or rows have more fields than the first.
@@ -76,7 +76,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _undecodable(path: Path) -> str:
-    """The rows that are not UTF-8, what is wrong in them written as ``\\xff``."""
+    """The rows that are not UTF-8, with the wrong bytes written as ``\\xff``."""
     found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -88,7 +88,7 @@ def _undecodable(path: Path) -> str:
 
 
 def _longer_rows(path: Path) -> str:
-    """The rows with more fields than the first; "" if there is none."""
+    """The rows with more fields than the first; "" if no row has more."""
     separator = _separator(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:

@@ -1,4 +1,4 @@
-"""The data set of the paper, read from the CSVs that its owners (University of Notre Dame) hand out with it.
+"""The data set of the paper, read from the CSVs that its owners (University of Notre Dame) distribute with it.
 
 ``csvs/original.csv`` lists the training set and, under the word "test", the validation set; each file of
 ``csvs/gan_test_sets`` lists the test images of one source. None has a header; all have the columns
@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.data.maps.join import with_human_maps
-from saliency_entropy.data.table import LABELS, Manifest, check_root, complete, name_problems, word_problems
+from saliency_entropy.data.table import LABELS, Manifest, check_root, complete, name_problems, refuse, word_problems
 from saliency_entropy.data.table_file import read_fields
 from saliency_entropy.errors import UserError
 
-# The paper, section 5: both generators made images of the training and of the validation set, and FRGC's photographs
-# are the real ones of both. Where a path does not say which generator, it is one of these: neither is "unseen".
+# The paper, section 5: both generators made images for the training and the validation set, and the real images of both
+# are photographs of FRGC. An image whose path names no generator is by one of the two: neither is "unseen".
 TRAINING_GENERATORS = ("srefi", "stylegan2")
 TRAINING_SOURCE = "frgc"
-# What the words of the CSVs mean.
+# The meaning of the words in the CSVs.
 SPLITS_OF_ORIGINAL = {"train": "train", "test": "val"}
 SPLITS_OF_TESTS = {"test": "test"}
 CLASSES = {label.capitalize(): label for label in LABELS}
@@ -35,7 +35,7 @@ def und_cyborg(root: str | Path, maps: str | Sequence[str] | None = None) -> Man
     Args:
         root: the folder that holds ``csvs`` and the images.
         maps: folders of human maps of the training images:
-            :func:`~saliency_entropy.data.maps.join.join_by_base_name`. Not given: no maps.
+            :func:`~saliency_entropy.data.maps.join.join_by_base_name`. No maps, if not given.
 
     Returns:
         The manifest, checked like any other.
@@ -60,8 +60,7 @@ def und_cyborg(root: str | Path, maps: str | Sequence[str] | None = None) -> Man
             tables.append(_read(file))
         except UserError as error:
             problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     parts = tuple((str(file.relative_to(root)), len(table)) for file, table in zip(files, tables, strict=True))
     translated = []
     for file, part, table in zip(files, parts, tables, strict=True):
@@ -87,7 +86,7 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _translated(table: pd.DataFrame, splits: dict[str, str], test_set: str | None) -> pd.DataFrame:
-    """The rows of one CSV in the manifest's words; "" for a word that is none."""
+    """The rows of one CSV in the manifest's words; "" for an unknown word."""
     path, label = table["path"].str.lstrip("/"), table["label"].map(CLASSES).fillna("")
     generator, source = test_set or path.map(_training_generator), test_set or TRAINING_SOURCE
     real = label == "real"

@@ -98,9 +98,7 @@ def _score(cfg: DictConfig, folders: Sequence[Path], target: Target, device: tor
         for folder, (identity, digest) in waiting.items():
             backbone, class_index = read_network(best_checkpoint(folder))
             backbone.eval().requires_grad_(False).to(device)
-            transform = Transform(
-                backbone.image_size, backbone.interpolation, backbone.cam_size, **target.images.human_maps
-            )
+            transform = target.images.transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
             groups[transform].append(Scored(_score_file(folder, target), identity, digest, backbone, class_index))
     except torch.OutOfMemoryError:
         raise UserError(f"{device} has too little memory for {len(waiting)} detectors; give device=cpu") from None

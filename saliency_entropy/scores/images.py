@@ -1,7 +1,6 @@
-"""Which images are scored: those of a study, read as its runs read them, or others."""
+"""The images that are scored: those of a study, read as its runs read them, or others."""
 
 import inspect
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,39 +14,56 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from saliency_entropy.data import Manifest
-from saliency_entropy.data.datamodule import REPEATED
-from saliency_entropy.data.dataset import TEMPLATE, FaceDataset, Transform
-from saliency_entropy.data.table import check_files, file_problems
+from saliency_entropy.data.dataset import FaceDataset, Transform
+from saliency_entropy.data.maps.templates import with_template_maps
+from saliency_entropy.data.table import REPEATED, check_files, file_problems, without_broken
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
 
-log = logging.getLogger(__name__)
-
+SKIP = "skip_broken"
 # The readers that a study's own config.yaml may name: the file is data, and must not choose what is called.
 READERS = {
     f"saliency_entropy.data.{reader}"
     for reader in ("builtin.builtin_faces", "folder_tree.folder_tree", "manifest.read_manifest", "shards.read_shards",
                    "und_cyborg.und_cyborg")
 }  # fmt: skip
-# What a configuration that is damaged, or of something else, makes its reading raise.
+# What reading a configuration raises that is damaged, or that of something else.
 UNUSABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, YAMLError, OmegaConfBaseException)
 
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """What is scored.
+    """The images that are scored, and how they are read.
 
     Attributes:
         manifest: with the rows of one split only.
+        split: the name of that split.
         data_name: of the data set, as in ``data=NAME``.
-        human_maps: ``blur``, ``binarise`` and ``template_maps`` of :class:`~saliency_entropy.data.dataset.Transform`.
+        human_maps: ``blur`` and ``binarise`` of :class:`~saliency_entropy.data.dataset.Transform`, and whether the
+            split has ``template_maps``.
         skip_broken: leave out what cannot be used.
     """
 
     manifest: Manifest
+    split: str
     data_name: str
     human_maps: dict[str, Any]
     skip_broken: bool
+
+    def transform(self, image_size: int, interpolation: str, map_size: tuple[int, int]) -> Transform:
+        """The transform for a network with this image size, interpolation and CAM grid."""
+        maps = self.human_maps
+        return Transform(image_size, interpolation, map_size, maps["blur"], maps["binarise"])
+
+    def without_broken(self, checked: Manifest, decode: bool) -> Manifest:
+        """The manifest without the images and human maps that cannot be used.
+
+        Args:
+            checked: the rows of the manifest that are looked at.
+            decode: look at every pixel of the images, or at their headers only.
+        """
+        dataset = FaceDataset(checked, self.split, self.transform(32, "bilinear", (7, 7)))
+        return without_broken(self.manifest, dataset.broken(decode), SKIP)
 
 
 def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
@@ -60,33 +76,28 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
         # Called with plain values, not instantiated: whatever they name stays a word.
         source = {key: value for key, value in data["source"].items() if key not in ("_target_", "_partial_")}
         read = partial(get_method(data["source"]["_target_"]), **source)
-    manifest = read()
-    table = manifest.split(cfg.split)
-    if table.empty:
+    manifest = with_template_maps(read()) if data.get("template_maps") else read()
+    manifest = replace(manifest, table=manifest.split(cfg.split))
+    if manifest.table.empty:
         raise UserError(f"{manifest.origin}: split {cfg.split} has no image to score")
-    if data.get("template_maps") and cfg.split in REPEATED:
-        table = table.assign(human_map=TEMPLATE)
     options = data.get("human_maps") or {}
     human_maps = {
         "blur": options.get("blur", 0.0),
         "binarise": options.get("binarise"),
-        "template_maps": bool(data.get("template_maps")) and cfg.split in REPEATED,
+        "template_maps": manifest.template_maps and cfg.split in REPEATED,
     }
     skip_broken = bool(cfg.skip_broken or data.get("skip_broken"))
-    manifest = replace(manifest, table=table)
-    without_templates = replace(manifest, table=table.assign(human_map="")) if human_maps["template_maps"] else manifest
     if not skip_broken:
-        check_files(without_templates)
+        check_files(manifest)
     else:
-        manifest = without_broken(manifest, file_problems(without_templates))
-        # Of images only what can be said without decoding them, which the pass does: it leaves out the others.
-        headers = FaceDataset(manifest, cfg.split, Transform(32, "bilinear", (7, 7), **human_maps))
-        manifest = without_broken(manifest, headers.broken(decode=False))
-    return ScoredImages(manifest, str(data.get("name")), human_maps, skip_broken)
+        manifest = without_broken(manifest, file_problems(manifest), SKIP)
+    images = ScoredImages(manifest, cfg.split, str(data.get("name")), human_maps, skip_broken)
+    # Only the headers of images: the pass, which decodes them, leaves out the others that cannot be used.
+    return replace(images, manifest=images.without_broken(manifest, decode=False)) if skip_broken else images
 
 
 def file_sizes(manifest: Manifest) -> np.ndarray:
-    """``(N,)`` int64, the bytes of each image's file: whether it is the one that it was, but for a rare chance."""
+    """``(N,)`` int64, the bytes of each image's file, which tell but for a rare chance whether it was changed."""
 
     def size(name: str) -> int:
         file = manifest.file(name)
@@ -99,20 +110,11 @@ def file_sizes(manifest: Manifest) -> np.ndarray:
     return np.fromiter(each(size, paths, thread_count()), np.int64, len(paths))
 
 
-def without_broken(manifest: Manifest, broken: list[tuple[int, str, str]]) -> Manifest:
-    """The manifest without broken images, and without the broken human maps of others; says which they are."""
-    if not broken:
-        return manifest
-    named = listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken))
-    log.warning("%s: cannot be used and left out (skip_broken=true): %s", manifest.origin, named)
-    return manifest.without(broken)
-
-
 def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
-    """What the configurations of all runs say of their data.
+    """The ``data`` that the configurations of all runs have in common.
 
     Raises:
-        UserError: they cannot be read, differ, or name a function that is no reader of a data set.
+        UserError: they cannot be read, differ, or name a function that does not read a data set.
     """
     remedy = "give data=... data.root=... set=..."
     found: dict[Path, dict[str, Any]] = {}
@@ -126,7 +128,7 @@ def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
                 arguments = {key: value for key, value in source.items() if key not in ("_target_", "_partial_")}
                 inspect.signature(get_method(source["_target_"])).bind(**arguments)
             found[path] = {
-                # Of drawn faces, which are the same wherever they are drawn, the folder does not matter.
+                # The folder of drawn faces does not matter: they are the same wherever they are drawn.
                 "source": {key: value for key, value in source.items() if key != "folder"},
                 "human_maps": [maps.get("blur"), maps.get("binarise"), data.get("template_maps")],
             }
@@ -134,8 +136,8 @@ def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
             raise UserError(f"{path} does not say what data the run had ({in_one_line(error)}); {remedy}") from None
         if not known:
             raise UserError(f"{path} names no reader of this package; {remedy}")
-    (first, theirs), *rest = found.items()
-    differing = [str(path) for path, of_run in rest if of_run != theirs]
+    (first, expected), *others = found.items()
+    differing = [str(path) for path, data in others if data != expected]
     if differing:
         raise UserError(f"other data than in {first} are named in {listing(differing)}; {remedy}, or split the study")
     return OmegaConf.to_container(OmegaConf.load(first), resolve=False)["data"]

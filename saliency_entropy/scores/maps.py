@@ -20,15 +20,15 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import detector_cam
 from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
+from saliency_entropy.data.loaders import batch_loader
 from saliency_entropy.data.table import LABELS, data_hash
-from saliency_entropy.data.workers import batch_loader
 from saliency_entropy.detector import read_network, usable_device
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import min_max
 from saliency_entropy.parallel import thread_count
 from saliency_entropy.run.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.scores.finished_runs import check_settings, finished_folders, set_name, writing_alone
-from saliency_entropy.scores.images import ScoredImages, file_sizes, read_images, without_broken
+from saliency_entropy.scores.images import ScoredImages, file_sizes, read_images
 from saliency_entropy.scores.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _focus(
 
     def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
         backbone, class_index = read_network(best_checkpoint(folder))
-        transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size, **images.human_maps)
+        transform = images.transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
         return backbone, class_index, batches(transform)
 
     if not _is_kept(maps_file(study, name), Sample, {"sample": sample}, cfg.overwrite):
@@ -127,11 +127,10 @@ def _sampled(cfg: DictConfig, images: ScoredImages) -> Manifest:
         some = replace(manifest, table=table.iloc[stratified_sample(table, cfg.samples, cfg.seed)])
         if not images.skip_broken:
             return some
-        dataset = FaceDataset(some, cfg.split, Transform(32, "bilinear", (7, 7), **images.human_maps))
-        broken = dataset.broken(decode=True)
-        if not broken:
+        usable = images.without_broken(some, decode=True)
+        if usable is manifest:
             return some
-        manifest = without_broken(manifest, broken)
+        images, manifest = replace(images, manifest=usable), usable
 
 
 def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import predict_batch
 from saliency_entropy.data import FaceBatch
-from saliency_entropy.data.workers import batch_loader, worker_count
+from saliency_entropy.data.loaders import batch_loader, worker_count
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES, score_columns
 from saliency_entropy.run.folder import write_atomically, written_whole

@@ -22,7 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from saliency_entropy.data import Manifest, builtin
 from saliency_entropy.data.builtin import SEEN, annotated, builtin_faces
 from saliency_entropy.data.dataset import FaceDataset, Transform
-from saliency_entropy.data.drawn.faces import CAMERAS, DEFECTS, FINGERPRINTS, Stroke, draw_face
+from saliency_entropy.data.drawn.cameras import CAMERAS, FINGERPRINTS
+from saliency_entropy.data.drawn.defects import DEFECTS
+from saliency_entropy.data.drawn.drawing import draw_face
+from saliency_entropy.data.drawn.face import Stroke
 from saliency_entropy.data.maps.human_maps import load_human_map
 from saliency_entropy.data.table import SPLITS, check_files
 from saliency_entropy.errors import UserError

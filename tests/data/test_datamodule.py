@@ -337,7 +337,7 @@ def test_caches_that_there_are_none_of(root: Path) -> None:
 
 def test_workers_are_as_many_as_cores_but_not_without_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, expected in ((1, 1), (8, 8), (128, 16)):
-        monkeypatch.setattr("saliency_entropy.data.workers.thread_count", lambda cores=cores: cores)
+        monkeypatch.setattr("saliency_entropy.data.loaders.thread_count", lambda cores=cores: cores)
         data = module(root, num_workers=None, cache="none")
         assert data.num_workers == expected
     data = ready(root, num_workers=2, cache="memory")

@@ -1,6 +1,7 @@
 """The files of a split, looked at before they are needed."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_a_spawned_worker_reads_the_same(tmp_path: Path, kept: str, template_map
         image(tmp_path / name)
     manifest = listed(tmp_path, "a.png", "b.png", human_map="template" if template_maps else "m.png")
     manifest.table.loc[1, "human_map"] = ""
-    data = dataset(manifest, template_maps=template_maps)
+    data = dataset(replace(manifest, template_maps=template_maps))
     if kept != "none":
         assert data.keep(tmp_path / "decoded" if kept == "disk" else None) == []
     twin = pickle.loads(pickle.dumps(data))

@@ -6,18 +6,10 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from saliency_entropy.data.drawn.faces import (
-    CAMERAS,
-    DEFECTS,
-    FINGERPRINTS,
-    Face,
-    Stroke,
-    draw_face,
-    features,
-    photograph,
-    possible_defects,
-    random_face,
-)
+from saliency_entropy.data.drawn.cameras import CAMERAS, FINGERPRINTS, photograph
+from saliency_entropy.data.drawn.defects import DEFECTS, possible_defects
+from saliency_entropy.data.drawn.drawing import draw_face
+from saliency_entropy.data.drawn.face import Face, Stroke, features, random_face
 
 SIZE = 128
 STRENGTHS = np.linspace(0.5, 1.0, 8)

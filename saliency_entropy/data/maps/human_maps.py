@@ -1,4 +1,4 @@
-"""Human saliency maps: where annotators looked, on the grid of a CAM."""
+"""Human saliency maps, of where annotators looked, on the grid of a CAM."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ from saliency_entropy.data.maps.svg_strokes import draw_svg
 from saliency_entropy.errors import UserError
 
 MAP_EXTENSIONS = (*EXTENSIONS, ".svg")
-# Besides Pillow, what a map's cells depend on: the versions of what draws and blurs.
+# The versions of what draws and blurs: besides Pillow's, a map's cells depend on them.
 DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")}
 
 
@@ -47,15 +47,15 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
     """The annotators' maps of one image as one grey map at full size.
 
     Each file is one annotator's layer. In a layer with an alpha channel that varies (a stroke layer), and in an SVG,
-    the map is the opacity, whatever the colours; any other image is its grey values (ITU-R 601 luma). One layer is
-    the map as it is. Several are averaged, each pixel rounded to the nearest of 256 levels, halves up, at the size of
-    the layer with the most pixels (the first of equals), to which the others are resized (bilinear). A constant layer
-    marks nothing: among others it counts as zeros.
+    the map is the opacity, whatever the colours; of any other image, it is the grey values (ITU-R 601 luma). A single
+    layer is the map as it is. Several layers are averaged, each pixel rounded to the nearest of 256 levels, halves up,
+    at the size of the layer with the most pixels (the first of equals), to which the others are resized (bilinear). A
+    constant layer marks nothing: among others it counts as zeros.
 
     Args:
         files: JPEG, PNG, WebP, BMP or SVG.
         blur: the standard deviation of a Gaussian, in fractions of the map's longer side, from 0 (none) to 0.5. The
-            blurred map is scaled to a maximum of 255: thin strokes would else fall to a few of the 256 levels.
+            blurred map is scaled to a maximum of 255: else thin strokes would fall to a few of the 256 levels.
         binarise: after the blur, pixels of at least this fraction of the map's maximum, above 0 and below 1, become
             255 and the others 0; None: they stay.
 
@@ -98,7 +98,7 @@ def on_grid(image: Image.Image, grid: tuple[int, int], name: str) -> np.ndarray:
     Args:
         image: mode ``L``.
         grid: ``(h, w)``, in cells.
-        name: the map's, for the message.
+        name: of the map, for the message.
 
     Returns:
         ``(h, w)`` float32 in [0, 1].
@@ -120,8 +120,8 @@ def on_grid(image: Image.Image, grid: tuple[int, int], name: str) -> np.ndarray:
 def keep_fraction(table: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
     """The table as if only some of the annotated training images had been annotated.
 
-    The maps that are kept are drawn at random, from both labels alike. A smaller fraction keeps some of those that a
-    larger one keeps with the same seed, and the order of the rows does not matter.
+    The maps that are kept are drawn at random, from both labels alike. All maps that a smaller fraction keeps, a larger
+    one keeps with the same seed, and the order of the rows does not matter.
 
     Args:
         table: columns ``path, label, split, human_map``, as in a manifest.
@@ -140,9 +140,9 @@ def keep_fraction(table: pd.DataFrame, fraction: float, seed: int) -> pd.DataFra
     # Each image draws its lot from its path alone: Python's own hash of a text differs from process to process.
     lots = [hashlib.sha256(f"{seed} {path}".encode()).hexdigest() for path in annotated["path"]]
     labels = annotated.assign(lot=lots).sort_values("lot").groupby("label")["lot"]
-    # Where a row stands in its label, from 0 to 1: any first part of this order holds both labels in proportion.
-    place = (labels.cumcount() + 0.5) / labels.transform("size")
-    order = place.sort_values(kind="stable").index
+    # The rank of a row in its label, from 0 to 1: any first part of this order holds both labels in proportion.
+    rank = (labels.cumcount() + 0.5) / labels.transform("size")
+    order = rank.sort_values(kind="stable").index
     kept = math.floor(fraction * len(order) + 0.5)
     table = table.copy()
     table.loc[order[kept:], "human_map"] = ""
@@ -163,8 +163,8 @@ def _layer(path: DataFile) -> Image.Image:
         return alpha  # nothing was drawn; the colours under it mean nothing
     if low == high:
         return image.convert("L")
-    # An image editor stores a graded grey map like this when black is made transparent: its opacity has lost the
-    # grades. A hard brush draws in one grey, or in colours.
+    # An image editor stores a graded grey map like this if black is made transparent: the opacity has lost the grades.
+    # A hard brush draws in one grey, or in colours.
     visible = np.asarray(image)[np.asarray(alpha) > 0]
     hard, colourless = (visible[:, 3] == 255).all(), (visible[:, :3] == visible[:, :1]).all()
     if hard and colourless and np.ptp(visible[:, 0]) > 0:

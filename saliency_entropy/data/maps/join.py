@@ -1,4 +1,4 @@
-"""Which files are the human maps of an image: those that its row names, or those that have its base name."""
+"""The files that are the human maps of an image: those that its row names, or those that have its base name."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from saliency_entropy.data.maps.human_maps import MAP_EXTENSIONS
-from saliency_entropy.data.table import CONTROL, LEADS_OUT, Manifest, complete, map_names
+from saliency_entropy.data.table import CONTROL, LEADS_OUT, Manifest, complete, map_names, refuse
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.parallel import each, thread_count
 
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 def with_human_maps(manifest: Manifest, maps: str | Sequence[str] | None, split: str | None = None) -> Manifest:
-    """The manifest, its human maps those that it names or, if it names none, those in folders.
+    """The manifest with the human maps that it names or, if it names none, with those in folders.
 
     Args:
         manifest: complete.
-        maps: the folders, see :func:`join_by_base_name`; None, if the manifest names the maps, or there are none.
-        split: as :func:`join_by_base_name`.
+        maps: the folders, see :func:`join_by_base_name`; None, if the manifest names the maps, or has no maps.
+        split: as in :func:`join_by_base_name`.
 
     Raises:
-        UserError: both are given, or as :func:`join_by_base_name`, or a folder in column human_map is of no use.
+        UserError: both are given, a folder in column human_map holds no map, or as :func:`join_by_base_name`.
     """
     if maps is None:
         return _with_folders_expanded(manifest)
@@ -43,11 +43,11 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
     """The manifest with the human maps that have the base name of an image.
 
     The map of ``a/0001.png`` is ``FOLDER/0001.EXT``, EXT that of an image or ``svg``; or it is every such file in
-    ``FOLDER/0001/``, one an annotator. An image may have none.
+    ``FOLDER/0001/``, one for each annotator. An image may have no map.
 
     Args:
         manifest: complete, without human maps.
-        folders: relative to the root; several hold the maps of an annotator each.
+        folders: relative to the root; of several, each holds the maps of one annotator.
         split: join the images of this split only; of all, if not given.
 
     Raises:
@@ -74,15 +74,14 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
             f"{listing(map(repr, shared), len(shared))}; rename one of each, or name the maps in a manifest's column "
             "human_map"
         )
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     table = manifest.table.copy()
     table.loc[images.index, "human_map"] = [";".join(maps.get(stem, ())) for stem in stems]
     return complete(replace(manifest, table=table))
 
 
 def _checked_folders(root: Path, folders: Sequence[str]) -> list[str]:
-    """The folders in their shortest spelling."""
+    """The folders in their shortest spelling; raises UserError if one cannot be used."""
     names = []
     for given in folders:
         name = posixpath.normpath(given.strip("/"))
@@ -150,7 +149,7 @@ def _with_folders_expanded(manifest: Manifest) -> Manifest:
     """The manifest, each folder in its column human_map replaced by the files in it."""
     cells = manifest.table["human_map"]
     cells = cells[cells != ""]
-    # What holds the files of an archive is not known here; its table must name files.
+    # The folders of an archive are not known here; its table must name files.
     if cells.empty or manifest.archive:
         return manifest
     names = sorted({name for cell in cells for name in map_names(cell)})
@@ -168,8 +167,7 @@ def _with_folders_expanded(manifest: Manifest) -> Manifest:
             f"({', '.join(MAP_EXTENSIONS)}): {listing(listed, len(empty))}; correct it, or empty the cell"
         )
     problems += _unusable_names(manifest.root, [file for files, _ in folders.values() for file in files])
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     others = sum(count for _, count in folders.values())
     if others:
         log.info("%s: passed over %d files that are no image or SVG, in the folders of column human_map",
@@ -184,14 +182,14 @@ def _with_folders_expanded(manifest: Manifest) -> Manifest:
 
 def _map_files(root: Path, folder: str) -> tuple[list[str], int]:
     """The maps in a folder, sorted, by their names under the root; and the number of other files."""
-    # A link that leads nowhere is kept: it is refused with all files that are missing.
+    # A link that leads nowhere is kept: it is refused together with all missing files.
     files = [entry.name for entry in _entries(root / folder) if not is_folder(entry)]
     maps = [f"{folder.rstrip('/')}/{name}" for name in files if _is_map(name)]
     return maps, len(files) - len(maps)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, sorted; raises UserError if it may not be read."""
+    """The entries of a folder, sorted; raises UserError if it may not be read."""
     try:
         return sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -199,7 +197,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_map(name: str) -> bool:
-    # A hidden file with an image's extension is what macOS writes beside it.
+    # macOS writes hidden files with an image's extension beside it.
     return name.lower().endswith(MAP_EXTENSIONS) and not name.startswith(".")
 
 
@@ -212,12 +210,12 @@ def _unusable_names(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; ``entry.is_dir`` raises where a link leads round in a circle."""
+    """Whether an entry is a folder or a link to one; ``entry.is_dir`` raises where links go round in a circle."""
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))  # noqa: PTH112
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name is UTF-8; what is not, Python holds as lone surrogates, which no table takes."""
+    """Whether a file's name is UTF-8; Python holds other bytes as lone surrogates, which no table takes."""
     try:
         name.encode()
     except UnicodeEncodeError:

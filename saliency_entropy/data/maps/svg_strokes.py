@@ -2,13 +2,16 @@
 
 An SVG is a program for a renderer: it can name files and addresses, multiply itself through entities and references,
 and nest until the renderer's stack overflows. So a file is read through once before it is drawn, and anything but
-strokes, which is what an annotation tool writes, is refused by name. That also keeps a map whole: text, pictures
-and effects, strokes where nothing is drawn, and whatever follows an error in a path would be drawn differently, or
-not at all, without anybody being told.
+strokes, which is what an annotation tool writes, is refused by its name and line. That also keeps a map whole: text,
+pictures and effects, strokes where nothing is drawn, and whatever follows an error in a path would be drawn
+differently, or not at all, without a word.
+
+The reading is expat's, not defusedxml's, which would refuse a document type, but without its line, and would drop
+processing instructions.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -29,7 +32,7 @@ MOST_ELEMENTS = 10_000
 DEEPEST = 32
 SVG = "http://www.w3.org/2000/svg"
 SHAPES = ("path", "polyline", "polygon", "line", "circle", "ellipse", "rect")
-# What shapes are put in; those in defs are not drawn by anybody, as they say themselves.
+# What shapes may lie in; in defs, no renderer draws them, which is what defs is for.
 CONTAINERS = {"svg", "g", "defs"}
 ELEMENTS = {*SHAPES, *CONTAINERS, "style", "title", "desc", "metadata"}
 GEOMETRY = {
@@ -41,12 +44,12 @@ UNITS = {"": 1, "px": 1, "pt": 96 / 72, "pc": 16, "mm": 96 / 25.4, "cm": 96 / 2.
 # Sides of an SVG, in its own units: from fractions of an image to far more than any has. The renderer computes in
 # single precision.
 LEAST_SIDE, GREATEST_SIDE = 0.001, 1e6
-# What programs write for a number that they do not have. A renderer drops the rest of the path, or takes 0.
+# What programs write for a number that they lack. A renderer drops the rest of the path, or takes 0.
 NO_NUMBER = re.compile(r"nan|inf|undefined|null", re.IGNORECASE)
 # The grammar of SVG 1.1, 8.3.9 and 9.7.1. Atomic, so that no digit is given back: 12 is one number, not 1 and 2.
 _NUMBER = r"(?>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)"
 _GAP = r"(?>\s*,?\s*)"
-# What each command takes, as often as it likes; of an arc, two are flags of one digit that nothing need part.
+# The arguments of each command, which may be repeated; two of an arc are flags of one digit, with no gap needed.
 _ARGUMENTS = {
     "ml": [_NUMBER] * 2, "hv": [_NUMBER], "c": [_NUMBER] * 6, "sq": [_NUMBER] * 4, "t": [_NUMBER] * 2,
     "a": [_NUMBER] * 3 + ["[01]"] * 2 + [_NUMBER] * 2,
@@ -125,25 +128,29 @@ def _read(path: DataFile) -> str:
 
 
 class _Check:
-    """One pass over an SVG by a parser that makes no tree and follows nothing."""
+    """One pass over an SVG by a parser that makes no tree and follows no reference."""
 
     def __init__(self, path: DataFile) -> None:
         self.path = path
         self.open: list[str] = []
-        self.undrawn = 0  # how deep the outermost open element lies in which nothing is drawn; 0 if there is none
+        self.undrawn = 0  # depth of the outermost open element in which nothing is drawn; 0 outside of any
         self.namespace = ""
         self.elements = 0
         self.style: list[str] = []
-        self.size = (0.0, 0.0)
+        self.size: Sequence[float] = ()  # width and height
         # A space cannot be part of a name: "NAMESPACE NAME".
         self.parser = expat.ParserCreate(namespace_separator=" ")
-        self.parser.StartDoctypeDeclHandler = self.doctype
-        self.parser.ProcessingInstructionHandler = self.instruction
+        self.parser.StartDoctypeDeclHandler = lambda *_: self.refuse(
+            "a document type (<!DOCTYPE>), which can multiply the file or name others", "delete that line"
+        )
+        self.parser.ProcessingInstructionHandler = lambda target, _: self.refuse(
+            f"a processing instruction (<?{target}?>), which can name other files", "delete it"
+        )
         self.parser.StartElementHandler = self.start
         self.parser.CharacterDataHandler = self.characters
         self.parser.EndElementHandler = self.end
 
-    def parse(self, text: str) -> tuple[float, float]:
+    def parse(self, text: str) -> Sequence[float]:
         """The width and height that the file states, in pixels or in units of its viewBox."""
         try:
             self.parser.Parse(text, True)
@@ -156,12 +163,6 @@ class _Check:
     def refuse(self, what: str, remedy: str) -> None:
         raise UserError(f"{self.path} line {self.parser.CurrentLineNumber}: {what}; {remedy}")
 
-    def doctype(self, *_: object) -> None:
-        self.refuse("a document type (<!DOCTYPE>), which can multiply the file or name others", "delete that line")
-
-    def instruction(self, target: str, _: str) -> None:
-        self.refuse(f"a processing instruction (<?{target}?>), which can name other files", "delete it")
-
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         namespace, _, local = name.rpartition(" ")
         self.open.append(local)
@@ -172,7 +173,7 @@ class _Check:
             self.refuse(f"more than {MOST_ELEMENTS:,} elements", "save it as a grey PNG")
         if len(self.open) > DEEPEST:
             self.refuse(f"elements nested more than {DEEPEST} deep", "export its strokes without groups")
-        # A renderer skips what is of another vocabulary, such as an editor's notes on its window, and all in it.
+        # A renderer skips an element of another vocabulary, such as an editor's notes on its window, and all in it.
         if namespace in ("", SVG) and local not in ELEMENTS:
             self.refuse(f"<{local}> is no stroke", f"keep only strokes ({', '.join(SHAPES)}), or save it as a grey PNG")
         for attribute, value in attributes.items():
@@ -194,7 +195,7 @@ class _Check:
             self.sequence("points", attributes.get("points", ""), POINT)
 
     def sequence(self, name: str, value: str, part: re.Pattern[str]) -> None:
-        """Refuse what a renderer would draw as far as the first error only."""
+        """Refuse what a renderer would draw only as far as the first error."""
         value = value.strip()
         if name == "d" and value and value[0] not in "Mm":
             self.refuse(f"d begins with {value[:20]!r} instead of a move (M)", "export it again")
@@ -209,22 +210,25 @@ class _Check:
         self.namespace = namespace
         if local != "svg" or namespace not in ("", SVG):
             self.refuse(f"the first element is <{local}>, not <svg>", "rename the file to what it is")
-        lengths = [_pixels(attributes.get(side, "")) for side in ("width", "height")]
+        # A width or height in other units depends on the page that the drawing is shown on.
+        lengths = [LENGTH.fullmatch(attributes.get(side, "")) for side in ("width", "height")]
         box = attributes.get("viewBox")
         drawn_on = 'viewBox="0 0 W H", W x H being the size of the image that was drawn on'
         if box is not None:
-            sides = [_number(number) for number in re.split(r"[\s,]+", box.strip())]
-            if len(sides) != 4 or None in sides or not all(map(_is_side, sides[2:])):
+            try:
+                _, _, *self.size = map(float, re.split(r"[\s,]+", box.strip()))
+            except ValueError:
+                self.size = ()
+            if len(self.size) != 2 or not all(map(_is_side, self.size)):
                 self.refuse(f"viewBox is {box!r}", f"give {drawn_on}")
-            self.size = tuple(sides[2:]) if None in lengths else tuple(lengths)
-        elif None in lengths:
+        if all(lengths):
+            self.size = [float(length[1]) * UNITS[length[2].lower()] for length in lengths]
+        elif box is None:
             self.refuse(
                 "<svg> has no size (neither a viewBox nor a width and height), so where on the image its strokes lie "
                 "is unknown",
                 f"add {drawn_on}",
             )
-        else:
-            self.size = tuple(lengths)
         if not all(map(_is_side, self.size)):
             self.refuse("<svg> has a size of {:g} x {:g}".format(*self.size), f"give {drawn_on}")
 
@@ -255,19 +259,6 @@ class _Check:
             self.refuse("<style> holds @, \\ or url(, which can name other files", "keep plain rules only")
         if DASHES.search(rules):
             self.refuse("<style> dashes strokes", "export solid strokes")
-
-
-def _pixels(length: str) -> float | None:
-    """A width or height in pixels; None if it depends on the page that the drawing is shown on."""
-    match = LENGTH.fullmatch(length)
-    return float(match[1]) * UNITS[match[2].lower()] if match else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def _is_side(length: float) -> bool:

@@ -37,7 +37,7 @@ class Shard:
 
 
 class Status(NamedTuple):
-    """What :meth:`Member.stat` tells: the size of the member in bytes, the time of its shard."""
+    """The result of :meth:`Member.stat`: the size of the member in bytes, the time of its shard."""
 
     st_size: int
     st_mtime_ns: int
@@ -50,8 +50,8 @@ class Member:
     It may be pickled, and be opened by many threads and processes at once.
 
     Attributes:
-        shard: that holds it.
-        name: in the shard.
+        shard: the shard that holds it.
+        name: its name in the shard.
         offset: where its content begins in the shard, in bytes.
         size: of its content, in bytes.
     """
@@ -91,12 +91,12 @@ class Member:
         return io.BufferedReader(_Part(opened, self.offset, self.size))
 
     def _check_header(self, block: bytes) -> None:
-        """An index of another shard would give an image the pixels of another."""
+        """Refuse another file than this: the index of another shard would give an image the pixels of another image."""
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError:
             header = None
-        # A name that is long or not ASCII stands in a header of its own, further ahead.
+        # A name that is long or not ASCII has a header of its own before this one.
         plain = self.name.isascii() and len(self.name) <= tarfile.LENGTH_NAME
         if header is None or not header.isreg() or header.size != self.size or (plain and header.name != self.name):
             raise UserError(
@@ -106,7 +106,7 @@ class Member:
 
 
 class _Opened:
-    """A file descriptor, closed when nobody reads from it any more."""
+    """A file descriptor, closed when nothing reads from it any more."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = -1
@@ -123,7 +123,7 @@ def _opened(path: str) -> _Opened:
 
 
 class _Part(io.RawIOBase):
-    """A part of a file. Its position is its own: a file descriptor that threads and forked processes share has one."""
+    """A part of a file, with its own position: the file descriptor has one that threads and forked processes share."""
 
     def __init__(self, opened: _Opened, start: int, size: int) -> None:
         self._opened = opened

@@ -1,20 +1,21 @@
 """A data set in tar shards, for sets too large for one folder or disk.
 
-The folder that :mod:`saliency_entropy.data.shards.writer` writes, and any WebDataset reader takes: ``manifest.parquet``
-and ``images-<plan>-000000.tar``, ``-000001.tar`` and so on, whose names hold a hash of what was to be written: shards
-of other data have other names, even if they have the same sizes. The manifest's table has, besides its own columns,
-those of :data:`INDEX`: where the image of a row and its human maps lie.
+:mod:`saliency_entropy.data.shards.writer` writes such a folder, which any WebDataset reader can read:
+``manifest.parquet`` and ``images-<plan>-000000.tar``, ``-000001.tar`` and so on. The names hold a hash of what was to
+be written: shards of other data have other names, even if they have the same sizes. Besides its own columns, the
+manifest's table has those of :data:`INDEX`, which say where the image of a row and its human maps lie.
 
 Training shuffles over the whole set, so a shard is never read from its beginning to its end: a file is read where the
-index says, if the header there is the file's.
+index says, if the header there is that of the file.
 
-Shards without a manifest, of other origin, are looked through once, header by header, each time they are opened.
+Shards of other origin, without a manifest, are searched once, header by header, each time they are opened.
 """
 
 import filecmp
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -27,21 +28,21 @@ import pyarrow.parquet as pq
 
 from saliency_entropy.data.shards.member import Member, Shard
 from saliency_entropy.data.shards.scan import described, scan
-from saliency_entropy.data.table import Manifest, complete, map_names
+from saliency_entropy.data.table import Manifest, complete, map_names, refuse
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.parquet"
-PLAN = "plan.json"  # of the writer; without a manifest beside it, the shards are not all written
-# The shard of a row, the bytes it has, and the row's members: its image, then its human maps.
+PLAN = "plan.json"  # of the writer; without a manifest beside it, not all shards are written
+# The shard of a row, the shard's size in bytes, and the row's members: its image, then its human maps.
 INDEX = {
     "__shard__": pa.string(),
     "__shard_bytes__": pa.int64(),
     "__members__": pa.list_(pa.struct({"name": pa.string(), "offset": pa.int64(), "bytes": pa.int64()})),
 }
-# A name without the plan says nothing of whose shard it is.
+# A name without the plan does not say to which data its shard belongs.
 SHARD_NAME = re.compile(r"images-[0-9a-f]{8}-\d{6,}\.tar", re.ASCII)
 LOOKS_LIKE_A_SHARD = re.compile(r"[^.].*\.(tar|tar\.\w+|tgz)", re.IGNORECASE | re.DOTALL)
 
@@ -49,11 +50,11 @@ LOOKS_LIKE_A_SHARD = re.compile(r"[^.].*\.(tar|tar\.\w+|tgz)", re.IGNORECASE | r
 class ShardArchive:
     """The files of a data set, found by the names that its table gives them.
 
-    It holds arrays, not an object a file: forked workers would copy 700,000 objects by counting references to them.
+    It holds arrays, not an object for each file: forked workers would copy 700,000 objects by counting references.
 
     Args:
-        shards: those that hold the files.
-        names: of the files in the table. One that is named several times is the same each time.
+        shards: that hold the files.
+        names: of the files in the table. A file that is named several times is the same each time.
         shard: of each file, its place in ``shards``.
         members: the name of each file in its shard.
         offsets: where the content of each file begins in its shard, in bytes.
@@ -92,7 +93,7 @@ class ShardArchive:
         )
 
     def problem(self, name: str) -> str | None:
-        """Why that file cannot be used; None if it can."""
+        """Why the file cannot be used; None if it can be used."""
         place = self._place(name)
         if place is None:
             return "does not exist"
@@ -114,10 +115,9 @@ def read_shards(folders: str | Path | Sequence[str | Path]) -> Manifest:
     """The manifest of a data set in shards, which may be spread over several folders.
 
     Args:
-        folders: each is looked through for the manifest and for every shard. A shard that several of them have is
-            compared, byte for byte, each time. Where none has a manifest, the data set
-            is all shards in them, in the order of their names, each sample as
-            :func:`~saliency_entropy.data.shards.scan.described`.
+        folders: all are searched for the manifest and for every shard. The copies of a shard in several folders are
+            compared, byte for byte, each time. If no folder has a manifest, the data set is all shards in them, in the
+            order of their names, each sample as :func:`~saliency_entropy.data.shards.scan.described`.
 
     Returns:
         The manifest, checked like any other; its table is the one that was written.
@@ -161,9 +161,9 @@ def _with_index(path: Path, files: Sequence[Path], folders: Sequence[Path]) -> M
             "shards again"
         )
     encoded = table["__shard__"].combine_chunks().dictionary_encode()
-    of_row = encoded.indices.to_numpy()
+    shard_of = encoded.indices.to_numpy()
     row_bytes = table["__shard_bytes__"].to_numpy()
-    shards = _found(manifest, encoded.dictionary.to_pylist(), of_row, row_bytes, files, folders)
+    shards = _found(manifest, encoded.dictionary.to_pylist(), shard_of, row_bytes, files, folders)
     flat = members.flatten()
     offsets, sizes = flat.field("offset").to_numpy(), flat.field("bytes").to_numpy()
     row_of = np.repeat(np.arange(len(counts)), counts)
@@ -175,8 +175,8 @@ def _with_index(path: Path, files: Sequence[Path], folders: Sequence[Path]) -> M
         raise UserError(
             f"{path}: the index points outside of the shards: {listing(listed, len(outside))}; copy it again"
         )
-    archive = ShardArchive(shards, names, of_row[row_of], flat.field("name"), offsets, sizes)
-    return Manifest(manifest.table, manifest.root, manifest.origin, archive=archive)
+    archive = ShardArchive(shards, names, shard_of[row_of], flat.field("name"), offsets, sizes)
+    return replace(manifest, archive=archive)
 
 
 def _without_index(paths: Sequence[Path], folders: Sequence[Path]) -> Manifest:
@@ -191,21 +191,21 @@ def _without_index(paths: Sequence[Path], folders: Sequence[Path]) -> Manifest:
         raise UserError(f"two shards have the same name: {listing(again)}; name the folders of one data set only")
     scanned = list(each(_scan, paths, thread_count()))
     problems = [result for result in scanned if isinstance(result, str)]
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     samples = [(number, *sample) for number, (_, described_) in enumerate(scanned) for sample in described_]
     table = pd.DataFrame([row for _, row, _ in samples])
     manifest = complete(Manifest(table, folders[0], f"{where}/*.tar", from_file=False))
     found = [(number, name, member) for number, _, files in samples for name, member in files]
+    numbers, names, members = zip(*found, strict=True)
     archive = ShardArchive(
         [shard for shard, _ in scanned],
-        [name for _, name, _ in found],
-        np.array([number for number, _, _ in found]),
-        pa.array([member.name for _, _, member in found], pa.string()),
-        np.array([member.offset for _, _, member in found]),
-        np.array([member.size for _, _, member in found]),
+        names,
+        np.array(numbers),
+        pa.array([member.name for member in members], pa.string()),
+        np.array([member.offset for member in members]),
+        np.array([member.size for member in members]),
     )
-    return Manifest(manifest.table, manifest.root, manifest.origin, archive=archive, from_file=False)
+    return replace(manifest, archive=archive)
 
 
 def _scan(path: Path) -> tuple[Shard, list[tuple[dict[str, object], list[tuple[str, Member]]]]] | str:
@@ -238,7 +238,7 @@ def _read_with_index(path: Path) -> pa.Table:
 def _found(
     manifest: Manifest,
     names: Sequence[str],
-    of_row: np.ndarray,
+    shard_of: np.ndarray,
     row_bytes: np.ndarray,
     files: Sequence[Path],
     folders: Sequence[Path],
@@ -248,21 +248,23 @@ def _found(
     Args:
         manifest: whose index it is.
         names: of the shards.
-        of_row: which of them a row lies in.
-        row_bytes: the size that the index gives the shard of a row.
+        shard_of: for each row, which of the shards it lies in.
+        row_bytes: for each row, the size that the index gives its shard.
         files: in all folders.
         folders: for the message.
     """
     hostile = [repr(name) for name in names if not SHARD_NAME.fullmatch(name)]
     if hostile:
-        raise UserError(f"{manifest.origin}: shards have names that are none: {listing(hostile)}; write them again")
+        raise UserError(
+            f"{manifest.origin}: the index names what is no shard: {listing(hostile)}; write the shards again"
+        )
     by_name: dict[str, list[Path]] = {name: [] for name in names}
     for file in files:
         if file.name in by_name:
             by_name[file.name].append(file)
     copies = [paths for paths in by_name.values() if len(paths) > 1]
     if copies:
-        filecmp.clear_cache()  # in which a file that was changed but kept its time is the former one
+        filecmp.clear_cache()  # it would not notice a file that was changed but kept its time
         log.info("comparing %d shards that lie in several folders", len(copies))
     different = [text for text in each(_difference, copies, thread_count()) if text]
     if different:
@@ -270,22 +272,20 @@ def _found(
             f"shards of one name are different: {listing(different)}; delete those that do not belong to "
             f"{manifest.origin}, or take their folder out of data.source.folders"
         )
-    rows = pd.Series(row_bytes).groupby(of_row)  # sorted by the number of the shard
+    rows = pd.Series(row_bytes).groupby(shard_of)  # sorted by the number of the shard
     shards, missing, other, problems = [], [], [], []
     for name, count, least, most in zip(names, rows.size(), rows.min(), rows.max(), strict=True):
-        there = []
-        for path in by_name[name]:
-            try:
-                there.append(Shard.at(path))
-            except UserError as error:
-                problems.append(str(error))
-        fitting = [shard for shard in there if shard.size == least == most]
-        if fitting:
-            shards.append(fitting[0])
-        elif there:
-            other.append(f"{there[0].path} has {there[0].size} bytes, not {least}")
-        elif not by_name[name]:
+        if not by_name[name]:
             missing.append(f"{name} ({count} {'image' if count == 1 else 'images'})")
+            continue
+        try:
+            shard = Shard.at(by_name[name][0])  # its copies are the same
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        shards.append(shard)
+        if not shard.size == least == most:
+            other.append(f"{shard.path} has {shard.size} bytes, not {least}")
     if missing:
         problems.append(
             f"{manifest.origin}: {len(missing)} of {len(names)} shards are not in {' or '.join(map(str, folders))}: "
@@ -296,13 +296,12 @@ def _found(
             f"{manifest.origin}: shards are not those that it was written with: {listing(other)}; copy them again, "
             "together with it"
         )
-    if problems:
-        raise UserError("\n".join(problems))
+    refuse(problems)
     return shards
 
 
 def _difference(copies: Sequence[Path]) -> str | None:
-    """The first two files that are not the same."""
+    """The first two copies that are not the same; None if all are."""
     first, *others = copies
     for other in others:
         try:
@@ -324,12 +323,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _names_of_files(table: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-    """The files of all rows, of each its image and then its human maps; and how many each row has."""
+    """The names of the files of all rows, each row's image before its human maps; and how many each row has."""
     cells = zip(table["path"].tolist(), table["human_map"].tolist(), strict=True)
     rows = [[path, *map_names(cell)] if cell else [path] for path, cell in cells]
     return [name for row in rows for name in row], np.array([len(row) for row in rows])
 
 
 def _hash(name: str) -> np.uint64:
-    """64 bits, the same in every process, as Python's own are not."""
+    """A hash of 64 bits that, unlike Python's own, is the same in every process."""
     return np.uint64(int.from_bytes(blake2b(name.encode(), digest_size=8).digest()))

@@ -1,4 +1,4 @@
-"""Shards without an index: what is in a tar file, found by reading its headers once."""
+"""Shards without an index: the files in a tar file, found by reading its headers once."""
 
 import io
 import json
@@ -14,9 +14,9 @@ from saliency_entropy.data.shards.member import Member, Shard
 from saliency_entropy.data.table import CONTROL, LABELS, LEADS_OUT, REQUIRED, map_names
 from saliency_entropy.errors import UserError, in_one_line, listing
 
-# Of a name too long for a header, and of what is said of an image: both are read into memory.
+# Bytes of a name too long for a header, or of the JSON of an image: both are read into memory.
 LARGEST_TEXT = 1_000_000
-# The key of a sample and what kind of file it is, as WebDataset takes a name apart.
+# The key of a sample and the kind of a file, as WebDataset takes a name apart.
 KEY = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 MAP = re.compile(r"map(\d+)\.[^.]+")
 
@@ -25,8 +25,8 @@ def scan(path: Path) -> tuple[Shard, list[Member]]:
     """The files in a shard, in their order; folders are left out.
 
     Raises:
-        UserError: it cannot be read, is compressed, cut off or damaged, or holds what is no plain file under a plain
-            name, or two files of one name: all of them are named.
+        UserError: the shard cannot be read, is compressed, cut off or damaged, or holds other things than plain files
+            under plain names, or two files of one name: all of them are named.
     """
     shard = Shard.at(path)
     try:
@@ -34,7 +34,7 @@ def scan(path: Path) -> tuple[Shard, list[Member]]:
             entries = list(_entries(file))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); copy it again") from None
-    # tarfile raises ValueErrors, too, for numbers that are none.
+    # tarfile raises ValueErrors, too, for malformed numbers.
     except (tarfile.TarError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -58,10 +58,10 @@ def described(members: Sequence[Member]) -> list[tuple[dict[str, object], list[t
     in the shard is its path.
 
     Returns:
-        For each the row of the manifest, and (name in the row, member) of the image and of each map.
+        For each sample its row of the manifest, and (name in the row, member) of the image and of each map.
 
     Raises:
-        UserError: names all samples that are no such thing.
+        UserError: names all samples that are not as described.
     """
     groups: dict[str, dict[str, Member]] = defaultdict(dict)
     problems, samples = [], []
@@ -94,7 +94,7 @@ def _entries(file: io.BufferedReader) -> Iterator[tarfile.TarInfo]:
             before = tar.offset
             yield entry
             tar.members.clear()
-        # tarfile takes anything that is no header for the end.
+        # tarfile considers anything that is not a header the end.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"it ends at byte {tar.offset} without an end marker")
@@ -160,7 +160,7 @@ def _text(member: Member) -> str:
 
 
 class _Headers(io.BufferedReader):
-    """A tar file whose headers only are read: a long name, which tarfile reads whole, may claim any length."""
+    """A tar file of which only headers are read: a long name, which tarfile reads whole, may claim any length."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= LARGEST_TEXT:

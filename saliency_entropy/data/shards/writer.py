@@ -2,8 +2,8 @@
 
 Sample 812 is ``000000812.jpg``, the bytes of the image as they are, under its own extension; ``000000812.map0.png``
 and so on, those of its human maps; and ``000000812.json``, its row of the manifest for readers other than this
-package. The same data give the same shards, byte for byte. A shard has its name once it is whole, and the manifest
-comes last: the command goes on where an interrupted one stopped.
+package. The same data give the same shards, byte for byte. A shard gets its name once it is whole, and the manifest
+is written last: the command goes on where an interrupted one stopped.
 """
 
 import hashlib
@@ -17,7 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 from shutil import disk_usage
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
@@ -40,7 +39,7 @@ VERSION = 2  # of the layout; raise it whenever the same data give other shards,
 MEGABYTE = 1_000_000
 PARTIAL = ".partial"
 READ_AT_ONCE = 64  # samples: their bytes are in memory together
-# Of a sample, besides the bytes of its files: headers, padding, JSON. For the comparison with the free space.
+# Bytes of a sample besides those of its files: headers, padding, JSON. For the comparison with the free space.
 OVERHEAD = 4096
 
 
@@ -64,13 +63,12 @@ def write_shards(manifest: Manifest, output: Path, shard_megabytes: int) -> None
 
     Args:
         manifest: complete.
-        output: a folder that is empty or does not exist, or that holds what an earlier call of the same data wrote.
-        shard_megabytes: the most of the files' own bytes that a shard holds, in millions; a sample that has more is a
-            shard of its own.
+        output: a folder that is empty or does not exist, or that holds what an earlier call with the same data wrote.
+        shard_megabytes: the most bytes of files that a shard holds, in millions; a larger sample is a shard of its own.
 
     Raises:
-        UserError: an argument is out of range, files are missing or no images by their headers (all are named, and
-            nothing is written), ``output`` holds anything else, or has no room.
+        UserError: an argument is out of range, files are missing or are no images by their headers (all are named, and
+            nothing is written), or ``output`` holds anything else or has no room.
     """
     whole_number("shard_megabytes", shard_megabytes, 1)
     _refuse_other_files(output)
@@ -108,11 +106,11 @@ class _Plan:
         self.digest = digest.hexdigest()
 
     def name(self, number: int) -> str:
-        """With the plan in it, so that no shard of other data, or of a later state of these, is taken for it."""
+        """A shard's name, with the plan in it: no shard of other data, or of their later state, is mistaken for it."""
         return f"images-{self.digest[:8]}-{number:06d}.tar"
 
     def descriptions(self, rows: range) -> list[str]:
-        """What is said of each image, as JSON; ASCII."""
+        """The rows of the manifest as JSON, in ASCII."""
         part = self.manifest.table.iloc[rows.start : rows.stop]
         try:
             return part.to_json(orient="records", lines=True, date_format="iso").rstrip("\n").split("\n")
@@ -122,7 +120,7 @@ class _Plan:
             ) from None
 
     def room(self, rows: range) -> int:
-        """The bytes that a shard takes at most."""
+        """The most bytes that a shard may take."""
         return sum(sum(self.sizes[row]) + OVERHEAD * (1 + len(self.sizes[row])) for row in rows)
 
     def content(self, row: int) -> list[bytes]:
@@ -136,7 +134,7 @@ class _Plan:
 
 
 def _carry_out(plan: _Plan, output: Path) -> None:
-    for left in output.glob(f"*{PARTIAL}"):  # by a process that was killed: the lock is ours
+    for left in output.glob(f"*{PARTIAL}"):  # from a process that was killed: this one has the lock
         left.unlink()
     _begin(plan, output)
     paths = [output / plan.name(number) for number in range(len(plan.shards))]
@@ -176,7 +174,7 @@ def _begin(plan: _Plan, output: Path) -> None:
 
 
 def _write_shard(plan: _Plan, path: Path, rows: range) -> None:
-    # Not run_folder.written_whole, whose files everybody may read whatever the umask: these may be faces of volunteers.
+    # Not run.folder.written_whole, whose files everybody may read whatever the umask: these may be faces of volunteers.
     partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("xb") as file:
@@ -194,8 +192,8 @@ def _samples(plan: _Plan, rows: range) -> Iterator[dict[str, str | bytes]]:
     texts = plan.descriptions(rows)
     with ThreadPoolExecutor(2 * thread_count()) as pool:  # more than the cores: a disk far away answers late
         for start in range(rows.start, rows.stop, READ_AT_ONCE):
-            some = range(start, min(start + READ_AT_ONCE, rows.stop))
-            for row, content in zip(some, pool.map(plan.content, some), strict=True):
+            read = range(start, min(start + READ_AT_ONCE, rows.stop))
+            for row, content in zip(read, pool.map(plan.content, read), strict=True):
                 names = _member_names(plan.manifest, row)
                 yield {
                     "__key__": _key(row),
@@ -205,36 +203,23 @@ def _samples(plan: _Plan, rows: range) -> Iterator[dict[str, str | bytes]]:
 
 
 def _with_index(plan: _Plan, paths: Sequence[Path]) -> pa.Table:
-    """The table with the columns of the index, from a look at the shards as they are."""
-    shard_bytes, names, offsets, sizes = [], [], [], []
+    """The table with the columns of the index, as found in the shards that were written."""
+    parts = []
     for path, rows in zip(paths, plan.shards, strict=True):
         shard, members = scan(path)
         by_name = {member.name: member for member in members}
-        shard_bytes.append(shard.size)
+        files = []
         for row in rows:
-            wanted = _member_names(plan.manifest, row)
-            found = [by_name[name] for name in wanted if name in by_name]
+            found = [by_name[name] for name in _member_names(plan.manifest, row) if name in by_name]
             if [member.size for member in found] != plan.sizes[row]:
                 raise UserError(f"{path} was changed, or belongs to other data; delete it, and give the command again")
-            names += wanted
-            offsets += [member.offset for member in found]
-            sizes += plan.sizes[row]
-    counts = [len(rows) for rows in plan.shards]
-    starts = np.cumsum([0, *(len(files) for files in plan.sizes)])
-    kind = INDEX["__members__"]
-    members = [
-        pa.array(values, field.type) for values, field in zip((names, offsets, sizes), kind.value_type, strict=True)
-    ]
-    columns = (
-        pa.array(np.repeat([path.name for path in paths], counts).tolist(), INDEX["__shard__"]),
-        pa.array(np.repeat(shard_bytes, counts), INDEX["__shard_bytes__"]),
-        pa.ListArray.from_arrays(
-            pa.array(starts, pa.int32()), pa.StructArray.from_arrays(members, fields=[*kind.value_type]), type=kind
-        ),
-    )
+            files.append([{"name": member.name, "offset": member.offset, "bytes": member.size} for member in found])
+        columns = ([path.name] * len(rows), [shard.size] * len(rows), files)
+        parts.append(pa.table(dict(zip(INDEX, columns, strict=True)), pa.schema(INDEX.items())))
+    index = pa.concat_tables(parts).combine_chunks()
     table = plan.table
-    for name, values in zip(INDEX, columns, strict=True):
-        table = table.append_column(name, values)
+    for name in INDEX:
+        table = table.append_column(name, index[name])
     return table
 
 
@@ -254,13 +239,13 @@ def _for_parquet(manifest: Manifest) -> pa.Table:
 
 
 def _looked_at(manifest: Manifest) -> list[list[tuple[int, int]]]:
-    """(size in bytes, time in ns) of the files of each row, their headers checked."""
+    """(size in bytes, time in ns) of the files of each row, after a check of their headers."""
 
     def look(row: int) -> tuple[list[tuple[int, int]], list[str]]:
         found, problems = [], []
         for file in _files(manifest, row):
             try:
-                if file.suffix.lower() == ".svg":  # it has no header; that it may be read is all that can be said
+                if file.suffix.lower() == ".svg":  # it has no header to check
                     _read(file)
                 else:
                     check_header(file)
@@ -284,7 +269,7 @@ def _files(manifest: Manifest, row: int) -> list[DataFile]:
 
 
 def _member_names(manifest: Manifest, row: int) -> list[str]:
-    """What the files of a row are called in their shard."""
+    """The names of the files of a row in their shard."""
     image, *maps = (file.suffix for file in _files(manifest, row))
     return [f"{_key(row)}{image}", *(f"{_key(row)}.map{number}{suffix}" for number, suffix in enumerate(maps))]
 

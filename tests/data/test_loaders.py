@@ -1,12 +1,18 @@
-"""Several processes have what one has: every image once, in the same batches."""
+"""Several processes have what one has: every image once, in the same batches. Workers end in silence with the process
+that reads from them."""
 
 import itertools
+import os
+import signal
+import sys
+from multiprocessing import current_process, resource_sharer
+from multiprocessing.connection import Client
 
 import pytest
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from saliency_entropy.data.shared_batches import DealtBatches, SplitBatches
+from saliency_entropy.data.loaders import DealtBatches, SplitBatches, batch_loader
 from saliency_entropy.errors import UserError
 
 
@@ -54,3 +60,46 @@ def test_too_few_images_for_so_many_processes() -> None:
         SplitBatches(range(100), 3, False, 0, 4)
     with pytest.raises(UserError, match="20 validation or test images are too few for 3 devices with batches of 10"):
         DealtBatches(20, 10, 0, 3)
+
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="a batch's memory is handed over as POSIX does it")
+
+
+class Signalled:
+    """Item 0 of a worker that is told to end by everything but its reader."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, _: int) -> int:
+        for received in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(os.getpid(), received)
+        return 7
+
+
+class Abandoned:
+    """Item 0 of a worker whose reader asks for a batch's memory, and is gone."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, _: int) -> int:
+        file = os.open(os.devnull, os.O_RDONLY)
+        handle = resource_sharer.DupFd(file)
+        address, _key = handle._id
+        Client(address, authkey=current_process().authkey).close()
+        resource_sharer.stop()  # waits for the thread that hands over
+        return 7
+
+
+@POSIX
+def test_signals_are_left_to_the_reader() -> None:
+    assert [int(item) for item in batch_loader(Signalled(), 1)] == [7]
+
+
+@POSIX
+def test_a_reader_that_is_gone_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    assert [int(item) for item in DataLoader(Abandoned(), num_workers=1)] == [7]
+    assert "EOFError" in capfd.readouterr().err
+    assert [int(item) for item in batch_loader(Abandoned(), 1)] == [7]
+    assert capfd.readouterr().err == ""
