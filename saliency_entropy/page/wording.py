@@ -19,6 +19,11 @@ def interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
     return NONE if np.isnan(low) else f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
+def spread(mean: float, std: float, digits: int = 3) -> str:
+    """``0.612 ± 0.031``; the mean alone where the standard deviation is NaN, as of one seed."""
+    return number(mean, digits) + ("" if np.isnan(std) or np.isnan(mean) else f" ± {number(std, digits)}")
+
+
 def p_value(p: float) -> str:
     """``0.012`` or ``< 0.001``; a dash for NaN."""
     return "< 0.001" if p < 0.001 else number(p)
@@ -39,8 +44,8 @@ def listed(words: list[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
-def some(words: list[str], most: int = 3, separator: str = ", ") -> str:
-    """``a, b, c and 2 more``: the first few, and the number of the others, which would be a paragraph of names."""
+def first_few(words: list[str], most: int = 3, separator: str = ", ") -> str:
+    """``a, b, c and 2 more``: all names of a hundred runs would be a paragraph."""
     return separator.join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 

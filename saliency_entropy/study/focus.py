@@ -15,9 +15,10 @@ from scipy import stats
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.page import wording
+from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, read_maps
 from saliency_entropy.study.runs import BASELINE, Run, Study
-from saliency_entropy.study.tables import over_seeds, spread_column
+from saliency_entropy.study.tables import over_seeds
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,13 @@ AGREEMENT_FIGURES = {
 }
 # A difference in entropy below this, a tenth of the focus area, is too small to ask whether half of it is left.
 LEAST_DIFFERENCE = 0.1
+# Why runs are "not in these figures".
+LEFT_OUT = {
+    "missing": "No maps of {runs}, which are",
+    "damaged": "The maps of {runs} cannot be read as plain arrays, and are",
+    "other images": "The maps of {runs} are of other images or on another grid, and",
+    "earlier training": "The maps of {runs} were made before these runs were trained again, and are",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,41 +85,27 @@ def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
     except FileNotFoundError:
         return None
     found: dict[Run, RunMaps] = {}
-    missing, damaged, other, earlier = [], [], [], []
+    left_out: dict[str, list[str]] = {reason: [] for reason in LEFT_OUT}
     for run in study.runs:
         try:
             maps = read_maps(maps_file(run.folder, name), RunMaps)
         except FileNotFoundError:
-            missing.append(run.name)
-            continue
+            left_out["missing"].append(run.name)
         except UserError:
-            damaged.append(run.name)
-            continue
-        if maps.sample != sample.sample or maps.cam.shape != sample.human_map.shape:
-            other.append(run.name)
-        elif not run.has_checkpoint(maps.checkpoint):
-            earlier.append(run.name)
+            left_out["damaged"].append(run.name)
         else:
-            found[run] = maps
-    problems = []
-    again = "python experiments/focus.py makes them"
-    if missing:
-        problems.append(f"No maps of {wording.some(missing)}, which are not in these figures: {again}.")
-    if damaged:
-        problems.append(
-            f"The maps of {wording.some(damaged)} cannot be read as plain arrays, and are not in these figures: "
-            f"{again}, with overwrite=true."
-        )
-    if other:
-        problems.append(
-            f"The maps of {wording.some(other)} are of other images or on another grid, and not in these figures: "
-            f"{again}, with overwrite=true."
-        )
-    if earlier:
-        problems.append(
-            f"The maps of {wording.some(earlier)} were made before these runs were trained again, and are not in these "
-            f"figures: {again}, with overwrite=true."
-        )
+            if maps.sample != sample.sample or maps.cam.shape != sample.human_map.shape:
+                left_out["other images"].append(run.name)
+            elif not run.has_checkpoint(maps.checkpoint):
+                left_out["earlier training"].append(run.name)
+            else:
+                found[run] = maps
+    problems = [
+        f"{LEFT_OUT[reason].format(runs=wording.first_few(runs))} not in these figures: python experiments/focus.py "
+        f"makes them{'' if reason == 'missing' else ', with overwrite=true'}."
+        for reason, runs in left_out.items()
+        if runs
+    ]
     if not found:
         for problem in problems:
             log.warning("warning: %s", problem)
@@ -289,49 +283,38 @@ def mean_cams(maps: StudyMaps) -> dict[str, np.ndarray]:
     return found
 
 
-def shown_focus(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`focus_table` as a reader sees it: text only."""
-    columns = {"Method": list(table["title"]), "Seeds": [str(seeds) for seeds in table["seeds"]]}
-    columns |= {f"{title} / nats": spread_column(table, f"{kind}_entropy", 2) for kind, title in KIND_TITLES.items()}
-    columns |= {
-        f"{title} / cells": spread_column(table, f"{kind}_focus_area", 1) for kind, title in KIND_TITLES.items()
-    }
-    return pd.DataFrame(columns)
-
-
-def focus_notes(table: pd.DataFrame, maps: StudyMaps) -> list[str]:
-    """What a reader of the focus table must know, and whether a low entropy is one of other maps, too."""
+def shown_focus(table: pd.DataFrame, maps: StudyMaps) -> ShownTable:
+    """:func:`focus_table` as readers see it; its notes tell whether a low entropy is one of other maps, too."""
     count, (height, width) = len(maps.sample.row), maps.sample.human_map.shape[1:]
-    sentences = [
+    about_figures = (
         f"Entropy H and focus area exp(H) of the maps of the same {wording.count(count, 'image')} of set {maps.name}, "
         f"on {height} × {width} cells: H is a run’s mean over the images; ± is the standard deviation over the "
-        "seeds (n − 1). The images are drawn from each label and generator in proportion.",
+        "seeds (n − 1). The images are drawn from each label and generator in proportion."
+    )
+    about_kinds = (
         "CAM: of the class whose CAM the run is trained with. True class, logit difference: the CAMs of these. "
         "Grad-CAM: of the predicted class; for a linear layer of averaged feature maps, as here, it is the CAM without "
-        "what is negative in it, so that it tells what that part adds.",
-        *_survivals(table),
-    ]
-    constant = {
-        title: int(table[f"{kind}_constant"].sum())
-        for kind, title in KIND_TITLES.items()
-        if table[f"{kind}_constant"].any()
-    }
-    if constant:
-        named = wording.listed([f"{number:,} ({title})" for title, number in constant.items()])
+        "what is negative in it, so that it tells what that part adds."
+    )
+    sentences = [about_figures, about_kinds, _on_survival(table)]
+    constant = {title: int(table[f"{kind}_constant"].sum()) for kind, title in KIND_TITLES.items()}
+    if any(constant.values()):
+        named = wording.listed([f"{number:,} ({title})" for title, number in constant.items() if number])
         sentences.append(
             f"Constant maps, which have no focus and are left out: {named} of {len(maps.runs) * count:,} each."
         )
-    return [*sentences, *_on_constant(table, [f"{kind}_entropy" for kind in KINDS]), *maps.problems]
+    sentences += [*_on_constant(table, [f"{kind}_entropy" for kind in KINDS]), *maps.problems]
+    columns = [
+        Column("Method", "title", notes=sentences),
+        Column("Seeds", "seeds"),
+        *(Column(f"{title} / nats", f"{kind}_entropy", "spread", 2) for kind, title in KIND_TITLES.items()),
+        *(Column(f"{title} / cells", f"{kind}_focus_area", "spread", 1) for kind, title in KIND_TITLES.items()),
+    ]
+    return shown_table("focus", "Focus by kind of map", table, columns)
 
 
-def shown_agreement(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`agreement_table` as a reader sees it."""
-    columns = {"Method": list(table["title"]), "Seeds": [str(seeds) for seeds in table["seeds"]]}
-    return pd.DataFrame(columns | {title: _cells(table, name, 3) for name, title in AGREEMENT_FIGURES.items()})
-
-
-def agreement_notes(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> list[str]:
-    """What a reader of the agreement table must know.
+def shown_agreement(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> ShownTable:
+    """:func:`agreement_table` as readers see it.
 
     Args:
         table: :func:`agreement_table`.
@@ -349,8 +332,8 @@ def agreement_notes(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> list
         f"highest cell is one of the map’s {SHARE} highest; a cell at random is so {chance:.3f} of the time.",
     ]
     if len(human_maps) > 1:
-        blind = {name: _mean(values) for name, values in agreement(_means_of_others(human_maps), human_maps).items()}
-        reached = [f"{title} {wording.number(blind[name])}" for name, title in AGREEMENT_FIGURES.items()]
+        blind = agreement(_means_of_others(human_maps), human_maps)
+        reached = [f"{title} {wording.number(_mean(blind[name]))}" for name, title in AGREEMENT_FIGURES.items()]
         sentences.append(
             "Faces are alike: what does not look at the image at all, the mean of the other images’ maps, reaches "
             f"{wording.listed(reached)}."
@@ -361,22 +344,17 @@ def agreement_notes(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> list
         sentences.append("The images are those of the training, where some methods were taught these very maps.")
     elif maps.name == "val":
         sentences.append("The images are those of the validation, by which each run’s epoch was chosen.")
-    return sentences + _on_constant(table, AGREEMENT_FIGURES) + maps.problems
+    columns = [
+        Column("Method", "title", notes=[*sentences, *_on_constant(table, AGREEMENT_FIGURES), *maps.problems]),
+        Column("Seeds", "seeds"),
+        *(Column(title, name, "spread") for name, title in AGREEMENT_FIGURES.items()),
+    ]
+    return shown_table("human_agreement", f"Agreement with {map_kind} maps", table, columns)
 
 
-def shown_run_agreement(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`run_agreement_table` as a reader sees it: a row and a column a method, different seeds below the diagonal
+def shown_run_agreement(table: pd.DataFrame, maps: StudyMaps) -> ShownTable:
+    """:func:`run_agreement_table` as readers see it: a row and a column a method, different seeds below the diagonal
     and in it, the same seed above."""
-    titles = list(dict.fromkeys(table["title"]))
-    cells = {}
-    for row in table.to_dict("records"):
-        cells[row["against_title"], row["title"]] = wording.number(row["pearson_same_seed"])
-        cells[row["title"], row["against_title"]] = wording.number(row["pearson"])
-    return pd.DataFrame({"Method": titles} | {column: [cells[row, column] for row in titles] for column in titles})
-
-
-def run_agreement_notes(table: pd.DataFrame, maps: StudyMaps) -> list[str]:
-    """What a reader of the table of agreement between runs must know."""
     within = table["method"] == table["against"]
     sentences = [
         "Pearson’s correlation of two runs’ CAMs of the same image: mean over the "
@@ -393,7 +371,17 @@ def run_agreement_notes(table: pd.DataFrame, maps: StudyMaps) -> list[str]:
         sentences.append("“–”: there is no such pair of runs.")
     if (table["pearson"].isna() & (table["pairs"] > 0)).any():
         sentences.append("“–” also where every CAM of a run is constant.")
-    return sentences + maps.problems
+    titles = list(table["title"].unique())
+    cells = {}
+    for row in table.to_dict("records"):
+        cells[row["against_title"], row["title"]] = row["pearson_same_seed"]
+        cells[row["title"], row["against_title"]] = row["pearson"]
+    rows = [{"title": title} | {f"with {other}": cells[title, other] for other in titles} for title in titles]
+    columns = [
+        Column("Method", "title", notes=sentences + maps.problems),
+        *(Column(title, f"with {title}", "number") for title in titles),
+    ]
+    return shown_table("run_agreement", "Agreement between runs", table, columns, pd.DataFrame(rows))
 
 
 def _means_of_others(maps: np.ndarray) -> np.ndarray:
@@ -403,41 +391,37 @@ def _means_of_others(maps: np.ndarray) -> np.ndarray:
     return (means - low) / np.where(high > low, high - low, 1.0)
 
 
-def _survivals(table: pd.DataFrame) -> list[str]:
+def _on_survival(table: pd.DataFrame) -> str:
     """Whether the methods whose CAM is more focused than that of cross-entropy are so by the other maps."""
     own = table.set_index("method")
     if BASELINE not in own.index:
-        return ["Whether a low entropy survives a change of map needs cross-entropy runs, and there are none."]
+        return "Whether a low entropy survives a change of map needs cross-entropy runs, and there are none."
     means = own[[f"{kind}_entropy_mean" for kind in KINDS]]
-    below = means.loc[BASELINE] - means
-    lower = below.index[below["cam_entropy_mean"] >= LEAST_DIFFERENCE]
+    below = (means.loc[BASELINE] - means).set_axis(KINDS, axis=1)
+    lower = below[below["cam"] >= LEAST_DIFFERENCE]
     if lower.empty:
-        return [
+        return (
             f"No method’s CAM entropy is {LEAST_DIFFERENCE} nats or more below that of cross-entropy, so there is no "
             "low entropy that could survive a change of map."
-        ]
+        )
     sentences = []
     for kind in KINDS[1:]:
-        pairs = {method: tuple(below.loc[method, ["cam_entropy_mean", f"{kind}_entropy_mean"]]) for method in lower}
-        pairs = {method: pair for method, pair in pairs.items() if not np.isnan(pair[1])}
-        words = {
-            method: f"{own.loc[method, 'title']} ({wording.number(after, 2)}; CAM {wording.number(before, 2)})"
-            for method, (before, after) in pairs.items()
-        }
-        kept = [words[method] for method, (before, after) in pairs.items() if after >= before / 2]
-        lost = [words[method] for method, (before, after) in pairs.items() if after < before / 2]
+        known = lower[lower[kind].notna()]
+        survives = known[kind] >= known["cam"] / 2
         parts = []
-        if kept:
-            parts.append(f"survives, at least by half, for {wording.listed(kept)}")
-        if lost:
-            parts.append(f"does not for {wording.listed(lost)}")
+        for chosen, words in ((survives, "it survives, at least by half, for"), (~survives, "it does not for")):
+            methods = [
+                f"{own.loc[method, 'title']} ({wording.number(row[kind], 2)}; CAM {wording.number(row['cam'], 2)})"
+                for method, row in known[chosen].iterrows()
+            ]
+            parts += [f"{words} {wording.listed(methods)}"] if methods else []
         if parts:
-            sentences.append(f"{KIND_TITLES[kind]}: it {'; it '.join(parts)}.")
-    return [
+            sentences.append(f"{KIND_TITLES[kind]}: {'; '.join(parts)}.")
+    return (
         "Does an entropy below that of cross-entropy survive a change of map? In brackets, how many nats below it a "
         f"method is by that map, and by the CAM, for methods with {LEAST_DIFFERENCE} or more by the CAM; of the means "
         "over the seeds, without a test. " + " ".join(sentences)
-    ]
+    )
 
 
 def _over_seeds(maps: StudyMaps, columns: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -458,7 +442,3 @@ def _mean(values: np.ndarray) -> np.ndarray:
 def _on_constant(table: pd.DataFrame, figures: Iterable[str]) -> list[str]:
     missing = table[[f"{name}_mean" for name in figures]].isna().any(axis=None)
     return ["“–”: every map of a kind is constant in at least one run."] if missing else []
-
-
-def _cells(table: pd.DataFrame, figure: str, digits: int) -> list[str]:
-    return [cell.replace("-", "−") for cell in spread_column(table, figure, digits)]

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.page import wording
+from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
 from saliency_entropy.run.folder import write_atomically
 from saliency_entropy.study import comparisons, figures, questions, robustness, tables
@@ -27,7 +28,6 @@ from saliency_entropy.study.runs import BASELINE, LeftOut, Study, read_study
 from saliency_entropy.study.sections import (
     PHOTOGRAPHS,
     ShownFigure,
-    ShownTable,
     chapters,
     report_figures,
     report_tables,
@@ -92,11 +92,11 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"output={output} cannot be written ({error}); give another folder with output=") from None
 
     log.info("%s", printed(shown[0].cells.filter(PRINTED)))
-    log.info("%s", tables.printable(sentence))
+    log.info("%s", wording.printable(sentence))
     for warning in warnings:
-        log.warning("warning: %s", tables.printable(warning))
+        log.warning("warning: %s", wording.printable(warning))
     for runs in left_out:
-        log.warning("left out: %s (%s)", tables.printable(runs.name), tables.printable(runs.reason))
+        log.warning("left out: %s (%s)", wording.printable(runs.name), wording.printable(runs.reason))
     log.info("report: %s", output / "index.html")
 
 
@@ -116,14 +116,14 @@ def write(
         # Of an earlier report: who asks for one without photographs may publish the folder.
         for kind in ("png", "pdf"):
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-    write_atomically(output / "runs.csv", tables.neutralised(runs).to_csv(index=False))
+    write_atomically(output / "runs.csv", wording.neutralised(runs).to_csv(index=False))
     write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
         if table.cells.empty:
             continue
-        write_atomically(output / f"{table.name}.csv", tables.neutralised(table.numbers).to_csv(index=False))
-        write_atomically(output / f"{table.name}.md", tables.markdown(table.cells, table.notes))
-        write_atomically(output / f"{table.name}.tex", tables.latex(table.cells, table.notes))
+        write_atomically(output / f"{table.name}.csv", wording.neutralised(table.numbers).to_csv(index=False))
+        write_atomically(output / f"{table.name}.md", markdown(table.cells, table.notes))
+        write_atomically(output / f"{table.name}.tex", latex(table.cells, table.notes))
     write_atomically(output / "index.html", page)
 
 
@@ -241,10 +241,10 @@ def printed(cells: pd.DataFrame) -> str:
     """A table of text cells for a terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in cells:
-        table.add_column(name, justify="left" if tables.is_words(cells[name]) else "right")
+        table.add_column(name, justify="left" if is_words(cells[name]) else "right")
     for row in cells.itertuples(index=False):
         # Text, not str: a title in [brackets] would be read as a style.
-        table.add_row(*(Text(tables.printable(cell)) for cell in row))
+        table.add_row(*(Text(wording.printable(cell)) for cell in row))
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
         console.print(table)

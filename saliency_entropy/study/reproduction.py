@@ -7,10 +7,11 @@ import pandas as pd
 from scipy import stats
 
 from saliency_entropy.page import wording
+from saliency_entropy.page.wording import NONE
 from saliency_entropy.study.figures import human_entropy
 from saliency_entropy.study.runs import VARIED, Study
 from saliency_entropy.study.statistics import LEVEL, NAN
-from saliency_entropy.study.tables import NONE, Measures
+from saliency_entropy.study.tables import Measures
 
 # What makes a study the paper's (sections 6.2 and 6.3): the configuration of experiment=paper, where it decides a
 # result. A group that stands here holds nothing else.

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from saliency_entropy.page.table import ShownTable
 from saliency_entropy.study import (
     comparisons,
     error_tables,
@@ -38,29 +39,6 @@ CHAPTERS = {
     "Errors and calibration": ("operating_points", "calibration", "groups"),
     "Beside the paper": ("reproduction",),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class ShownTable:
-    """A table of the report.
-
-    Attributes:
-        name: of its files and its anchor in the page.
-        heading: above it.
-        numbers: what its CSV holds.
-        cells: what readers see, text only. Without any, the notes alone are shown, and there is no file.
-        notes: sentences below it.
-    """
-
-    name: str
-    heading: str
-    numbers: pd.DataFrame
-    cells: pd.DataFrame
-    notes: list[str]
-
-    @property
-    def word_columns(self) -> list[bool]:
-        return [tables.is_words(self.cells[name]) for name in self.cells]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,15 +112,31 @@ def report_tables(
         maps: of the test images, if any are kept.
         corrupted: :func:`~saliency_entropy.study.robustness.robustness_table`.
     """
-    return [
-        *_method_tables(study, measures, methods),
-        *_comparison_tables(measures, covariance, compared),
-        *_error_tables(study, measures),
-        *_other_sets_table(study),
-        *([] if corrupted is None else [_robustness_table(corrupted)]),
-        *_focus_tables(study, maps),
-        _reproduction_table(study, measures),
+    measure, titles = measures.measure, study.titles
+    generators = tables.generator_table(measures)
+    sets = other_sets.other_sets(study)
+    beside = read_maps_beside_human_maps(study)
+    operating_points = error_tables.operating_point_table(measures)
+    shown = [
+        tables.shown_methods(methods, measures),
+        *([tables.shown_generators(generators, titles)] if len(generators) else []),
+        comparisons.shown_spread(comparisons.spread_table(measures, covariance), measure),
     ]
+    if len(compared):
+        shown += [comparisons.shown_paired(compared, measure), comparisons.shown_independent(compared, measure)]
+    shown += [
+        error_tables.shown_operating_points(operating_points, measures),
+        error_tables.shown_calibration(error_tables.calibration_table(measures)),
+        error_tables.shown_groups(error_tables.group_table(measures), measures, titles),
+        *([] if sets is None else [other_sets.shown_other_sets(sets)]),
+        *([] if corrupted is None else [robustness.shown_robustness(corrupted)]),
+    ]
+    if maps is not None:
+        shown.append(focus.shown_focus(focus.focus_table(maps), maps))
+        shown.append(focus.shown_run_agreement(focus.run_agreement_table(maps), maps))
+    if beside is not None:
+        shown.append(focus.shown_agreement(focus.agreement_table(beside), beside, figures.map_kind(study)))
+    return [*shown, _reproduction_table(study, measures)]
 
 
 def report_figures(
@@ -158,142 +152,6 @@ def report_figures(
         *([_robustness_figure(corrupted)] if corrupted is not None and corrupted.has_auroc else []),
         *([] if maps is None else _map_figures(maps, photographs)),
     ]
-
-
-def _method_tables(study: Study, measures: Measures, methods: pd.DataFrame) -> list[ShownTable]:
-    generators = tables.generator_table(measures)
-    shown = [
-        ShownTable(
-            "methods",
-            "Methods",
-            methods,
-            tables.shown_methods(methods, measures),
-            tables.notes(methods, measures),
-        )
-    ]
-    if len(generators):
-        shown.append(
-            ShownTable(
-                "generators",
-                "AUROC by generator",
-                generators,
-                tables.shown_generators(generators, study.titles),
-                tables.generator_notes(generators),
-            )
-        )
-    return shown
-
-
-def _comparison_tables(measures: Measures, covariance: np.ndarray, compared: pd.DataFrame) -> list[ShownTable]:
-    spread = comparisons.spread_table(measures, covariance)
-    shown = [
-        ShownTable(
-            "spread",
-            "Spread over seeds and test images",
-            spread,
-            comparisons.shown_spread(spread),
-            comparisons.spread_notes(spread, measures.measure),
-        )
-    ]
-    if len(compared):
-        shown += [
-            ShownTable(
-                "comparisons",
-                "Comparisons between methods, paired by seed",
-                compared[comparisons.COMPARISON_COLUMNS + comparisons.PAIRED_COLUMNS],
-                comparisons.shown_paired(compared),
-                comparisons.paired_notes(compared, measures.measure),
-            ),
-            ShownTable(
-                "comparisons_independent",
-                "Comparisons between methods, seeds taken as independent",
-                compared[comparisons.COMPARISON_COLUMNS + comparisons.INDEPENDENT_COLUMNS],
-                comparisons.shown_unpaired(compared),
-                comparisons.unpaired_notes(measures.measure),
-            ),
-        ]
-    return shown
-
-
-def _error_tables(study: Study, measures: Measures) -> list[ShownTable]:
-    operating_points = error_tables.operating_point_table(measures)
-    calibration = error_tables.calibration_table(measures)
-    groups = error_tables.group_table(measures)
-    return [
-        ShownTable(
-            "operating_points",
-            "Operating points",
-            operating_points,
-            error_tables.shown_operating_points(operating_points),
-            error_tables.operating_point_notes(operating_points, measures),
-        ),
-        ShownTable(
-            "calibration",
-            "Calibration",
-            calibration,
-            error_tables.shown_calibration(calibration),
-            error_tables.calibration_notes(calibration),
-        ),
-        ShownTable(
-            "groups",
-            "Errors by group of images",
-            groups,
-            error_tables.shown_groups(groups, study.titles),
-            error_tables.group_notes(groups, measures),
-        ),
-    ]
-
-
-def _focus_tables(study: Study, maps: StudyMaps | None) -> list[ShownTable]:
-    """The tables of the maps that are kept, of the test images and of those that have human maps."""
-    shown = []
-    if maps is not None:
-        table = focus.focus_table(maps)
-        runs = focus.run_agreement_table(maps)
-        shown = [
-            ShownTable(
-                "focus", "Focus by kind of map", table, focus.shown_focus(table), focus.focus_notes(table, maps)
-            ),
-            ShownTable(
-                "run_agreement",
-                "Agreement between runs",
-                runs,
-                focus.shown_run_agreement(runs),
-                focus.run_agreement_notes(runs, maps),
-            ),
-        ]
-    beside = read_maps_beside_human_maps(study)
-    if beside is not None:
-        table = focus.agreement_table(beside)
-        kind = figures.map_kind(study)
-        shown.append(
-            ShownTable(
-                "human_agreement",
-                f"Agreement with {kind} maps",
-                table,
-                focus.shown_agreement(table),
-                focus.agreement_notes(table, beside, kind),
-            )
-        )
-    return shown
-
-
-def _other_sets_table(study: Study) -> list[ShownTable]:
-    sets = other_sets.other_sets(study)
-    if sets is None:
-        return []
-    shown = other_sets.shown_other_sets(sets.numbers) if len(sets.numbers) else pd.DataFrame()
-    return [ShownTable("other_sets", "AUROC on other images", sets.numbers, shown, other_sets.other_sets_notes(sets))]
-
-
-def _robustness_table(corrupted: RobustnessTable) -> ShownTable:
-    return ShownTable(
-        "robustness",
-        "AUROC of corrupted images",
-        corrupted.numbers,
-        robustness.shown_robustness(corrupted),
-        robustness.robustness_notes(corrupted),
-    )
 
 
 def _reproduction_table(study: Study, measures: Measures) -> ShownTable:

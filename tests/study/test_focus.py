@@ -11,11 +11,11 @@ from benchmarks.made_up_study import write_run
 from scipy import stats
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.page.table import markdown
 from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, save_maps
 from saliency_entropy.study import focus
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps, read_study_maps
 from saliency_entropy.study.runs import read_study
-from saliency_entropy.study.tables import markdown
 
 ONE_CELL = np.array([[1, 0], [0, 0]], dtype=np.float32)
 TWO_CELLS = np.array([[1, 1], [0, 0]], dtype=np.float32)
@@ -129,7 +129,7 @@ def test_entropy_and_focus_area_over_the_seeds(tmp_path: Path) -> None:
     assert own["grad_cam_focus_area_std"] == pytest.approx((2 - np.sqrt(2)) / np.sqrt(2))
     assert table.loc["droid", ["cam_entropy_mean", "cam_true_entropy_mean"]].tolist() == pytest.approx([0, ln2 / 2])
     assert np.isnan(table.loc["droid", "cam_entropy_std"])
-    shown = focus.shown_focus(table.reset_index()).set_index("Method")
+    shown = focus.shown_focus(table.reset_index(), read(tmp_path)).cells.set_index("Method")
     assert shown.loc["Cross-entropy", "CAM / nats"] == "0.52 ± 0.25"
     assert shown.loc["DROID", "Grad-CAM / cells"] == "1.4"
 
@@ -143,14 +143,14 @@ def test_constant_maps_are_left_out_and_counted(tmp_path: Path) -> None:
     assert table["grad_cam_constant"].tolist() == [2, 3]
     assert table["cam_constant"].tolist() == [0, 3]
     assert table["grad_cam_entropy_mean"].tolist() == pytest.approx([np.log(2), np.nan], nan_ok=True)
-    notes = focus.focus_notes(table, maps)
+    notes = focus.shown_focus(table, maps).notes
     assert any(
         note.startswith("Constant maps, which have no focus and are left out: 3 (CAM), 3 (True class), ")
         and note.endswith("and 5 (Grad-CAM) of 6 each.")
         for note in notes
     )
     assert "“–”: every map of a kind is constant in at least one run." in notes
-    assert focus.shown_focus(table)["CAM / nats"].tolist() == ["0.69", "–"]
+    assert focus.shown_focus(table, maps).cells["CAM / nats"].tolist() == ["0.69", "–"]
     assert np.isnan(focus.mean_cams(maps)["droid"]).all()
     assert focus.agreement_table(maps)["mse_mean"].tolist() == pytest.approx([0.25, np.nan], nan_ok=True)
     assert focus.run_agreement_table(maps)["pearson_same_seed"].isna().all()
@@ -163,7 +163,7 @@ def survival(tmp_path: Path, entropies: dict[str, dict[str, float]]) -> str:
     table = focus.focus_table(maps)
     for kind in KINDS:
         table[f"{kind}_entropy_mean"] = [entropies[method][kind] for method in table["method"]]
-    return " ".join(focus.focus_notes(table, maps))
+    return " ".join(focus.shown_focus(table, maps).notes)
 
 
 def test_whether_a_low_entropy_survives_a_change_of_map(tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_agreement_with_human_maps_over_the_seeds(tmp_path: Path) -> None:
     assert table["mse_std"].tolist() == pytest.approx([0.375 / np.sqrt(2), np.nan], nan_ok=True)
     assert table["iou_mean"].tolist() == pytest.approx([(1 + 0.25) / 2, 0])
     assert table["pointing_mean"].tolist() == pytest.approx([(1 + 0.25) / 2, 0])
-    assert focus.shown_agreement(table)["Pearson"].tolist() == ["0.561 ± 0.621", "−0.333"]
-    notes = " ".join(focus.agreement_notes(table, maps, "human"))
+    assert focus.shown_agreement(table, maps, "human").cells["Pearson"].tolist() == ["0.561 ± 0.621", "−0.333"]
+    notes = " ".join(focus.shown_agreement(table, maps, "human").notes)
     assert "beside the human maps of the same 2 images of set test" in notes
     assert "20 % highest; a cell at random is so 0.250 of the time." in notes
     assert "not human maps" not in notes
@@ -229,7 +229,7 @@ def test_agreement_with_human_maps_over_the_seeds(tmp_path: Path) -> None:
         "the mean of the other images’ maps, reaches MSE 0.000, Pearson 1.000, Spearman 1.000, IoU of the top 20 % "
         "1.000 and Pointing game 1.000." in notes
     )
-    assert "These are simulated maps, not human maps" in " ".join(focus.agreement_notes(table, maps, "simulated"))
+    assert "These are simulated maps, not human maps" in " ".join(focus.shown_agreement(table, maps, "simulated").notes)
 
 
 def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -> None:
@@ -239,10 +239,10 @@ def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -
     maps = read(tmp_path)
     others = [[[1, 1], [1, 0]], [[1, 0], [1, 0]], [[1, 0.5], [0, 0]]]
     mse = np.mean([np.square(other - own).mean() for other, own in zip(others, human_maps, strict=True)])
-    notes = " ".join(focus.agreement_notes(focus.agreement_table(maps), maps, "human"))
+    notes = " ".join(focus.shown_agreement(focus.agreement_table(maps), maps, "human").notes)
     assert f"reaches MSE {mse:.3f}, Pearson" in notes
     one = replace(maps, sample=sample(human_maps, [True, False, False]))
-    assert "the other images" not in " ".join(focus.agreement_notes(focus.agreement_table(one), one, "human"))
+    assert "the other images" not in " ".join(focus.shown_agreement(focus.agreement_table(one), one, "human").notes)
 
 
 def test_without_human_maps_there_is_no_agreement(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_the_set_with_human_maps_is_found_and_named(tmp_path: Path) -> None:
         keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None]}, name)
         maps = read_maps_beside_human_maps(read_study(tmp_path))
         assert maps.name == name
-        assert what in " ".join(focus.agreement_notes(focus.agreement_table(maps), maps, "human"))
+        assert what in " ".join(focus.shown_agreement(focus.agreement_table(maps), maps, "human").notes)
 
 
 def test_runs_are_compared_image_by_image(tmp_path: Path) -> None:
@@ -285,11 +285,11 @@ def test_runs_are_compared_image_by_image(tmp_path: Path) -> None:
         [(1 + half) / 2, (seed1_seed0 + seed0_seed2 + seed1_seed2) / 3, -1 / 3]
     )
     assert table["pearson_same_seed"].tolist() == pytest.approx([np.nan, 1, np.nan], nan_ok=True)
-    shown = focus.shown_run_agreement(table).set_index("Method")
+    shown = focus.shown_run_agreement(table, maps).cells.set_index("Method")
     assert shown.loc["Cross-entropy", "DROID"] == "1.000"
     assert shown.loc["DROID", "Cross-entropy"] == "0.041"
     assert shown.loc["DROID", "DROID"] == "−0.333"
-    assert "Above the diagonal the runs have the same seed" in " ".join(focus.run_agreement_notes(table, maps))
+    assert "Above the diagonal the runs have the same seed" in " ".join(focus.shown_run_agreement(table, maps).notes)
 
 
 def test_one_run_agrees_with_none(tmp_path: Path) -> None:
@@ -298,8 +298,8 @@ def test_one_run_agrees_with_none(tmp_path: Path) -> None:
     table = focus.run_agreement_table(maps)
     assert table[["pairs", "pairs_same_seed"]].values.tolist() == [[0, 0]]
     assert np.isnan(table["pearson"][0])
-    assert focus.shown_run_agreement(table).values.tolist() == [["DROID", "–"]]
-    notes = focus.run_agreement_notes(table, maps)
+    assert focus.shown_run_agreement(table, maps).cells.values.tolist() == [["DROID", "–"]]
+    notes = focus.shown_run_agreement(table, maps).notes
     assert "“–”: there is no such pair of runs." in notes
     assert not any("Above the diagonal" in note for note in notes)
 
@@ -342,9 +342,9 @@ def test_runs_without_these_maps_are_named_and_left_out(tmp_path: Path) -> None:
     ]
     tables = focus.focus_table(maps), focus.agreement_table(maps), focus.run_agreement_table(maps)
     notes = (
-        focus.focus_notes(tables[0], maps),
-        focus.agreement_notes(tables[1], maps, "human"),
-        focus.run_agreement_notes(tables[2], maps),
+        focus.shown_focus(tables[0], maps).notes,
+        focus.shown_agreement(tables[1], maps, "human").notes,
+        focus.shown_run_agreement(tables[2], maps).notes,
     )
     assert all(own[-2:] == maps.problems for own in notes)
 
@@ -387,12 +387,11 @@ def test_a_damaged_file_of_the_study_is_named(tmp_path: Path) -> None:
 def test_tables_are_written_as_the_others_are(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([ONE_CELL] * 2)), {f"{m}/seed0": [ONE_CELL, TWO_CELLS] for m in ("cyborg", "droid")})
     maps = read(tmp_path)
-    for table, shown in (
-        (focus.focus_table(maps), focus.shown_focus),
-        (focus.agreement_table(maps), focus.shown_agreement),
-        (focus.run_agreement_table(maps), focus.shown_run_agreement),
+    for shown in (
+        focus.shown_focus(focus.focus_table(maps), maps),
+        focus.shown_agreement(focus.agreement_table(maps), maps, "human"),
+        focus.shown_run_agreement(focus.run_agreement_table(maps), maps),
     ):
-        cells = shown(table)
-        assert cells.map(lambda cell: isinstance(cell, str)).all(axis=None)
-        assert markdown(cells).count("\n") == 4
-        assert pd.api.types.is_numeric_dtype(table.iloc[:, -1])
+        assert shown.cells.map(lambda cell: isinstance(cell, str)).all(axis=None)
+        assert markdown(shown.cells).count("\n") == 4
+        assert pd.api.types.is_numeric_dtype(shown.numbers.iloc[:, -1])

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 from saliency_entropy.scores.one_pass import CHECKPOINT
-from saliency_entropy.study.other_sets import other_sets, other_sets_notes, shown_other_sets
+from saliency_entropy.study.other_sets import other_sets, shown_other_sets
 from saliency_entropy.study.report import report
 from saliency_entropy.study.runs import Run, Study, read_study
 
@@ -62,9 +62,9 @@ def test_few_images_have_no_auroc(study: Study) -> None:
     numbers = sets.numbers[sets.numbers["set"] == "few"]
     assert len(numbers) == 4 * len(METHODS)
     assert numbers["auroc_mean"].isna().all()
-    shown = shown_other_sets(sets.numbers)
-    assert list(shown.iloc[0]) == ["few", "(all)", "36 + 16", "–", "–"]
-    assert "fewer than 30 synthetic or real images" in other_sets_notes(sets)[1]
+    shown = shown_other_sets(sets)
+    assert list(shown.cells.iloc[0]) == ["few", "(all)", "36 + 16", "–", "–"]
+    assert "fewer than 30 synthetic or real images" in shown.notes[1]
 
 
 def test_runs_that_are_left_out_are_named(study: Study) -> None:
@@ -78,9 +78,9 @@ def test_runs_that_are_left_out_are_named(study: Study) -> None:
     sets = other_sets(study)
     assert sets.numbers["method"].unique().tolist() == [fourth.method]
     assert [sentence.split("; ")[0].split(" (")[0] for sentence in sets.problems] == [
-        f"Left out of set mine, since they have no such scores: {first.name}",
+        f"Left out of set mine, since they have no scores/mine.parquet: {first.name}",
         f"Left out of set mine, since they were trained again after these scores were made: {second.name}",
-        f"Left out of set mine, since their scores cannot be used: {third.name}",
+        f"Left out of set mine, since their scores/mine.parquet cannot be used: {third.name}",
     ]
 
 
