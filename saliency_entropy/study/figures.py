@@ -20,7 +20,7 @@ from PIL import Image
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import printable
 from saliency_entropy.run.study_folders import METHODS
-from saliency_entropy.study.focus import StudyMaps, entropies, mean_cams
+from saliency_entropy.study.focus import StudyMaps, map_entropies, mean_cams
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, over_seeds
 
@@ -248,7 +248,7 @@ def maps_by_entropy(maps: StudyMaps, count: int = 6) -> Figure:
         count: of maps to be shown.
     """
     cams = maps.maps["cam"].reshape(-1, *maps.sample.human_map.shape[1:])
-    found = entropies(cams)
+    found = map_entropies(cams)
     known = np.flatnonzero(~np.isnan(found))
     order = known[np.argsort(found[known], kind="stable")]
     wanted = np.linspace(found[order[-1]], found[order[0]], count) if len(order) else []
@@ -335,7 +335,7 @@ def _images_with_maps(maps: StudyMaps, images: Sequence[int]) -> Figure:
                 axes.set_xlabel("none")
                 continue
             axes.imshow(cam_overlay(grey, of_images[place]))
-            entropy = entropies(of_images[place])
+            entropy = map_entropies(of_images[place])
             axes.set_xlabel("constant" if np.isnan(entropy) else f"{entropy:.2f}")
     for axes, title in zip(panels[0], ["Image", *columns], strict=True):
         axes.set_title(textwrap.fill(_plain(title), 13), fontsize=STYLE["font.size"])

@@ -126,7 +126,7 @@ def read_maps_beside_human_maps(study: Study) -> StudyMaps | None:
     return None
 
 
-def entropies(maps: np.ndarray) -> np.ndarray:
+def map_entropies(maps: np.ndarray) -> np.ndarray:
     """Entropy of each map as a distribution over its cells, in nats; NaN of a constant map, which has no focus.
 
     Args:
@@ -141,7 +141,7 @@ def entropies(maps: np.ndarray) -> np.ndarray:
     return np.where(constant, np.nan, stats.entropy(cells, axis=-1))
 
 
-def correlations(maps: np.ndarray, others: np.ndarray, ranks: bool = False) -> np.ndarray:
+def map_correlations(maps: np.ndarray, others: np.ndarray, ranks: bool = False) -> np.ndarray:
     """Pearson's correlation over the cells of each map and the other of the same place; NaN where one is constant.
 
     Args:
@@ -162,7 +162,7 @@ def correlations(maps: np.ndarray, others: np.ndarray, ranks: bool = False) -> n
     return found
 
 
-def top_region(maps: np.ndarray) -> np.ndarray:
+def top_regions(maps: np.ndarray) -> np.ndarray:
     """The :data:`TOP_SHARE` highest cells of each map, one at least; all that equal the lowest of them, but no zeros.
 
     Args:
@@ -176,12 +176,12 @@ def top_region(maps: np.ndarray) -> np.ndarray:
     return (maps >= cells[:, -count][:, None, None]) & (maps > 0)
 
 
-def agreement(maps: np.ndarray, human_maps: np.ndarray) -> dict[str, np.ndarray]:
-    """How alike each map and its human map are: :data:`AGREEMENT_FIGURES`.
+def map_agreement(maps: np.ndarray, human_maps: np.ndarray) -> dict[str, np.ndarray]:
+    """How alike each map and its human map are, in each of :data:`AGREEMENT_FIGURES`.
 
-    ``mse`` over the cells, as in CYBORG's loss; ``pearson`` and ``spearman``, see :func:`correlations`; ``iou``,
-    intersection over union of the two :func:`top_region`; ``pointing``, whether the highest cell of the map is in the
-    human map's top region (of several highest cells, the share that is).
+    ``mse`` over the cells, as in CYBORG's loss; ``pearson`` and ``spearman``, see :func:`map_correlations`; ``iou``,
+    intersection over union of the :func:`top_regions` of both; ``pointing``, whether the highest cell of the map is in
+    the human map's top region (of several highest cells, the share that is).
 
     Args:
         maps, human_maps: ``(n, h, w)`` in [0, 1].
@@ -189,14 +189,14 @@ def agreement(maps: np.ndarray, human_maps: np.ndarray) -> dict[str, np.ndarray]
     Returns:
         ``(n,)`` each; all NaN where a map is constant.
     """
-    region, human_region = top_region(maps), top_region(human_maps)
+    region, human_region = top_regions(maps), top_regions(human_maps)
     highest = maps == maps.max(axis=(1, 2), keepdims=True)
     constant = ~(maps.any(axis=(1, 2)) & human_maps.any(axis=(1, 2)))
     union = (region | human_region).sum(axis=(1, 2))
     found = {
         "mse": np.square(maps.astype(np.float64) - human_maps).mean(axis=(1, 2)),
-        "pearson": correlations(maps, human_maps),
-        "spearman": correlations(maps, human_maps, ranks=True),
+        "pearson": map_correlations(maps, human_maps),
+        "spearman": map_correlations(maps, human_maps, ranks=True),
         "iou": (region & human_region).sum(axis=(1, 2)) / np.maximum(union, 1),
         "pointing": (highest & human_region).sum(axis=(1, 2)) / highest.sum(axis=(1, 2)),
     }
@@ -212,21 +212,18 @@ def focus_table(maps: StudyMaps) -> pd.DataFrame:
         ``<kind>_focus_area``, exp of it, in cells; and ``<kind>_constant``, how many maps of all seeds are constant and
         in neither. NaN where there is nothing to say.
     """
-    columns: dict[str, np.ndarray] = {}
+    found = {kind: map_entropies(of_runs) for kind, of_runs in maps.maps.items()}
+    figures: dict[str, np.ndarray] = {}
     for kind in KINDS:
-        found = entropies(maps.maps[kind])
-        columns[f"{kind}_entropy"] = _mean(found)
-        columns[f"{kind}_focus_area"] = np.exp(columns[f"{kind}_entropy"])
-        columns[f"{kind}_constant"] = np.isnan(found).sum(axis=1)
-    table = _over_seeds(maps, columns)
+        figures[f"{kind}_entropy"] = _mean_of_known(found[kind])
+        figures[f"{kind}_focus_area"] = np.exp(figures[f"{kind}_entropy"])
+    table = _over_runs(maps, figures)
     for kind in KINDS:
-        counts = table.pop(f"{kind}_constant_mean") * table["seeds"]
-        table[f"{kind}_constant"] = counts.round().astype(int)
-        del table[f"{kind}_constant_std"]
+        table[f"{kind}_constant"] = [np.isnan(found[kind][places]).sum() for places in maps.methods.values()]
     return table
 
 
-def agreement_table(maps: StudyMaps) -> pd.DataFrame | None:
+def human_agreement_table(maps: StudyMaps) -> pd.DataFrame | None:
     """A row a method, numbers only: its own CAMs beside the human maps of the same images.
 
     Returns:
@@ -238,9 +235,9 @@ def agreement_table(maps: StudyMaps) -> pd.DataFrame | None:
     if not has_map.any():
         return None
     human_maps = maps.sample.human_map[has_map]
-    found = [agreement(own[has_map], human_maps) for own in maps.maps["cam"]]
-    columns = {name: _mean(np.stack([run[name] for run in found])) for name in AGREEMENT_FIGURES}
-    table = _over_seeds(maps, columns)
+    found = [map_agreement(own[has_map], human_maps) for own in maps.maps["cam"]]
+    columns = {name: _mean_of_known(np.stack([run[name] for run in found])) for name in AGREEMENT_FIGURES}
+    table = _over_runs(maps, columns)
     table.insert(3, "images", int(has_map.sum()))
     return table
 
@@ -257,7 +254,7 @@ def run_agreement_table(maps: StudyMaps) -> pd.DataFrame:
     cams, titles = maps.maps["cam"], maps.study.titles
     pearson = np.full((len(cams), len(cams)), np.nan)
     for one, other in combinations(range(len(cams)), 2):
-        pearson[one, other] = pearson[other, one] = _mean(correlations(cams[one], cams[other]))
+        pearson[one, other] = pearson[other, one] = _mean_of_known(map_correlations(cams[one], cams[other]))
     seeds = np.array([run.seed for run in maps.runs])
     rows = []
     for i, (method, own) in enumerate(maps.methods.items()):
@@ -267,7 +264,7 @@ def run_agreement_table(maps: StudyMaps) -> pd.DataFrame:
             row = {"method": method, "title": titles[method], "against": against, "against_title": titles[against]}
             same = seeds[pairs[:, 0]] == seeds[pairs[:, 1]]
             for suffix, chosen in (("", pairs[~same]), ("_same_seed", pairs[same])):
-                row |= {f"pairs{suffix}": len(chosen), f"pearson{suffix}": _mean(pearson[tuple(chosen.T)])}
+                row |= {f"pairs{suffix}": len(chosen), f"pearson{suffix}": _mean_of_known(pearson[tuple(chosen.T)])}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -313,16 +310,16 @@ def shown_focus(table: pd.DataFrame, maps: StudyMaps) -> ShownTable:
     return shown_table("focus", "Focus by kind of map", table, columns)
 
 
-def shown_agreement(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> ShownTable:
-    """:func:`agreement_table` as readers see it.
+def shown_human_agreement(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> ShownTable:
+    """:func:`human_agreement_table` as readers see it.
 
     Args:
-        table: :func:`agreement_table`.
+        table: :func:`human_agreement_table`.
         maps: what it is of.
         map_kind: what stood in the place of human maps, see :func:`~saliency_entropy.study.figures.map_kind`.
     """
     human_maps = maps.sample.human_map[maps.sample.has_map]
-    chance = top_region(human_maps).mean()
+    chance = top_regions(human_maps).mean()
     images = wording.count(int(table["images"].iloc[0]), "image")
     sentences = [
         f"CAMs beside the {map_kind} maps of the same {images} of set {maps.name}: mean over the images; ± is the "
@@ -332,8 +329,10 @@ def shown_agreement(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -> Show
         f"highest cell is one of the map’s {SHARE} highest; a cell at random is so {chance:.3f} of the time.",
     ]
     if len(human_maps) > 1:
-        blind = agreement(_means_of_others(human_maps), human_maps)
-        reached = [f"{title} {wording.number(_mean(blind[name]))}" for name, title in AGREEMENT_FIGURES.items()]
+        blind = map_agreement(_means_of_others(human_maps), human_maps)
+        reached = [
+            f"{title} {wording.number(_mean_of_known(blind[name]))}" for name, title in AGREEMENT_FIGURES.items()
+        ]
         sentences.append(
             "Faces are alike: what does not look at the image at all, the mean of the other images’ maps, reaches "
             f"{wording.listed(reached)}."
@@ -424,14 +423,14 @@ def _on_survival(table: pd.DataFrame) -> str:
     )
 
 
-def _over_seeds(maps: StudyMaps, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+def _over_runs(maps: StudyMaps, columns: dict[str, np.ndarray]) -> pd.DataFrame:
     """``method, title, seeds``, and mean and standard deviation over the seeds of ``(R,)`` columns; NaN if one is."""
     methods = [run.method for run in maps.runs]
     rows = pd.DataFrame({"method": methods, "title": [maps.study.titles[method] for method in methods], **columns})
     return over_seeds(rows, ["method", "title"], columns)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
     """Over the last axis, without NaN; NaN if there is nothing else."""
     known = ~np.isnan(values)
     count = known.sum(axis=-1)

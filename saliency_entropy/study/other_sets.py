@@ -1,6 +1,5 @@
 """AUROC on further sets of images: those that ``experiments/evaluate.py`` scored for every run after its training."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,42 +17,26 @@ COLUMNS = ["path", "label", "generator", "logit_synthetic"]
 KEYS = ["set", "generator", "synthetic", "real", "method", "title"]
 
 
-@dataclass(frozen=True, eq=False)
-class OtherSets:
-    """What the further score files of a study say.
+def other_sets_table(study: Study) -> ShownTable | None:
+    """AUROC on the sets of the runs' ``scores/<set>.parquet``: one row per set and generator, one column per method.
 
-    Attributes:
-        numbers: a row a set, generator ("" for all together) and method: ``set, generator, synthetic, real`` (numbers
-            of images), ``method, title, seeds, auroc_mean, auroc_std`` (all real images of the set against the
-            synthetic ones; NaN with fewer than 30 of either). Empty if no file can be used.
-        problems: sentences on what is left out.
+    The numbers have one row per set, generator ("" for all together) and method: ``set, generator, synthetic, real``
+    (numbers of images), ``method, title, seeds, auroc_mean, auroc_std`` (all real images of the set against the
+    synthetic ones; NaN with fewer than 30 of either). They are empty if no file can be used.
+
+    Returns:
+        None if the runs have no further sets.
     """
-
-    numbers: pd.DataFrame
-    problems: list[str]
-
-
-def other_sets(study: Study) -> OtherSets | None:
-    """What the runs' ``scores/<set>.parquet`` say; None if there are no further sets."""
     files = {path.stem for run in study.runs for path in (run.folder / "scores").glob("[!.]*.parquet")}
     names = sorted(name for name in files if name not in OWN and not name.endswith(SUFFIX))
     if not names:
         return None
-    rows, problems = [], []
+    found, problems = [], []
     for name in names:
-        found, left_out = comparable_figures(study, name, _figures, ["fingerprint"], of_set=f" of set {name}")
-        problems += [*left_out, *not_finite(found, f" in set {name}")]
-        rows += [
-            figures.assign(set=name, method=run.method, title=study.titles[run.method])
-            for run, figures in found.items()
-        ]
-    numbers = over_seeds(pd.concat(rows), KEYS, ["auroc"]) if rows else pd.DataFrame(columns=KEYS)
-    return OtherSets(numbers, problems)
-
-
-def shown_other_sets(sets: OtherSets) -> ShownTable:
-    """:attr:`OtherSets.numbers` as readers see it: a row a set and generator, a column a method."""
-    numbers = sets.numbers
+        figures, left_out = comparable_figures(study, name, _figures, ["fingerprint"], of_set=f" of set {name}")
+        found += [of_run.assign(set=name) for of_run in figures.values()]
+        problems += [*left_out, *not_finite(figures, f" in set {name}")]
+    numbers = over_seeds(pd.concat(found), KEYS, ["auroc"]) if found else pd.DataFrame(columns=KEYS)
     rows = per_method(numbers, KEYS[:4], "auroc")
     sentences = [
         "AUROC on the sets of images that experiments/evaluate.py scored beside the test images: synthetic + real "
@@ -65,7 +48,7 @@ def shown_other_sets(sets: OtherSets) -> ShownTable:
             "method."
         )
     columns = [
-        Column("Set", "set", notes=[*sentences, *sets.problems]),
+        Column("Set", "set", notes=[*sentences, *problems]),
         Column("Generator", lambda row: row["generator"] or "(all)"),
         Column("Images", synthetic_and_real),
         *columns_per_method(dict(zip(numbers["method"], numbers["title"], strict=True))),

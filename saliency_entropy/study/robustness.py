@@ -75,17 +75,13 @@ def robustness_table(study: Study) -> RobustnessTable | None:
         return None
     read = partial(_figures, train_generators=study.train_generators)
     what, options = "images or corruptions", "corruptions=all"
-    alike, problems = comparable_figures(study, NAME, read, IMAGE_COLUMNS, what, options=options)
-    if not alike:
+    found, problems = comparable_figures(study, NAME, read, IMAGE_COLUMNS, what, options=options)
+    if not found:
         return RobustnessTable(pd.DataFrame(columns=[*KEYS, "images"]), "auroc", problems)
-    rows = pd.concat(
-        [of_run.assign(method=run.method, title=study.titles[run.method]) for run, of_run in alike.items()],
-        ignore_index=True,
-    )
-    numbers = over_seeds(rows, [*KEYS, "images"], FIGURES)
+    numbers = over_seeds(pd.concat(found.values()), [*KEYS, "images"], FIGURES)
     numbers.insert(len(KEYS), "seeds", numbers.pop("seeds"))
     # By corruption and strength, not by method: a row is read beside its neighbours.
-    first = next(iter(alike.values()))
+    first = next(iter(found.values()))
     numbers = first[["corruption", "strength"]].merge(numbers, on=["corruption", "strength"], how="left")
     clean = first.iloc[0]
     measure = "auroc_unseen" if clean["unseen"] else "auroc"
@@ -99,7 +95,7 @@ def robustness_table(study: Study) -> RobustnessTable | None:
         )
     elif not min(synthetic, real):
         problems.append("“–”: the images are all real or all synthetic.")
-    return RobustnessTable(numbers, measure, problems + not_finite(alike))
+    return RobustnessTable(numbers, measure, problems + not_finite(found))
 
 
 def shown_robustness(table: RobustnessTable) -> ShownTable:
@@ -124,11 +120,6 @@ def shown_robustness(table: RobustnessTable) -> ShownTable:
     ]
     rows = per_method(numbers, ["corruption", "strength"], table.measure)
     return shown_table("robustness", "AUROC of corrupted images", numbers, columns, rows)
-
-
-def images_shown(table: RobustnessTable) -> str:
-    """Which test images the figures are of."""
-    return "images, synthetic ones of unseen generators," if table.measure == "auroc_unseen" else "images"
 
 
 @rc_context(STYLE)

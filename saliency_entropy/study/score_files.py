@@ -36,7 +36,7 @@ def comparable_figures(
         options: of experiments/evaluate.py, with which it writes such files.
 
     Returns:
-        Run -> its figures; and sentences on the runs that are left out.
+        Run -> its figures, with its ``method`` and ``title``; and sentences on the runs that are left out.
     """
     found: dict[Run, pd.DataFrame] = {}
     missing, earlier, damaged = [], [], []
@@ -48,7 +48,7 @@ def comparable_figures(
             elif not is_of_this_checkpoint(run, path):
                 earlier.append(run.name)
             else:
-                found[run] = read(path)
+                found[run] = read(path).assign(method=run.method, title=study.titles[run.method])
         # A file of something else makes the readers raise almost anything.
         except Exception as error:
             # Without the study's folder, which the page need not know.

@@ -9,17 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from saliency_entropy.page.table import ShownTable
-from saliency_entropy.study import (
-    comparisons,
-    error_tables,
-    figures,
-    focus,
-    other_sets,
-    reproduction,
-    robustness,
-    tables,
-)
+from saliency_entropy.study import comparisons, error_tables, figures, focus, reproduction, robustness, tables
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps
+from saliency_entropy.study.other_sets import other_sets_table
 from saliency_entropy.study.robustness import RobustnessTable
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import MEASURES, Measures
@@ -114,7 +106,7 @@ def report_tables(
     """
     measure, titles = measures.measure, study.titles
     generators = tables.generator_table(measures)
-    sets = other_sets.other_sets(study)
+    sets = other_sets_table(study)
     beside = read_maps_beside_human_maps(study)
     operating_points = error_tables.operating_point_table(measures)
     shown = [
@@ -128,14 +120,14 @@ def report_tables(
         error_tables.shown_operating_points(operating_points, measures),
         error_tables.shown_calibration(error_tables.calibration_table(measures)),
         error_tables.shown_groups(error_tables.group_table(measures), measures, titles),
-        *([] if sets is None else [other_sets.shown_other_sets(sets)]),
+        *([] if sets is None else [sets]),
         *([] if corrupted is None else [robustness.shown_robustness(corrupted)]),
     ]
     if maps is not None:
         shown.append(focus.shown_focus(focus.focus_table(maps), maps))
         shown.append(focus.shown_run_agreement(focus.run_agreement_table(maps), maps))
     if beside is not None:
-        shown.append(focus.shown_agreement(focus.agreement_table(beside), beside, figures.map_kind(study)))
+        shown.append(focus.shown_human_agreement(focus.human_agreement_table(beside), beside, figures.map_kind(study)))
     return [*shown, _reproduction_table(study, measures)]
 
 
@@ -212,11 +204,12 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
 
 
 def _robustness_figure(corrupted: RobustnessTable) -> ShownFigure:
+    of_unseen = ", synthetic ones of unseen generators," if corrupted.measure == "auroc_unseen" else ""
     return ShownFigure(
         "auroc_by_corruption",
         "AUROC by strength of corruption",
         robustness.robustness_figure(corrupted),
-        f"AUROC of the test {robustness.images_shown(corrupted)} as they are and at rising strengths of each "
+        f"AUROC of the test images{of_unseen} as they are and at rising strengths of each "
         "corruption: mean over the seeds, in a band of ± 1 standard deviation. Dashed: chance.",
     )
 

@@ -67,8 +67,8 @@ def test_entropies() -> None:
         1.5 * np.log(2),
         np.nan,
     ]  # 1/2, 1/4, 1/4
-    np.testing.assert_allclose(focus.entropies(maps), expected, atol=1e-12)
-    assert focus.entropies(maps.reshape(5, 1, 2, 2)).shape == (5, 1)
+    np.testing.assert_allclose(focus.map_entropies(maps), expected, atol=1e-12)
+    assert focus.map_entropies(maps.reshape(5, 1, 2, 2)).shape == (5, 1)
 
 
 def test_correlations_are_scipys() -> None:
@@ -77,7 +77,7 @@ def test_correlations_are_scipys() -> None:
     others[1] = maps[1].round(1)  # ties
     others[2] = 0
     for ranks, function in ((False, stats.pearsonr), (True, stats.spearmanr)):
-        found = focus.correlations(maps, others, ranks)
+        found = focus.map_correlations(maps, others, ranks)
         assert np.isnan(found[2])
         for i in (0, 1, 3, 4, 5):
             assert found[i] == pytest.approx(function(maps[i].ravel(), others[i].ravel()).statistic, abs=1e-6)
@@ -85,18 +85,18 @@ def test_correlations_are_scipys() -> None:
 
 def test_the_top_region_is_a_fifth_of_the_cells() -> None:
     ramp = np.linspace(0, 1, 49).reshape(1, 7, 7)
-    assert focus.top_region(ramp).sum() == 10  # 9.8
-    assert focus.top_region(ramp)[0].ravel()[-10:].all()
+    assert focus.top_regions(ramp).sum() == 10  # 9.8
+    assert focus.top_regions(ramp)[0].ravel()[-10:].all()
     # Of equal cells all, of zeros none, and one of four.
-    assert focus.top_region(np.stack([TWO_CELLS, ONE_CELL, CONSTANT])).sum(axis=(1, 2)).tolist() == [2, 1, 0]
+    assert focus.top_regions(np.stack([TWO_CELLS, ONE_CELL, CONSTANT])).sum(axis=(1, 2)).tolist() == [2, 1, 0]
     one_hot = np.zeros((1, 7, 7))
     one_hot[0, 3, 3] = 1
-    assert focus.top_region(one_hot).sum() == 1
+    assert focus.top_regions(one_hot).sum() == 1
 
 
 def test_agreement() -> None:
     maps = np.stack([ONE_CELL, TWO_CELLS, ONE_CELL[::-1], CONSTANT])
-    found = focus.agreement(maps, np.stack([ONE_CELL] * 4))
+    found = focus.map_agreement(maps, np.stack([ONE_CELL] * 4))
     assert found["mse"][:3] == pytest.approx([0, 0.25, 0.5])
     assert found["pearson"][:3] == pytest.approx([1, 1 / np.sqrt(3), -1 / 3])
     assert found["spearman"][:3] == pytest.approx([1, 1 / np.sqrt(3), -1 / 3])
@@ -152,7 +152,7 @@ def test_constant_maps_are_left_out_and_counted(tmp_path: Path) -> None:
     assert "“–”: every map of a kind is constant in at least one run." in notes
     assert focus.shown_focus(table, maps).cells["CAM / nats"].tolist() == ["0.69", "–"]
     assert np.isnan(focus.mean_cams(maps)["droid"]).all()
-    assert focus.agreement_table(maps)["mse_mean"].tolist() == pytest.approx([0.25, np.nan], nan_ok=True)
+    assert focus.human_agreement_table(maps)["mse_mean"].tolist() == pytest.approx([0.25, np.nan], nan_ok=True)
     assert focus.run_agreement_table(maps)["pearson_same_seed"].isna().all()
 
 
@@ -213,14 +213,14 @@ def test_agreement_with_human_maps_over_the_seeds(tmp_path: Path) -> None:
         },
     )
     maps = read(tmp_path)
-    table = focus.agreement_table(maps)
+    table = focus.human_agreement_table(maps)
     assert table[["method", "seeds", "images"]].values.tolist() == [["cyborg", 2, 2], ["droid", 1, 2]]
     assert table["mse_mean"].tolist() == pytest.approx([0.375 / 2, 0.5])
     assert table["mse_std"].tolist() == pytest.approx([0.375 / np.sqrt(2), np.nan], nan_ok=True)
     assert table["iou_mean"].tolist() == pytest.approx([(1 + 0.25) / 2, 0])
     assert table["pointing_mean"].tolist() == pytest.approx([(1 + 0.25) / 2, 0])
-    assert focus.shown_agreement(table, maps, "human").cells["Pearson"].tolist() == ["0.561 ± 0.621", "−0.333"]
-    notes = " ".join(focus.shown_agreement(table, maps, "human").notes)
+    assert focus.shown_human_agreement(table, maps, "human").cells["Pearson"].tolist() == ["0.561 ± 0.621", "−0.333"]
+    notes = " ".join(focus.shown_human_agreement(table, maps, "human").notes)
     assert "beside the human maps of the same 2 images of set test" in notes
     assert "20 % highest; a cell at random is so 0.250 of the time." in notes
     assert "not human maps" not in notes
@@ -229,7 +229,9 @@ def test_agreement_with_human_maps_over_the_seeds(tmp_path: Path) -> None:
         "the mean of the other images’ maps, reaches MSE 0.000, Pearson 1.000, Spearman 1.000, IoU of the top 20 % "
         "1.000 and Pointing game 1.000." in notes
     )
-    assert "These are simulated maps, not human maps" in " ".join(focus.shown_agreement(table, maps, "simulated").notes)
+    assert "These are simulated maps, not human maps" in " ".join(
+        focus.shown_human_agreement(table, maps, "simulated").notes
+    )
 
 
 def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -> None:
@@ -239,15 +241,17 @@ def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -
     maps = read(tmp_path)
     others = [[[1, 1], [1, 0]], [[1, 0], [1, 0]], [[1, 0.5], [0, 0]]]
     mse = np.mean([np.square(other - own).mean() for other, own in zip(others, human_maps, strict=True)])
-    notes = " ".join(focus.shown_agreement(focus.agreement_table(maps), maps, "human").notes)
+    notes = " ".join(focus.shown_human_agreement(focus.human_agreement_table(maps), maps, "human").notes)
     assert f"reaches MSE {mse:.3f}, Pearson" in notes
     one = replace(maps, sample=sample(human_maps, [True, False, False]))
-    assert "the other images" not in " ".join(focus.shown_agreement(focus.agreement_table(one), one, "human").notes)
+    assert "the other images" not in " ".join(
+        focus.shown_human_agreement(focus.human_agreement_table(one), one, "human").notes
+    )
 
 
 def test_without_human_maps_there_is_no_agreement(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([CONSTANT]), [False]), {"droid/seed0": ONE_CELL[None]})
-    assert focus.agreement_table(read(tmp_path)) is None
+    assert focus.human_agreement_table(read(tmp_path)) is None
     assert read_maps_beside_human_maps(read_study(tmp_path)) is None
 
 
@@ -257,7 +261,7 @@ def test_the_set_with_human_maps_is_found_and_named(tmp_path: Path) -> None:
         keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None]}, name)
         maps = read_maps_beside_human_maps(read_study(tmp_path))
         assert maps.name == name
-        assert what in " ".join(focus.shown_agreement(focus.agreement_table(maps), maps, "human").notes)
+        assert what in " ".join(focus.shown_human_agreement(focus.human_agreement_table(maps), maps, "human").notes)
 
 
 def test_runs_are_compared_image_by_image(tmp_path: Path) -> None:
@@ -340,10 +344,10 @@ def test_runs_without_these_maps_are_named_and_left_out(tmp_path: Path) -> None:
         "The maps of cyborg/seed0, hseb/seed0 are of other images or on another grid, and not in these figures: python "
         "experiments/focus.py makes them, with overwrite=true.",
     ]
-    tables = focus.focus_table(maps), focus.agreement_table(maps), focus.run_agreement_table(maps)
+    tables = focus.focus_table(maps), focus.human_agreement_table(maps), focus.run_agreement_table(maps)
     notes = (
         focus.shown_focus(tables[0], maps).notes,
-        focus.shown_agreement(tables[1], maps, "human").notes,
+        focus.shown_human_agreement(tables[1], maps, "human").notes,
         focus.shown_run_agreement(tables[2], maps).notes,
     )
     assert all(own[-2:] == maps.problems for own in notes)
@@ -389,7 +393,7 @@ def test_tables_are_written_as_the_others_are(tmp_path: Path) -> None:
     maps = read(tmp_path)
     for shown in (
         focus.shown_focus(focus.focus_table(maps), maps),
-        focus.shown_agreement(focus.agreement_table(maps), maps, "human"),
+        focus.shown_human_agreement(focus.human_agreement_table(maps), maps, "human"),
         focus.shown_run_agreement(focus.run_agreement_table(maps), maps),
     ):
         assert shown.cells.map(lambda cell: isinstance(cell, str)).all(axis=None)

@@ -12,7 +12,6 @@ from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study import figures, sections
 from saliency_entropy.study.robustness import (
     FILE,
-    images_shown,
     robustness_figure,
     robustness_table,
     shown_robustness,
@@ -164,7 +163,8 @@ def test_all_generators_in_training(tmp_path):
     shown = shown_robustness(table).cells
     assert shown.loc[0, "DROID"].startswith(f"{table.numbers.loc[1, 'auroc_mean']:.3f} ±")
     assert "unseen" not in shown_robustness(table).notes[0]
-    assert images_shown(table) == "images"
+    caption = sections._robustness_figure(table).caption
+    assert caption.startswith("AUROC of the test images as they are and at rising strengths")
     assert robustness_figure(table).get_supylabel() == "Test AUROC, all generators"
 
 
