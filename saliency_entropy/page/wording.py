@@ -1,4 +1,4 @@
-"""How figures are written, in tables and in sentences."""
+"""How figures and names are written, in tables and in sentences."""
 
 import re
 
@@ -50,12 +50,12 @@ def first_few(words: list[str], most: int = 3, separator: str = ", ") -> str:
 
 
 def tied(text: str) -> str:
-    """With no-break spaces where a line break would part a figure from its sign or unit: ``p < 0.001``, ``95 %``."""
+    """Text whose line breaks part no figure from its sign or unit, by no-break spaces: ``p < 0.001``, ``95 %``."""
     return re.sub(r" (?=[<=≥±] ?\d|%)|(?<=[<=≥±]) (?=\d)", "\u00a0", text)
 
 
 def markdown(text: str) -> str:
-    """Text in which Markdown, or the HTML in it, finds no markup."""
+    """Text in which neither Markdown nor the HTML in it finds markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
 
 

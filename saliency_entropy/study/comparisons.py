@@ -1,4 +1,4 @@
-"""What seeds and test images allow to say: how far a method's AUROC may be off, and how every two methods differ."""
+"""How certain the AUROCs of a study are: the spread of each method, and the difference of every two methods."""
 
 from itertools import combinations
 
@@ -21,7 +21,7 @@ from saliency_entropy.study.statistics import (
 from saliency_entropy.study.tables import MEASURES, Measures
 
 COMPARISON_COLUMNS = ["method", "title", "against", "against_title", "seeds", "seeds_against", "pairs"]
-# What a comparison by seed and one of independent seeds consist of.
+# The figures of a comparison paired by seed, and of one of independent seeds.
 PAIRED_COLUMNS = ["difference", "low", "high", "p", "p_holm", "both_low", "both_high", "g_paired"]
 INDEPENDENT_COLUMNS = [
     "welch_difference", "welch_low", "welch_high", "welch_p", "welch_p_holm", "g",
@@ -30,7 +30,7 @@ INDEPENDENT_COLUMNS = [
 
 
 def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
-    """A row a method, numbers only, all of :attr:`Measures.measure`.
+    """One row per method, in numbers: the spread of :attr:`Measures.measure`.
 
     Args:
         measures: of the study.
@@ -39,7 +39,8 @@ def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
 
     Returns:
         ``method, title, seeds, mean, std`` (n - 1), ``median, iqm`` (interquartile mean), and 95 % intervals of the
-        mean: ``seeds_low, seeds_high, images_low, images_high, both_low, both_high``. NaN where there is none.
+        mean: ``seeds_low, seeds_high, images_low, images_high, both_low, both_high``. NaN where
+        there is no interval.
     """
     rows = []
     for method, own in measures.runs.groupby("method", sort=False):
@@ -56,7 +57,7 @@ def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
             "iqm": interquartile_mean(values),
         }
         intervals = {
-            # No AUROC lies beyond, though seeds far apart allow any.
+            # An AUROC lies in [0, 1]; the interval of two seeds far apart need not.
             "seeds": np.clip(interval_over_seeds(values), 0, 1),
             # The variance of a mean is the mean of the covariances.
             "images": interval_over_images(float(values.mean()), float(block.mean())),
@@ -69,7 +70,7 @@ def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
 
 
 def comparison_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
-    """A row for every two methods, numbers only: ``method`` less ``against``, of :attr:`Measures.measure`.
+    """One row for every two methods, in numbers: ``method`` less ``against``, of :attr:`Measures.measure`.
 
     Args:
         measures: of the study.
@@ -79,9 +80,8 @@ def comparison_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame
         :data:`COMPARISON_COLUMNS` (``seeds`` of either method, ``pairs`` in common). :data:`PAIRED_COLUMNS`, by the
         seeds in common: difference, its 95 % interval and p by Student's t, its interval over seeds and test images
         (``both``), effect size. :data:`INDEPENDENT_COLUMNS`, by all seeds of either: the same by Welch's t, effect
-        size, and the probability that a seed of ``method`` is above one of ``against``. NaN where there is nothing to
-        say.
-        Holm's correction is made twice: for the comparisons with cross-entropy, and for all others.
+        size, and the probability that a seed of ``method`` is above one of ``against``. NaN where the runs do not
+        allow the figure. Holm's correction is made twice: for the comparisons with cross-entropy, and for all others.
     """
     groups = {
         method: own.set_index("seed") for method, own in measures.runs.reset_index().groupby("method", sort=False)
@@ -131,7 +131,7 @@ def shown_spread(table: pd.DataFrame, measure: str) -> ShownTable:
     about_intervals = (
         "Seeds: if other seeds had been drawn (bootstrap of the seeds, widened as few seeds need it). Images: if the "
         "same runs judged other images of the same generators and sources (DeLong’s variance, real and synthetic "
-        "images apart). Both: a bootstrap that draws seeds and images together."
+        "images separately). Both: a bootstrap that draws seeds and images together."
     )
     on_images = []
     one = list(table["title"][table["seeds"] == 1])
@@ -142,8 +142,8 @@ def shown_spread(table: pd.DataFrame, measure: str) -> ShownTable:
     perfect = list(table["title"][table["images_low"].isna() & table["mean"].isin([0, 1])])
     if perfect:
         on_images.append(
-            f"“–” for {wording.listed(perfect)}: every image is ranked alike, so the images do not say how far others "
-            "could be off."
+            f"“–” for {wording.listed(perfect)}: every image is ranked alike, so the images do not tell how far off "
+            "others could be."
         )
     about_mean = (
         f"{MEASURES[measure]}, over the seeds. IQM: the mean of the middle half (with fewer than four seeds, of all). "
@@ -172,8 +172,8 @@ def shown_paired(table: pd.DataFrame, measure: str) -> ShownTable:
         "bootstrap that draws seeds and test images together."
     )
     about_p = (
-        "Holm’s correction is made for the comparisons with cross-entropy (as in the table of methods) and, apart, for "
-        "all others. p (Holm) ≥ 0.05 does not show that methods are equal."
+        "Holm’s correction is made for the comparisons with cross-entropy (as in the table of methods) and, "
+        "separately, for all others. p (Holm) ≥ 0.05 does not show that methods are equal."
     )
     names = table["title"] + " and " + table["against_title"]
     unequal = (table["pairs"] > 1) & (table["pairs"] < table[["seeds", "seeds_against"]].max(axis=1))
@@ -182,7 +182,7 @@ def shown_paired(table: pd.DataFrame, measure: str) -> ShownTable:
         for chosen, before, after in (
             (
                 unequal,
-                "Unequal seeds, of which only those in common are compared:",
+                "Unequal seeds; only those in common are compared:",
                 ". The table of independent seeds takes all.",
             ),
             (table["pairs"] == 0, "“–” for", ": no seed in common, so no difference."),

@@ -1,4 +1,4 @@
-"""The tables of a study on errors: at which rates its methods make them, how well they know, and in which images."""
+"""Tables of errors: how often the methods of a study err, in which images, and how well they know when."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -36,7 +36,7 @@ ALL_IMAGES, MEAN_OF_GROUPS = "(all images)", "(mean of the groups)"
 
 
 def operating_point_table(measures: Measures) -> pd.DataFrame:
-    """A row a method and set of synthetic images, all or those of unseen generators, against all real images.
+    """One row per method and set of synthetic images, all or those of unseen generators, against all real images.
 
     Returns:
         ``method, title, seeds, synthetic`` (the set: all or unseen), and the ``_mean`` and ``_std`` over the seeds of
@@ -50,20 +50,21 @@ def operating_point_table(measures: Measures) -> pd.DataFrame:
         suffix = "" if name == "all" else f"_{name}"
         figures = {f"{figure}{suffix}": figure for figure in (*RANKING_FIGURES, *APCER_FIGURES)}
         renamed = measures.runs.drop(columns=list(figures.values()) if suffix else []).rename(columns=figures)
-        tables.append(_by_method(renamed, OPERATING_FIGURES, {"synthetic": name}))
-    # The sets of a method lie together.
+        renamed = renamed.assign(synthetic=name)
+        tables.append(over_seeds(renamed, ["method", "title", "synthetic"], OPERATING_FIGURES))
+    # Both sets of a method stand together.
     return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
 
 
 def calibration_table(measures: Measures) -> pd.DataFrame:
-    """A row a method: ``method, title, seeds``, and the ``_mean`` and ``_std`` over the seeds of ``ece`` (expected
+    """One row per method: ``method, title, seeds``, and the ``_mean`` and ``_std`` over the seeds of ``ece`` (expected
     calibration error of the test images, in [0, 1]), ``temperature`` (fitted on validation) and ``ece_scaled`` (after
     dividing the logits by it). NaN if one of the runs lacks the figure."""
-    return _by_method(measures.runs, CALIBRATION_FIGURES, {})
+    return over_seeds(measures.runs, ["method", "title"], CALIBRATION_FIGURES)
 
 
 def group_table(measures: Measures) -> pd.DataFrame:
-    """A row a group of test images and method.
+    """One row per group of test images and method.
 
     Groups are all images, the generators, and the values of the manifest's other columns; the groups of a column are
     followed by their mean, which is over those that have the figure, if there are several.
@@ -95,13 +96,13 @@ def shown_operating_points(table: pd.DataFrame, measures: Measures) -> ShownTabl
     )
     about_errors = (
         "APCER (synthetic images taken for real: of all together, and of the worst generator) and BPCER (real images "
-        "called synthetic) are those of ISO/IEC 30107-3. They judge by the difference of both logits, as the softmax "
-        "does, at the threshold where both errors are equal on the validation images. The CSV has them also at the "
-        f"thresholds of BPCER = {' and '.join(map(_percent, LOW_RATES))} on validation."
+        "called synthetic) are those of ISO/IEC 30107-3. Both judge by the difference of the two logits, as the "
+        "softmax does, at the threshold where both errors are equal on the validation images. The CSV has them also at "
+        f"the thresholds of BPCER = {' and '.join(map(_percent, LOW_RATES))} on validation."
     )
     few = measures.generators.loc[measures.generators["synthetic"] < MIN_IMAGES, "generator"].unique()
     about_few = (
-        f"Not looked at for the worst generator, for fewer than {MIN_IMAGES} images: {_names('generator', few)}."
+        f"Not considered for the worst generator, with fewer than {MIN_IMAGES} images: {_names('generator', few)}."
     )
     sets = [Column("Synthetic images", lambda row: SETS[row["synthetic"]])]
     missing = _on_missing(table, ("average_precision", "apcer_at_val_eer", "bpcer_at_val_eer"))
@@ -139,7 +140,7 @@ def shown_calibration(table: pd.DataFrame) -> ShownTable:
 
 
 def shown_groups(table: pd.DataFrame, measures: Measures, titles: dict[str, str]) -> ShownTable:
-    """:func:`group_table` as readers see it: a row a group and figure, a column a method."""
+    """:func:`group_table` as readers see it: one row per group and figure, one column per method."""
     columns = [
         # The first column stays in sight and names its row.
         Column("Group", lambda row: row["group"] or "(not named)", notes=_on_groups(table, measures)),
@@ -149,7 +150,7 @@ def shown_groups(table: pd.DataFrame, measures: Measures, titles: dict[str, str]
         *columns_per_method(titles),
     ]
     rows = pd.concat([per_method(table, GROUP_COLUMNS, figure).assign(figure=figure) for figure in GROUP_FIGURES])
-    # What these images cannot have; and the AUROC of a generator, which has a table of its own.
+    # Left out: errors of a class that the group lacks; and the AUROC of a generator, which has a table of its own.
     skipped = (
         ((rows["figure"] == "auroc") & (rows["column"] == "generator"))
         | ((rows["figure"] == "apcer") & (rows["synthetic"] == 0))
@@ -162,7 +163,7 @@ def shown_groups(table: pd.DataFrame, measures: Measures, titles: dict[str, str]
 
 def _on_low_rates(measures: Measures, real: int) -> list[str]:
     """Notes on the rates that need more real images than the test set has (``real``) or the validation set."""
-    # A run without any has a warning of its own.
+    # A run without validation images has a warning of its own.
     val_real = measures.runs["val_real"]
     fewest = int(val_real[val_real > 0].min()) if val_real.any() else None
     sentences = []
@@ -200,10 +201,6 @@ def _on_groups(table: pd.DataFrame, measures: Measures) -> list[str]:
         named = ", ".join(measures.ungrouped)
         sentences.append(f"Not grouped by {named}: more than {MAX_GROUPS} different values in the test images.")
     return sentences + _on_missing(table[table["column"] == ""], GROUP_FIGURES)
-
-
-def _by_method(runs: pd.DataFrame, figures: Iterable[str], further: dict[str, str]) -> pd.DataFrame:
-    return over_seeds(runs.assign(**further), ["method", "title", *further], figures)
 
 
 def _on_missing(table: pd.DataFrame, figures: Iterable[str]) -> list[str]:

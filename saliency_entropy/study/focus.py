@@ -23,7 +23,7 @@ from saliency_entropy.study.tables import over_seeds
 log = logging.getLogger(__name__)
 
 KIND_TITLES = {"cam": "CAM", "cam_true": "True class", "cam_difference": "Logit difference", "grad_cam": "Grad-CAM"}
-TOP_SHARE = 0.2  # of the cells: what of a map is compared as a region
+TOP_SHARE = 0.2  # of the cells of a map: its highest, which are compared as a region
 SHARE = f"{100 * TOP_SHARE:g} %"
 AGREEMENT_FIGURES = {
     "mse": "MSE",
@@ -48,7 +48,7 @@ class StudyMaps:
     """The maps of a study's runs, all of the same images.
 
     Attributes:
-        study: whose they are.
+        study: its titles and methods.
         name: of the set of images, ``test``, ``val`` ...
         sample: the images and their human maps.
         runs: those with maps, in the order of the study.
@@ -115,8 +115,8 @@ def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
 
 
 def read_maps_beside_human_maps(study: Study) -> StudyMaps | None:
-    """The maps of the first set, of those that there are, in which images have human maps: ``test`` if it has any,
-    then ``val``, ``train``, and others by name. None if there is none."""
+    """The maps of the first set whose images have human maps, in the order ``test``, ``val``, ``train``, others by
+    name; None if no set has any."""
     names = {path.stem for path in Path(study.folder / "maps").glob("*.npz")}
     usual = [name for name in ("test", "val", "train") if name in names]
     for name in (*usual, *sorted(names - {*usual})):
@@ -204,13 +204,13 @@ def map_agreement(maps: np.ndarray, human_maps: np.ndarray) -> dict[str, np.ndar
 
 
 def focus_table(maps: StudyMaps) -> pd.DataFrame:
-    """A row a method, numbers only.
+    """One row per method, in numbers: how focused its maps are.
 
     Returns:
         ``method, title, seeds``, and of each of :data:`~saliency_entropy.scores.map_files.KINDS` the ``_mean`` and
         ``_std`` (of a sample, over the seeds) of ``<kind>_entropy``, the mean over the images in nats, and of
         ``<kind>_focus_area``, exp of it, in cells; and ``<kind>_constant``, how many maps of all seeds are constant and
-        in neither. NaN where there is nothing to say.
+        in neither. NaN where every map of a run is constant.
     """
     found = {kind: map_entropies(of_runs) for kind, of_runs in maps.maps.items()}
     figures: dict[str, np.ndarray] = {}
@@ -224,7 +224,7 @@ def focus_table(maps: StudyMaps) -> pd.DataFrame:
 
 
 def human_agreement_table(maps: StudyMaps) -> pd.DataFrame | None:
-    """A row a method, numbers only: its own CAMs beside the human maps of the same images.
+    """One row per method, in numbers: its own CAMs beside the human maps of the same images.
 
     Returns:
         ``method, title, seeds, images`` (with a human map), and the ``_mean`` and ``_std`` (of a sample, over the
@@ -243,7 +243,7 @@ def human_agreement_table(maps: StudyMaps) -> pd.DataFrame | None:
 
 
 def run_agreement_table(maps: StudyMaps) -> pd.DataFrame:
-    """A row for every two methods, and for each with itself, numbers only: how alike two runs' CAMs of an image are.
+    """One row for every two methods, and for each with itself, in numbers: how alike two runs' CAMs of an image are.
 
     Returns:
         ``method, title, against, against_title``; of the pairs of runs of different seeds ``pairs`` and ``pearson``,
@@ -291,7 +291,7 @@ def shown_focus(table: pd.DataFrame, maps: StudyMaps) -> ShownTable:
     about_kinds = (
         "CAM: of the class whose CAM the run is trained with. True class, logit difference: the CAMs of these. "
         "Grad-CAM: of the predicted class; for a linear layer of averaged feature maps, as here, it is the CAM without "
-        "what is negative in it, so that it tells what that part adds."
+        "its negative part, and so tells what that part adds."
     )
     sentences = [about_figures, about_kinds, _on_survival(table)]
     constant = {title: int(table[f"{kind}_constant"].sum()) for kind, title in KIND_TITLES.items()}
@@ -326,7 +326,7 @@ def shown_human_agreement(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -
         "standard deviation over the seeds (n − 1).",
         "MSE: mean squared error over the cells, 0 if they are the same. Pearson, Spearman: correlation over cells. "
         f"IoU: intersection over union of the {SHARE} highest cells of either. Pointing game: how often the CAM’s "
-        f"highest cell is one of the map’s {SHARE} highest; a cell at random is so {chance:.3f} of the time.",
+        f"highest cell is one of the map’s {SHARE} highest; a random cell is one with probability {chance:.3f}.",
     ]
     if len(human_maps) > 1:
         blind = map_agreement(_means_of_others(human_maps), human_maps)
@@ -334,15 +334,15 @@ def shown_human_agreement(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -
             f"{title} {wording.number(_mean_of_known(blind[name]))}" for name, title in AGREEMENT_FIGURES.items()
         ]
         sentences.append(
-            "Faces are alike: what does not look at the image at all, the mean of the other images’ maps, reaches "
+            "Faces are alike: the mean of the other images’ maps, which does not look at the image at all, reaches "
             f"{wording.listed(reached)}."
         )
     if map_kind != "human":
         sentences.append(f"These are {map_kind} maps, not human maps: nobody looked at the images.")
     if maps.name == "train":
-        sentences.append("The images are those of the training, where some methods were taught these very maps.")
+        sentences.append("These are images of the training, and some methods were trained on these very maps.")
     elif maps.name == "val":
-        sentences.append("The images are those of the validation, by which each run’s epoch was chosen.")
+        sentences.append("These are images of the validation, by which each run’s epoch was chosen.")
     columns = [
         Column("Method", "title", notes=[*sentences, *_on_constant(table, AGREEMENT_FIGURES), *maps.problems]),
         Column("Seeds", "seeds"),
@@ -352,14 +352,14 @@ def shown_human_agreement(table: pd.DataFrame, maps: StudyMaps, map_kind: str) -
 
 
 def shown_run_agreement(table: pd.DataFrame, maps: StudyMaps) -> ShownTable:
-    """:func:`run_agreement_table` as readers see it: a row and a column a method, different seeds below the diagonal
-    and in it, the same seed above."""
+    """:func:`run_agreement_table` as readers see it: one row and one column per method; runs of different seeds on
+    the diagonal and below it, of the same seed above."""
     within = table["method"] == table["against"]
     sentences = [
         "Pearson’s correlation of two runs’ CAMs of the same image: mean over the "
-        f"{wording.count(len(maps.sample.row), 'image')} of set {maps.name}, and over the pairs of runs. In the "
-        "diagonal and below it the runs have different seeds: in the diagonal of one method, which tells how far a CAM "
-        "is a matter of the method rather than of chance."
+        f"{wording.count(len(maps.sample.row), 'image')} of set {maps.name}, and over the pairs of runs. On the "
+        "diagonal and below it the runs have different seeds: on the diagonal both are of one method, which tells how "
+        "far a CAM is a matter of the method rather than of chance."
     ]
     if not within.all():
         sentences.append(
@@ -384,14 +384,14 @@ def shown_run_agreement(table: pd.DataFrame, maps: StudyMaps) -> ShownTable:
 
 
 def _means_of_others(maps: np.ndarray) -> np.ndarray:
-    """Of each of ``(n, h, w)`` maps the mean of all others, in [0, 1] as every map is."""
+    """For each of ``(n, h, w)`` maps the mean of all others, scaled to [0, 1] as every map is."""
     means = (maps.sum(axis=0, dtype=np.float64) - maps) / (len(maps) - 1)
     low, high = means.min(axis=(1, 2), keepdims=True), means.max(axis=(1, 2), keepdims=True)
     return (means - low) / np.where(high > low, high - low, 1.0)
 
 
 def _on_survival(table: pd.DataFrame) -> str:
-    """Whether the methods whose CAM is more focused than that of cross-entropy are so by the other maps."""
+    """Whether methods whose CAM is more focused than that of cross-entropy are more focused by the other maps, too."""
     own = table.set_index("method")
     if BASELINE not in own.index:
         return "Whether a low entropy survives a change of map needs cross-entropy runs, and there are none."
@@ -424,14 +424,14 @@ def _on_survival(table: pd.DataFrame) -> str:
 
 
 def _over_runs(maps: StudyMaps, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-    """``method, title, seeds``, and mean and standard deviation over the seeds of ``(R,)`` columns; NaN if one is."""
+    """``method, title, seeds``, and mean and standard deviation over the seeds of ``(R,)`` figures; NaN if one is."""
     methods = [run.method for run in maps.runs]
     rows = pd.DataFrame({"method": methods, "title": [maps.study.titles[method] for method in methods], **columns})
     return over_seeds(rows, ["method", "title"], columns)
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Over the last axis, without NaN; NaN if there is nothing else."""
+    """The mean over the last axis without NaN; NaN if every value is."""
     known = ~np.isnan(values)
     count = known.sum(axis=-1)
     total = np.where(known, values, 0.0).sum(axis=-1)

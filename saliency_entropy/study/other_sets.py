@@ -1,4 +1,4 @@
-"""AUROC on further sets of images: those that ``experiments/evaluate.py`` scored for every run after its training."""
+"""AUROC on further sets of images, which ``experiments/evaluate.py`` scored for every run after its training."""
 
 from pathlib import Path
 
@@ -40,7 +40,8 @@ def other_sets_table(study: Study) -> ShownTable | None:
     rows = per_method(numbers, KEYS[:4], "auroc")
     sentences = [
         "AUROC on the sets of images that experiments/evaluate.py scored beside the test images: synthetic + real "
-        "ones; ± is the standard deviation over the seeds (n − 1). They are in no other figure."
+        "ones; ± is the standard deviation over the seeds (n − 1). These images are in no other table or "
+        "figure."
     ]
     if rows.filter(regex="_mean$").isna().any(axis=None):
         sentences.append(
@@ -57,7 +58,7 @@ def other_sets_table(study: Study) -> ShownTable | None:
 
 
 def _figures(path: Path) -> pd.DataFrame:
-    """A row for all synthetic images, and one for each generator, where there are several."""
+    """One row for all synthetic images, and one for each generator if there are several."""
     scores = pd.read_parquet(path, columns=COLUMNS).fillna({"generator": ""})
     images = scores[["path", "label", "generator"]].astype("str")
     synthetic = (images["label"] == "synthetic").to_numpy()

@@ -1,4 +1,4 @@
-"""How well the methods of a study stand corruptions of the images: AUROC and CAM entropy at four strengths of each."""
+"""How well the methods of a study withstand corrupted images: AUROC and CAM entropy by corruption and strength."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page.table import Column, ShownTable, shown_table
@@ -43,16 +42,16 @@ PANEL_COLUMNS = 3
 
 @dataclass(frozen=True, eq=False)
 class RobustnessTable:
-    """What the runs reach on corrupted images.
+    """The figures of the runs on corrupted images.
 
     Attributes:
-        numbers: a row a corruption, strength and method, the images as they are ("none", 0) first:
+        numbers: one row per corruption, strength and method, the images as they are ("none", 0) first:
             ``corruption, strength, method, title, seeds, images``, and the ``_mean`` and ``_std`` over the seeds (of a
             sample; NaN with one) of ``auroc``, ``auroc_unseen`` (of generators not in training, against all real
             images), ``auroc_change`` and ``auroc_unseen_change`` (from the same run's AUROC of the images as they are),
             and ``cam_entropy``, the mean over the images in nats. An AUROC of fewer than 30 synthetic or real images is
             NaN, as is what one of the runs lacks. Empty if no run's scores can be used.
-        measure: which AUROC is shown: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
+        measure: the AUROC that is shown: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
         problems: sentences on runs that are left out, and on what the images do not allow.
     """
 
@@ -80,7 +79,7 @@ def robustness_table(study: Study) -> RobustnessTable | None:
         return RobustnessTable(pd.DataFrame(columns=[*KEYS, "images"]), "auroc", problems)
     numbers = over_seeds(pd.concat(found.values()), [*KEYS, "images"], FIGURES)
     numbers.insert(len(KEYS), "seeds", numbers.pop("seeds"))
-    # By corruption and strength, not by method: a row is read beside its neighbours.
+    # In the order of corruptions and strengths, not of methods: a row is read beside its neighbours.
     first = next(iter(found.values()))
     numbers = first[["corruption", "strength"]].merge(numbers, on=["corruption", "strength"], how="left")
     clean = first.iloc[0]
@@ -99,7 +98,8 @@ def robustness_table(study: Study) -> RobustnessTable | None:
 
 
 def shown_robustness(table: RobustnessTable) -> ShownTable:
-    """:attr:`RobustnessTable.numbers` as readers see them: a row a corruption and strength, a column a method."""
+    """:attr:`RobustnessTable.numbers` as readers see them: one row per corruption and strength, one column
+    per method."""
     numbers = table.numbers
     of_unseen = ", synthetic ones of generators that are not in training against all real ones"
     sentences = [
@@ -124,8 +124,8 @@ def shown_robustness(table: RobustnessTable) -> ShownTable:
 
 @rc_context(STYLE)
 def robustness_figure(robustness: RobustnessTable) -> Figure:
-    """AUROC by strength, a panel a corruption, a line a method: the mean over the seeds in a band of one standard
-    deviation. Each line begins with the images as they are, which stand left of the mildest strength.
+    """AUROC by strength, one panel per corruption, one line per method: the mean over the seeds in a band of one
+    standard deviation. Each line begins with the images as they are, which stand left of the mildest strength.
 
     Args:
         robustness: with an AUROC of at least one corruption.
@@ -153,19 +153,15 @@ def robustness_figure(robustness: RobustnessTable) -> Figure:
             # One seed has no band.
             low, high = np.clip(mean - std, 0, 1), np.clip(mean + std, 0, 1)
             axes.fill_between(places, low, high, color=style.colour, alpha=0.12, linewidth=0)
-        _label(axes, corruption, strengths)
+        heading, axis = WORDS[corruption]
+        axes.axhline(0.5, color="#555555", linestyle="--", linewidth=1)
+        axes.set_title(heading, fontsize=STYLE["font.size"])
+        axes.set_xlabel(axis)
+        axes.set_xticks(range(len(strengths) + 1), ["as is", *(f"{strength:g}" for strength in strengths)])
     what = "unseen generators" if measure == "auroc_unseen" else "all generators"
     figure.supylabel(f"Test AUROC, {what}", fontsize=STYLE["font.size"])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
-
-
-def _label(axes: Axes, corruption: str, strengths: list[float]) -> None:
-    heading, axis = WORDS[corruption]
-    axes.axhline(0.5, color="#555555", linestyle="--", linewidth=1)
-    axes.set_title(heading, fontsize=STYLE["font.size"])
-    axes.set_xlabel(axis)
-    axes.set_xticks(range(len(strengths) + 1), ["as is", *(f"{strength:g}" for strength in strengths)])
 
 
 def _strength(row: Mapping[str, Any]) -> str:
@@ -177,7 +173,7 @@ def _strength(row: Mapping[str, Any]) -> str:
 
 
 def _figures(path: Path, train_generators: list[str]) -> pd.DataFrame:
-    """A row a variant of a run's file: its figures, and what tells whether another run's are of the same images.
+    """One row per variant in a run's file: its figures, and a fingerprint of its images.
 
     Raises:
         ValueError: no image is as it is.

@@ -1,4 +1,4 @@
-"""What a report of a study shows: each table and each figure, with its heading and what must be said of it."""
+"""What the report of a study shows: its tables and its figures, in chapters."""
 
 import base64
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from saliency_entropy.study.tables import MEASURES, Measures
 
 PIXELS_PER_INCH = 105  # of figures, in the page
 PHOTOGRAPHS = ("cams_by_method", "cams_by_generator")  # the figures that show test images
-GALLERY_CHAPTER = "Where the detectors look"  # at its end stand the test images
+GALLERY_CHAPTER = "Where the detectors look"  # ends with the gallery of test images
 # The page: what a reader asks first comes first, and a figure stands beside the table of its numbers.
 CHAPTERS = {
     "Results": ("methods", "auroc_by_method", "auroc_against_cam_entropy", "roc", "generators", "other_sets"),
@@ -96,7 +96,7 @@ def report_tables(
     """Every table that the study has figures for.
 
     Args:
-        study: its titles and kinds of maps.
+        study: its titles, its maps and its further score files.
         measures: of the study.
         methods: :func:`~saliency_entropy.study.tables.method_table`.
         covariance: ``(R, R)``, :func:`~saliency_entropy.study.bootstrap.read_image_covariance`.
@@ -164,9 +164,9 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
         "Bar: median; box: quartiles; notch: 95 % interval of the median (it folds back where it is wider than the "
         "box); whiskers: the furthest runs within 1.5 inter-quartile ranges; circles: runs beyond."
     )
-    points = f"One point a run: with fewer than {figures.MIN_BOX} seeds, quartiles and notches would mean nothing."
+    points = f"One point per run: with fewer than {figures.MIN_BOX} seeds, quartiles and notches would mean nothing."
     if few and counts.max() >= figures.MIN_BOX:
-        distribution = f"{boxes} Methods of fewer than {figures.MIN_BOX} seeds are drawn as one point a run."
+        distribution = f"{boxes} Methods of fewer than {figures.MIN_BOX} seeds are drawn as one point per run."
     else:
         distribution = points if few else boxes
     human = ""
@@ -185,7 +185,7 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
             "auroc_against_cam_entropy",
             "AUROC against CAM entropy",
             figures.auroc_against_cam_entropy(study, measures),
-            f"{what}, against the mean CAM entropy of the test images: one point a run.",
+            f"{what}, against the mean CAM entropy of the test images: one point per run.",
         ),
         ShownFigure(
             "auroc_by_method",
@@ -215,7 +215,7 @@ def _robustness_figure(corrupted: RobustnessTable) -> ShownFigure:
 
 
 def _map_figures(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:
-    """The figures of the maps that are kept; without ``photographs``, those alone in which no image is seen."""
+    """The figures of the maps that are kept; without ``photographs``, only those that show no image."""
     kind = figures.map_kind(maps.study)
     any_map = maps.sample.has_map.any()
     over_images = (

@@ -30,7 +30,7 @@ class Measures:
     """What the test scores of a study say.
 
     Attributes:
-        runs: a row a run: ``method, title, seed`` and its figures. In [0, 1]: ``auroc`` of all synthetic images
+        runs: one row per run: ``method, title, seed`` and its figures. In [0, 1]: ``auroc`` of all synthetic images
             against all real ones, ``auroc_unseen`` of those by generators not in training, ``auroc_macro`` and
             ``auroc_unseen_macro`` (the mean of these generators' own AUROCs), ``auroc_softmax`` (as ``auroc``, ranked
             by the softmax score instead of the logit of "synthetic"), ``accuracy``. ``cam_entropy``, the mean over the
@@ -38,16 +38,17 @@ class Measures:
             :func:`~saliency_entropy.study.error_tables.operating_point_table` and
             :func:`~saliency_entropy.study.error_tables.calibration_table` average over the seeds. ``val_real``,
             ``test_real`` and ``test_synthetic``, numbers of images.
-        generators: a row a run, generator and set of real images: ``method, seed, generator, seen`` (in training:
+        generators: one row per run, generator and set of real images: ``method, seed, generator, seen`` (in training:
             yes, no or not known), ``against`` (the sources of the real images, "" for all), ``synthetic`` and
             ``real`` (numbers of images), ``auroc`` (NaN with fewer than 30 of either).
-        groups: a row a run and group of test images: ``method, seed, column`` (of the manifest), ``group`` (the value
-            there), ``synthetic`` and ``real`` (numbers of images), ``against`` (which other images a group of one
-            class is ranked with: all real, all synthetic), ``auroc``, and at the threshold of equal errors on
+        groups: one row per run and group of test images: ``method, seed, column`` (of the manifest), ``group`` (the
+            value there), ``synthetic`` and ``real`` (numbers of images), ``against`` (which other images a group of
+            one class is ranked with: all real, all synthetic), ``auroc``, and at the threshold of equal errors on
             validation ``apcer`` and ``bpcer``; each NaN with fewer than 30 images that it needs.
         ungrouped: columns of the manifest with too many different values to group by.
         roc: method -> ``(runs, G)``, the true positive rates at :data:`FALSE_POSITIVE_RATES`, of :attr:`measure`.
-        measure: which AUROC methods are compared by: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
+        measure: the AUROC that methods are compared by: ``auroc_unseen``, or ``auroc`` if every generator is in
+            training.
         warnings: sentences on scores that do not fit together or do not allow a figure.
     """
 
@@ -61,7 +62,7 @@ class Measures:
 
 
 def measure(study: Study) -> Measures:
-    """Read the scores of every run, one after the other."""
+    """What the test and validation scores of every run say, read one run after the other."""
     columns, ungrouped = group_columns(study.runs[0])
     rows, by_generator, by_group, warnings = [], [], [], []
     problems: dict[str, list[str]] = {}
@@ -88,10 +89,10 @@ def measure(study: Study) -> Measures:
     if unknown:
         warnings.append(f"Column compare_with names {', '.join(unknown)}, but no real test image has such a source.")
     warnings += _compared_differently(compared)
-    warnings += [f"{_named(names, len(study.runs))}: {problem}" for problem, names in problems.items()]
+    warnings += [f"{_named_runs(names, len(study.runs))}: {problem}" for problem, names in problems.items()]
     return Measures(
         pd.DataFrame(rows),
-        # The columns are named for a test set without synthetic images.
+        # Without synthetic test images there is no row to take the columns from.
         pd.DataFrame(by_generator, columns=["method", "seed", *GENERATOR_COLUMNS, "auroc"]),
         pd.DataFrame(by_group, columns=["method", "seed", *GROUP_COLUMNS, *GROUP_FIGURES]),
         ungrouped,
@@ -103,13 +104,14 @@ def measure(study: Study) -> Measures:
 
 
 def method_table(measures: Measures) -> pd.DataFrame:
-    """A row a method, numbers only: the ``_mean`` and ``_std`` (of a sample, over the seeds; NaN with one) of each
+    """One row per method, in numbers: the ``_mean`` and ``_std`` (of a sample, over the seeds; NaN with one) of each
     column of :attr:`Measures.runs`, and its difference from cross-entropy.
 
     Returns:
         ``method, title, seeds``, means and standard deviations, and ``difference, difference_low, difference_high``
         (95 % interval), ``p`` (paired t-test), ``p_holm`` (corrected for the number of methods compared), ``pairs``
-        (seeds in common with cross-entropy), all of :attr:`Measures.measure`. NaN where there is nothing to say.
+        (seeds in common with cross-entropy), all of :attr:`Measures.measure`. NaN where the runs do not allow
+        the figure.
     """
     runs = measures.runs
     baseline = runs[runs["method"] == BASELINE].set_index("seed")[measures.measure]
@@ -135,7 +137,7 @@ def method_table(measures: Measures) -> pd.DataFrame:
 
 
 def generator_table(measures: Measures) -> pd.DataFrame:
-    """A row a generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
+    """One row per generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
     return over_seeds(measures.generators, [*GENERATOR_COLUMNS, "method"], ["auroc"])
 
 
@@ -146,7 +148,7 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> ShownTable:
         "score. ± is the standard deviation over the seeds (n − 1). Focus area: exp of a run’s mean CAM entropy."
     )
     about_unseen = "Unseen: synthetic images of generators that are not in training, against all real test images."
-    none_unseen = "The test set holds no image of which it is known that its generator is not in training."
+    none_unseen = "No test image is known to be by a generator that is not in training."
     if measures.measure == "auroc_unseen":
         ranked = [
             Column("AUROC", "auroc", "spread", notes=[about_auroc]),
@@ -171,7 +173,8 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> ShownTable:
 
 
 def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> ShownTable:
-    """:func:`generator_table` as readers see it: a row a generator and set of real images, a column a method."""
+    """:func:`generator_table` as readers see it: one row per generator and set of real images, one column
+    per method."""
     suited = (table["against"] != "").any()
     sentences = [
         "AUROC of each generator’s test images against all real test images"
@@ -195,7 +198,7 @@ def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> ShownTable:
     if (table.groupby(GENERATOR_COLUMNS)["method"].nunique() < table["method"].nunique()).any():
         sentences.append("“–” also where a method’s runs were not compared with these real images.")
     if table["generator"].str.contains("+", regex=False).any():
-        sentences.append("a+b: one of a or b, it is not known which.")
+        sentences.append("a+b: a or b, it is not known which.")
     columns = [
         Column("Generator", lambda row: _generator(row["generator"]), notes=sentences),
         Column("In training", "seen"),
@@ -208,7 +211,7 @@ def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> ShownTable:
 
 
 def per_method(table: pd.DataFrame, keys: list[str], figure: str) -> pd.DataFrame:
-    """A row for each combination of ``keys``, and for each method the columns ``<method>_mean`` and ``<method>_std`` of
+    """One row per combination of ``keys``, and for each method the columns ``<method>_mean`` and ``<method>_std`` of
     the figure, NaN where the method lacks the combination."""
     wide = table[keys].drop_duplicates(ignore_index=True)
     for method, own in table.groupby("method", sort=False):
@@ -254,8 +257,8 @@ def _on_differences(table: pd.DataFrame, measure: str) -> list[str]:
     ]
 
 
-def _named(names: list[str], count: int) -> str:
-    """Some of the ``count`` runs by name."""
+def _named_runs(names: list[str], count: int) -> str:
+    """The first few of these runs; "Every run" if they are all ``count`` runs of the study."""
     if len(names) == count > 1:
         return "Every run"
     return wording.first_few(names)
@@ -288,7 +291,7 @@ def _compared_differently(compared: dict[str, tuple[tuple[object, ...], ...]]) -
 
 def _on_generators(measures: Measures) -> str:
     own = measures.generators[(measures.generators["seen"] == "no") & (measures.generators["against"] == "")]
-    sentence = "Unseen, mean of generators: of these generators’ own AUROCs, however many images each has"
+    sentence = "Unseen, mean of generators: the mean of these generators’ own AUROCs, however many images each has"
     few = list(dict.fromkeys(own["generator"][own["auroc"].isna()].map(_generator)))
     if few:
         sentence += f", without {wording.listed(few)} (fewer than {MIN_IMAGES} synthetic or real images)"
@@ -296,8 +299,8 @@ def _on_generators(measures: Measures) -> str:
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], figures: Iterable[str]) -> pd.DataFrame:
-    """Of rows of single runs the keys, ``seeds`` (how many rows share them), and the ``_mean`` and ``_std`` (of a
-    sample; NaN with one) of each figure; NaN if one of them is."""
+    """One row per combination of ``keys`` in rows of single runs: the keys, ``seeds`` (the number of these rows), and
+    the ``_mean`` and ``_std`` (of a sample; NaN with one row) of each figure; NaN if a row lacks the figure."""
     grouped = rows.groupby(keys, sort=False)
     table = {"seeds": grouped.size()}
     for name in figures:

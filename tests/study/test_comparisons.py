@@ -127,7 +127,7 @@ def test_what_readers_see_of_the_comparisons(measured):
     row = table.loc[4]
     assert paired.cells.loc[4, "95 % interval"] == f"{row['low']:+.3f} to {row['high']:+.3f}".replace("-", "−")
     for end in (
-        "Unequal seeds, of which only those in common are compared: HSEB and Cross-entropy; DROID + CYBORG and HSEB. "
+        "Unequal seeds; only those in common are compared: HSEB and Cross-entropy; DROID + CYBORG and HSEB. "
         "The table of independent seeds takes all.",
         "“–” for DROID and Cross-entropy; DROID and HSEB; DROID + CYBORG and DROID: one seed in common, so no interval "
         "and no p.",

@@ -129,7 +129,7 @@ def test_the_operating_points_as_shown(measures):
     assert shown.loc[3, "EER"] == f"{table.loc[3, 'eer_mean']:.3f} ± {table.loc[3, 'eer_std']:.3f}"
     assert (shown["TPR at 0.1 % FPR"] == "–").all()
     assert written.notes[2:] == [
-        "Not looked at for the worst generator, for fewer than 30 images: rare.",
+        "Not considered for the worst generator, with fewer than 30 images: rare.",
         "“–” for TPR at 0.1 % FPR: 0.1 % of real images needs 1,000 of them, and the test set has 240.",
         "No threshold of BPCER = 0.1 %: 0.1 % of real images needs 1,000 of them, and the validation set has 100.",
     ]

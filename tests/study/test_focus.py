@@ -222,12 +222,12 @@ def test_agreement_with_human_maps_over_the_seeds(tmp_path: Path) -> None:
     assert focus.shown_human_agreement(table, maps, "human").cells["Pearson"].tolist() == ["0.561 ± 0.621", "−0.333"]
     notes = " ".join(focus.shown_human_agreement(table, maps, "human").notes)
     assert "beside the human maps of the same 2 images of set test" in notes
-    assert "20 % highest; a cell at random is so 0.250 of the time." in notes
+    assert "20 % highest; a random cell is one with probability 0.250." in notes
     assert "not human maps" not in notes
     # Both maps are the same, so the mean of the others is each of them.
     assert (
-        "the mean of the other images’ maps, reaches MSE 0.000, Pearson 1.000, Spearman 1.000, IoU of the top 20 % "
-        "1.000 and Pointing game 1.000." in notes
+        "the mean of the other images’ maps, which does not look at the image at all, reaches MSE 0.000, Pearson "
+        "1.000, Spearman 1.000, IoU of the top 20 % 1.000 and Pointing game 1.000." in notes
     )
     assert "These are simulated maps, not human maps" in " ".join(
         focus.shown_human_agreement(table, maps, "simulated").notes
@@ -257,7 +257,7 @@ def test_without_human_maps_there_is_no_agreement(tmp_path: Path) -> None:
 
 def test_the_set_with_human_maps_is_found_and_named(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([CONSTANT]), [False]), {"droid/seed0": ONE_CELL[None]})
-    for name, what in (("train", "those of the training"), ("val", "those of the validation")):
+    for name, what in (("train", "These are images of the training"), ("val", "These are images of the validation")):
         keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None]}, name)
         maps = read_maps_beside_human_maps(read_study(tmp_path))
         assert maps.name == name

@@ -121,8 +121,8 @@ def test_the_table_of_generators(study, measures):
         in tables.shown_generators(table, study.titles).notes
     )
     assert (
-        "Unseen, mean of generators: of these generators’ own AUROCs, however many images each has, without rare "
-        "(fewer than 30 synthetic or real images)."
+        "Unseen, mean of generators: the mean of these generators’ own AUROCs, however many images each has, without "
+        "rare (fewer than 30 synthetic or real images)."
     ) in tables.shown_methods(tables.method_table(measures), measures).notes
 
 
@@ -176,7 +176,9 @@ def test_without_unseen_generators_all_are_compared(tmp_path):
     assert table["auroc_unseen_mean"].isna().all()
     assert not table["p"].isna().all()
     assert "AUROC unseen" not in tables.shown_methods(table, measures).cells
-    assert any("no image of which it is known" in note for note in tables.shown_methods(table, measures).notes)
+    assert any(
+        "No test image is known to be by a generator" in note for note in tables.shown_methods(table, measures).notes
+    )
 
 
 def test_one_seed_has_no_spread_and_no_interval(tmp_path):
