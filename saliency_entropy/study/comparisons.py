@@ -99,30 +99,19 @@ def comparison_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame
             _covariance_of_differences(covariance, own.loc[shared, "index"], other.loc[shared, "index"]),
         )
         names = (method, own["title"].iloc[0], against, other["title"].iloc[0], len(values), len(baseline))
-        rows.append(
-            dict(zip(COMPARISON_COLUMNS, (*names, difference.pairs), strict=True))
-            | {
-                "difference": difference.mean,
-                "low": difference.low,
-                "high": difference.high,
-                "p": difference.p,
-                "both_low": both.low,
-                "both_high": both.high,
-                "g_paired": hedges_g_paired(paired, paired_baseline),
-                "welch_difference": welch.mean,
-                "welch_low": welch.low,
-                "welch_high": welch.high,
-                "welch_p": welch.p,
-                "g": hedges_g(values, baseline),
-                "improvement": improvement.probability,
-                "improvement_low": improvement.low,
-                "improvement_high": improvement.high,
-            }
-        )
+        row = dict(zip(COMPARISON_COLUMNS, (*names, difference.pairs), strict=True))
+        for prefix, found in (("", difference), ("welch_", welch)):
+            row |= {f"{prefix}difference": found.mean, f"{prefix}p": found.p}
+        for prefix, found in (("", difference), ("both_", both), ("welch_", welch), ("improvement_", improvement)):
+            row |= {f"{prefix}low": found.low, f"{prefix}high": found.high}
+        row["g_paired"] = hedges_g_paired(paired, paired_baseline)
+        row["g"] = hedges_g(values, baseline)
+        row["improvement"] = improvement.probability
+        rows.append(row)
     table = pd.DataFrame(rows)
     for name in ("p", "welch_p") if rows else ():
-        corrected = table.groupby(table["against"] == BASELINE)[name].transform(lambda p: holm(p.to_numpy()))
-        table.insert(table.columns.get_loc(name) + 1, f"{name}_holm", corrected)
+        of_family = table.groupby(table["against"] == BASELINE)[name]
+        table[f"{name}_holm"] = of_family.transform(lambda p: holm(p.to_numpy()))
     return table
 
 
