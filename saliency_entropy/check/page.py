@@ -15,9 +15,9 @@ from saliency_entropy.check.scan import THUMBNAIL
 from saliency_entropy.check.shortcuts import SHORTCUTS, WARN
 from saliency_entropy.data.table import LABELS, SPLITS
 from saliency_entropy.errors import SHOWN
+from saliency_entropy.page.table import ShownTable
 from saliency_entropy.page.web_page import render
 from saliency_entropy.page.wording import NONE, printable
-from saliency_entropy.study.sections import ShownTable
 
 FILES_NAMED = 4  # of one place; a picture may be in a data set a thousand times
 VALUES_SHOWN = 10  # of one property of the files; there may be thousands of sizes

@@ -1,4 +1,4 @@
-"""A page that needs nothing but itself: a filled template, its style, its script, and a policy that allows no other."""
+"""A self-contained page: a filled template with its style, its script, and a policy that allows no others."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., object]]
     package's own style and script, by their hashes, and pictures that the page holds.
 
     Args:
-        package: where the files lie.
+        package: holds the files.
         name: of the page.
         filters: of the template, by name.
         content: what the template calls by name, besides ``style``, ``script`` and ``policy``.
@@ -46,5 +46,5 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., object]]
 
 
 def _source(text: str) -> str:
-    """An element of exactly this text, as a Content-Security-Policy names it."""
+    """How a Content-Security-Policy names an element of exactly this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

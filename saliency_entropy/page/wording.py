@@ -1,4 +1,4 @@
-"""How figures are written, in tables and in sentences."""
+"""How figures and names are written, in tables and in sentences."""
 
 import re
 
@@ -17,6 +17,11 @@ def number(value: float, digits: int = 3, sign: str = "") -> str:
 def interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
     """``0.612 to 0.671``; a dash for NaN."""
     return NONE if np.isnan(low) else f"{number(low, digits, sign)} to {number(high, digits, sign)}"
+
+
+def spread(mean: float, std: float, digits: int = 3) -> str:
+    """``0.612 ± 0.031``; the mean alone where the standard deviation is NaN, as of one seed."""
+    return number(mean, digits) + ("" if np.isnan(std) or np.isnan(mean) else f" ± {number(std, digits)}")
 
 
 def p_value(p: float) -> str:
@@ -39,18 +44,18 @@ def listed(words: list[str]) -> str:
     return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
-def some(words: list[str], most: int = 3, separator: str = ", ") -> str:
-    """``a, b, c and 2 more``: the first few, and the number of the others, which would be a paragraph of names."""
+def first_few(words: list[str], most: int = 3, separator: str = ", ") -> str:
+    """``a, b, c and 2 more``: all names of a hundred runs would be a paragraph."""
     return separator.join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def tied(text: str) -> str:
-    """With no-break spaces where a line break would part a figure from its sign or unit: ``p < 0.001``, ``95 %``."""
+    """Text whose line breaks part no figure from its sign or unit, by no-break spaces: ``p < 0.001``, ``95 %``."""
     return re.sub(r" (?=[<=≥±] ?\d|%)|(?<=[<=≥±]) (?=\d)", "\u00a0", text)
 
 
 def markdown(text: str) -> str:
-    """Text in which Markdown, or the HTML in it, finds no markup."""
+    """Text in which neither Markdown nor the HTML in it finds markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
 
 

@@ -167,9 +167,9 @@ def _waiting(
         )
     if others:
         problems.append(
-            f"scores/{target.name}.parquet of {wording.some(others)} is there, but of other images or another number "
-            "of them, of another checkpoint, of other corruptions or with another batch size; give overwrite=true, or "
-            "another name with set=..."
+            f"scores/{target.name}.parquet of {wording.first_few(others)} is there, but of other images or another "
+            "number of them, of another checkpoint, of other corruptions or with another batch size; give "
+            "overwrite=true, or another name with set=..."
         )
     if problems:
         raise UserError("\n".join(problems))

@@ -20,7 +20,7 @@ from PIL import Image
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import printable
 from saliency_entropy.run.study_folders import METHODS
-from saliency_entropy.study.focus import StudyMaps, entropies, mean_cams
+from saliency_entropy.study.focus import StudyMaps, map_entropies, mean_cams
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, over_seeds
 
@@ -217,7 +217,7 @@ def maps_by_entropy(maps: StudyMaps, count: int = 6) -> Figure:
         count: the number of CAMs.
     """
     cams = maps.maps["cam"].reshape(-1, *maps.sample.human_map.shape[1:])
-    found = entropies(cams)
+    found = map_entropies(cams)
     known = np.flatnonzero(~np.isnan(found))
     order = known[np.argsort(found[known], kind="stable")]
     wanted = np.linspace(found[order[-1]], found[order[0]], count) if len(order) else []
@@ -315,7 +315,7 @@ def _images_with_maps(maps: StudyMaps, images: Sequence[int]) -> Figure:
                 axes.set_xlabel("none")
                 continue
             axes.imshow(cam_overlay(grey, column[place]))
-            entropy = entropies(column[place])
+            entropy = map_entropies(column[place])
             axes.set_xlabel("constant" if np.isnan(entropy) else f"{entropy:.2f}")
     for axes, title in zip(panels[0], ["Image", *columns], strict=True):
         axes.set_title(textwrap.fill(plain(title), 13), fontsize=STYLE["font.size"])

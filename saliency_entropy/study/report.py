@@ -14,6 +14,7 @@ from rich.text import Text
 
 from saliency_entropy.errors import whole_number, writing
 from saliency_entropy.page import wording
+from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
 from saliency_entropy.run.folder import write_atomically
 from saliency_entropy.study import comparisons, figures, questions, robustness, tables
@@ -26,7 +27,6 @@ from saliency_entropy.study.runs import BASELINE, LeftOut, Study, read_study
 from saliency_entropy.study.sections import (
     PHOTOGRAPHS,
     ShownFigure,
-    ShownTable,
     chapters,
     report_figures,
     report_tables,
@@ -114,8 +114,8 @@ def write(
         if table.cells.empty:
             continue
         write_atomically(output / f"{table.name}.csv", wording.neutralised(table.numbers).to_csv(index=False))
-        write_atomically(output / f"{table.name}.md", tables.markdown(table.cells, table.notes))
-        write_atomically(output / f"{table.name}.tex", tables.latex(table.cells, table.notes))
+        write_atomically(output / f"{table.name}.md", markdown(table.cells, table.notes))
+        write_atomically(output / f"{table.name}.tex", latex(table.cells, table.notes))
     write_atomically(output / "index.html", page)
 
 
@@ -208,7 +208,7 @@ def printed(cells: pd.DataFrame) -> str:
     """A table of text cells for a terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in cells:
-        table.add_column(name, justify="left" if tables.is_words(cells[name]) else "right")
+        table.add_column(name, justify="left" if is_words(cells[name]) else "right")
     for row in cells.itertuples(index=False):
         # Text, not str: a title in [brackets] would be read as a style.
         table.add_row(*(Text(wording.printable(cell)) for cell in row))

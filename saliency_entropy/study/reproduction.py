@@ -7,10 +7,11 @@ import pandas as pd
 from scipy import stats
 
 from saliency_entropy.page import wording
+from saliency_entropy.page.wording import NONE
 from saliency_entropy.study.figures import human_entropy
 from saliency_entropy.study.runs import VARIED, Study
 from saliency_entropy.study.statistics import LEVEL, NAN
-from saliency_entropy.study.tables import NONE, Measures
+from saliency_entropy.study.tables import Measures
 
 # The settings of the paper (sections 6.2 and 6.3) that decide a result, as experiment=paper has them. A group of the
 # configuration that is given here as a whole has no further key.

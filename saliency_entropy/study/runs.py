@@ -417,7 +417,7 @@ def _differing_keys(runs: list[Run]) -> list[tuple[str, str]]:
         usual, count = Counter(values).most_common(1)[0]
         if count < len(runs):
             others = [run.name for run, value in zip(runs, values, strict=True) if value != usual]
-            found.append((key, f"{wording.some(others)} from the other {count}"))
+            found.append((key, f"{wording.first_few(others)} from the other {count}"))
     return found
 
 
@@ -431,8 +431,8 @@ def _diverged_later(runs: list[Run]) -> list[str]:
     if not names:
         return []
     return [
-        f"In some epochs of {wording.some(names)} the CAM entropy is not a number, as after a run has diverged. The "
-        "epoch that is scored is an earlier one; in the figure by epoch the line of the method has a gap there."
+        f"In some epochs of {wording.first_few(names)} the CAM entropy is not a number, as after a run has diverged. "
+        "The epoch that is scored is an earlier one; in the figure by epoch the line of the method has a gap there."
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a report of a study shows: each table and each figure, with its heading and what must be said of it."""
+"""What the report of a study shows: its tables and its figures, in chapters."""
 
 import base64
 from dataclasses import dataclass
@@ -8,24 +8,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saliency_entropy.study import (
-    comparisons,
-    error_tables,
-    figures,
-    focus,
-    other_sets,
-    reproduction,
-    robustness,
-    tables,
-)
+from saliency_entropy.page.table import ShownTable
+from saliency_entropy.study import comparisons, error_tables, figures, focus, reproduction, robustness, tables
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps
+from saliency_entropy.study.other_sets import other_sets_table
 from saliency_entropy.study.robustness import RobustnessTable
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import MEASURES, Measures
 
 PIXELS_PER_INCH = 105  # of figures, in the page
 PHOTOGRAPHS = ("cams_by_method", "cams_by_generator")  # the figures that show test images
-GALLERY_CHAPTER = "Where the detectors look"  # at its end stand the test images
+GALLERY_CHAPTER = "Where the detectors look"  # ends with the gallery of test images
 # The page: what a reader asks first comes first, and a figure stands beside the table of its numbers.
 CHAPTERS = {
     "Results": ("methods", "auroc_by_method", "auroc_against_cam_entropy", "roc", "generators", "other_sets"),
@@ -38,29 +31,6 @@ CHAPTERS = {
     "Errors and calibration": ("operating_points", "calibration", "groups"),
     "Beside the paper": ("reproduction",),
 }  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class ShownTable:
-    """A table of the report.
-
-    Attributes:
-        name: of its files and its anchor in the page.
-        heading: above it.
-        numbers: what its CSV holds.
-        cells: what readers see, text only. Without any, the notes alone are shown, and there is no file.
-        notes: sentences below it.
-    """
-
-    name: str
-    heading: str
-    numbers: pd.DataFrame
-    cells: pd.DataFrame
-    notes: list[str]
-
-    @property
-    def word_columns(self) -> list[bool]:
-        return [tables.is_words(self.cells[name]) for name in self.cells]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +96,7 @@ def report_tables(
     """Every table that the study has figures for.
 
     Args:
-        study: its titles and kinds of maps.
+        study: its titles, its maps and its further score files.
         measures: of the study.
         methods: :func:`~saliency_entropy.study.tables.method_table`.
         covariance: ``(R, R)``, :func:`~saliency_entropy.study.bootstrap.read_image_covariance`.
@@ -134,15 +104,31 @@ def report_tables(
         maps: of the test images, if any are kept.
         corrupted: :func:`~saliency_entropy.study.robustness.robustness_table`.
     """
-    return [
-        *_method_tables(study, measures, methods),
-        *_comparison_tables(measures, covariance, compared),
-        *_error_tables(study, measures),
-        *_other_sets_table(study),
-        *([] if corrupted is None else [_robustness_table(corrupted)]),
-        *_focus_tables(study, maps),
-        _reproduction_table(study, measures),
+    measure, titles = measures.measure, study.titles
+    generators = tables.generator_table(measures)
+    sets = other_sets_table(study)
+    beside = read_maps_beside_human_maps(study)
+    operating_points = error_tables.operating_point_table(measures)
+    shown = [
+        tables.shown_methods(methods, measures),
+        *([tables.shown_generators(generators, titles)] if len(generators) else []),
+        comparisons.shown_spread(comparisons.spread_table(measures, covariance), measure),
     ]
+    if len(compared):
+        shown += [comparisons.shown_paired(compared, measure), comparisons.shown_independent(compared, measure)]
+    shown += [
+        error_tables.shown_operating_points(operating_points, measures),
+        error_tables.shown_calibration(error_tables.calibration_table(measures)),
+        error_tables.shown_groups(error_tables.group_table(measures), measures, titles),
+        *([] if sets is None else [sets]),
+        *([] if corrupted is None else [robustness.shown_robustness(corrupted)]),
+    ]
+    if maps is not None:
+        shown.append(focus.shown_focus(focus.focus_table(maps), maps))
+        shown.append(focus.shown_run_agreement(focus.run_agreement_table(maps), maps))
+    if beside is not None:
+        shown.append(focus.shown_human_agreement(focus.human_agreement_table(beside), beside, figures.map_kind(study)))
+    return [*shown, _reproduction_table(study, measures)]
 
 
 def report_figures(
@@ -158,142 +144,6 @@ def report_figures(
         *([_robustness_figure(corrupted)] if corrupted is not None and corrupted.has_auroc else []),
         *([] if maps is None else _map_figures(maps, photographs)),
     ]
-
-
-def _method_tables(study: Study, measures: Measures, methods: pd.DataFrame) -> list[ShownTable]:
-    generators = tables.generator_table(measures)
-    shown = [
-        ShownTable(
-            "methods",
-            "Methods",
-            methods,
-            tables.shown_methods(methods, measures),
-            tables.notes(methods, measures),
-        )
-    ]
-    if len(generators):
-        shown.append(
-            ShownTable(
-                "generators",
-                "AUROC by generator",
-                generators,
-                tables.shown_generators(generators, study.titles),
-                tables.generator_notes(generators),
-            )
-        )
-    return shown
-
-
-def _comparison_tables(measures: Measures, covariance: np.ndarray, compared: pd.DataFrame) -> list[ShownTable]:
-    spread = comparisons.spread_table(measures, covariance)
-    shown = [
-        ShownTable(
-            "spread",
-            "Spread over seeds and test images",
-            spread,
-            comparisons.shown_spread(spread),
-            comparisons.spread_notes(spread, measures.measure),
-        )
-    ]
-    if len(compared):
-        shown += [
-            ShownTable(
-                "comparisons",
-                "Comparisons between methods, paired by seed",
-                compared[comparisons.COMPARISON_COLUMNS + comparisons.PAIRED_COLUMNS],
-                comparisons.shown_paired(compared),
-                comparisons.paired_notes(compared, measures.measure),
-            ),
-            ShownTable(
-                "comparisons_independent",
-                "Comparisons between methods, seeds taken as independent",
-                compared[comparisons.COMPARISON_COLUMNS + comparisons.INDEPENDENT_COLUMNS],
-                comparisons.shown_unpaired(compared),
-                comparisons.unpaired_notes(measures.measure),
-            ),
-        ]
-    return shown
-
-
-def _error_tables(study: Study, measures: Measures) -> list[ShownTable]:
-    operating_points = error_tables.operating_point_table(measures)
-    calibration = error_tables.calibration_table(measures)
-    groups = error_tables.group_table(measures)
-    return [
-        ShownTable(
-            "operating_points",
-            "Operating points",
-            operating_points,
-            error_tables.shown_operating_points(operating_points),
-            error_tables.operating_point_notes(operating_points, measures),
-        ),
-        ShownTable(
-            "calibration",
-            "Calibration",
-            calibration,
-            error_tables.shown_calibration(calibration),
-            error_tables.calibration_notes(calibration),
-        ),
-        ShownTable(
-            "groups",
-            "Errors by group of images",
-            groups,
-            error_tables.shown_groups(groups, study.titles),
-            error_tables.group_notes(groups, measures),
-        ),
-    ]
-
-
-def _focus_tables(study: Study, maps: StudyMaps | None) -> list[ShownTable]:
-    """The tables of the maps that are kept, of the test images and of those that have human maps."""
-    shown = []
-    if maps is not None:
-        table = focus.focus_table(maps)
-        runs = focus.run_agreement_table(maps)
-        shown = [
-            ShownTable(
-                "focus", "Focus by kind of map", table, focus.shown_focus(table), focus.focus_notes(table, maps)
-            ),
-            ShownTable(
-                "run_agreement",
-                "Agreement between runs",
-                runs,
-                focus.shown_run_agreement(runs),
-                focus.run_agreement_notes(runs, maps),
-            ),
-        ]
-    beside = read_maps_beside_human_maps(study)
-    if beside is not None:
-        table = focus.agreement_table(beside)
-        kind = figures.map_kind(study)
-        shown.append(
-            ShownTable(
-                "human_agreement",
-                f"Agreement with {kind} maps",
-                table,
-                focus.shown_agreement(table),
-                focus.agreement_notes(table, beside, kind),
-            )
-        )
-    return shown
-
-
-def _other_sets_table(study: Study) -> list[ShownTable]:
-    sets = other_sets.other_sets(study)
-    if sets is None:
-        return []
-    shown = other_sets.shown_other_sets(sets.numbers) if len(sets.numbers) else pd.DataFrame()
-    return [ShownTable("other_sets", "AUROC on other images", sets.numbers, shown, other_sets.other_sets_notes(sets))]
-
-
-def _robustness_table(corrupted: RobustnessTable) -> ShownTable:
-    return ShownTable(
-        "robustness",
-        "AUROC of corrupted images",
-        corrupted.numbers,
-        robustness.shown_robustness(corrupted),
-        robustness.robustness_notes(corrupted),
-    )
 
 
 def _reproduction_table(study: Study, measures: Measures) -> ShownTable:
@@ -314,9 +164,9 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
         "Bar: median; box: quartiles; notch: 95 % interval of the median (it folds back where it is wider than the "
         "box); whiskers: the furthest runs within 1.5 inter-quartile ranges; circles: runs beyond."
     )
-    points = f"One point a run: with fewer than {figures.MIN_BOX} seeds, quartiles and notches would mean nothing."
+    points = f"One point per run: with fewer than {figures.MIN_BOX} seeds, quartiles and notches would mean nothing."
     if few and counts.max() >= figures.MIN_BOX:
-        distribution = f"{boxes} Methods of fewer than {figures.MIN_BOX} seeds are drawn as one point a run."
+        distribution = f"{boxes} Methods of fewer than {figures.MIN_BOX} seeds are drawn as one point per run."
     else:
         distribution = points if few else boxes
     human = ""
@@ -335,7 +185,7 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
             "auroc_against_cam_entropy",
             "AUROC against CAM entropy",
             figures.auroc_against_cam_entropy(study, measures),
-            f"{what}, against the mean CAM entropy of the test images: one point a run.",
+            f"{what}, against the mean CAM entropy of the test images: one point per run.",
         ),
         ShownFigure(
             "auroc_by_method",
@@ -354,17 +204,18 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
 
 
 def _robustness_figure(corrupted: RobustnessTable) -> ShownFigure:
+    of_unseen = ", synthetic ones of unseen generators," if corrupted.measure == "auroc_unseen" else ""
     return ShownFigure(
         "auroc_by_corruption",
         "AUROC by strength of corruption",
         robustness.robustness_figure(corrupted),
-        f"AUROC of the test {robustness.images_shown(corrupted)} as they are and at rising strengths of each "
+        f"AUROC of the test images{of_unseen} as they are and at rising strengths of each "
         "corruption: mean over the seeds, in a band of ± 1 standard deviation. Dashed: chance.",
     )
 
 
 def _map_figures(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:
-    """The figures of the maps that are kept; without ``photographs``, those alone in which no image is seen."""
+    """The figures of the maps that are kept; without ``photographs``, only those that show no image."""
     kind = figures.map_kind(maps.study)
     any_map = maps.sample.has_map.any()
     over_images = (

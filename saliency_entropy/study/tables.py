@@ -1,15 +1,16 @@
-"""The tables of a study: what each run reaches, what each method reaches, and how they are written down."""
+"""The tables of a study on AUROC: of each run, each method, and each generator."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page import wording
-from saliency_entropy.page.wording import NONE, printable
+from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.study.run_figures import GROUP_FIGURES, MIN_IMAGES, group_columns, run_figures, unknown_sources
 from saliency_entropy.study.runs import BASELINE, Study
 from saliency_entropy.study.statistics import holm, paired_difference
@@ -22,11 +23,6 @@ METHOD_FIGURES = (
     "focus_area",
 )  # fmt: skip
 MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
-# Signs that pdfLaTeX's usual fonts lack or print as others, and "[", which after a line break would be its argument.
-LATEX = {"[": "{[}", "±": "$\\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "|": "$|$"}
-LATEX_USE = (
-    r"Needs booktabs. Wider than the page: \resizebox{\linewidth}{!}{\input{...}} of graphicx, or leave columns out."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +30,7 @@ class Measures:
     """What the test scores of a study say.
 
     Attributes:
-        runs: a row a run: ``method, title, seed`` and its figures. In [0, 1]: ``auroc`` of all synthetic images
+        runs: one row per run: ``method, title, seed`` and its figures. In [0, 1]: ``auroc`` of all synthetic images
             against all real ones, ``auroc_unseen`` of those by generators not in training, ``auroc_macro`` and
             ``auroc_unseen_macro`` (the mean of these generators' own AUROCs), ``auroc_softmax`` (as ``auroc``, ranked
             by the softmax score instead of the logit of "synthetic"), ``accuracy``. ``cam_entropy``, the mean over the
@@ -42,16 +38,17 @@ class Measures:
             :func:`~saliency_entropy.study.error_tables.operating_point_table` and
             :func:`~saliency_entropy.study.error_tables.calibration_table` average over the seeds. ``val_real``,
             ``test_real`` and ``test_synthetic``, numbers of images.
-        generators: a row a run, generator and set of real images: ``method, seed, generator, seen`` (in training:
+        generators: one row per run, generator and set of real images: ``method, seed, generator, seen`` (in training:
             yes, no or not known), ``against`` (the sources of the real images, "" for all), ``synthetic`` and
             ``real`` (numbers of images), ``auroc`` (NaN with fewer than 30 of either).
-        groups: a row a run and group of test images: ``method, seed, column`` (of the manifest), ``group`` (the value
-            there), ``synthetic`` and ``real`` (numbers of images), ``against`` (which other images a group of one
-            class is ranked with: all real, all synthetic), ``auroc``, and at the threshold of equal errors on
+        groups: one row per run and group of test images: ``method, seed, column`` (of the manifest), ``group`` (the
+            value there), ``synthetic`` and ``real`` (numbers of images), ``against`` (which other images a group of
+            one class is ranked with: all real, all synthetic), ``auroc``, and at the threshold of equal errors on
             validation ``apcer`` and ``bpcer``; each NaN with fewer than 30 images that it needs.
         ungrouped: columns of the manifest with too many different values to group by.
         roc: method -> ``(runs, G)``, the true positive rates at :data:`FALSE_POSITIVE_RATES`, of :attr:`measure`.
-        measure: which AUROC methods are compared by: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
+        measure: the AUROC that methods are compared by: ``auroc_unseen``, or ``auroc`` if every generator is in
+            training.
         warnings: sentences on scores that do not fit together or do not allow a figure.
     """
 
@@ -65,7 +62,7 @@ class Measures:
 
 
 def measure(study: Study) -> Measures:
-    """Read the scores of every run, one after the other."""
+    """What the test and validation scores of every run say, read one run after the other."""
     columns, ungrouped = group_columns(study.runs[0])
     rows, by_generator, by_group, warnings = [], [], [], []
     problems: dict[str, list[str]] = {}
@@ -92,10 +89,10 @@ def measure(study: Study) -> Measures:
     if unknown:
         warnings.append(f"Column compare_with names {', '.join(unknown)}, but no real test image has such a source.")
     warnings += _compared_differently(compared)
-    warnings += [f"{_named(names, len(study.runs))}: {problem}" for problem, names in problems.items()]
+    warnings += [f"{_named_runs(names, len(study.runs))}: {problem}" for problem, names in problems.items()]
     return Measures(
         pd.DataFrame(rows),
-        # The columns are named for a test set without synthetic images.
+        # Without synthetic test images there is no row to take the columns from.
         pd.DataFrame(by_generator, columns=["method", "seed", *GENERATOR_COLUMNS, "auroc"]),
         pd.DataFrame(by_group, columns=["method", "seed", *GROUP_COLUMNS, *GROUP_FIGURES]),
         ungrouped,
@@ -107,13 +104,14 @@ def measure(study: Study) -> Measures:
 
 
 def method_table(measures: Measures) -> pd.DataFrame:
-    """A row a method, numbers only: the ``_mean`` and ``_std`` (of a sample, over the seeds; NaN with one) of each
+    """One row per method, in numbers: the ``_mean`` and ``_std`` (of a sample, over the seeds; NaN with one) of each
     column of :attr:`Measures.runs`, and its difference from cross-entropy.
 
     Returns:
         ``method, title, seeds``, means and standard deviations, and ``difference, difference_low, difference_high``
         (95 % interval), ``p`` (paired t-test), ``p_holm`` (corrected for the number of methods compared), ``pairs``
-        (seeds in common with cross-entropy), all of :attr:`Measures.measure`. NaN where there is nothing to say.
+        (seeds in common with cross-entropy), all of :attr:`Measures.measure`. NaN where the runs do not allow
+        the figure.
     """
     runs = measures.runs
     baseline = runs[runs["method"] == BASELINE].set_index("seed")[measures.measure]
@@ -139,161 +137,131 @@ def method_table(measures: Measures) -> pd.DataFrame:
 
 
 def generator_table(measures: Measures) -> pd.DataFrame:
-    """A row a generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
+    """One row per generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
     return over_seeds(measures.generators, [*GENERATOR_COLUMNS, "method"], ["auroc"])
 
 
-def shown_methods(table: pd.DataFrame, measures: Measures) -> pd.DataFrame:
-    """:func:`method_table` as a reader sees it: text only, its columns named in words."""
-    unseen = measures.measure == "auroc_unseen"
-    columns: dict[str, list[str]] = {
-        "Method": list(table["title"]),
-        "Seeds": [str(seeds) for seeds in table["seeds"]],
-        "AUROC": spread_column(table, "auroc", 3),
-    }
-    if unseen:
-        columns["AUROC unseen"] = spread_column(table, "auroc_unseen", 3)
-        columns["Unseen, mean of generators"] = spread_column(table, "auroc_unseen_macro", 3)
-    columns |= {
-        "Difference": [wording.number(value, sign="+") for value in table["difference"]],
-        "95 % interval": [
-            wording.interval(low, high, sign="+")
-            for low, high in zip(table["difference_low"], table["difference_high"], strict=True)
-        ],
-        "p (Holm)": [wording.p_value(value) for value in table["p_holm"]],
-        "AUROC softmax": spread_column(table, "auroc_softmax", 3),
-        "Accuracy": spread_column(table, "accuracy", 3),
-        "CAM entropy / nats": spread_column(table, "cam_entropy", 2),
-        "Focus area / cells": spread_column(table, "focus_area", 1),
-    }
-    return pd.DataFrame(columns)
-
-
-def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
-    """:func:`generator_table` as a reader sees it: a row a generator and set of real images, a column a method."""
-    rows = []
-    for (generator, seen, against, synthetic, real), own in table.groupby(GENERATOR_COLUMNS, sort=False):
-        values = dict(zip(own["method"], own.to_dict("records"), strict=True))
-        rows.append(
-            {
-                "Generator": _generator(generator),
-                "In training": seen,
-                "Against real": _sources(against) or "all",
-                "Images": f"{synthetic:,} + {real:,}",
-            }
-            | {
-                title: spread(values[method]["auroc_mean"], values[method]["auroc_std"], 3)
-                if method in values
-                else NONE
-                for method, title in titles.items()
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def notes(table: pd.DataFrame, measures: Measures) -> list[str]:
-    """What a reader of the method table must know."""
-    what = MEASURES[measures.measure]
-    sentences = [
-        "AUROC ranks the test images by the logit of “synthetic”; AUROC softmax ranks the same images by the "
-        "softmax score. ± is the standard deviation over the seeds (n − 1). Focus area: exp of a run’s mean CAM "
-        "entropy.",
-    ]
+def shown_methods(table: pd.DataFrame, measures: Measures) -> ShownTable:
+    """:func:`method_table` as readers see it."""
+    about_auroc = (
+        "AUROC ranks the test images by the logit of “synthetic”; AUROC softmax ranks the same images by the softmax "
+        "score. ± is the standard deviation over the seeds (n − 1). Focus area: exp of a run’s mean CAM entropy."
+    )
+    about_unseen = "Unseen: synthetic images of generators that are not in training, against all real test images."
+    none_unseen = "No test image is known to be by a generator that is not in training."
     if measures.measure == "auroc_unseen":
-        sentences.append(
-            "Unseen: synthetic images of generators that are not in training, against all real test images."
-        )
-        sentences.append(_about_the_mean_of_generators(measures))
+        ranked = [
+            Column("AUROC", "auroc", "spread", notes=[about_auroc]),
+            Column("AUROC unseen", "auroc_unseen", "spread", notes=[about_unseen]),
+            Column("Unseen, mean of generators", "auroc_unseen_macro", "spread", notes=[_on_generators(measures)]),
+        ]
     else:
-        sentences.append("The test set holds no image of which it is known that its generator is not in training.")
-    if BASELINE not in set(table["method"]):
-        sentences.append("Differences need cross-entropy runs, and this study has none: “–”.")
-    elif table["p"].notna().any():
-        sentences.append(
-            f"Differences are from cross-entropy with the same seed ({what}): their mean, its 95 % interval by "
-            "Student’s t, and p of the paired t-test after Holm’s correction for the methods compared. The other pairs "
-            "of methods are in the tables of comparisons."
-        )
-    others = table[(table["method"] != BASELINE) & (BASELINE in set(table["method"]))]
-    for pairs, why in (
-        (0, "no seed in common with cross-entropy, so no difference"),
-        (1, "one seed in common with cross-entropy, so no interval and no p"),
-    ):
-        named = list(others["title"][others["pairs"] == pairs])
-        if named:
-            sentences.append(f"“–” for {', '.join(named)}: {why}.")
-    constant = others[(others["pairs"] > 1) & others["p"].isna() & others["difference"].notna()]
-    if len(constant):
-        sentences.append(
-            f"“–” for {', '.join(constant['title'])}: every seed differs by the same, which allows no t-test."
-        )
-    partial = others[(others["pairs"] > 1) & (others["pairs"] < others["seeds"])]
-    for row in partial.to_dict("records"):
-        sentences.append(f"{row['title']}: the difference is over {row['pairs']} of its {row['seeds']} seeds.")
-    return sentences
+        ranked = [Column("AUROC", "auroc", "spread", notes=[about_auroc, none_unseen])]
+    columns = [
+        Column("Method", "title"),
+        Column("Seeds", "seeds"),
+        *ranked,
+        Column("Difference", "difference", "number", sign="+", notes=_on_differences(table, measures.measure)),
+        Column("95 % interval", "difference_", "interval", sign="+"),
+        Column("p (Holm)", "p_holm", "p"),
+        Column("AUROC softmax", "auroc_softmax", "spread"),
+        Column("Accuracy", "accuracy", "spread"),
+        Column("CAM entropy / nats", "cam_entropy", "spread", 2),
+        Column("Focus area / cells", "focus_area", "spread", 1),
+    ]
+    return shown_table("methods", "Methods", table, columns)
 
 
-def generator_notes(table: pd.DataFrame) -> list[str]:
-    """What a reader of the table by generator must know."""
+def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> ShownTable:
+    """:func:`generator_table` as readers see it: one row per generator and set of real images, one column
+    per method."""
+    suited = (table["against"] != "").any()
     sentences = [
         "AUROC of each generator’s test images against all real test images"
         + (
             ", and where the data say which real images suit a generator (column compare_with), against those alone."
-            if (table["against"] != "").any()
+            if suited
             else "."
         )
     ]
     few = table[(table["synthetic"] < MIN_IMAGES) | (table["real"] < MIN_IMAGES)]
     if len(few):
-        # Against all real images, and so against some of them, too.
+        # A generator with too few images against all real ones has too few against some of them, too.
         whole = set(few["generator"][few["against"] == ""])
-        named = [
+        names = [
             _generator(generator) if generator in whole else f"{_generator(generator)} against {_sources(against)}"
             for generator, against in zip(few["generator"], few["against"], strict=True)
         ]
         sentences.append(
-            f"“–” for {', '.join(dict.fromkeys(named))}: fewer than {MIN_IMAGES} synthetic or real test images."
+            f"“–” for {', '.join(dict.fromkeys(names))}: fewer than {MIN_IMAGES} synthetic or real test images."
         )
     if (table.groupby(GENERATOR_COLUMNS)["method"].nunique() < table["method"].nunique()).any():
         sentences.append("“–” also where a method’s runs were not compared with these real images.")
     if table["generator"].str.contains("+", regex=False).any():
-        sentences.append("a+b: one of a or b, it is not known which.")
-    return sentences
+        sentences.append("a+b: a or b, it is not known which.")
+    columns = [
+        Column("Generator", lambda row: _generator(row["generator"]), notes=sentences),
+        Column("In training", "seen"),
+        Column("Against real", lambda row: _sources(row["against"]) or "all"),
+        Column("Images", synthetic_and_real),
+        *columns_per_method(titles),
+    ]
+    rows = per_method(table, GENERATOR_COLUMNS, "auroc")
+    return shown_table("generators", "AUROC by generator", table, columns, rows)
 
 
-def markdown(shown: pd.DataFrame, notes: Iterable[str] = ()) -> str:
-    """A pipe table of text cells, and below it the notes, which are to go where the table goes."""
-
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(wording.markdown(cell) for cell in cells) + " |"
-
-    rule = "|" + "|".join(":--" if is_words(shown[name]) else "--:" for name in shown) + "|"
-    rows = [line(row) for row in shown.itertuples(index=False)]
-    return "\n".join([line(shown), rule, *rows, *(f"\n{wording.markdown(note)}" for note in notes)]) + "\n"
-
-
-def latex(shown: pd.DataFrame, notes: Iterable[str] = ()) -> str:
-    """A ``tabular`` for a document that loads booktabs; above it, as comments, how to fit it in and the notes."""
-    styler = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    columns = "".join("l" if is_words(shown[name]) else "r" for name in shown)
-    text = styler.to_latex(column_format=columns, hrules=True)
-    for sign, command in LATEX.items():
-        text = text.replace(sign, command)
-    # In one line each: a comment ends with it.
-    comments = [f"% {' '.join(printable(note).split())}\n" for note in (LATEX_USE, *notes)]
-    return "".join(comments) + text
+def per_method(table: pd.DataFrame, keys: list[str], figure: str) -> pd.DataFrame:
+    """One row per combination of ``keys``, and for each method the columns ``<method>_mean`` and ``<method>_std`` of
+    the figure, NaN where the method lacks the combination."""
+    wide = table[keys].drop_duplicates(ignore_index=True)
+    for method, own in table.groupby("method", sort=False):
+        names = {f"{figure}_{part}": f"{method}_{part}" for part in ("mean", "std")}
+        wide = wide.merge(own[[*keys, *names]].rename(columns=names), on=keys, how="left")
+    return wide
 
 
-def is_words(column: pd.Series) -> bool:
-    """Whether a column of text is read as words (set flush left) rather than as numbers."""
-    return column.map(lambda cell: cell[:1].isalpha() or cell[:1] == "(").any()
+def columns_per_method(titles: dict[str, str]) -> list[Column]:
+    """The columns of the methods in a table of :func:`per_method`."""
+    return [Column(title, method, "spread") for method, title in titles.items()]
 
 
-def _named(names: list[str], count: int) -> str:
-    """Some of the ``count`` runs by name."""
+def synthetic_and_real(row: Mapping[str, Any]) -> str:
+    """The numbers of images of both classes, ``60 + 80``."""
+    return f"{row['synthetic']:,} + {row['real']:,}"
+
+
+def _on_differences(table: pd.DataFrame, measure: str) -> list[str]:
+    """Notes on the differences from cross-entropy, and on those that are missing or not over all seeds."""
+    if BASELINE not in set(table["method"]):
+        return ["Differences need cross-entropy runs, and this study has none: “–”."]
+    sentences = []
+    if table["p"].notna().any():
+        sentences.append(
+            f"Differences are from cross-entropy with the same seed ({MEASURES[measure]}): their mean, its 95 % "
+            "interval by Student’s t, and p of the paired t-test after Holm’s correction for the methods compared. The "
+            "other pairs of methods are in the tables of comparisons."
+        )
+    others = table[table["method"] != BASELINE]
+    constant = (others["pairs"] > 1) & others["p"].isna() & others["difference"].notna()
+    for chosen, why in (
+        (others["pairs"] == 0, "no seed in common with cross-entropy, so no difference"),
+        (others["pairs"] == 1, "one seed in common with cross-entropy, so no interval and no p"),
+        (constant, "every seed differs by the same, which allows no t-test"),
+    ):
+        if chosen.any():
+            sentences.append(f"“–” for {', '.join(others['title'][chosen])}: {why}.")
+    partial = others[(others["pairs"] > 1) & (others["pairs"] < others["seeds"])]
+    return sentences + [
+        f"{row['title']}: the difference is over {row['pairs']} of its {row['seeds']} seeds."
+        for row in partial.to_dict("records")
+    ]
+
+
+def _named_runs(names: list[str], count: int) -> str:
+    """The first few of these runs; "Every run" if they are all ``count`` runs of the study."""
     if len(names) == count > 1:
         return "Every run"
-    return wording.some(names)
+    return wording.first_few(names)
 
 
 def _generator(name: str) -> str:
@@ -315,15 +283,15 @@ def _compared_differently(compared: dict[str, tuple[tuple[object, ...], ...]]) -
         return []
     names = [name for name, rows in compared.items() if rows != usual]
     return [
-        f"The test images of {wording.some(names)} have other values in the columns source or compare_with than those "
-        f"of the other {wording.count(count, 'run')}: AUROCs of a generator against different real images stand in "
-        "rows of their own, and are not to be compared."
+        f"The test images of {wording.first_few(names)} have other values in the columns source or compare_with than "
+        f"those of the other {wording.count(count, 'run')}: AUROCs of a generator against different real images stand "
+        "in rows of their own, and are not to be compared."
     ]
 
 
-def _about_the_mean_of_generators(measures: Measures) -> str:
+def _on_generators(measures: Measures) -> str:
     own = measures.generators[(measures.generators["seen"] == "no") & (measures.generators["against"] == "")]
-    sentence = "Unseen, mean of generators: of these generators’ own AUROCs, however many images each has"
+    sentence = "Unseen, mean of generators: the mean of these generators’ own AUROCs, however many images each has"
     few = list(dict.fromkeys(own["generator"][own["auroc"].isna()].map(_generator)))
     if few:
         sentence += f", without {wording.listed(few)} (fewer than {MIN_IMAGES} synthetic or real images)"
@@ -331,21 +299,10 @@ def _about_the_mean_of_generators(measures: Measures) -> str:
 
 
 def over_seeds(rows: pd.DataFrame, keys: list[str], figures: Iterable[str]) -> pd.DataFrame:
-    """Of rows of single runs the keys, ``seeds`` (how many rows share them), and the ``_mean`` and ``_std`` (of a
-    sample; NaN with one) of each figure; NaN if one of them is."""
+    """One row per combination of ``keys`` in rows of single runs: the keys, ``seeds`` (the number of these rows), and
+    the ``_mean`` and ``_std`` (of a sample; NaN with one row) of each figure; NaN if a row lacks the figure."""
     grouped = rows.groupby(keys, sort=False)
     table = {"seeds": grouped.size()}
     for name in figures:
         table |= {f"{name}_mean": grouped[name].mean(skipna=False), f"{name}_std": grouped[name].std(skipna=False)}
     return pd.DataFrame(table).reset_index()
-
-
-def spread_column(table: pd.DataFrame, column: str, digits: int) -> list[str]:
-    pairs = zip(table[f"{column}_mean"], table[f"{column}_std"], strict=True)
-    return [spread(mean, std, digits) for mean, std in pairs]
-
-
-def spread(mean: float, std: float, digits: int) -> str:
-    if np.isnan(mean):
-        return NONE
-    return f"{mean:.{digits}f}" if np.isnan(std) else f"{mean:.{digits}f} ± {std:.{digits}f}"

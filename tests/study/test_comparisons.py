@@ -10,11 +10,9 @@ from scipy import stats
 from saliency_entropy.study.bootstrap import interval_over_seeds, read_image_covariance
 from saliency_entropy.study.comparisons import (
     comparison_table,
-    paired_notes,
+    shown_independent,
     shown_paired,
     shown_spread,
-    shown_unpaired,
-    spread_notes,
     spread_table,
 )
 from saliency_entropy.study.runs import read_study
@@ -66,10 +64,9 @@ def test_one_seed_has_an_interval_over_images_alone(measured):
     assert row[["std", "seeds_low", "both_high"]].isna().all()
     assert row["images_low"] < row["mean"] < row["images_high"]
     images = f"{row['images_low']:.3f} to {row['images_high']:.3f}"
-    assert shown_spread(table).loc[2].to_list()[3:] == ["–", *[f"{row['mean']:.3f}"] * 2, "–", images, "–"]
-    assert "One seed of DROID: the interval over the images says nothing about another training." in spread_notes(
-        table, measures.measure
-    )
+    shown = shown_spread(table, measures.measure)
+    assert shown.cells.loc[2].to_list()[3:] == ["–", *[f"{row['mean']:.3f}"] * 2, "–", images, "–"]
+    assert "One seed of DROID: the interval over the images says nothing about another training." in shown.notes
 
 
 def test_intervals_of_two_seeds_far_apart_stay_in_the_range_of_an_auroc(measured):
@@ -120,23 +117,22 @@ def test_holm_is_made_for_comparisons_with_cross_entropy_and_for_the_others(meas
 def test_what_readers_see_of_the_comparisons(measured):
     measures, covariance = measured
     table = comparison_table(measures, covariance)
-    paired, unpaired = shown_paired(table), shown_unpaired(table)
+    paired, independent = (shown(table, measures.measure) for shown in (shown_paired, shown_independent))
     row = table.loc[1]
     dashes = ["–"] * 4
-    assert paired.loc[1].to_list() == ["DROID", "Cross-entropy", "1", f"{row['difference']:+.3f}", *dashes]
-    assert unpaired.loc[1].to_list() == [
+    assert paired.cells.loc[1].to_list() == ["DROID", "Cross-entropy", "1", f"{row['difference']:+.3f}", *dashes]
+    assert independent.cells.loc[1].to_list() == [
         "DROID", "Cross-entropy", "1 + 5", f"{row['welch_difference']:+.3f}", *dashes[:3], "1.00", "–",
     ]  # fmt: skip
     row = table.loc[4]
-    assert paired.loc[4, "95 % interval"] == f"{row['low']:+.3f} to {row['high']:+.3f}".replace("-", "−")
-    sentences = paired_notes(table, measures.measure)
+    assert paired.cells.loc[4, "95 % interval"] == f"{row['low']:+.3f} to {row['high']:+.3f}".replace("-", "−")
     for end in (
-        "Unequal seeds, of which only those in common are compared: HSEB and Cross-entropy; DROID + CYBORG and HSEB. "
+        "Unequal seeds; only those in common are compared: HSEB and Cross-entropy; DROID + CYBORG and HSEB. "
         "The table of independent seeds takes all.",
         "“–” for DROID and Cross-entropy; DROID and HSEB; DROID + CYBORG and DROID: one seed in common, so no interval "
         "and no p.",
     ):
-        assert end in sentences
+        assert end in paired.notes
 
 
 def test_a_study_of_one_method_compares_nothing(measured):
@@ -153,7 +149,7 @@ def test_methods_without_a_seed_in_common_are_compared_as_independent(measured):
     assert row["pairs"] == 0
     assert row[["difference", "p_holm", "both_low", "g_paired"]].isna().all()
     assert row[["welch_p_holm", "g", "improvement_low"]].notna().all()
-    assert "“–” for HSEB and Cross-entropy: no seed in common, so no difference." in paired_notes(table, "auroc")
+    assert "“–” for HSEB and Cross-entropy: no seed in common, so no difference." in shown_paired(table, "auroc").notes
 
 
 def test_a_study_without_auroc_has_no_comparison(measured):

@@ -122,28 +122,29 @@ def test_errors_at_thresholds_of_validation(study, measures, name, rate, which):
 
 def test_the_operating_points_as_shown(measures):
     table = error_tables.operating_point_table(measures)
-    shown = error_tables.shown_operating_points(table)
+    written = error_tables.shown_operating_points(table, measures)
+    shown = written.cells
     assert list(shown["Method"]) == ["Cross-entropy", "Cross-entropy", "DROID", "DROID"]
     assert list(shown["Synthetic images"]) == ["all", "unseen generators"] * 2
     assert shown.loc[3, "EER"] == f"{table.loc[3, 'eer_mean']:.3f} ± {table.loc[3, 'eer_std']:.3f}"
     assert (shown["TPR at 0.1 % FPR"] == "–").all()
-    assert error_tables.operating_point_notes(table, measures)[2:] == [
-        "Not looked at for the worst generator, for fewer than 30 images: rare.",
+    assert written.notes[2:] == [
+        "Not considered for the worst generator, with fewer than 30 images: rare.",
         "“–” for TPR at 0.1 % FPR: 0.1 % of real images needs 1,000 of them, and the test set has 240.",
         "No threshold of BPCER = 0.1 %: 0.1 % of real images needs 1,000 of them, and the validation set has 100.",
     ]
     # 209 synthetic images and 240 real ones.
-    assert "chance reaches 0.465." in error_tables.operating_point_notes(table, measures)[0]
+    assert "chance reaches 0.465." in written.notes[0]
 
 
 def test_a_run_without_validation_scores_does_not_make_the_validation_set_empty(measures):
     table = error_tables.operating_point_table(measures)
     runs = measures.runs.copy()
     runs.loc[0, "val_real"] = 0
-    some = error_tables.operating_point_notes(table, replace(measures, runs=runs))
-    assert some == error_tables.operating_point_notes(table, measures)
-    none = error_tables.operating_point_notes(table, replace(measures, runs=runs.assign(val_real=0)))
-    assert none == some[:-1]
+    one, none = (replace(measures, runs=table) for table in (runs, runs.assign(val_real=0)))
+    notes = error_tables.shown_operating_points(table, measures).notes
+    assert error_tables.shown_operating_points(table, one).notes == notes
+    assert error_tables.shown_operating_points(table, none).notes == notes[:-1]
 
 
 def test_calibration(study, measures):
@@ -165,10 +166,10 @@ def test_calibration(study, measures):
         assert table.loc[method, "ece_scaled_mean"] == pytest.approx(own["ece_scaled"].mean())
         assert table.loc[method, "temperature_std"] == pytest.approx(own["temperature"].std())
     shown = error_tables.shown_calibration(error_tables.calibration_table(measures))
-    assert shown.loc[1, "Temperature"] == (
+    assert shown.cells.loc[1, "Temperature"] == (
         f"{table.loc['droid', 'temperature_mean']:.2f} ± {table.loc['droid', 'temperature_std']:.2f}"
     )
-    assert len(error_tables.calibration_notes(table)) == 2
+    assert len(shown.notes) == 2
 
 
 def test_groups(study, measures):
@@ -214,7 +215,8 @@ def test_groups(study, measures):
 
 def test_the_groups_as_shown(study, measures):
     table = error_tables.group_table(measures)
-    shown = error_tables.shown_groups(table, study.titles)
+    written = error_tables.shown_groups(table, measures, study.titles)
+    shown = written.cells
     assert list(shown)[:4] == ["Group", "Column", "Images", "Figure"]
     shown = shown.set_index(["Column", "Group", "Figure"])
     # The AUROC of a generator is in a table of its own; a group of one class has no error of the other.
@@ -227,7 +229,7 @@ def test_the_groups_as_shown(study, measures):
     assert shown.loc[("source", "ffhq", "BPCER"), "DROID"] == f"{row['bpcer_mean']:.3f} ± {row['bpcer_std']:.3f}"
     assert shown.loc[("source", "ffhq", "BPCER"), "Images"] == "120 real"
     assert shown.loc[("generator", "rare", "APCER"), "DROID"] == "–"
-    assert error_tables.group_notes(table, measures)[1:] == [
+    assert written.notes[1:] == [
         "“–” for rare: fewer than 30 synthetic or real images.",
         "Images with nothing in a column are in none of its groups.",
         "Not grouped by person: more than 20 different values in the test images.",
@@ -240,12 +242,11 @@ def test_a_column_that_some_runs_lack_is_named(tmp_path):
     study = read_study(tmp_path)
     measures = tables.measure(study)
     table = error_tables.group_table(measures)
-    shown = error_tables.shown_groups(table, study.titles).set_index(["Column", "Group", "Figure"])
+    written = error_tables.shown_groups(table, measures, study.titles)
+    shown = written.cells.set_index(["Column", "Group", "Figure"])
     assert shown.loc[("pose", "a", "APCER"), "DROID"] == "–"
     assert shown.loc[("pose", "a", "APCER"), "Cross-entropy"].startswith("0.")
-    assert "Not all runs have these columns, or the same values in them: pose." in error_tables.group_notes(
-        table, measures
-    )
+    assert "Not all runs have these columns, or the same values in them: pose." in written.notes
 
 
 def test_one_group_alone_has_no_mean_of_groups(tmp_path):
@@ -326,13 +327,14 @@ def test_what_validation_does_not_allow_is_named_and_not_averaged(tmp_path, spoi
     assert not np.isnan(calibration.loc["droid", "ece_mean"])
     groups = error_tables.group_table(measures)
     missing = "“–”: the scores of at least one run do not allow the figure; the warnings say why."
-    for notes in (
-        error_tables.operating_point_notes(points.reset_index(), measures),
-        error_tables.calibration_notes(calibration.reset_index()),
-        error_tables.group_notes(groups, measures),
+    written = error_tables.shown_groups(groups, measures, study.titles)
+    for table in (
+        error_tables.shown_operating_points(points.reset_index(), measures),
+        error_tables.shown_calibration(calibration.reset_index()),
+        written,
     ):
-        assert notes[-1] == missing
-    shown = error_tables.shown_groups(groups, study.titles).set_index(["Column", "Group", "Figure"])
+        assert table.notes[-1] == missing
+    shown = written.cells.set_index(["Column", "Group", "Figure"])
     assert shown.loc[("source", "ffhq", "BPCER"), "DROID"] == "–"
 
 
@@ -368,7 +370,7 @@ def test_a_test_set_of_one_class_has_the_errors_of_that_class(tmp_path, label):
     assert points[["average_precision_mean", "eer_mean", "tpr_at_fpr_0.01_mean"]].isna().all(axis=None)
     assert points["bpcer_at_val_eer_mean"].notna().all() == (label == "real")
     assert points["apcer_at_val_eer_mean"].notna().all() == (label == "synthetic")
-    shown = error_tables.shown_groups(error_tables.group_table(measures), study.titles)
+    shown = error_tables.shown_groups(error_tables.group_table(measures), measures, study.titles).cells
     assert set(shown["Figure"]) >= {"BPCER" if label == "real" else "APCER"}
 
 
@@ -380,4 +382,4 @@ def test_enough_images_for_every_rate(tmp_path):
     table = error_tables.operating_point_table(measures)
     assert table.filter(regex="_mean$").notna().all(axis=None)
     assert measures.runs["bpcer_at_val_bpcer_0.001"].iloc[0] < 0.02
-    assert len(error_tables.operating_point_notes(table, measures)) == 2
+    assert len(error_tables.shown_operating_points(table, measures).notes) == 2

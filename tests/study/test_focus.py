@@ -11,11 +11,11 @@ from benchmarks.made_up_study import write_run
 from scipy import stats
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.page.table import markdown
 from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, save_maps
 from saliency_entropy.study import focus
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps, read_study_maps
 from saliency_entropy.study.runs import read_study
-from saliency_entropy.study.tables import markdown
 
 ONE_CELL = np.array([[1, 0], [0, 0]], dtype=np.float32)
 TWO_CELLS = np.array([[1, 1], [0, 0]], dtype=np.float32)
@@ -67,8 +67,8 @@ def test_entropies() -> None:
         1.5 * np.log(2),
         np.nan,
     ]  # 1/2, 1/4, 1/4
-    np.testing.assert_allclose(focus.entropies(maps), expected, atol=1e-12)
-    assert focus.entropies(maps.reshape(5, 1, 2, 2)).shape == (5, 1)
+    np.testing.assert_allclose(focus.map_entropies(maps), expected, atol=1e-12)
+    assert focus.map_entropies(maps.reshape(5, 1, 2, 2)).shape == (5, 1)
 
 
 def test_correlations_are_scipys() -> None:
@@ -77,7 +77,7 @@ def test_correlations_are_scipys() -> None:
     others[1] = maps[1].round(1)  # ties
     others[2] = 0
     for ranks, function in ((False, stats.pearsonr), (True, stats.spearmanr)):
-        found = focus.correlations(maps, others, ranks)
+        found = focus.map_correlations(maps, others, ranks)
         assert np.isnan(found[2])
         for i in (0, 1, 3, 4, 5):
             assert found[i] == pytest.approx(function(maps[i].ravel(), others[i].ravel()).statistic, abs=1e-6)
@@ -85,18 +85,18 @@ def test_correlations_are_scipys() -> None:
 
 def test_the_top_region_is_a_fifth_of_the_cells() -> None:
     ramp = np.linspace(0, 1, 49).reshape(1, 7, 7)
-    assert focus.top_region(ramp).sum() == 10  # 9.8
-    assert focus.top_region(ramp)[0].ravel()[-10:].all()
+    assert focus.top_regions(ramp).sum() == 10  # 9.8
+    assert focus.top_regions(ramp)[0].ravel()[-10:].all()
     # Of equal cells all, of zeros none, and one of four.
-    assert focus.top_region(np.stack([TWO_CELLS, ONE_CELL, CONSTANT])).sum(axis=(1, 2)).tolist() == [2, 1, 0]
+    assert focus.top_regions(np.stack([TWO_CELLS, ONE_CELL, CONSTANT])).sum(axis=(1, 2)).tolist() == [2, 1, 0]
     one_hot = np.zeros((1, 7, 7))
     one_hot[0, 3, 3] = 1
-    assert focus.top_region(one_hot).sum() == 1
+    assert focus.top_regions(one_hot).sum() == 1
 
 
 def test_agreement() -> None:
     maps = np.stack([ONE_CELL, TWO_CELLS, ONE_CELL[::-1], CONSTANT])
-    found = focus.agreement(maps, np.stack([ONE_CELL] * 4))
+    found = focus.map_agreement(maps, np.stack([ONE_CELL] * 4))
     assert found["mse"][:3] == pytest.approx([0, 0.25, 0.5])
     assert found["pearson"][:3] == pytest.approx([1, 1 / np.sqrt(3), -1 / 3])
     assert found["spearman"][:3] == pytest.approx([1, 1 / np.sqrt(3), -1 / 3])
@@ -129,7 +129,7 @@ def test_entropy_and_focus_area_over_the_seeds(tmp_path: Path) -> None:
     assert own["grad_cam_focus_area_std"] == pytest.approx((2 - np.sqrt(2)) / np.sqrt(2))
     assert table.loc["droid", ["cam_entropy_mean", "cam_true_entropy_mean"]].tolist() == pytest.approx([0, ln2 / 2])
     assert np.isnan(table.loc["droid", "cam_entropy_std"])
-    shown = focus.shown_focus(table.reset_index()).set_index("Method")
+    shown = focus.shown_focus(table.reset_index(), read(tmp_path)).cells.set_index("Method")
     assert shown.loc["Cross-entropy", "CAM / nats"] == "0.52 ± 0.25"
     assert shown.loc["DROID", "Grad-CAM / cells"] == "1.4"
 
@@ -143,16 +143,16 @@ def test_constant_maps_are_left_out_and_counted(tmp_path: Path) -> None:
     assert table["grad_cam_constant"].tolist() == [2, 3]
     assert table["cam_constant"].tolist() == [0, 3]
     assert table["grad_cam_entropy_mean"].tolist() == pytest.approx([np.log(2), np.nan], nan_ok=True)
-    notes = focus.focus_notes(table, maps)
+    notes = focus.shown_focus(table, maps).notes
     assert any(
         note.startswith("Constant maps, which have no focus and are left out: 3 (CAM), 3 (True class), ")
         and note.endswith("and 5 (Grad-CAM) of 6 each.")
         for note in notes
     )
     assert "“–”: every map of a kind is constant in at least one run." in notes
-    assert focus.shown_focus(table)["CAM / nats"].tolist() == ["0.69", "–"]
+    assert focus.shown_focus(table, maps).cells["CAM / nats"].tolist() == ["0.69", "–"]
     assert np.isnan(focus.mean_cams(maps)["droid"]).all()
-    assert focus.agreement_table(maps)["mse_mean"].tolist() == pytest.approx([0.25, np.nan], nan_ok=True)
+    assert focus.human_agreement_table(maps)["mse_mean"].tolist() == pytest.approx([0.25, np.nan], nan_ok=True)
     assert focus.run_agreement_table(maps)["pearson_same_seed"].isna().all()
 
 
@@ -163,7 +163,7 @@ def survival(tmp_path: Path, entropies: dict[str, dict[str, float]]) -> str:
     table = focus.focus_table(maps)
     for kind in KINDS:
         table[f"{kind}_entropy_mean"] = [entropies[method][kind] for method in table["method"]]
-    return " ".join(focus.focus_notes(table, maps))
+    return " ".join(focus.shown_focus(table, maps).notes)
 
 
 def test_whether_a_low_entropy_survives_a_change_of_map(tmp_path: Path) -> None:
@@ -213,23 +213,25 @@ def test_agreement_with_human_maps_over_the_seeds(tmp_path: Path) -> None:
         },
     )
     maps = read(tmp_path)
-    table = focus.agreement_table(maps)
+    table = focus.human_agreement_table(maps)
     assert table[["method", "seeds", "images"]].values.tolist() == [["cyborg", 2, 2], ["droid", 1, 2]]
     assert table["mse_mean"].tolist() == pytest.approx([0.375 / 2, 0.5])
     assert table["mse_std"].tolist() == pytest.approx([0.375 / np.sqrt(2), np.nan], nan_ok=True)
     assert table["iou_mean"].tolist() == pytest.approx([(1 + 0.25) / 2, 0])
     assert table["pointing_mean"].tolist() == pytest.approx([(1 + 0.25) / 2, 0])
-    assert focus.shown_agreement(table)["Pearson"].tolist() == ["0.561 ± 0.621", "−0.333"]
-    notes = " ".join(focus.agreement_notes(table, maps, "human"))
+    assert focus.shown_human_agreement(table, maps, "human").cells["Pearson"].tolist() == ["0.561 ± 0.621", "−0.333"]
+    notes = " ".join(focus.shown_human_agreement(table, maps, "human").notes)
     assert "beside the human maps of the same 2 images of set test" in notes
-    assert "20 % highest; a cell at random is so 0.250 of the time." in notes
+    assert "20 % highest; a random cell is one with probability 0.250." in notes
     assert "not human maps" not in notes
     # Both maps are the same, so the mean of the others is each of them.
     assert (
-        "the mean of the other images’ maps, reaches MSE 0.000, Pearson 1.000, Spearman 1.000, IoU of the top 20 % "
-        "1.000 and Pointing game 1.000." in notes
+        "the mean of the other images’ maps, which does not look at the image at all, reaches MSE 0.000, Pearson "
+        "1.000, Spearman 1.000, IoU of the top 20 % 1.000 and Pointing game 1.000." in notes
     )
-    assert "These are simulated maps, not human maps" in " ".join(focus.agreement_notes(table, maps, "simulated"))
+    assert "These are simulated maps, not human maps" in " ".join(
+        focus.shown_human_agreement(table, maps, "simulated").notes
+    )
 
 
 def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -> None:
@@ -239,25 +241,27 @@ def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -
     maps = read(tmp_path)
     others = [[[1, 1], [1, 0]], [[1, 0], [1, 0]], [[1, 0.5], [0, 0]]]
     mse = np.mean([np.square(other - own).mean() for other, own in zip(others, human_maps, strict=True)])
-    notes = " ".join(focus.agreement_notes(focus.agreement_table(maps), maps, "human"))
+    notes = " ".join(focus.shown_human_agreement(focus.human_agreement_table(maps), maps, "human").notes)
     assert f"reaches MSE {mse:.3f}, Pearson" in notes
     one = replace(maps, sample=sample(human_maps, [True, False, False]))
-    assert "the other images" not in " ".join(focus.agreement_notes(focus.agreement_table(one), one, "human"))
+    assert "the other images" not in " ".join(
+        focus.shown_human_agreement(focus.human_agreement_table(one), one, "human").notes
+    )
 
 
 def test_without_human_maps_there_is_no_agreement(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([CONSTANT]), [False]), {"droid/seed0": ONE_CELL[None]})
-    assert focus.agreement_table(read(tmp_path)) is None
+    assert focus.human_agreement_table(read(tmp_path)) is None
     assert read_maps_beside_human_maps(read_study(tmp_path)) is None
 
 
 def test_the_set_with_human_maps_is_found_and_named(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([CONSTANT]), [False]), {"droid/seed0": ONE_CELL[None]})
-    for name, what in (("train", "those of the training"), ("val", "those of the validation")):
+    for name, what in (("train", "These are images of the training"), ("val", "These are images of the validation")):
         keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None]}, name)
         maps = read_maps_beside_human_maps(read_study(tmp_path))
         assert maps.name == name
-        assert what in " ".join(focus.agreement_notes(focus.agreement_table(maps), maps, "human"))
+        assert what in " ".join(focus.shown_human_agreement(focus.human_agreement_table(maps), maps, "human").notes)
 
 
 def test_runs_are_compared_image_by_image(tmp_path: Path) -> None:
@@ -285,11 +289,11 @@ def test_runs_are_compared_image_by_image(tmp_path: Path) -> None:
         [(1 + half) / 2, (seed1_seed0 + seed0_seed2 + seed1_seed2) / 3, -1 / 3]
     )
     assert table["pearson_same_seed"].tolist() == pytest.approx([np.nan, 1, np.nan], nan_ok=True)
-    shown = focus.shown_run_agreement(table).set_index("Method")
+    shown = focus.shown_run_agreement(table, maps).cells.set_index("Method")
     assert shown.loc["Cross-entropy", "DROID"] == "1.000"
     assert shown.loc["DROID", "Cross-entropy"] == "0.041"
     assert shown.loc["DROID", "DROID"] == "−0.333"
-    assert "Above the diagonal the runs have the same seed" in " ".join(focus.run_agreement_notes(table, maps))
+    assert "Above the diagonal the runs have the same seed" in " ".join(focus.shown_run_agreement(table, maps).notes)
 
 
 def test_one_run_agrees_with_none(tmp_path: Path) -> None:
@@ -298,8 +302,8 @@ def test_one_run_agrees_with_none(tmp_path: Path) -> None:
     table = focus.run_agreement_table(maps)
     assert table[["pairs", "pairs_same_seed"]].values.tolist() == [[0, 0]]
     assert np.isnan(table["pearson"][0])
-    assert focus.shown_run_agreement(table).values.tolist() == [["DROID", "–"]]
-    notes = focus.run_agreement_notes(table, maps)
+    assert focus.shown_run_agreement(table, maps).cells.values.tolist() == [["DROID", "–"]]
+    notes = focus.shown_run_agreement(table, maps).notes
     assert "“–”: there is no such pair of runs." in notes
     assert not any("Above the diagonal" in note for note in notes)
 
@@ -340,11 +344,11 @@ def test_runs_without_these_maps_are_named_and_left_out(tmp_path: Path) -> None:
         "The maps of cyborg/seed0, hseb/seed0 are of other images or on another grid, and not in these figures: python "
         "experiments/focus.py makes them, with overwrite=true.",
     ]
-    tables = focus.focus_table(maps), focus.agreement_table(maps), focus.run_agreement_table(maps)
+    tables = focus.focus_table(maps), focus.human_agreement_table(maps), focus.run_agreement_table(maps)
     notes = (
-        focus.focus_notes(tables[0], maps),
-        focus.agreement_notes(tables[1], maps, "human"),
-        focus.run_agreement_notes(tables[2], maps),
+        focus.shown_focus(tables[0], maps).notes,
+        focus.shown_human_agreement(tables[1], maps, "human").notes,
+        focus.shown_run_agreement(tables[2], maps).notes,
     )
     assert all(own[-2:] == maps.problems for own in notes)
 
@@ -387,12 +391,11 @@ def test_a_damaged_file_of_the_study_is_named(tmp_path: Path) -> None:
 def test_tables_are_written_as_the_others_are(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([ONE_CELL] * 2)), {f"{m}/seed0": [ONE_CELL, TWO_CELLS] for m in ("cyborg", "droid")})
     maps = read(tmp_path)
-    for table, shown in (
-        (focus.focus_table(maps), focus.shown_focus),
-        (focus.agreement_table(maps), focus.shown_agreement),
-        (focus.run_agreement_table(maps), focus.shown_run_agreement),
+    for shown in (
+        focus.shown_focus(focus.focus_table(maps), maps),
+        focus.shown_human_agreement(focus.human_agreement_table(maps), maps, "human"),
+        focus.shown_run_agreement(focus.run_agreement_table(maps), maps),
     ):
-        cells = shown(table)
-        assert cells.map(lambda cell: isinstance(cell, str)).all(axis=None)
-        assert markdown(cells).count("\n") == 4
-        assert pd.api.types.is_numeric_dtype(table.iloc[:, -1])
+        assert shown.cells.map(lambda cell: isinstance(cell, str)).all(axis=None)
+        assert markdown(shown.cells).count("\n") == 4
+        assert pd.api.types.is_numeric_dtype(shown.numbers.iloc[:, -1])

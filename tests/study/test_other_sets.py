@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 from saliency_entropy.scores.one_pass import CHECKPOINT
-from saliency_entropy.study.other_sets import other_sets, other_sets_notes, shown_other_sets
+from saliency_entropy.study.other_sets import other_sets_table
 from saliency_entropy.study.report import report
 from saliency_entropy.study.runs import Run, Study, read_study
 
@@ -35,7 +35,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_every_set_generator_and_method(study: Study) -> None:
-    table = other_sets(study).numbers.set_index(["generator", "method"])
+    table = other_sets_table(study).numbers.set_index(["generator", "method"])
     assert set(table.index) == {(g, m) for g in ("", "progan", "stylegan2", "stylegan3") for m in METHODS}
     assert set(table["seeds"]) == {2}
     for (generator, method), row in table.iterrows():
@@ -47,24 +47,23 @@ def test_every_set_generator_and_method(study: Study) -> None:
             assert (row["synthetic"], row["real"]) == ((own["label"] == "synthetic").sum(), 80)
         assert row["auroc_mean"] == pytest.approx(pd.Series(found).mean())
         assert row["auroc_std"] == pytest.approx(pd.Series(found).std(), rel=1e-4)
-    assert other_sets(study).problems == []
+    assert other_sets_table(study).notes[1:] == []
 
 
 def test_a_study_without_further_sets(tmp_path: Path) -> None:
-    assert other_sets(read_study(write_study(tmp_path, {"droid": 1}))) is None
+    assert other_sets_table(read_study(write_study(tmp_path, {"droid": 1}))) is None
 
 
 def test_few_images_have_no_auroc(study: Study) -> None:
     few = scored_images().iloc[::5]  # 12 of each generator, 16 real ones
     for run in study.runs:
         write_set(run, "few", few)
-    sets = other_sets(study)
+    sets = other_sets_table(study)
     numbers = sets.numbers[sets.numbers["set"] == "few"]
     assert len(numbers) == 4 * len(METHODS)
     assert numbers["auroc_mean"].isna().all()
-    shown = shown_other_sets(sets.numbers)
-    assert list(shown.iloc[0]) == ["few", "(all)", "36 + 16", "–", "–"]
-    assert "fewer than 30 synthetic or real images" in other_sets_notes(sets)[1]
+    assert list(sets.cells.iloc[0]) == ["few", "(all)", "36 + 16", "–", "–"]
+    assert "fewer than 30 synthetic or real images" in sets.notes[1]
 
 
 def test_runs_that_are_left_out_are_named(study: Study) -> None:
@@ -75,12 +74,12 @@ def test_runs_that_are_left_out_are_named(study: Study) -> None:
     pq.write_table(table.replace_schema_metadata({CHECKPOINT: b"of an earlier training"}), path)
     second.result["checkpoint"] = "0"
     write_set(third).write_text("PAR1")
-    sets = other_sets(study)
+    sets = other_sets_table(study)
     assert sets.numbers["method"].unique().tolist() == [fourth.method]
-    assert [sentence.split("; ")[0].split(" (")[0] for sentence in sets.problems] == [
-        f"Left out of set mine, since they have no such scores: {first.name}",
+    assert [sentence.split("; ")[0].split(" (")[0] for sentence in sets.notes[1:]] == [
+        f"Left out of set mine, since they have no scores/mine.parquet: {first.name}",
         f"Left out of set mine, since they were trained again after these scores were made: {second.name}",
-        f"Left out of set mine, since their scores cannot be used: {third.name}",
+        f"Left out of set mine, since their scores/mine.parquet cannot be used: {third.name}",
     ]
 
 
@@ -89,16 +88,16 @@ def test_scores_that_are_not_finite_are_named(study: Study) -> None:
     scores = pd.read_parquet(path)
     scores.loc[scores["generator"] == "progan", "logit_synthetic"] = float("inf")
     scores.to_parquet(path)
-    sets = other_sets(study)
+    sets = other_sets_table(study)
     numbers = sets.numbers.set_index(["generator", "method"])["auroc_mean"]
     assert numbers[numbers.isna()].index.to_list() == [("", "cross_entropy"), ("progan", "cross_entropy")]
-    assert sets.problems == ["“–” in set mine where scores are not finite, those of cross_entropy/seed0."]
+    assert sets.notes[2:] == ["“–” in set mine where scores are not finite, those of cross_entropy/seed0."]
 
 
 def test_other_images_than_those_of_most(study: Study) -> None:
     write_set(study.runs[0], images=scored_images().iloc[1:])
-    sets = other_sets(study)
-    assert sets.problems[0].startswith(
+    sets = other_sets_table(study)
+    assert sets.notes[1].startswith(
         f"Left out of set mine, since they were scored on other images than {study.runs[1].name}: cross_entropy/seed0; "
     )
     assert sets.numbers.set_index(["generator", "method"]).at[("", "cross_entropy"), "seeds"] == 1

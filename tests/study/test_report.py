@@ -16,12 +16,12 @@ from benchmarks.made_up_study import scored_images, write_maps, write_run, write
 from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.page import wording
+from saliency_entropy.page.table import ShownTable
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.study import reproduction
 from saliency_entropy.study.report import _by_reason, _ranges, headline, printed, report
 from saliency_entropy.study.runs import LeftOut
-from saliency_entropy.study.sections import CHAPTERS, ShownTable, chapters
+from saliency_entropy.study.sections import CHAPTERS, chapters
 
 TABLES = [
     "calibration", "comparisons", "comparisons_independent", "generators", "groups", "methods", "operating_points",
@@ -141,12 +141,6 @@ def test_the_highest_mean_may_be_below_cross_entropy_on_the_seeds_in_common():
         "DROID against Cross-entropy: −0.098 over the 3 seeds in common of 12 and 3 (95 % interval −0.105 to −0.090; "
         "p = 0.001 after Holm’s correction): worse."
     )
-
-
-def test_no_line_break_parts_a_figure_from_its_sign_or_unit():
-    sentence = "+0.1 (95 % interval −0.1 to +0.3; p < 0.001, p = 0.010): 0.5 ± 0.1 of < 3, p (Holm) ≥ 0.05."
-    tied = "+0.1 (95_% interval −0.1 to +0.3; p_<_0.001, p_=_0.010): 0.5_±_0.1 of_<_3, p (Holm)_≥_0.05."
-    assert wording.tied(sentence) == tied.replace("_", "\u00a0")
 
 
 def test_too_few_images_to_compare_methods_by(tmp_path):

@@ -12,9 +12,7 @@ from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study import figures, sections
 from saliency_entropy.study.robustness import (
     FILE,
-    images_shown,
     robustness_figure,
-    robustness_notes,
     robustness_table,
     shown_robustness,
 )
@@ -106,7 +104,7 @@ def test_every_figure(study, table):
 
 
 def test_the_table_as_shown(table):
-    shown = shown_robustness(table)
+    shown = shown_robustness(table).cells
     assert list(shown) == ["Corruption", "Strength", "Cross-entropy", "DROID"]
     assert shown["Corruption"].tolist() == ["As they are", *["JPEG compression"] * 4, *["Gaussian noise"] * 4]
     assert shown["Strength"].tolist() == [
@@ -128,7 +126,7 @@ def test_runs_without_such_scores_are_named(tmp_path):
     table = robustness_table(study)
     assert seeds_of(table) == {"cross_entropy": [1], "droid": [2]}
     assert table.numbers.loc[table.numbers["method"] == "cross_entropy", "auroc_std"].isna().all()
-    notes = robustness_notes(table)
+    notes = shown_robustness(table).notes
     assert any("Left out, " in note and "cross_entropy/seed1, cross_entropy/seed2;" in note for note in notes)
     # A line without a band.
     robustness_figure(table)
@@ -143,15 +141,15 @@ def test_scores_of_an_earlier_checkpoint_are_named_and_left_out(tmp_path):
         run.result["checkpoint"] = "new"
     table = robustness_table(study)
     assert seeds_of(table) == {"cross_entropy": [2], "droid": [2]}
-    left_out = [note for note in robustness_notes(table) if note.startswith("Left out")]
+    left_out = [note for note in shown_robustness(table).notes if note.startswith("Left out")]
     assert left_out == [
-        "Left out, since they were trained again after their corrupted images were scored: cross_entropy/seed1; "
+        "Left out, since they were trained again after these scores were made: cross_entropy/seed1; "
         "experiments/evaluate.py with corruptions=all and overwrite=true scores them."
     ]
 
 
 def test_notes(table):
-    notes = robustness_notes(table)
+    notes = shown_robustness(table).notes
     assert notes[0].startswith("AUROC of the same 260 test images, as they are and corrupted, synthetic ones of gen")
     assert not any("Left out" in note or "not finite" in note for note in notes)
 
@@ -162,10 +160,11 @@ def test_all_generators_in_training(tmp_path):
     study = write(tmp_path / "study", result={"train_generators": names})
     table = robustness_table(study)
     assert table.numbers["auroc_unseen_mean"].isna().all()
-    shown = shown_robustness(table)
+    shown = shown_robustness(table).cells
     assert shown.loc[0, "DROID"].startswith(f"{table.numbers.loc[1, 'auroc_mean']:.3f} ±")
-    assert "unseen" not in robustness_notes(table)[0]
-    assert images_shown(table) == "images"
+    assert "unseen" not in shown_robustness(table).notes[0]
+    caption = sections._robustness_figure(table).caption
+    assert caption.startswith("AUROC of the test images as they are and at rising strengths")
     assert robustness_figure(table).get_supylabel() == "Test AUROC, all generators"
 
 
@@ -178,8 +177,8 @@ def test_scores_that_are_not_finite(tmp_path):
     table = robustness_table(study)
     broken = table.numbers[table.numbers["auroc_mean"].isna()]
     assert broken[["corruption", "strength", "method"]].to_numpy().tolist() == [["noise", 26.0, "cross_entropy"]]
-    assert "–" in shown_robustness(table)["Cross-entropy"].iloc[-1]
-    assert robustness_notes(table)[-1] == f"“–” where scores are not finite, those of {study.runs[0].name}."
+    assert "–" in shown_robustness(table).cells["Cross-entropy"].iloc[-1]
+    assert shown_robustness(table).notes[-1] == f"“–” where scores are not finite, those of {study.runs[0].name}."
     robustness_figure(table)
 
 
@@ -195,7 +194,7 @@ def test_runs_of_different_images_or_corruptions(tmp_path, difference):
     assert (
         "Left out, since they were scored on other images or corruptions than cross_entropy/seed0: "
         "cross_entropy/seed1; experiments/evaluate.py with corruptions=all and overwrite=true makes them alike."
-    ) in robustness_notes(table)
+    ) in shown_robustness(table).notes
 
 
 @pytest.mark.parametrize("content", ["not parquet", "other columns", "no image as it is"])
@@ -210,7 +209,7 @@ def test_a_damaged_file(tmp_path, content):
         write_corruptions(study.runs[1], variants=VARIANTS[1:])
     table = robustness_table(study)
     assert seeds_of(table) == {"cross_entropy": [2], "droid": [2]}
-    (note,) = [note for note in robustness_notes(table) if note.startswith("Left out")]
+    (note,) = [note for note in shown_robustness(table).notes if note.startswith("Left out")]
     assert note.startswith(
         "Left out, since their scores/test+corruptions.parquet cannot be used: cross_entropy/seed1 ("
     )
@@ -224,8 +223,8 @@ def test_a_study_of_damaged_files_alone_has_the_notes_alone(tmp_path):
         (run.folder / "scores" / FILE).write_bytes(b"PAR1 ... PAR1")
     table = robustness_table(study)
     assert not table.has_auroc
-    assert shown_robustness(table).empty
-    assert [note.split(":")[0] for note in robustness_notes(table)] == [
+    assert shown_robustness(table).cells.empty
+    assert [note.split(":")[0] for note in shown_robustness(table).notes] == [
         "Left out, since their scores/test+corruptions.parquet cannot be used"
     ]
 
@@ -246,14 +245,14 @@ def test_few_images_have_no_auroc(tmp_path, images, of):
     assert table.numbers["auroc_unseen_mean"].isna().all()
     assert table.numbers["cam_entropy_mean"].notna().all()
     assert not table.has_auroc
-    assert (shown_robustness(table)[["Cross-entropy", "DROID"]] == "–").all(axis=None)
+    assert (shown_robustness(table).cells[["Cross-entropy", "DROID"]] == "–").all(axis=None)
     expected = (
         f"“–”: an AUROC of {of} would say little, with fewer than 30 of either; experiments/evaluate.py with a larger "
         "corruption_images=, or null, scores more, if there are any."
         if of
         else "“–”: the images are all real or all synthetic."
     )
-    assert robustness_notes(table)[-1] == expected
+    assert shown_robustness(table).notes[-1] == expected
 
 
 def test_the_caption_says_of_which_images_the_figure_is(table):

@@ -1,4 +1,4 @@
-"""The figures of the tables against NumPy, SciPy and scikit-learn, and how they are written down."""
+"""The figures of the tables against NumPy, SciPy and scikit-learn, and their notes."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,6 @@ from benchmarks.made_up_study import scored_images, write_run, write_study
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from saliency_entropy.page import wording
 from saliency_entropy.study import tables
 from saliency_entropy.study.runs import read_study
 
@@ -115,13 +114,16 @@ def test_the_table_of_generators(study, measures):
         assert row["auroc_mean"] == pytest.approx(np.mean(values), abs=1e-6)
         assert row["auroc_std"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
     assert table[table["generator"] == "rare"]["auroc_mean"].isna().all()
-    shown = tables.shown_generators(table, study.titles)
+    shown = tables.shown_generators(table, study.titles).cells
     assert list(shown.loc[shown["Generator"] == "rare", "DROID"]) == ["–"]
-    assert "“–” for rare: fewer than 30 synthetic or real test images." in tables.generator_notes(table)
     assert (
-        "Unseen, mean of generators: of these generators’ own AUROCs, however many images each has, without rare "
-        "(fewer than 30 synthetic or real images)."
-    ) in tables.notes(tables.method_table(measures), measures)
+        "“–” for rare: fewer than 30 synthetic or real test images."
+        in tables.shown_generators(table, study.titles).notes
+    )
+    assert (
+        "Unseen, mean of generators: the mean of these generators’ own AUROCs, however many images each has, without "
+        "rare (fewer than 30 synthetic or real images)."
+    ) in tables.shown_methods(tables.method_table(measures), measures).notes
 
 
 def test_few_suited_real_images_are_told_from_few_images(tmp_path):
@@ -129,8 +131,8 @@ def test_few_suited_real_images_are_told_from_few_images(tmp_path):
     few = images.index[images["source"] == "ffhq"][:29]
     images.loc[few, "source"] = "rare-source"
     images["compare_with"] = images["generator"].map({"progan": "rare-source"}).fillna("")
-    table = tables.generator_table(tables.measure(read_study(write_study(tmp_path, {"droid": 1}, images=images))))
-    notes = tables.generator_notes(table)
+    study = read_study(write_study(tmp_path, {"droid": 1}, images=images))
+    notes = tables.shown_generators(tables.generator_table(tables.measure(study)), study.titles).notes
     assert "“–” for progan against rare-source: fewer than 30 synthetic or real test images." in notes
 
 
@@ -148,10 +150,11 @@ def test_methods_whose_manifests_compare_with_other_real_images(tmp_path):
         "be compared."
     ]
     table = tables.generator_table(measures)
-    shown = tables.shown_generators(table, study.titles).set_index(["Generator", "Against real"])
+    written = tables.shown_generators(table, study.titles)
+    shown = written.cells.set_index(["Generator", "Against real"])
     assert shown.loc[("progan", "ffhq"), "DROID"] == shown.loc[("progan", "celeba-hq"), "Cross-entropy"] == "–"
     assert "±" in shown.loc[("progan", "ffhq"), "Cross-entropy"]
-    assert "“–” also where a method’s runs were not compared with these real images." in tables.generator_notes(table)
+    assert "“–” also where a method’s runs were not compared with these real images." in written.notes
 
 
 def test_with_equal_counts_the_pooled_auroc_is_the_mean_over_generators(tmp_path):
@@ -172,20 +175,23 @@ def test_without_unseen_generators_all_are_compared(tmp_path):
     assert measures.measure == "auroc"
     assert table["auroc_unseen_mean"].isna().all()
     assert not table["p"].isna().all()
-    assert "AUROC unseen" not in tables.shown_methods(table, measures)
-    assert any("no image of which it is known" in note for note in tables.notes(table, measures))
+    assert "AUROC unseen" not in tables.shown_methods(table, measures).cells
+    assert any(
+        "No test image is known to be by a generator" in note for note in tables.shown_methods(table, measures).notes
+    )
 
 
 def test_one_seed_has_no_spread_and_no_interval(tmp_path):
     measures = tables.measure(read_study(write_study(tmp_path, {"cross_entropy": 1, "droid": 1})))
     table = tables.method_table(measures)
     assert table[["auroc_std", "p", "p_holm", "difference_low"]].isna().all(axis=None)
-    shown = tables.shown_methods(table, measures).set_index("Method")
+    shown = tables.shown_methods(table, measures).cells.set_index("Method")
     assert shown.loc["DROID", "95 % interval"] == shown.loc["DROID", "p (Holm)"] == "–"
     assert "±" not in shown.loc["DROID", "AUROC"]
     assert shown.loc["DROID", "Difference"].startswith("+0.")
-    assert "“–” for DROID: one seed in common with cross-entropy, so no interval and no p." in tables.notes(
-        table, measures
+    assert (
+        "“–” for DROID: one seed in common with cross-entropy, so no interval and no p."
+        in tables.shown_methods(table, measures).notes
     )
 
 
@@ -198,7 +204,7 @@ def test_differences_are_over_the_seeds_in_common(tmp_path):
     expected = np.mean([runs["droid", seed] - runs["cross_entropy", seed] for seed in (0, 1)])
     assert table.loc["droid", "difference"] == pytest.approx(expected)
     assert list(table["pairs"]) == [0, 0, 2]
-    notes = tables.notes(table.reset_index(), measures)
+    notes = tables.shown_methods(table.reset_index(), measures).notes
     assert "DROID: the difference is over 2 of its 4 seeds." in notes
     assert "“–” for HSEB: no seed in common with cross-entropy, so no difference." in notes
 
@@ -207,7 +213,10 @@ def test_without_cross_entropy_there_is_no_difference(tmp_path):
     measures = tables.measure(read_study(write_study(tmp_path, {"droid": 2, "hseb": 2})))
     table = tables.method_table(measures)
     assert table["difference"].isna().all()
-    assert "Differences need cross-entropy runs, and this study has none: “–”." in tables.notes(table, measures)
+    assert (
+        "Differences need cross-entropy runs, and this study has none: “–”."
+        in tables.shown_methods(table, measures).notes
+    )
 
 
 def test_a_constant_score_is_worth_one_half(tmp_path):
@@ -221,7 +230,10 @@ def test_a_constant_score_is_worth_one_half(tmp_path):
     table = tables.method_table(measures)
     assert (table["auroc_mean"] == 0.5).all()
     assert measures.roc["droid"] == pytest.approx(np.tile(tables.FALSE_POSITIVE_RATES, (2, 1)), abs=1e-6)
-    assert "“–” for DROID: every seed differs by the same, which allows no t-test." in tables.notes(table, measures)
+    assert (
+        "“–” for DROID: every seed differs by the same, which allows no t-test."
+        in tables.shown_methods(table, measures).notes
+    )
     # The results were written from other scores.
     assert len(measures.warnings) == 5
     assert measures.warnings[0].startswith(
@@ -247,69 +259,5 @@ def test_a_test_set_of_one_class_has_no_auroc(tmp_path):
         "Every run: no average precision, EER or true positive rate, since in scores/test.parquet no image is "
         "synthetic."
     ]
-    shown = tables.shown_methods(tables.method_table(measures), measures)
+    shown = tables.shown_methods(tables.method_table(measures), measures).cells
     assert (shown["AUROC"] == "–").all()
-
-
-SHOWN = pd.DataFrame(
-    {
-        "Method": ["a|b & <c>_1 `x`", "[50 %] \\of $ #1 {~^}", "=2+3"],
-        "p (Holm)": ["< 0.001", "–", "0.500"],
-        "AUROC / %": ["0.5 ± 0.1", "−0.2", "1"],
-    }
-)
-
-
-def test_markdown():
-    lines = tables.markdown(SHOWN).splitlines()
-    assert lines[0] == "| Method | p (Holm) | AUROC / % |"
-    assert lines[1] == "|:--|--:|--:|"
-    assert lines[2] == r"| a\|b \& \<c\>\_1 \`x\` | \< 0.001 | 0.5 ± 0.1 |"
-    assert len(lines) == 5
-
-
-def test_the_notes_go_with_a_table():
-    notes = ["± is the standard deviation.", "“–” for a\n\u2028b_c: 1 %."]
-    assert tables.markdown(SHOWN, notes) == (
-        tables.markdown(SHOWN) + "\n± is the standard deviation.\n\n“–” for a b\\_c: 1 %.\n"
-    )
-    use, *comments = tables.latex(SHOWN, notes).split("\\begin")[0].splitlines()
-    assert use.startswith("% Needs booktabs.")
-    assert comments == ["% ± is the standard deviation.", "% “–” for a??b_c: 1 %."]
-
-
-def test_latex():
-    text = tables.latex(SHOWN)
-    assert text.splitlines()[1:5] == [
-        r"\begin{tabular}{lrr}",
-        r"\toprule",
-        r"Method & p (Holm) & AUROC / \% \\",
-        r"\midrule",
-    ]
-    assert r"a$|$b \& $<$c$>$\_1 `x` & $<$ 0.001 & 0.5 $\pm$ 0.1 \\" in text
-    # An opening bracket at the start of a row would be the argument of the line break before it.
-    assert r"{[}50 \%] \textbackslash of \$ \#1 \{\textasciitilde \textasciicircum \} & -- & $-$0.2 \\" in text
-    assert text.splitlines()[-2:] == [r"\bottomrule", r"\end{tabular}"]
-
-
-def test_text_that_a_spreadsheet_would_run_is_neutralised():
-    table = pd.DataFrame(
-        {
-            "text": ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a=b", ""],
-            "number": [-1.5, 2, 3, 4, 5, 6, 7, np.nan],
-            "count": range(-1, 7),
-            "mixed": [-1, "-1", None, "x", 1.5, "=x", "'", True],
-        }
-    )
-    before = table.copy()
-    found = wording.neutralised(table)
-    assert list(found["text"]) == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "'\rx", "a=b", ""]
-    pd.testing.assert_frame_equal(found[["number", "count"]], table[["number", "count"]])
-    assert list(found["mixed"].drop(2)) == [-1, "'-1", "x", 1.5, "'=x", "'", True]
-    assert found.to_csv(index=False).splitlines()[1] == "'=1+1,-1.5,-1,-1"
-    pd.testing.assert_frame_equal(table, before)
-
-
-def test_an_empty_table_can_be_neutralised():
-    assert wording.neutralised(pd.DataFrame({"path": []})).columns.tolist() == ["path"]
-    assert wording.neutralised(pd.DataFrame()).empty

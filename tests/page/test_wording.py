@@ -1,0 +1,35 @@
+"""How figures and names are written."""
+
+import numpy as np
+import pandas as pd
+
+from saliency_entropy.page import wording
+
+
+def test_no_line_break_parts_a_figure_from_its_sign_or_unit():
+    sentence = "+0.1 (95 % interval −0.1 to +0.3; p < 0.001, p = 0.010): 0.5 ± 0.1 of < 3, p (Holm) ≥ 0.05."
+    tied = "+0.1 (95_% interval −0.1 to +0.3; p_<_0.001, p_=_0.010): 0.5_±_0.1 of_<_3, p (Holm)_≥_0.05."
+    assert wording.tied(sentence) == tied.replace("_", "\u00a0")
+
+
+def test_text_that_a_spreadsheet_would_run_is_neutralised():
+    table = pd.DataFrame(
+        {
+            "text": ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a=b", ""],
+            "number": [-1.5, 2, 3, 4, 5, 6, 7, np.nan],
+            "count": range(-1, 7),
+            "mixed": [-1, "-1", None, "x", 1.5, "=x", "'", True],
+        }
+    )
+    before = table.copy()
+    found = wording.neutralised(table)
+    assert list(found["text"]) == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "'\rx", "a=b", ""]
+    pd.testing.assert_frame_equal(found[["number", "count"]], table[["number", "count"]])
+    assert list(found["mixed"].drop(2)) == [-1, "'-1", "x", 1.5, "'=x", "'", True]
+    assert found.to_csv(index=False).splitlines()[1] == "'=1+1,-1.5,-1,-1"
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_an_empty_table_can_be_neutralised():
+    assert wording.neutralised(pd.DataFrame({"path": []})).columns.tolist() == ["path"]
+    assert wording.neutralised(pd.DataFrame()).empty
