@@ -140,3 +140,8 @@ def score_columns(prediction: Prediction) -> dict[str, Tensor]:
         "cam_human_mse": (maps - human_maps).square().mean(dim=1) + missing,
         "cam_human_correlation": nn.functional.cosine_similarity(centred, human_centred) + missing,
     }
+
+
+def score_table(images: pd.DataFrame, scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """A score table: the manifest's rows of N images and, as further columns, each ``(N,)`` of :data:`SCORES`."""
+    return images.reset_index(drop=True).assign(**{name: scores[name] for name in SCORES})

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import predict_batch
@@ -29,7 +27,8 @@ from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.workers import batch_loader, worker_count
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES, score_columns
-from saliency_entropy.run.folder import write_atomically, written_whole
+from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.result import save_scores
 from saliency_entropy.scores.tables import ScoreTable, VariantDataset
 
 log = logging.getLogger(__name__)
@@ -100,7 +99,9 @@ def score_images(
     todo = [its for its, name in chunks.items() if not all((detector.parts / name).exists() for detector in detectors)]
     batches = [batch for its in todo for batch in _cut(its, images_a_batch)]
     progress = _Progress(len(dataset), sum(map(len, todo)), len(detectors))
-    loaded = progress.counted(_loader(dataset, batches, num_workers, device))
+    workers = min(worker_count(num_workers), len(batches))
+    loader = batch_loader(dataset, workers, batch_sampler=batches, pin_memory=device.type == "cuda")
+    loaded = progress.counted(loader)
     broken: list[str] = []
     try:
         for its in todo:
@@ -109,8 +110,10 @@ def score_images(
             scores, reasons = _score_chunk(itertools.islice(loaded, count), missing, device, batch_size)
             broken += [why for why in reasons if why]
             if skip_broken or not any(reasons):
-                for detector, of_detector in zip(missing, scores, strict=True):
-                    _save_part(detector.parts / chunks[its], of_detector, np.array([not why for why in reasons]))
+                for detector, its_scores in zip(missing, scores, strict=True):
+                    content = io.BytesIO()
+                    np.savez(content, scores=its_scores, usable=np.array([not why for why in reasons]))
+                    write_atomically(detector.parts / chunks[its], content.getbuffer())
             progress.log()
     except torch.OutOfMemoryError:
         raise UserError(
@@ -171,13 +174,6 @@ def remove_parts(file: Path, identity: str | None) -> None:
             shutil.rmtree(left)
 
 
-def _loader(
-    dataset: VariantDataset, batches: list[range], num_workers: int | None, device: torch.device
-) -> DataLoader[tuple[FaceBatch, list[str]]]:
-    workers = min(worker_count(num_workers), len(batches))
-    return batch_loader(dataset, workers, batch_sampler=batches, pin_memory=device.type == "cuda")
-
-
 def _cut(images: range, size: int) -> Iterator[range]:
     return (images[start : start + size] for start in range(0, len(images), size))
 
@@ -213,12 +209,6 @@ def score_variants(backbone: Backbone, batch: FaceBatch, class_index: str, batch
     return torch.cat(scores).unflatten(0, (images, variants))
 
 
-def _save_part(path: Path, scores: np.ndarray, usable: np.ndarray) -> None:
-    content = io.BytesIO()
-    np.savez(content, scores=scores, usable=usable)
-    write_atomically(path, content.getbuffer())
-
-
 def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> None:
     if not broken:
         return
@@ -235,12 +225,13 @@ def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> No
 
 def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], source: str) -> None:
     """Put the parts together into the score file, and take them away."""
-    about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
-    schema = table.schema.with_metadata((table.schema.metadata or {}) | about)
-    with written_whole(detector.file) as path, pq.ParquetWriter(path, schema) as writer:
+
+    def rows() -> Iterator[pd.DataFrame]:
         for its, name in chunks.items():
             with np.load(detector.parts / name) as part:
                 usable = part["usable"].repeat(len(table.dataset.variants))
-                rows = table.rows(its, part["scores"])
-            writer.write_table(rows.filter(pa.array(usable)).cast(schema))
+                yield table.rows(its, part["scores"])[usable]
+
+    about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
+    save_scores(detector.file, rows(), table.schema.with_metadata((table.schema.metadata or {}) | about))
     shutil.rmtree(detector.parts)

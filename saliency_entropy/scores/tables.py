@@ -1,7 +1,6 @@
 """What a score file holds: of which images, as they are or corrupted, and which columns."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,32 +12,13 @@ from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.table import LABELS
 from saliency_entropy.errors import UserError
-from saliency_entropy.metrics import SCORES
-from saliency_entropy.scores.corruptions import Variant, corrupted
+from saliency_entropy.metrics import SCORES, score_table
+from saliency_entropy.run.result import score_schema
+from saliency_entropy.scores.corruptions import NONE, Variant, corrupted
 
 SUFFIX = "+corruptions"  # of the set's name, in the name of the file of its corrupted images
 VARIANT_SCORES = SCORES[:3]  # of corrupted images: both logits and the entropy of the CAM
-
-
-class ScoreTable(Protocol):
-    """The table that a score file is, the same for each detector but for the scores.
-
-    Attributes:
-        dataset: its images.
-        schema: its columns.
-    """
-
-    dataset: "VariantDataset"
-    schema: pa.Schema
-
-    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
-        """The rows of some images, all V variants of one after the other.
-
-        Args:
-            images: places in :attr:`dataset`.
-            scores: ``(len(images), V, 5)`` float32, the last as in :data:`~saliency_entropy.metrics.SCORES`.
-        """
-        ...
+PLAIN = [Variant(NONE, 0)]  # each image as it is, and no other variant
 
 
 class VariantDataset(Dataset[tuple[FaceBatch, str]]):
@@ -74,49 +54,55 @@ class VariantDataset(Dataset[tuple[FaceBatch, str]]):
         return face._replace(image=torch.from_numpy(np.stack(images))), ""
 
 
-class ImageScores:
-    """``scores/<set>.parquet``: a row an image, with the manifest's columns and :data:`SCORES`."""
+class ScoreTable:
+    """The table that a score file is, the same for each detector but for the scores.
 
-    def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
-        self.dataset = VariantDataset(manifest, split, transform, variants)
-        self._table = manifest.split(split)
-        # Of all rows: a column may have no value in the first thousands of them, and then seems to be of no type.
-        self.schema = pa.Schema.from_pandas(
-            self._table.assign(**dict.fromkeys(SCORES, np.float32(0))), preserve_index=False
-        )
+    ``scores/<set>.parquet`` has a row an image, with the manifest's columns and :data:`SCORES`.
+    ``scores/<set>+corruptions.parquet`` has a row an image and variant, with columns ``path, label, generator`` of the
+    manifest, ``corruption`` ("none" for the image as it is) and ``strength`` of
+    :mod:`~saliency_entropy.scores.corruptions`, and :data:`VARIANT_SCORES`. Names are kept as dictionaries there.
 
-    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
-        columns = dict(zip(SCORES, scores[:, 0].T, strict=True))
-        table = self._table.iloc[images.start : images.stop].assign(**columns)
-        return pa.Table.from_pandas(table, self.schema, preserve_index=False)
+    Args:
+        manifest: whose images are scored.
+        split: ``train``, ``val`` or ``test``.
+        transform: how the networks see an image.
+        variants: of each image; :data:`PLAIN` for a table of the images as they are.
 
-
-class VariantScores:
-    """``scores/<set>+corruptions.parquet``: a row an image and variant.
-
-    Columns ``path, label, generator`` of the manifest, ``corruption`` ("none" for the image as it is) and ``strength``
-    of :mod:`~saliency_entropy.scores.corruptions`, and :data:`VARIANT_SCORES`. Names are kept as dictionaries.
+    Attributes:
+        dataset: the images.
+        schema: the columns.
     """
 
     def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
         self.dataset = VariantDataset(manifest, split, transform, variants)
-        self._table = manifest.split(split)[["path", "label", "generator"]]
+        self._images = manifest.split(split)
+        self._corrupted = list(variants) != PLAIN
         names = pa.dictionary(pa.int32(), pa.string())
-        self.schema = pa.schema(
-            [(name, names) for name in ("path", "label", "generator", "corruption")]
-            + [("strength", pa.float64())]
-            + [(name, pa.float32()) for name in VARIANT_SCORES]
+        self.schema = (
+            score_schema(self._images)
+            if not self._corrupted
+            else pa.schema(
+                [(name, names) for name in ("path", "label", "generator", "corruption")]
+                + [("strength", pa.float64())]
+                + [(name, pa.float32()) for name in VARIANT_SCORES]
+            )
         )
 
-    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
+    def rows(self, images: range, scores: np.ndarray) -> pd.DataFrame:
+        """The rows of some images, all V variants of one after the other.
+
+        Args:
+            images: places in :attr:`dataset`.
+            scores: ``(len(images), V, 5)`` float32, the last as in :data:`~saliency_entropy.metrics.SCORES`.
+        """
         variants = self.dataset.variants
-        own = self._table.iloc[images.start : images.stop]
-        table = own.loc[own.index.repeat(len(variants))].assign(
-            corruption=[variant.corruption for variant in variants] * len(own),
-            strength=[variant.strength for variant in variants] * len(own),
-            **dict(zip(VARIANT_SCORES, scores.reshape(-1, len(SCORES)).T, strict=False)),
-        )
-        return pa.Table.from_pandas(table, self.schema, preserve_index=False)
+        rows = self._images.iloc[np.repeat(images, len(variants))]
+        if self._corrupted:
+            rows = rows.assign(
+                corruption=[variant.corruption for variant in variants] * len(images),
+                strength=[variant.strength for variant in variants] * len(images),
+            )
+        return score_table(rows, dict(zip(SCORES, scores.reshape(-1, len(SCORES)).T, strict=True)))
 
 
 def sampled(table: pd.DataFrame, images: int | None) -> pd.DataFrame:

@@ -176,7 +176,8 @@ def test_other_images_without_training(study: Path, tmp_path: Path) -> None:
     (root / "manifest.csv").write_text((root / "manifest.csv").read_text().replace(",m,", ",k,"))
     with pytest.raises(
         UserError,
-        match=r"^scores/other\.parquet of cross_entropy/seed0, .* is there, but of other .*; give overwrite=true, ",
+        match=r"cross_entropy/seed0/scores/other\.parquet; .*droid/seed1/scores/other\.parquet: made from other images or "
+        r"another number of them, another checkpoint.*; give another name, set=\.\.\., or overwrite=true$",
     ):
         evaluate(configured(study, *data))
     evaluate(configured(study, *data, "overwrite=true"))
@@ -208,7 +209,7 @@ def test_a_configuration_chooses_no_function(study: Path, tmp_path: Path) -> Non
     ("corruption_images=1", "corruption_images is 1; give a whole number from 2 on, or null"),
     ("corruptions=[jpg]", "corruptions names 'jpg'; choose of jpeg, blur,"),
     ("corruptions=[]", "corruptions names none; choose of"),
-    ("split=valid", "split is 'valid'; choose of train, val, test"),
+    ("split=valid", "split is 'valid'; choose one of train, val, test"),
     ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
     ("set=val", "set=val is the name of the study's own val images, which a report reads; give another"),
     ("set=x+corruptions", "set=x+corruptions is how files of corrupted images are called; give another"),
@@ -371,7 +372,7 @@ def test_an_image_replaced_under_its_name(study: Path, own_faces: Path) -> None:
     data = ("data=faces", f"data.root={own_faces}", "set=other")
     evaluate(configured(study, *data))
     Image.new("RGB", (48, 48)).save(own_faces / "test" / "4.png")
-    with pytest.raises(UserError, match="is there, but of other images"):
+    with pytest.raises(UserError, match="made from other images or another number of them"):
         evaluate(configured(study, *data))
 
 
@@ -421,7 +422,7 @@ def test_a_disk_that_is_full_at_the_end(study: Path, monkeypatch: pytest.MonkeyP
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(scoring_pass.pq, "ParquetWriter", Full)
+        patched.setattr(pq, "ParquetWriter", Full)
         with pytest.raises(UserError, match=r"study cannot be written \(No space left on device\)"):
             evaluate(configured(study, "set=again"))
     assert not score_files(study, "again")
@@ -443,7 +444,10 @@ def test_too_little_memory(study: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_another_process_scores(study: Path) -> None:
     from filelock import FileLock
 
-    with FileLock(study / ".evaluate.lock"), pytest.raises(UserError, match="is being scored by another process"):
+    with (
+        FileLock(study / ".evaluate.lock"),
+        pytest.raises(UserError, match="study is being scored by another process; wait for it"),
+    ):
         evaluate(configured(study, "set=again"))
 
 
@@ -574,7 +578,7 @@ def test_a_long_pass_tells_how_far_it_is(study: Path, monkeypatch: pytest.Monkey
 def test_other_corruptions_are_not_taken_for_these(study: Path) -> None:
     evaluate(configured(study, "corruptions=[jpeg]"))
     evaluate(configured(study, "corruptions=[jpeg]"))
-    with pytest.raises(UserError, match=r"^scores/test\+corruptions\.parquet of .* is there, .* other corruptions "):
+    with pytest.raises(UserError, match=r"scores/test\+corruptions\.parquet: made from .*, other corruptions or "):
         evaluate(configured(study, "corruptions=[jpeg,blur]"))
     evaluate(configured(study, "corruptions=[jpeg,blur]", "overwrite=true"))
     assert {len(table) for table in score_files(study, "test+corruptions").values()} == {12 * 9}

@@ -207,7 +207,7 @@ def test_images_with_human_maps(study: Path, faces: Path) -> None:
 def test_what_is_there_is_left_and_an_interrupted_command_goes_on(study: Path, caplog, monkeypatch) -> None:
     caplog.set_level("INFO")
     focus(configured(study))
-    assert "maps of 2 runs made, of 0 there before" in caplog.text
+    assert "maps/test.npz: 2 runs made, 0 made before" in caplog.text
     paths = [
         maps_file(study, "test"),
         *(maps_file(study / run, "test") for run in RUNS),
@@ -215,11 +215,11 @@ def test_what_is_there_is_left_and_an_interrupted_command_goes_on(study: Path, c
     before = [path.read_bytes() for path in paths]
     paths[2].unlink()  # as if it had ended after the first run
     focus(configured(study))
-    assert "maps of 1 runs made, of 1 there before" in caplog.text
+    assert "maps/test.npz: 1 run made, 1 made before" in caplog.text
     assert [path.read_bytes() for path in paths] == before
     monkeypatch.setattr(FaceDataset, "__getitem__", None)  # nothing may be decoded
     focus(configured(study))
-    assert "maps of 0 runs made, of 2 there before" in caplog.text
+    assert "maps/test.npz: 0 runs made, 2 made before" in caplog.text
 
 
 def test_each_image_is_decoded_once(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,12 +232,12 @@ def test_each_image_is_decoded_once(study: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_maps_of_others_are_never_taken_for_these(study: Path) -> None:
     focus(configured(study))
-    with pytest.raises(UserError, match=r"maps/test\.npz was made from other images; give another name, set="):
+    with pytest.raises(UserError, match=r"study/maps/test\.npz: made from other images; give another name, set="):
         focus(configured(study, "samples=6"))
     focus(configured(study, "samples=6", "set=six"))
     checkpoint = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
     shutil.copy(study / "cross_entropy" / "seed0" / "checkpoints" / "best.ckpt", checkpoint)
-    with pytest.raises(UserError, match=r"droid/seed1/maps/test\.npz was made from another checkpoint"):
+    with pytest.raises(UserError, match=r"[^;]*droid/seed1/maps/test\.npz: made from another checkpoint; give"):
         focus(configured(study))
     focus(configured(study, "overwrite=true"))
     theirs, ours = (
@@ -252,7 +252,7 @@ def test_an_interrupted_overwrite_goes_on(study: Path, caplog: pytest.LogCapture
     caplog.set_level("INFO")
     focus(configured(study, "samples=6"))
     focus(configured(study, "overwrite=true"))
-    assert "maps of 2 runs made, of 0 there before: maps/test.npz, 8 images" in caplog.text
+    assert "maps/test.npz: 2 runs made, 0 made before; 8 images" in caplog.text
     sample, first, second = (maps_file(folder, "test") for folder in (study, *(study / run for run in RUNS)))
     before = second.read_bytes()
     second.write_bytes(before[:-100])
@@ -260,7 +260,7 @@ def test_an_interrupted_overwrite_goes_on(study: Path, caplog: pytest.LogCapture
         focus(configured(study))
     made = [path.stat().st_mtime_ns for path in (sample, first)]
     focus(configured(study, "overwrite=true"))
-    assert "maps of 1 runs made, of 1 there before" in caplog.text
+    assert "maps/test.npz: 1 run made, 1 made before" in caplog.text
     assert second.read_bytes() == before
     assert [path.stat().st_mtime_ns for path in (sample, first)] == made
 
@@ -273,7 +273,10 @@ def test_unfinished_runs_are_named(study: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_another_process_makes_maps(study: Path) -> None:
-    with FileLock(study / ".focus.lock"), pytest.raises(UserError, match="are being made by another process; wait"):
+    with (
+        FileLock(study / ".focus.lock"),
+        pytest.raises(UserError, match="study has its maps made by another process; wait"),
+    ):
         focus(configured(study))
 
 
@@ -297,7 +300,7 @@ def test_a_run_that_diverged_has_no_maps_and_is_named(study: Path, caplog) -> No
     ("threads=0", "threads is 0; give a whole number from 1 on, or null"),
     ("num_workers=-1", "num_workers is -1; give a whole number from 0 on, or null"),
     ("num_workers=two", "num_workers is 'two'; give a whole number from 0 on, or null"),
-    ("split=valid", "split is 'valid'; choose of train, val, test"),
+    ("split=valid", "split is 'valid'; choose one of train, val, test"),
     ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
     ("set=val", "set=val is the name of the study's own val images"),
 ])  # fmt: skip
@@ -310,7 +313,9 @@ def test_mistakes(study: Path, override: str, message: str) -> None:
 def test_without_a_finished_run_or_a_checkpoint(study: Path) -> None:
     checkpoint = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
     checkpoint.unlink()
-    with pytest.raises(UserError, match=r"best\.ckpt cannot be read .*; train the run again"):
+    with pytest.raises(
+        UserError, match=r"1 of 2 runs have no checkpoint .*/best\.ckpt \(.*; delete these .* and train"
+    ):
         focus(configured(study))
     for path in study.rglob("result.json"):
         path.unlink()
