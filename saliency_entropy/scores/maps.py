@@ -112,11 +112,11 @@ def _maps_origin(file: Path) -> dict[str, str]:
 
 
 def _sampled(cfg: DictConfig, images: ScoredImages) -> Manifest:
-    """The manifest of the images whose maps are made. With skip_broken, of images that can be decoded: another is drawn
-    for one that cannot.
+    """The manifest of the images whose maps are made. With skip_broken, an image that cannot be decoded is replaced by
+    another draw.
 
     Raises:
-        UserError: there is no such image, or see :func:`stratified_sample`.
+        UserError: no image can be used, or see :func:`stratified_sample`.
     """
     manifest = images.manifest
     while True:
@@ -129,23 +129,23 @@ def _sampled(cfg: DictConfig, images: ScoredImages) -> Manifest:
                 raise UserError(
                     f"{manifest.origin}: split {cfg.split} has no image with a human map; give another, split=..."
                 )
-        some = replace(manifest, table=table.iloc[stratified_sample(table, cfg.samples, cfg.seed)])
+        sample = replace(manifest, table=table.iloc[stratified_sample(table, cfg.samples, cfg.seed)])
         if not images.skip_broken:
-            return some
-        dataset = FaceDataset(some, cfg.split, Transform(32, "bilinear", (7, 7), **images.human_maps))
+            return sample
+        dataset = FaceDataset(sample, cfg.split, Transform(32, "bilinear", (7, 7), **images.human_maps))
         broken = dataset.broken(decode=True)
         if not broken:
-            return some
+            return sample
         manifest = without_broken(manifest, broken)
 
 
 def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:
-    """Some rows, drawn at random: of each label and generator in proportion, and one at least.
+    """A random sample of rows, in which each label and generator has its share, and one row at least.
 
     Args:
         table: columns ``label, generator``.
-        count: of rows; all, if there are no more.
-        seed: of the drawing.
+        count: the size of the sample; all rows, if the table has no more.
+        seed: decides what is drawn.
 
     Returns:
         Their places in the table, ascending.
@@ -171,11 +171,11 @@ def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:
 
 
 def run_maps(backbone: Backbone, class_index: str, batches: Sequence[FaceBatch]) -> dict[str, np.ndarray]:
-    """The maps of :data:`KINDS`, of all images of some batches.
+    """The maps of all :data:`KINDS` for the images of several batches.
 
     Args:
         backbone: a detector; it is put into evaluation mode.
-        class_index: whose CAM is its own, see :func:`~saliency_entropy.cam.detector_cam`.
+        class_index: the class whose CAM the detector takes, see :func:`~saliency_entropy.cam.detector_cam`.
         batches: on any device.
 
     Returns:
@@ -201,10 +201,10 @@ def run_maps(backbone: Backbone, class_index: str, batches: Sequence[FaceBatch])
 
 
 class GradCam:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) by Captum, of the feature maps that a network averages.
+    """Grad-CAM (Selvaraju et al., ICCV 2017) by Captum, for the feature maps that a network averages.
 
-    For these, each channel's weight is ``W[c, k] / (h w)``, so that it is the CAM without what is negative. It is
-    computed by automatic differentiation all the same, through everything that follows the feature maps.
+    For these maps, the weight of channel k is ``W[c, k] / (h w)``, so that Grad-CAM is the CAM with negative values set
+    to zero. Captum computes it by automatic differentiation all the same, through everything that follows the maps.
 
     Args:
         backbone: in evaluation mode.
@@ -216,7 +216,7 @@ class GradCam:
         self._captum = LayerGradCam(self._logits, self._pooled)
 
     def __call__(self, features: Tensor, class_index: Tensor) -> Tensor:
-        """``(B, h, w)``, not negative, not normalised, of feature maps ``(B, C, h, w)`` and one class an image."""
+        """Feature maps ``(B, C, h, w)`` and a class for each image -> ``(B, h, w)``, not negative, not normalised."""
         inputs = features.detach().float().requires_grad_()
         return self._captum.attribute(inputs, target=class_index, relu_attributions=True).squeeze(1)
 

@@ -1,7 +1,7 @@
 """Several detectors score the same images in one pass: each image is decoded once, and judged by all.
 
-The images are cut into chunks. The scores of a chunk are one file for each detector, kept until all are there and make
-the score file: an interrupted pass goes on after its last whole chunk, and no more than a chunk is held in memory.
+The images are cut into chunks. Each detector's scores of a chunk are one file, kept until all chunks are scored and
+make the score file: an interrupted pass goes on after its last whole chunk, and memory holds no more than a chunk.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class Scored:
 
     Attributes:
         file: ``<run>/scores/<set>.parquet``.
-        identity: 16 hex digits of everything that the scores depend on but what is in the images' files.
+        identity: 16 hex digits of everything that the scores depend on, except for what is in the images' files.
         checkpoint: the digest of the weights, see :func:`~saliency_entropy.run.checkpoint.file_digest`.
         backbone: in evaluation mode, on its device.
         class_index: whose CAM is taken.
@@ -58,7 +58,7 @@ class Scored:
 
     @property
     def parts(self) -> Path:
-        """The folder of the scores of single chunks, kept until all are there."""
+        """The folder of the scores of single chunks, kept until all chunks are scored."""
         return self.file.parent / f".{self.file.stem}-{self.identity}"
 
 
@@ -75,45 +75,48 @@ def score_images(
     """Write the score file of each detector.
 
     Args:
-        table: what is scored.
-        detectors: whose networks see images of this size.
-        sizes: ``(N,)``, the bytes of each image's file. One that changes costs its chunk only.
-        device: where they are.
-        batch_size: of a forward; images, or variants of them.
-        chunk: batches.
+        table: the images and the columns of the score files.
+        detectors: their networks see images of the table's size.
+        sizes: ``(N,)``, the bytes of each image's file. If a file changes, only its chunk is scored again.
+        device: where the networks are.
+        batch_size: images, or variants of images, in a forward.
+        chunk: batches in a chunk.
         num_workers: processes that decode; as many as there are cores, if None.
-        skip_broken: leave out the images that cannot be used, and say which.
+        skip_broken: leave out the images that cannot be used, and name them in the log.
 
     Raises:
-        UserError: names all images that cannot be used, after all chunks without one have been scored; or the device
-            has too little memory.
-        OSError: a file cannot be written. What was scored stays.
+        UserError: names all images that cannot be used, after all chunks without such an image have been scored; or
+            the device has too little memory.
+        OSError: a file cannot be written. The chunks that were scored stay.
     """
     dataset = table.dataset
     images_a_batch = max(1, batch_size // len(dataset.variants))
     # Chunks are whole batches, so that an interrupted pass goes on with the very batches that it would have had.
     chunks = {
-        its: f"{its.start}-{its.stop}-{made_from('', sizes[its.start : its.stop])}.npz"
-        for its in _cut(range(len(dataset)), images_a_batch * chunk)
+        images: f"{images.start}-{images.stop}-{made_from('', sizes[images.start : images.stop])}.npz"
+        for images in _cut(range(len(dataset)), images_a_batch * chunk)
     }
-    todo = [its for its, name in chunks.items() if not all((detector.parts / name).exists() for detector in detectors)]
-    batches = [batch for its in todo for batch in _cut(its, images_a_batch)]
+    missing = {
+        images: [detector for detector in detectors if not (detector.parts / name).exists()]
+        for images, name in chunks.items()
+    }
+    todo = [images for images in chunks if missing[images]]
+    batches = [batch for images in todo for batch in _cut(images, images_a_batch)]
     progress = _Progress(len(dataset), sum(map(len, todo)), len(detectors))
     workers = min(worker_count(num_workers), len(batches))
     loader = batch_loader(dataset, workers, batch_sampler=batches, pin_memory=device.type == "cuda")
     loaded = progress.counted(loader)
     broken: list[str] = []
     try:
-        for its in todo:
-            missing = [detector for detector in detectors if not (detector.parts / chunks[its]).exists()]
-            count = -(-len(its) // images_a_batch)
-            scores, reasons = _score_chunk(itertools.islice(loaded, count), missing, device, batch_size)
-            broken += [why for why in reasons if why]
+        for images in todo:
+            its_batches = itertools.islice(loaded, math.ceil(len(images) / images_a_batch))
+            scores, reasons = _score_chunk(its_batches, missing[images], device, batch_size)
+            broken += filter(None, reasons)
             if skip_broken or not any(reasons):
-                for detector, its_scores in zip(missing, scores, strict=True):
+                for detector, chunk_scores in zip(missing[images], scores, strict=True):
                     content = io.BytesIO()
-                    np.savez(content, scores=its_scores, usable=np.array([not why for why in reasons]))
-                    write_atomically(detector.parts / chunks[its], content.getbuffer())
+                    np.savez(content, scores=chunk_scores, usable=np.array([not why for why in reasons]))
+                    write_atomically(detector.parts / chunks[images], content.getbuffer())
             progress.log()
     except torch.OutOfMemoryError:
         raise UserError(
@@ -126,12 +129,12 @@ def score_images(
 
 
 class _Progress:
-    """How far a pass has come, said after every chunk, and between when nothing was said for a while.
+    """Logs how far a pass has come: after every chunk, and in between when nothing was logged for a while.
 
     Args:
-        images: of the whole pass.
-        todo: of these, the ones that are left.
-        detectors: that score them.
+        images: number of images in the whole pass.
+        todo: number of images that are left to score.
+        detectors: number of detectors that score them.
     """
 
     SILENCE = 30.0  # seconds
@@ -165,7 +168,7 @@ def made_from(identity: str, sizes: np.ndarray) -> str:
 
 
 def remove_parts(file: Path, identity: str | None) -> None:
-    """Remove what interrupted passes left beside a score file, but for those of the pass that is to go on."""
+    """Remove what interrupted passes left beside a score file, except for the pass ``identity``, which is to go on."""
     # Digits, since another set may be called "<set>-2".
     folder = re.compile(rf"\.{re.escape(file.stem)}-([0-9a-f]{{16}})")
     for left in file.parent.glob(".*-*"):
@@ -184,11 +187,11 @@ def _score_chunk(
     device: torch.device,
     batch_size: int,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """The scores of a chunk by each detector, and of each image why it cannot be used ("" if it can)."""
+    """Each detector's scores of a chunk, and for each image the reason why it cannot be used ("" if it can)."""
     kept: list[list[Tensor]] = [[] for _ in detectors]
     reasons: list[str] = []
-    for batch, of_batch in batches:
-        reasons += of_batch
+    for batch, batch_reasons in batches:
+        reasons += batch_reasons
         on_device = FaceBatch(*(part.to(device, non_blocking=True) for part in batch))
         for detector, scores in zip(detectors, kept, strict=True):
             scores.append(score_variants(detector.backbone, on_device, detector.class_index, batch_size))
@@ -224,13 +227,13 @@ def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> No
 
 
 def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], source: str) -> None:
-    """Put the parts together into the score file, and take them away."""
+    """Put the scores of the chunks together into the score file, and remove them."""
 
     def rows() -> Iterator[pd.DataFrame]:
-        for its, name in chunks.items():
+        for images, name in chunks.items():
             with np.load(detector.parts / name) as part:
                 usable = part["usable"].repeat(len(table.dataset.variants))
-                yield table.rows(its, part["scores"])[usable]
+                yield table.rows(images, part["scores"])[usable]
 
     about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
     save_scores(detector.file, rows(), table.schema.with_metadata((table.schema.metadata or {}) | about))

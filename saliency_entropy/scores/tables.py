@@ -1,4 +1,4 @@
-"""What a score file holds: of which images, as they are or corrupted, and which columns."""
+"""The content of a score file: the images, as they are or corrupted, and the columns."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ from saliency_entropy.metrics import SCORES, score_table
 from saliency_entropy.run.result import score_schema
 from saliency_entropy.scores.corruptions import NONE, Variant, corrupted
 
-SUFFIX = "+corruptions"  # of the set's name, in the name of the file of its corrupted images
-VARIANT_SCORES = SCORES[:3]  # of corrupted images: both logits and the entropy of the CAM
+SUFFIX = "+corruptions"  # follows the set's name in the name of the file of its corrupted images
+VARIANT_SCORES = SCORES[:3]  # the scores of corrupted images: both logits and the entropy of the CAM
 PLAIN = [Variant(NONE, 0)]  # each image as it is, and no other variant
 
 
@@ -25,7 +25,7 @@ class VariantDataset(Dataset[tuple[FaceBatch, str]]):
     """The images of a split, each decoded once and given in V variants.
 
     An item is a :class:`~saliency_entropy.data.FaceBatch` without its dimension B, whose ``image`` is ``(V, 3, S, S)``,
-    and ""; or a blank one, and why the image or its map cannot be used.
+    and ""; or a blank FaceBatch, and the reason why the image or its map cannot be used.
     """
 
     def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
@@ -106,14 +106,14 @@ class ScoreTable:
 
 
 def sampled(table: pd.DataFrame, images: int | None) -> pd.DataFrame:
-    """Some of the images, half of them real where there are enough, for what is too much to do with all.
+    """A sample of the images, half of them real where there are enough, for work that would take too long with all.
 
-    Of either label the generators, and of each the sources, keep their shares to one image. Which images are taken
-    comes from a hash of their paths: the same in every run, whatever the order of the rows.
+    The generators of either label, and the sources of each generator, keep their shares to one image. A hash of its
+    path decides whether an image is taken: the sample is the same in every run, whatever the order of the rows.
 
     Args:
         table: rows of a manifest.
-        images: how many; all, if None.
+        images: the size of the sample; all images, if None.
 
     Returns:
         Rows of ``table``, in its order.
@@ -125,12 +125,12 @@ def sampled(table: pd.DataFrame, images: int | None) -> pd.DataFrame:
     real, synthetic = (
         order[table["label"] == label].sort_values(["generator", "source", "hash"]).index for label in LABELS
     )
-    # What one label lacks of its half, the other gives.
+    # If one label has too few images for its half, the other fills it up.
     count = min(len(real), max(images // 2, images - len(synthetic)))
     taken = _evenly(real, count).append(_evenly(synthetic, images - count))
     return table.loc[table.index.isin(taken)]
 
 
 def _evenly(rows: pd.Index, count: int) -> pd.Index:
-    """So many of rows that are sorted by group, evenly spaced: of each group as many as its share."""
+    """``count`` rows at even distances: of rows that are sorted by group, each group gives its share."""
     return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * max(count, 1))]

@@ -1,12 +1,13 @@
 """Weights & Biases: one W&B run for each run, grouped so that methods can be compared.
 
-W&B gets what the run's own files hold, one row of history an epoch, and is never waited for: an epoch is in
-``metrics.csv`` before it is logged, and what W&B has not got when a run goes on is logged from there.
+W&B gets what the run's own files hold, one row of history an epoch, and no epoch waits for it: an epoch is in
+``metrics.csv`` before it is logged, and epochs that W&B lacks when a run goes on are logged from there.
 """
 
 import logging
 import os
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch.utils.data import default_collate
 from torchmetrics.functional.classification import binary_roc
 
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
@@ -36,10 +37,11 @@ MODES = ("online", "offline")
 OVERLAYS_OF_EACH_LABEL = 4
 ROC_POINTS = 200
 FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE = "test/roc/false_positive_rate", "test/roc/true_positive_rate"
-# What W&B takes of a name; a study's may be longer.
+# The longest names that W&B takes; a study's may be longer.
 GROUP_LENGTH, TAG_LENGTH = 128, 64
 
 
+@dataclass
 class WandbRun:
     """The W&B run of one run, over all its attempts.
 
@@ -49,7 +51,7 @@ class WandbRun:
         mode: ``online``, or ``offline`` (no account needed; ``wandb sync`` sends it later). Online goes offline, and
             says so, without an API key, without an answer of the server, and where an earlier attempt of this run
             was logged offline and is not sent yet: the server shall get the epochs in their order. Where an earlier
-            one was cut off online, only the server knows what it has: without it, W&B is left out.
+            attempt was cut off online, only the server knows what it has: without the server, W&B is left out.
         project: W&B project.
         entity: W&B user or team; the account's default, if not given.
         overlay_every: epochs between two sets of CAM overlays.
@@ -60,40 +62,31 @@ class WandbRun:
         UserError: an argument cannot be used.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: dict[str, Any],
-        mode: str = "online",
-        project: str = "saliency_entropy",
-        entity: str | None = None,
-        overlay_every: int = 5,
-        begin_seconds: float = 5,
-        end_seconds: float = 20,
-        name: str = "wandb",
-    ) -> None:
-        if mode not in MODES:
-            raise UserError(f"logger.mode is {mode!r}; choose {' or '.join(MODES)}")
-        if not isinstance(overlay_every, int) or overlay_every < 1:
-            raise UserError(f"logger.overlay_every is {overlay_every!r}; give a whole number of epochs, 1 or more")
-        for key, seconds in (("begin_seconds", begin_seconds), ("end_seconds", end_seconds)):
+    folder: Path
+    config: dict[str, Any]
+    mode: str = "online"
+    project: str = "saliency_entropy"
+    entity: str | None = None
+    overlay_every: int = 5
+    begin_seconds: float = 5
+    end_seconds: float = 20
+    name: str = "wandb"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"logger.mode is {self.mode!r}; choose {' or '.join(MODES)}")
+        whole_number("logger.overlay_every", self.overlay_every, 1)
+        for key, seconds in (("begin_seconds", self.begin_seconds), ("end_seconds", self.end_seconds)):
             if not isinstance(seconds, int | float) or not seconds > 0:
                 raise UserError(f"logger.{key} is {seconds!r}; give a number of seconds above 0")
-        self.folder = folder
-        self.config = config
-        self.mode = mode
-        self.project = project
-        self.entity = entity
-        self.begin_seconds = begin_seconds
-        self.end_seconds = end_seconds
-        self.callback = WandbEpochs(self, overlay_every)
+        self.callback = WandbEpochs(self)
         self.run: wandb.Run | None = None
-        self._logged: set[int] = set()
+        self._logged: set[int] = set()  # epochs
 
     def begin(self) -> None:
-        """Begin the W&B run, or go on with it, and log the epochs that it has not got.
+        """Begin the W&B run, or go on with it, and log the epochs that it lacks.
 
-        Whatever fails here is said, and the run goes on without W&B.
+        If anything fails here, the log says so, and the run goes on without W&B.
         """
         try:
             identity, attempts = self._identity()
@@ -102,8 +95,8 @@ class WandbRun:
             if self.run.offline:
                 self._logged = set().union(*(attempt.epochs for attempt in attempts))
             else:
-                # What an earlier attempt logged it may not have sent. A row an epoch and no other before the last: this
-                # many of them the server has.
+                # An earlier attempt may not have sent all that it logged. The server counts the rows that it has, which
+                # are one an epoch until the last.
                 self._logged = set(range(self.run.starting_step))
             for row in self._epochs_on_disk():
                 self.log_epoch(row)
@@ -123,7 +116,7 @@ class WandbRun:
     def log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
         """The final figures as the run's summary, and the ROC of the test split.
 
-        What fails here is said and left: the figures are in the run's own files, and a run is not lost for W&B.
+        If this fails, the log says so: the figures are in the run's own files, and a run is not lost for W&B.
         """
         if self.run is None:
             return
@@ -138,7 +131,7 @@ class WandbRun:
             log.warning("W&B has not got the final figures (%s); they are in result.json", in_one_line(error, None))
 
     def add_finished(self, result: dict[str, Any]) -> None:
-        """Log a run that is done already, or what W&B has not got of it, from its files. It takes seconds, since
+        """Log a run that is done already, or the part of it that W&B lacks, from its files. It takes seconds, since
         nothing is computed again; CAM overlays are not in the files and are left out."""
         _, attempts = self._identity()
         whole = any(TRUE_POSITIVE_RATE in row for attempt in attempts for row in attempt.rows)
@@ -169,13 +162,13 @@ class WandbRun:
         self.run = None
 
     def _identity(self) -> tuple[str, list[Attempt]]:
-        """The W&B run's id, which is kept with the run: what goes on after an interruption is the same W&B run; and
-        what its attempts have logged."""
+        """The W&B run's id, which is kept in the run's folder, so that a run that goes on after an interruption is the
+        same W&B run; and its attempts so far."""
         file = self.folder / "wandb_id"
         if file.exists():
             identity = file.read_text().strip()
             attempts = read_attempts(self.folder, identity)
-            # Where a run begins anew, the epochs that W&B has are another's.
+            # Where a run begins anew, the epochs that W&B has are those of another run.
             if self._goes_on or not any(attempt.epochs for attempt in attempts):
                 return identity, attempts
         identity = uuid.uuid4().hex[:12]
@@ -219,6 +212,7 @@ class WandbRun:
     def _init(self, identity: str, mode: str | None) -> wandb.Run:
         config = self.config
         method = config["method"]["name"]
+        names = config["study"], *(config[key]["name"] for key in ("data", "backbone", "protocol"))
         return wandb.init(
             id=identity,
             resume="allow",
@@ -230,12 +224,7 @@ class WandbRun:
             # The first thing that W&B shows of a project is the mean and spread of each group.
             group=f"{config['study']}/{method}"[:GROUP_LENGTH],
             job_type=method,
-            tags=list(
-                dict.fromkeys(
-                    str(name)[:TAG_LENGTH]
-                    for name in (config["study"], *(config[key]["name"] for key in ("data", "backbone", "protocol")))
-                )
-            ),
+            tags=list(dict.fromkeys(str(name)[:TAG_LENGTH] for name in names)),
             config=config,
             settings=wandb.Settings(
                 init_timeout=self.begin_seconds,
@@ -271,14 +260,13 @@ class WandbRun:
 class WandbEpochs(EpochCallback):
     """Logs every epoch, and every few epochs and after the last the CAMs of the same few validation images."""
 
-    def __init__(self, wandb_run: WandbRun, overlay_every: int) -> None:
+    def __init__(self, wandb_run: WandbRun) -> None:
         self.wandb_run = wandb_run
-        self.overlay_every = overlay_every
         self._overlays: dict[str, list[wandb.Image]] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        due = epoch % self.overlay_every == 0 or epoch == trainer.max_epochs
+        due = epoch % self.wandb_run.overlay_every == 0 or epoch == trainer.max_epochs
         self._overlays = {"val/cam": cam_overlays(trainer, module)} if due and self.wandb_run.run is not None else {}
         super().on_train_epoch_end(trainer, module)
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,21 +13,18 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
+from study_commands import configuration
 from torch import Tensor
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.dataset import FaceDataset
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.folder import register_resolvers
 from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, read_maps, save_maps
 from saliency_entropy.scores.maps import GradCam, focus, run_maps, stratified_sample
 
-CONF = Path(__file__).parents[2] / "conf"
 RUNS = ("cross_entropy/seed0", "droid/seed1")
 
 
@@ -143,28 +139,16 @@ def test_fewer_images_than_kinds_are_refused() -> None:
 # --- the command
 
 
-@pytest.fixture(scope="module")
-def trained(train_small: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two runs; not to be changed."""
-    study = tmp_path_factory.mktemp("trained") / "study"
-    train_small(study / "cross_entropy" / "seed0", "method=cross_entropy", "trainer.max_epochs=1")
-    train_small(study / "droid" / "seed1", "method=droid", "seed=1", "trainer.max_epochs=1")
-    return study
-
-
 @pytest.fixture
 def study(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "study"))
+    """A copy of two of the runs."""
+    for run in RUNS:
+        shutil.copytree(trained / run, tmp_path / "study" / run)
+    return tmp_path / "study"
 
 
 def configured(study: Path, *overrides: str) -> DictConfig:
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(
-            "focus",
-            [f"study={study}", "samples=8", "batch_size=4", "num_workers=0", "device=cpu", "threads=1", *overrides],
-        )
+    return configuration("focus", study, "samples=8", "batch_size=4", *overrides)
 
 
 def test_the_maps_are_of_the_chosen_images_whose_scores_they_explain(study: Path, faces: Path) -> None:

@@ -295,7 +295,7 @@ def test_no_images(predicted, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [0, -1, "many", 1.5])
 def test_a_batch_size_that_is_none(predicted, tmp_path, batch_size):
-    with pytest.raises(UserError, match=r"batch_size is .*; give a whole number, 1 or more"):
+    with pytest.raises(UserError, match=r"batch_size is .*; give a whole number from 1 on"):
         predicted(image(tmp_path / "a.png"), batch_size=batch_size)
 
 
