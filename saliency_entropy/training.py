@@ -302,7 +302,7 @@ def load_best(module: DetectorModule, folder: Path) -> None:
 
 
 def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:
-    """The score table of each scored split: the manifest's columns and what the detector says of each image."""
+    """The score table of each scored split: the manifest's columns, and the detector's scores of each image."""
     scores = {}
     for split, loader in zip(SCORED_SPLITS, data.predict_dataloader(), strict=True):
         batches = trainer.predict(module, loader)

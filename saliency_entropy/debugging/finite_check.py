@@ -35,7 +35,7 @@ class FiniteCheck(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.world_size > 1:
-            raise UserError("what is not finite is looked for in one process only: give trainer.devices=1")
+            raise UserError("values that are not finite are looked for in one process only: give trainer.devices=1")
         self.trainer = trainer
         self.hooks = [
             module.backbone.register_forward_hook(self._keep_output),
@@ -105,7 +105,7 @@ class FiniteCheck(Callback):
         more = f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else ""
         return UserError(
             f"{split}, epoch {self.trainer.current_epoch + 1}, batch {loop.batch_progress.current.ready}: {what}; "
-            f"{'for' if named else 'not of one image alone, the batch holds'} {images}{more}"
+            f"{'for' if named else 'not for a single image, but for the batch of'} {images}{more}"
         )
 
     def _described(self, chosen: list[int]) -> Iterator[str]:

@@ -52,7 +52,7 @@ def evaluate(cfg: DictConfig) -> None:
     corrupted = None if corruptions is None else variants(corruptions)
     with finished_runs(cfg, ".evaluate.lock", "is being scored", "not scored") as runs:
         if runs.name.endswith(SUFFIX):
-            raise UserError(f"set={runs.name} is how files of corrupted images are called; give another")
+            raise UserError(f"set={runs.name} is a name for files of corrupted images; give another")
         _score(cfg, runs, PLAIN)
         if corrupted is not None:
             manifest = runs.images.manifest
@@ -62,7 +62,7 @@ def evaluate(cfg: DictConfig) -> None:
 
 
 def _score(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]) -> None:
-    """Make the score files that are missing, in one pass for all runs whose networks see the same."""
+    """Make the score files that are missing, in one pass for all runs whose networks see images alike."""
     manifest = runs.images.manifest
     detectors, sizes = _missing(cfg, runs, its_variants)
     groups: dict[Transform, list[Scored]] = defaultdict(list)
@@ -101,9 +101,10 @@ def _missing(
 
     images = runs.images
     if images.manifest.table.empty:
-        raise UserError(f"{images.manifest.origin}: no image of split {cfg.split} can be used; mend some")
+        raise UserError(f"{images.manifest.origin}: no image of split {cfg.split} can be used; mend the files")
     files = {folder: _score_file(folder, runs) for folder in runs.folders}
-    # A run scores its own images when it is trained, and does not say from what: taken as it is, unless overwritten.
+    # A run scores its own images when it is trained, and does not note from what. Such a file is left, unless
+    # overwrite=true.
     if "data" not in cfg and runs.name == cfg.split and not cfg.overwrite:
         files = {folder: file for folder, file in files.items() if not file.exists() or _made_from(file, False)}
     # Another batch size changes the last bits of scores.

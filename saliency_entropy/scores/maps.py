@@ -122,7 +122,7 @@ def _sampled(cfg: DictConfig, images: ScoredImages) -> Manifest:
     while True:
         table = manifest.table
         if table.empty:
-            raise UserError(f"{manifest.origin}: no image of split {cfg.split} can be used; mend some")
+            raise UserError(f"{manifest.origin}: no image of split {cfg.split} can be used; mend the files")
         if cfg.with_maps:
             table = table[table["human_map"] != ""]
             if table.empty:

@@ -221,7 +221,7 @@ def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> No
     if not skip_broken:
         raise UserError(
             f"{origin}: {len(broken)} {several} cannot be used: {named}; mend them and give the same command again, "
-            "which scores what is missing, or do without them with skip_broken=true"
+            "which scores the rest, or leave them out with skip_broken=true"
         )
     log.warning("%s: %d %s cannot be used and left out (skip_broken=true): %s", origin, len(broken), several, named)
 

@@ -41,7 +41,7 @@ FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE = "test/roc/false_positive_rate", "test/
 GROUP_LENGTH, TAG_LENGTH = 128, 64
 
 
-@dataclass
+@dataclass(eq=False)
 class WandbRun:
     """The W&B run of one run, over all its attempts.
 
@@ -143,18 +143,17 @@ class WandbRun:
         self.finish(0)
 
     def finish(self, exit_code: int) -> None:
-        """End the W&B run, after a failure too: the next run of the process would otherwise go on in it."""
+        """End the W&B run, even after a failure: the next run of the process would otherwise log to it."""
         try:
             wandb.finish(exit_code=exit_code)
             if self.run is not None and not self.run.offline and Path(self.run.settings.sync_file).exists():
                 sent_mark(self.run.settings.sync_file).touch()
             if self.run is not None and self.run.offline:
-                # W&B itself names what was logged since the last interruption only.
+                # W&B itself names only the folder of this attempt.
                 log.info("logged offline: wandb sync %s/wandb/offline-run-* sends it", self.folder)
         except TimeoutError:
             log.warning(
-                "the W&B server has not taken all of this run in %g s; give the same command again, and what it has "
-                "not got is sent",
+                "the W&B server has not taken all of this run in %g s; the same command, given again, sends the rest",
                 self.end_seconds,
             )
         except Exception as error:
@@ -182,8 +181,8 @@ class WandbRun:
 
     def _begun(self, identity: str, attempts: list[Attempt]) -> wandb.Run:
         unsent = [attempt.file.parent for attempt in attempts if attempt.offline and not attempt.sent]
-        # Whether the server can be reached is found out, with a time limit, by beginning the run. Asking whose key it
-        # is, to greet its owner, takes 15 seconds of a server that does not answer; verify=False for the same reason.
+        # Beginning the run shows, within a time limit, whether the server answers. Asking whose key it is, to greet its
+        # owner, takes 15 seconds if the server does not answer; verify=False for the same reason.
         wandb.setup(settings=wandb.Settings(x_disable_viewer=True))
         if self.mode == "offline":
             pass
@@ -201,7 +200,7 @@ class WandbRun:
                 return self._init(identity, mode=None)
             except Exception as error:
                 log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", in_one_line(error))
-                wandb.teardown()  # which still holds the run's id
+                wandb.teardown()  # W&B's own process still holds the run's id
         if any(attempt.epochs and not attempt.offline and not attempt.sent for attempt in attempts):
             raise UserError(
                 "an earlier attempt was logged online, and only the server knows what it has; give the command again "
@@ -237,8 +236,8 @@ class WandbRun:
         )
 
     def _define_metrics(self) -> None:
-        """Curves are drawn against the epoch, which goes on where an attempt stopped; W&B's own count of steps begins
-        anew in every offline one."""
+        """Draw curves against the epoch, which goes on where an attempt stopped; W&B's own count of steps begins anew
+        in every offline attempt."""
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch", step_sync=False)
         for split in ("train", "val"):
@@ -271,12 +270,12 @@ class WandbEpochs(EpochCallback):
         super().on_train_epoch_end(trainer, module)
 
     def log_epoch(self, row: dict[str, float]) -> None:
-        # In one row of history, which is the epoch's.
+        # The figures and overlays of an epoch are one row of history.
         self.wandb_run.log_epoch(row | self._overlays)
 
 
 def cam_overlays(trainer: pl.Trainer, module: pl.LightningModule) -> list[wandb.Image]:
-    """The first few validation images of each label, each with its CAM over it."""
+    """The first few validation images of each label, under their CAMs."""
     dataset = trainer.datamodule.val_dataloader().dataset
     labels = (trainer.datamodule.split_table("val")["label"] == "synthetic").to_numpy()
     rows = [row for label in (False, True) for row in np.flatnonzero(labels == label)[:OVERLAYS_OF_EACH_LABEL]]
@@ -320,7 +319,7 @@ def generator_list(generators: list[str]) -> str:
 
 
 def generator_key(generator: str) -> str:
-    # A dot in a key would be a key inside another's value.
+    # W&B would take a dot in a key for a key within another key's value.
     return f"best/test_auroc/{generator.replace('.', '_')}"
 
 

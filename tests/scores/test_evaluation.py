@@ -185,7 +185,7 @@ def test_a_configuration_chooses_no_function(study: Path, tmp_path: Path) -> Non
     ("split=valid", "split is 'valid'; choose one of train, val, test"),
     ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
     ("set=val", "set=val is the name of the study's own val images, which a report reads; give another"),
-    ("set=x+corruptions", "set=x+corruptions is how files of corrupted images are called; give another"),
+    ("set=x+corruptions", "set=x+corruptions is a name for files of corrupted images; give another"),
 ])  # fmt: skip
 def test_mistakes(study: Path, override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -318,7 +318,7 @@ def test_images_that_break(
     message = str(caught.value)
     assert message.startswith(f"{own_faces / 'manifest.csv'}: 3 images cannot be used: row 36: ")
     assert all(f"test/{name}" in message for name in whole)
-    assert message.endswith("or do without them with skip_broken=true")
+    assert message.endswith("which scores the rest, or leave them out with skip_broken=true")
     assert not score_files(study, "other")
 
     left = {name: (own_faces / "test" / name).read_bytes() for name in whole}
