@@ -134,13 +134,14 @@ def score_columns(prediction: Prediction) -> dict[str, Tensor]:
     centred = maps - maps.mean(dim=1, keepdim=True)
     human_centred = human_maps - human_maps.mean(dim=1, keepdim=True)
     missing = torch.where(prediction.has_map, 0.0, torch.nan)
-    return {
-        "logit_real": prediction.logits[:, 0].float(),
-        "logit_synthetic": prediction.logits[:, 1].float(),
-        "cam_entropy": spatial_entropy(prediction.maps),
-        "cam_human_mse": (maps - human_maps).square().mean(dim=1) + missing,
-        "cam_human_correlation": nn.functional.cosine_similarity(centred, human_centred) + missing,
-    }
+    values = (
+        prediction.logits[:, 0].float(),
+        prediction.logits[:, 1].float(),
+        spatial_entropy(prediction.maps),
+        (maps - human_maps).square().mean(dim=1) + missing,
+        nn.functional.cosine_similarity(centred, human_centred) + missing,
+    )
+    return dict(zip(SCORES, values, strict=True))
 
 
 def score_table(images: pd.DataFrame, scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
