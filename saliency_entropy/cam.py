@@ -1,4 +1,4 @@
-"""From a batch to a prediction: one forward, and whose class activation map is taken."""
+"""From a batch to a prediction: one forward, and the class activation map of a chosen class."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ CAM_CLASSES = ("predicted", "true", "synthetic", "difference")
 
 
 def detector_cam(output: BackboneOutput, class_index: str, labels: Tensor | None = None) -> Tensor:
-    """The CAM of one class for each image.
+    """Each image's CAM, of the class that is chosen for it.
 
     Args:
         output: logits ``(B, 2)``, feature maps ``(B, C, h, w)`` and classifier weight ``(2, C)``.
@@ -45,7 +45,7 @@ def detector_cam(output: BackboneOutput, class_index: str, labels: Tensor | None
 
 
 def predict_batch(backbone: Backbone, batch: FaceBatch, class_index: str) -> Prediction:
-    """One forward: logits and, of the class that ``class_index`` names, the CAM in [0, 1]."""
+    """One forward: logits, and the CAM in [0, 1] of the class that ``class_index`` names."""
     output = backbone(batch.image)
     return Prediction(
         logits=output.logits,

@@ -36,14 +36,14 @@ def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
 
 
 def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarray:
-    """``(N,)`` bool: synthetic images of which it is known that their generator is not in training."""
+    """``(N,)`` bool: the synthetic images whose generator is known not to be in training."""
     seen = {name: seen_in_training(name, train_generators) for name in scores["generator"].unique()}
     return ((scores["label"] == "synthetic") & (scores["generator"].map(seen) == "no")).to_numpy()
 
 
 def seen_in_training(generator: str, train_generators: list[str]) -> str:
-    """``yes``, ``no``, or ``not known``: for an image that names no generator, or of ``a+b`` (one of a or b) with
-    only one of them in training."""
+    """``yes``, ``no`` or ``not known``: an image may name no generator, or ``a+b`` (either a or b), only one of which
+    is in training."""
     parts = [part for part in generator.split("+") if part]
     seen = [part in train_generators for part in parts]
     if not parts or any(seen) != all(seen):
@@ -52,7 +52,7 @@ def seen_in_training(generator: str, train_generators: list[str]) -> str:
 
 
 class AUROC(Metric):
-    """:func:`auroc` of everything seen in an epoch, gathered over processes."""
+    """:func:`auroc` of all images of an epoch, gathered over processes."""
 
     full_state_update = False
 
@@ -71,22 +71,23 @@ class AUROC(Metric):
 
 
 class SplitMetrics(nn.Module):
-    """The figures of one split over one epoch: every loss term and what the CAMs look like.
+    """The figures of one split over one epoch: every loss term, accuracy, AUROC and the entropy of the CAMs.
 
-    A batch without human maps adds 0 to the total for the terms that need them; their own means leave it out. So the
-    total of a split without any maps (the validation images of the paper's data) is not comparable with the others'.
+    A batch without human maps adds 0 to the total for the terms that need them; the means of these terms leave it out.
+    So the total of a split without any maps (the validation images of the paper's data) cannot be compared with that of
+    another split.
 
     Args:
         terms: names of the loss terms.
-        human_terms: those of them that are averaged over images with a human map only.
+        human_terms: the terms that are averaged over images with a human map only.
     """
 
     def __init__(self, terms: Sequence[str], human_terms: Sequence[str]) -> None:
         super().__init__()
         self.human_names = {*human_terms, "human_entropy"}
         names = ["loss", *terms, "accuracy", "cam_entropy", "human_entropy", "human_map_share"]
-        # Sums and counts rather than MeanMetric: that one looks for NaN in every step, which makes a GPU wait, and
-        # with nan_strategy="disable" it ignores the weights.
+        # Sums and counts rather than MeanMetric, which looks for NaN in every step, so that a GPU waits, and with
+        # nan_strategy="disable" ignores the weights.
         self.sums = nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
         self.images = SumMetric(nan_strategy="disable")
         self.images_with_map = SumMetric(nan_strategy="disable")
@@ -105,7 +106,7 @@ class SplitMetrics(nn.Module):
         }
         for name, value in values.items():
             self.sums[name].update(value.float() * (with_map if name in self.human_names else images))
-        # A count, not a mean times a number: epochs with equally many right must be equal to the last bit.
+        # A count, not a mean times a number: epochs with as many right answers must be equal to the last bit.
         self.sums["accuracy"].update((prediction.logits.argmax(dim=1) == prediction.labels).sum())
         self.images.update(images)
         self.images_with_map.update(with_map)
@@ -122,21 +123,27 @@ class SplitMetrics(nn.Module):
             metric.reset()
 
 
-# What a score table adds to the manifest's columns.
+# The columns that a score table adds to those of the manifest.
 SCORES = ("logit_real", "logit_synthetic", "cam_entropy", "cam_human_mse", "cam_human_correlation")
 
 
 def score_columns(prediction: Prediction) -> dict[str, Tensor]:
-    """Of each image, ``(B,)`` float32: both logits, the CAM's entropy in nats, its likeness to the human map (mean
-    squared error and Pearson's correlation; NaN where there is none)."""
+    """The columns :data:`SCORES` of B images, each ``(B,)`` float32: both logits, the CAM's entropy in nats, and its
+    likeness to the human map (mean squared error and Pearson's correlation; NaN where an image has no map)."""
     maps, human_maps = prediction.maps.flatten(1), prediction.human_maps.flatten(1)
     centred = maps - maps.mean(dim=1, keepdim=True)
     human_centred = human_maps - human_maps.mean(dim=1, keepdim=True)
     missing = torch.where(prediction.has_map, 0.0, torch.nan)
-    return {
-        "logit_real": prediction.logits[:, 0].float(),
-        "logit_synthetic": prediction.logits[:, 1].float(),
-        "cam_entropy": spatial_entropy(prediction.maps),
-        "cam_human_mse": (maps - human_maps).square().mean(dim=1) + missing,
-        "cam_human_correlation": nn.functional.cosine_similarity(centred, human_centred) + missing,
-    }
+    values = (
+        prediction.logits[:, 0].float(),
+        prediction.logits[:, 1].float(),
+        spatial_entropy(prediction.maps),
+        (maps - human_maps).square().mean(dim=1) + missing,
+        nn.functional.cosine_similarity(centred, human_centred) + missing,
+    )
+    return dict(zip(SCORES, values, strict=True))
+
+
+def score_table(images: pd.DataFrame, scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """A score table: the manifest's rows of N images and, as further columns, each ``(N,)`` of :data:`SCORES`."""
+    return images.reset_index(drop=True).assign(**{name: scores[name] for name in SCORES})

@@ -20,13 +20,22 @@ from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.errors import UserError, in_one_line, is_no_room, whole_number
 from saliency_entropy.losses import LossSum
+from saliency_entropy.metrics import score_table
 from saliency_entropy.module import DetectorModule
 from saliency_entropy.parallel import thread_count
 from saliency_entropy.run import attempts, callbacks, devices
 from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.checkpoint import begin_anew, best_checkpoint, checkpoint_to_resume, read_best
-from saliency_entropy.run.result import SCORED_SPLITS, git_commit, headline, save_result, versions
+from saliency_entropy.run.result import (
+    SCORED_SPLITS,
+    git_commit,
+    headline,
+    save_result,
+    save_scores,
+    score_schema,
+    versions,
+)
 
 log = logging.getLogger(__name__)
 # Their messages about hardware, weights and stopping say nothing that is not said here.
@@ -130,8 +139,7 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
             # 5. Keep the scores and the result. With result.json, written last, the run is done.
             if first:
                 for split, table in scores.items():
-                    path = folder / "scores" / f"{split}.parquet"
-                    run_folder.write_atomically(path, table.to_parquet(index=False))
+                    save_scores(folder / "scores" / f"{split}.parquet", [table], score_schema(table))
                 result = save_result(folder, config, data.summary, scores, code, stopwatch.seconds, wandb_run)
     if first:
         log.info("%s", headline(result))
@@ -292,7 +300,7 @@ def load_best(module: DetectorModule, folder: Path) -> None:
 
 
 def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> dict[str, pd.DataFrame]:
-    """The score table of each scored split: the manifest's columns and what the detector says of each image."""
+    """The score table of each scored split: the manifest's columns, and the detector's scores of each image."""
     scores = {}
     for split, loader in zip(SCORED_SPLITS, data.predict_dataloader(), strict=True):
         batches = trainer.predict(module, loader)
@@ -300,7 +308,6 @@ def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> 
             raise SIGTERMException
         own = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
         # In the manifest's order, whichever process had which images.
-        columns = pd.DataFrame(devices.gather_columns(own)).sort_values("row")
-        table = data.manifest.table.loc[columns.pop("row")]
-        scores[split] = table.reset_index(drop=True).assign(**columns.reset_index(drop=True))
+        columns = pd.DataFrame(devices.gather_columns(own)).sort_values("row", ignore_index=True)
+        scores[split] = score_table(data.manifest.table.loc[columns["row"]], columns)
     return scores

@@ -14,10 +14,9 @@ from omegaconf import DictConfig
 from benchmarks.timing import in_turn, ratio
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data.dataset import FaceDataset, Transform
-from saliency_entropy.scores.corruptions import NONE, Variant
 from saliency_entropy.scores.images import file_sizes
 from saliency_entropy.scores.one_pass import Scored, score_images
-from saliency_entropy.scores.tables import ImageScores
+from saliency_entropy.scores.tables import PLAIN, ScoreTable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def benchmark_evaluation(cfg: DictConfig, backbone: Backbone, device: torch.devi
     manifest = replace(manifest, table=table)
     transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
     images, sizes = FaceDataset(manifest, "train", transform), file_sizes(manifest)
-    scores = ImageScores(manifest, "train", transform, [Variant(NONE, 0)])
+    scores = ScoreTable(manifest, "train", transform, PLAIN)
     # Copies of their own: weights that all share would stay in a core's cache.
     networks = [copy.deepcopy(backbone).eval().requires_grad_(False) for _ in range(DETECTORS)]
     batches = torch.stack([face.image for face in map(images.__getitem__, range(len(images)))]).split(batch_size)

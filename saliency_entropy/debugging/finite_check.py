@@ -24,34 +24,24 @@ SHOWN = 4  # images in a message
 class FiniteCheck(Callback):
     """Ends a run at the first value that is infinite or not a number, with a sentence that names it.
 
-    In the order in which a step computes them: logits, CAM, each term, the gradient of each term with respect to what
-    the network gives, the gradients of the weights, the weights after the optimizer's step. It draws no random numbers
-    and changes none, so that a run goes as it does without.
+    It looks at values in the order in which a step computes them: logits, CAM, each term, the gradient of each term
+    with respect to the network's output, the gradients of the weights, the weights after the optimizer's step. It draws
+    no random numbers and changes none, so that a run goes as it does without the check.
 
     Raises:
-        UserError: names the value, epoch, batch, and the images that it is of, with the range of their pixels; or there
-            are several processes, each of which sees a part of the batch only.
+        UserError: names the value, epoch, batch and images, with the range of their pixels; or there are several
+            processes, each of which sees a part of the batch only.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.world_size > 1:
-            raise UserError("what is not finite is looked for in one process only: give trainer.devices=1")
+            raise UserError("values that are not finite are looked for in one process only: give trainer.devices=1")
         self.trainer = trainer
         self.hooks = [
             module.backbone.register_forward_hook(self._keep_output),
             module.register_forward_hook(self._check_prediction),
             module.loss.register_forward_hook(self._check_terms),
         ]
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batch: FaceBatch, batch_index: int
-    ) -> None:
-        self.batch_index = batch_index
-
-    def on_validation_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, batch: FaceBatch, batch_index: int, loader: int = 0
-    ) -> None:
-        self.batch_index = batch_index
 
     def _keep_output(self, backbone: nn.Module, images: tuple[Tensor], output: BackboneOutput) -> None:
         self.output = output
@@ -77,9 +67,9 @@ class FiniteCheck(Callback):
             raise self._error(f"the loss is {total.item()}, though each of its terms is finite", None)
 
     def _bad_gradient(self, term: Tensor) -> Tensor:
-        """``(B,)`` bool: for which images a term's gradient reaches the network as something that is not finite."""
-        given = [tensor for tensor in (self.output.logits, self.output.features) if tensor.requires_grad]
-        gradients = torch.autograd.grad(term, given, retain_graph=True, allow_unused=True)
+        """``(B,)`` bool: for which images the gradient of a term is not finite where it reaches the network."""
+        reached = [tensor for tensor in (self.output.logits, self.output.features) if tensor.requires_grad]
+        gradients = torch.autograd.grad(term, reached, retain_graph=True, allow_unused=True)
         bad = torch.zeros(len(self.batch.row), dtype=torch.bool, device=term.device)
         for gradient in gradients:
             if gradient is not None:
@@ -106,15 +96,16 @@ class FiniteCheck(Callback):
         log.info("every logit, CAM, loss term, gradient and weight was finite in %d epochs", trainer.current_epoch)
 
     def _error(self, what: str, bad: Tensor | None) -> UserError:
-        """``bad``: ``(B,)``, the images that it is of; None, or none of them: of the batch as a whole."""
-        split = "validation" if self.trainer.validating else "training"
-        of_some = bad is not None and bool(bad.any())
-        chosen = bad.nonzero().flatten().tolist() if of_some else list(range(len(self.batch.row)))
+        """``bad``: ``(B,)`` bool, the images to name; where it is None or has no image, the whole batch is to blame."""
+        loop = self.trainer.fit_loop.epoch_loop
+        split, loop = ("validation", loop.val_loop) if self.trainer.validating else ("training", loop)
+        named = bad is not None and bool(bad.any())
+        chosen = bad.nonzero().flatten().tolist() if named else list(range(len(self.batch.row)))
         images = ", ".join(self._described(chosen[:SHOWN]))
         more = f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else ""
         return UserError(
-            f"{split}, epoch {self.trainer.current_epoch + 1}, batch {self.batch_index + 1}: {what}; "
-            f"{'for' if of_some else 'not of one image alone, the batch holds'} {images}{more}"
+            f"{split}, epoch {self.trainer.current_epoch + 1}, batch {loop.batch_progress.current.ready}: {what}; "
+            f"{'for' if named else 'not for a single image, but for the batch of'} {images}{more}"
         )
 
     def _described(self, chosen: list[int]) -> Iterator[str]:
@@ -132,10 +123,7 @@ def _not_finite(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _not_finite_alone(term: Term, prediction: Prediction) -> Tensor:
-    """``(B,)`` bool: for which images the term, of this image alone, is not finite."""
-    values = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
-    each = [
-        term(Prediction(**{name: tensor[i : i + 1] for name, tensor in values.items()}))
-        for i in range(len(prediction.labels))
-    ]
-    return ~torch.stack(each).isfinite()
+    """``(B,)`` bool: for which images the term, computed for the image alone, is not finite."""
+    values = {field.name: getattr(prediction, field.name).split(1) for field in fields(prediction)}
+    alone = [Prediction(**dict(zip(values, image, strict=True))) for image in zip(*values.values(), strict=True)]
+    return ~torch.stack([term(image) for image in alone]).isfinite()

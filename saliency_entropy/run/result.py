@@ -5,20 +5,45 @@ import importlib.metadata
 import json
 import logging
 import subprocess
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from saliency_entropy.metrics import auroc, unseen_images
+from saliency_entropy.metrics import SCORES, auroc, score_table, unseen_images
 from saliency_entropy.run.checkpoint import best_checkpoint, best_epoch, file_digest
-from saliency_entropy.run.folder import config_hash, write_atomically
+from saliency_entropy.run.folder import config_hash, write_atomically, written_whole
 
 log = logging.getLogger(__name__)
 
 SCORED_SPLITS = ("val", "test")
+
+
+def score_schema(images: pd.DataFrame) -> pa.Schema:
+    """The columns of a score table: the manifest's, and :data:`~saliency_entropy.metrics.SCORES`.
+
+    Args:
+        images: all the manifest's rows of the table: a column may have no value in the first thousands of them, and
+            would then seem to be of no type.
+    """
+    scored = score_table(images, dict.fromkeys(SCORES, np.float32(0)))
+    return pa.Schema.from_pandas(scored, preserve_index=False)
+
+
+def save_scores(path: Path, parts: Iterable[pd.DataFrame], schema: pa.Schema) -> None:
+    """Write a score table, whose rows may come in parts so that not all of them are held in memory.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it then.
+    """
+    with written_whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for part in parts:
+            writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
 
 
 def save_result(

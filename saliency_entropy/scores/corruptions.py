@@ -1,8 +1,8 @@
-"""What happens to images on their way to a detector: compression, blur, a smaller copy, noise, less contrast.
+"""Corruptions of images on their way to a detector: compression, blur, a smaller copy, noise, less contrast.
 
 Each is applied to the image as the network gets it, decoded and resized to S x S, so that a strength means the same
-for every image. Applied before, it would be the weaker the larger a file is, and real and synthetic images seldom have
-the same size: the corruption would tell them apart. Pixels are those of the network's input, so figures compare
+for every image. Applied to the file, it would be weaker in larger images, and real and synthetic images seldom have the
+same size: the corruption would tell them apart. Pixels are those of the network's input, so figures can be compared
 between networks of the same S only.
 """
 
@@ -30,7 +30,7 @@ STRENGTHS = {
     "noise": (8, 11, 18, 26),
     "contrast": (0.85, 0.725, 0.6, 0.475),
 }
-NONE = "none"  # in the place of a corruption: the image as it is
+NONE = "none"  # instead of a corruption: the image as it is
 
 
 class Variant(NamedTuple):
@@ -47,14 +47,14 @@ def variants(corruptions: Sequence[str]) -> list[Variant]:
         corruptions: names, or ``all`` alone.
 
     Raises:
-        UserError: there is no such corruption, or none is named.
+        UserError: a name is not that of a corruption, or no corruption is named.
     """
     unknown = [name for name in corruptions if name not in STRENGTHS]
     if list(corruptions) == ["all"]:
         corruptions = list(STRENGTHS)
     elif unknown or not corruptions:
         what = f"names {unknown[0]!r}" if unknown else "names none"
-        raise UserError(f"corruptions {what}; choose of {', '.join(STRENGTHS)}, or all")
+        raise UserError(f"corruptions {what}; choose from {', '.join(STRENGTHS)}, or all")
     corrupted = [Variant(name, value) for name in STRENGTHS if name in corruptions for value in STRENGTHS[name]]
     return [Variant(NONE, 0), *corrupted]
 
@@ -64,8 +64,8 @@ def corrupted(image: np.ndarray, variant: Variant, path: str) -> np.ndarray:
 
     Args:
         image: ``(S, S, 3)`` uint8, RGB; left as it is.
-        variant: which.
-        path: the image's in the manifest, which seeds its noise: the same in every run and process.
+        variant: the corruption and its strength.
+        path: the image's path in the manifest, which seeds its noise: the same in every run and process.
 
     Returns:
         ``(S, S, 3)`` uint8.
@@ -87,12 +87,12 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Convolved with a Gaussian of standard deviation ``sigma``, in pixels; beyond its edges the image is mirrored."""
+    """Convolved with a Gaussian of standard deviation ``sigma`` in pixels; the image is mirrored beyond its edges."""
     return _as_bytes(gaussian_filter(image.astype(np.float32), (sigma, sigma, 0)))
 
 
 def resize(image: np.ndarray, factor: float) -> np.ndarray:
-    """Scaled to ``factor`` of its side and back, bilinear and without aliases, as images are for the network."""
+    """Scaled to ``factor`` of its side and back, bilinear and antialiased, as images are for the network."""
     height, width = image.shape[:2]
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
     whole = Image.fromarray(image)
@@ -100,7 +100,7 @@ def resize(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def noise(image: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-    """Gaussian noise of standard deviation ``sigma``, in grey levels of 255, of each pixel and channel its own.
+    """With Gaussian noise of standard deviation ``sigma`` in grey levels of 255, drawn for each pixel and channel.
 
     The same seed draws the same noise, whatever its strength.
     """

@@ -3,8 +3,8 @@
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,184 +12,133 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig
 
-from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import Transform
 from saliency_entropy.data.table import data_hash
-from saliency_entropy.detector import read_network, usable_device
-from saliency_entropy.errors import UserError, listing
+from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
-from saliency_entropy.parallel import thread_count
-from saliency_entropy.run.checkpoint import best_checkpoint, file_digest
-from saliency_entropy.scores.corruptions import NONE, Variant, variants
-from saliency_entropy.scores.finished_runs import check_settings, finished_folders, set_name, writing_alone
-from saliency_entropy.scores.images import ScoredImages, file_sizes, read_images
+from saliency_entropy.scores.corruptions import Variant, variants
+from saliency_entropy.scores.finished_runs import (
+    FinishedRuns,
+    checkpoint_digests,
+    finished_runs,
+    missing_files,
+    read_detector,
+)
+from saliency_entropy.scores.images import file_sizes
 from saliency_entropy.scores.one_pass import MADE_FROM, Scored, made_from, remove_parts, score_images
-from saliency_entropy.scores.tables import SUFFIX, ImageScores, ScoreTable, VariantScores, sampled
+from saliency_entropy.scores.tables import PLAIN, SUFFIX, ScoreTable, sampled
 
 log = logging.getLogger(__name__)
 
-# Whole numbers, and the least that each may be.
-NUMBERS = {"batch_size": 1, "chunk": 1}
-NUMBERS_OR_NULL = {"threads": 1, "num_workers": 0, "corruption_images": 2}
-
-
-@dataclass(frozen=True)
-class Target:
-    """A score file that every run is to have.
-
-    Attributes:
-        name: of ``scores/<name>.parquet``.
-        table: makes its rows, from a manifest, a split, a transform and :attr:`variants`.
-        variants: of each image.
-        images: the images that it is about.
-        own: it is of the images that the runs were scored on when they were trained.
-    """
-
-    name: str
-    table: Callable[[Manifest, str, Transform, Sequence[Variant]], ScoreTable]
-    variants: list[Variant]
-    images: ScoredImages
-    own: bool
+# What it means that a score file was made from something else.
+OTHERS = (
+    "other images or another number of them, another checkpoint, other corruptions or batches of another batch_size"
+)
 
 
 def evaluate(cfg: DictConfig) -> None:
     """Score every finished run of ``cfg.study`` on ``cfg.split`` of its own data, or of ``cfg.data``.
 
     Each run gets ``scores/<set>.parquet``, and with ``cfg.corruptions`` also ``scores/<set>+corruptions.parquet``, of
-    a sample of the images. What is there already is left; an interrupted pass is gone on with. With ``cfg.overwrite``,
+    a sample of the images. Files that are there are left, and an interrupted pass goes on. With ``cfg.overwrite``,
     files that are damaged or were made from something else are replaced, and no others.
 
     Raises:
         UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; without
             ``cfg.overwrite``, a score file is damaged or was made from something else.
     """
-    check_settings(cfg, NUMBERS, NUMBERS_OR_NULL)
-    if cfg.corruptions is not None:
-        _variants(cfg)
-    study = Path(str(cfg.study))
-    folders = finished_folders(study, "not scored")
-    images = read_images(cfg, folders)
-    name = set_name(cfg, images)
-    if name.endswith(SUFFIX):
-        raise UserError(f"set={name} is how files of corrupted images are called; give another")
-    torch.set_num_threads(cfg.threads or thread_count())
-    device = usable_device(cfg.device)
-    own = "data" not in cfg and name == cfg.split
-    targets = [Target(name, ImageScores, [Variant(NONE, 0)], images, own)]
-    if cfg.corruptions is not None:
-        table = sampled(images.manifest.table, cfg.corruption_images)
-        some = replace(images, manifest=replace(images.manifest, table=table))
-        targets.append(Target(name + SUFFIX, VariantScores, _variants(cfg), some, own=False))
-    with writing_alone(study, ".evaluate.lock", f"{study} is being scored"):
-        for target in targets:
-            _score(cfg, folders, target, device)
+    corruptions = [cfg.corruptions] if isinstance(cfg.corruptions, str) else cfg.corruptions
+    corrupted = None if corruptions is None else variants(corruptions)
+    with finished_runs(cfg, ".evaluate.lock", "is being scored", "not scored") as runs:
+        if runs.name.endswith(SUFFIX):
+            raise UserError(f"set={runs.name} is a name for files of corrupted images; give another")
+        _score(cfg, runs, PLAIN)
+        if corrupted is not None:
+            manifest = runs.images.manifest
+            sample = replace(manifest, table=sampled(manifest.table, cfg.corruption_images))
+            images = replace(runs.images, manifest=sample)
+            _score(cfg, replace(runs, images=images, name=runs.name + SUFFIX), corrupted)
 
 
-def _variants(cfg: DictConfig) -> list[Variant]:
-    return variants([cfg.corruptions] if isinstance(cfg.corruptions, str) else list(cfg.corruptions))
-
-
-def _score(cfg: DictConfig, folders: Sequence[Path], target: Target, device: torch.device) -> None:
-    """Group the runs by what their networks see, and make a pass for each group."""
-    waiting, sizes = _waiting(cfg, folders, target)
+def _score(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]) -> None:
+    """Make the score files that are missing, in one pass for all runs whose networks see images alike."""
+    manifest = runs.images.manifest
+    detectors, sizes = _missing(cfg, runs, its_variants)
     groups: dict[Transform, list[Scored]] = defaultdict(list)
     try:
-        for folder, (identity, digest) in waiting.items():
-            backbone, class_index = read_network(best_checkpoint(folder))
-            backbone.eval().requires_grad_(False).to(device)
-            transform = target.images.transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
-            groups[transform].append(Scored(_score_file(folder, target), identity, digest, backbone, class_index))
+        for folder, (identity, digest) in detectors.items():
+            backbone, class_index, transform = read_detector(folder, runs)
+            groups[transform].append(Scored(_score_file(folder, runs), identity, digest, backbone, class_index))
     except torch.OutOfMemoryError:
-        raise UserError(f"{device} has too little memory for {len(waiting)} detectors; give device=cpu") from None
-    for transform, detectors in groups.items():
+        raise UserError(
+            f"{runs.device} has too little memory for {len(detectors)} detectors; give device=cpu"
+        ) from None
+    for transform, group in groups.items():
         if len(groups) > 1:
-            log.info("%d detectors that see %d px", len(detectors), transform.image_size)
+            log.info("%d detectors that see %d px", len(group), transform.image_size)
+        table = ScoreTable(manifest, cfg.split, transform, its_variants)
         score_images(
-            target.table(target.images.manifest, cfg.split, transform, target.variants),
-            detectors,
-            sizes,
-            device,
-            cfg.batch_size,
-            cfg.chunk,
-            cfg.num_workers,
-            target.images.skip_broken,
+            table, group, sizes, runs.device, cfg.batch_size, cfg.chunk, cfg.num_workers, runs.images.skip_broken
         )
-    before = len(folders) - len(waiting)
-    scored = f"{wording.count(len(waiting), 'run')} scored" if waiting else "nothing to do"
-    log.info("scores/%s.parquet: %s%s", target.name, scored, f", {before} scored before" if before else "")
+    before = len(runs.folders) - len(detectors)
+    scored = f"{wording.count(len(detectors), 'run')} scored" if detectors else "nothing to do"
+    log.info("scores/%s.parquet: %s%s", runs.name, scored, f", {before} scored before" if before else "")
 
 
-def _score_file(folder: Path, target: Target) -> Path:
-    return folder / "scores" / f"{target.name}.parquet"
+def _score_file(folder: Path, runs: FinishedRuns) -> Path:
+    return folder / "scores" / f"{runs.name}.parquet"
 
 
-def _waiting(
-    cfg: DictConfig, folders: Sequence[Path], target: Target
+def _missing(
+    cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]
 ) -> tuple[dict[Path, tuple[str, str]], np.ndarray]:
-    """The runs without this score file, each with the file's identity and the checkpoint's digest, and the sizes of the
-    images' files.
+    """The runs whose score file is missing, each with the file's identity and the checkpoint's digest; and the sizes
+    of the images' files."""
+
+    def read_origin(file: Path) -> dict[str, str]:
+        return {OTHERS: _made_from(file, cfg.overwrite)}
+
+    images = runs.images
+    if images.manifest.table.empty:
+        raise UserError(f"{images.manifest.origin}: no image of split {cfg.split} can be used; mend the files")
+    files = {folder: _score_file(folder, runs) for folder in runs.folders}
+    # A run scores its own images when it is trained, and does not note from what. Such a file is left, unless
+    # overwrite=true.
+    if "data" not in cfg and runs.name == cfg.split and not cfg.overwrite:
+        files = {folder: file for folder, file in files.items() if not file.exists() or _made_from(file, False)}
+    # Another batch size changes the last bits of scores.
+    settings = (SCORES, sorted(images.human_maps.items()), list(its_variants), cfg.batch_size)
+    about_images = f"{data_hash(images.manifest.table)}/{settings}"
+    sizes = file_sizes(images.manifest) if files else np.empty(0, np.int64)
+    digests = checkpoint_digests(list(files))
+    identities = {
+        folder: hashlib.sha256(f"{about_images}/{digest}".encode()).hexdigest()[:16]
+        for folder, digest in digests.items()
+    }
+    origins = {files[folder]: {OTHERS: made_from(identity, sizes)} for folder, identity in identities.items()}
+    missing = missing_files(origins, read_origin, cfg.overwrite)
+    detectors = {folder: (identities[folder], digests[folder]) for folder in files if files[folder] in missing}
+    for folder in runs.folders:
+        remove_parts(_score_file(folder, runs), identities[folder] if folder in detectors else None)
+    return detectors, sizes
+
+
+def _made_from(file: Path, whole: bool) -> str:
+    """What a score file says that it was made from; "" if it says nothing.
+
+    Args:
+        file: a score file.
+        whole: read all of its rows, since its end alone does not tell whether they can be.
 
     Raises:
-        UserError: names all checkpoints that cannot be read, and all score files that were made from something else.
+        UserError: the file is damaged.
     """
-    files = {folder: _score_file(folder, target) for folder in folders}
-    theirs = {folder: _made_from(file, cfg.overwrite) for folder, file in files.items()}
-    # A run scores its own images when it is trained, and does not say what from: taken as it is, unless overwritten.
-    asked = [folder for folder in folders if cfg.overwrite or not (target.own and theirs[folder] == "")]
-    if target.images.manifest.table.empty:
-        raise UserError(f"{target.images.manifest.origin}: no image of split {cfg.split} can be used; mend some")
-    # Another batch size changes the last bits of scores.
-    settings = (SCORES, sorted(target.images.human_maps.items()), target.variants, cfg.batch_size)
-    about_images = f"{data_hash(target.images.manifest.table)}/{settings}"
-    sizes = file_sizes(target.images.manifest) if asked else np.empty(0, np.int64)
-    waiting: dict[Path, tuple[str, str]] = {}
-    others, unreadable = [], []
-    for folder in asked:
-        checkpoint = best_checkpoint(folder)
-        try:
-            digest = file_digest(checkpoint)
-        except OSError as error:
-            unreadable.append(f"{checkpoint} ({error.strerror})")
-            continue
-        identity = hashlib.sha256(f"{about_images}/{digest}".encode()).hexdigest()[:16]
-        if theirs[folder] == made_from(identity, sizes):
-            continue
-        if theirs[folder] is None or cfg.overwrite:
-            waiting[folder] = identity, digest
-        else:
-            others.append(f"{folder.parent.name}/{folder.name}")
-    problems = []
-    if unreadable:
-        problems.append(
-            f"{len(unreadable)} of {len(folders)} runs have no checkpoint that can be read: {listing(unreadable)}; "
-            "delete these folders and train them again, or move them out of the study"
-        )
-    if others:
-        problems.append(
-            f"scores/{target.name}.parquet of {wording.first_few(others)} is there, but of other images or another "
-            "number of them, of another checkpoint, of other corruptions or with another batch size; give "
-            "overwrite=true, or another name with set=..."
-        )
-    if problems:
-        raise UserError("\n".join(problems))
-    for folder, file in files.items():
-        remove_parts(file, waiting[folder][0] if folder in waiting else None)
-    return waiting, sizes
-
-
-def _made_from(file: Path, overwrite: bool) -> str | None:
-    """What a score file says that it was made from, "" if nothing; None if there is no such file, or it is damaged and
-    to be overwritten."""
-    if not file.exists():
-        return None
     try:
         with pq.ParquetFile(file) as scores:
-            if overwrite:
-                for _ in scores.iter_batches():  # its end alone does not tell whether its rows are whole
+            if whole:
+                for _ in scores.iter_batches():
                     pass
             return (scores.schema_arrow.metadata or {}).get(MADE_FROM, b"").decode()
     except (ValueError, OSError):
-        if overwrite:
-            return None
         raise UserError(f"{file} is damaged; delete it, or give overwrite=true") from None

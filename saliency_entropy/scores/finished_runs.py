@@ -1,49 +1,92 @@
-"""What the commands have in common that keep something of every run of a study beside it: scores, or maps."""
+"""The frame of a command that keeps something beside every finished run of a study: its scores, or its maps."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from saliency_entropy.backbone import Backbone
+from saliency_entropy.data.dataset import Transform
 from saliency_entropy.data.table import SPLITS
+from saliency_entropy.detector import read_network, usable_device
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number
+from saliency_entropy.parallel import thread_count
+from saliency_entropy.run.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.run.folder import check_name, finished_result
 from saliency_entropy.run.study_folders import run_folders
-from saliency_entropy.scores.images import ScoredImages
+from saliency_entropy.scores.images import ScoredImages, read_images
 
 log = logging.getLogger(__name__)
 
+# The whole numbers of both commands' configurations, and the least that each may be.
+NUMBERS = {
+    "batch_size": 1, "chunk": 1, "samples": 1, "seed": 0, "threads": 1, "num_workers": 0, "corruption_images": 2,
+}  # fmt: skip
+OR_NULL = ("threads", "num_workers", "corruption_images")
 
-def check_settings(cfg: DictConfig, numbers: Mapping[str, int], or_null: Mapping[str, int]) -> None:
-    """Refuse a split that there is not, and what is not a whole number.
+
+@dataclass(frozen=True)
+class FinishedRuns:
+    """The finished runs of a study, and the images that all of them are shown.
+
+    Attributes:
+        study: the study's folder.
+        folders: those of the finished runs.
+        images: of one split of the study's own data, or of other data.
+        name: of the set of images, and so of the files that are kept of it.
+        device: where the networks run.
+    """
+
+    study: Path
+    folders: list[Path]
+    images: ScoredImages
+    name: str
+    device: torch.device
+
+
+@contextmanager
+def finished_runs(cfg: DictConfig, lock: str, activity: str, consequence: str) -> Iterator[FinishedRuns]:
+    """Check the configuration, read the study and its images, and keep a second such command out meanwhile.
 
     Args:
         cfg: of the command.
-        numbers: key -> the least that it may be.
-        or_null: the same of keys that may be null.
+        lock: the name of the file that is locked in the study's folder.
+        activity: what the log says of the study if another process holds the lock: ``is being scored``.
+        consequence: what the log says of a run that is not finished: ``not scored``.
 
     Raises:
-        UserError: names the key and what it may be.
+        UserError: a setting, the study or the data cannot be used, another process holds the lock, or a file cannot be
+            written.
     """
-    for name, least in {**numbers, **or_null}.items():
-        whole_number(name, cfg[name], least, or_null=name in or_null)
+    for name, least in NUMBERS.items():
+        if name in cfg:
+            whole_number(name, cfg[name], least, or_null=name in OR_NULL)
     if cfg.split not in SPLITS:
-        raise UserError(f"split is {cfg.split!r}; choose of {', '.join(SPLITS)}")
+        raise UserError(f"split is {cfg.split!r}; choose one of {', '.join(SPLITS)}")
+    study = Path(str(cfg.study))
+    folders = _finished_folders(study, consequence)
+    images = read_images(cfg, folders)
+    name = _set_name(cfg, images)
+    torch.set_num_threads(cfg.threads or thread_count())
+    device = usable_device(cfg.device)
+    try:
+        with FileLock(study / lock, timeout=0):
+            yield FinishedRuns(study, folders, images, name, device)
+    except Timeout:
+        raise UserError(f"{study} {activity} by another process; wait for it") from None
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or study} cannot be written ({error.strerror or in_one_line(error)}); make room or give "
+            "yourself access, then the same command goes on"
+        ) from None
 
 
-def finished_folders(study: Path, consequence: str) -> list[Path]:
-    """The folders of the finished runs; the others are named in the log.
-
-    Args:
-        study: its folder.
-        consequence: what an unfinished run is therefore: ``not scored``.
-
-    Raises:
-        UserError: no run is finished, or ``study`` is no study.
-    """
+def _finished_folders(study: Path, consequence: str) -> list[Path]:
     folders = run_folders(study)
     finished = [folder for folder in folders if finished_result(folder) is not None]
     if not finished:
@@ -54,12 +97,8 @@ def finished_folders(study: Path, consequence: str) -> list[Path]:
     return finished
 
 
-def set_name(cfg: DictConfig, images: ScoredImages) -> str:
-    """The name of the set of images, and so of its files: ``cfg.set``, or that of the other data or of the split.
-
-    Raises:
-        UserError: it cannot be a file's name, or is that of the runs' own images, which these are not.
-    """
+def _set_name(cfg: DictConfig, images: ScoredImages) -> str:
+    """The name of the set of images: ``cfg.set``, or that of the other data or of the split."""
     name = str(cfg.set or (images.data_name if "data" in cfg else cfg.split))
     check_name("set", name)
     if name in SPLITS and ("data" in cfg or name != cfg.split):
@@ -67,25 +106,63 @@ def set_name(cfg: DictConfig, images: ScoredImages) -> str:
     return name
 
 
-@contextmanager
-def writing_alone(study: Path, lock: str, busy: str) -> Iterator[None]:
-    """Keep a study's folder from a second such command, and say in one sentence what cannot be written.
+def read_detector(folder: Path, runs: FinishedRuns) -> tuple[Backbone, str, Transform]:
+    """The network of a run, whose CAM it takes, and how it sees an image and its human map."""
+    backbone, class_index = read_network(best_checkpoint(folder))
+    transform = runs.images.transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
+    return backbone.eval().requires_grad_(False).to(runs.device), class_index, transform
 
-    Args:
-        study: its folder.
-        lock: the name of the file that is locked in it.
-        busy: what another process is then doing: ``runs/demo is being scored``.
+
+def checkpoint_digests(folders: Sequence[Path]) -> dict[Path, str]:
+    """What the weights of each run are, see :func:`~saliency_entropy.run.checkpoint.file_digest`.
 
     Raises:
-        UserError: another process holds the lock, or a file cannot be written.
+        UserError: names all checkpoints that cannot be read.
     """
-    try:
-        with FileLock(study / lock, timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"{busy} by another process; wait for it") from None
-    except OSError as error:
+    digests, unreadable = {}, []
+    for folder in folders:
+        try:
+            digests[folder] = file_digest(best_checkpoint(folder))
+        except OSError as error:
+            unreadable.append(f"{best_checkpoint(folder)} ({error.strerror})")
+    if unreadable:
         raise UserError(
-            f"{error.filename or study} cannot be written ({error.strerror or in_one_line(error)}); make room or give "
-            "yourself access, then the same command goes on"
-        ) from None
+            f"{len(unreadable)} of {len(folders)} runs have no checkpoint that can be read: {listing(unreadable)}; "
+            "delete these folders and train them again, or move them out of the study"
+        )
+    return digests
+
+
+def missing_files(
+    made_from: Mapping[Path, Mapping[str, str]], read_origin: Callable[[Path], Mapping[str, str]], overwrite: bool
+) -> list[Path]:
+    """The files that are still to be made: those that are absent and, with ``overwrite``, those that are damaged or
+    were made from something else.
+
+    Args:
+        made_from: file -> what it is to be made from: a digest by what another digest means (``other images``).
+        read_origin: file -> what it was made from; raises UserError if it is damaged.
+        overwrite: whether files may be replaced.
+
+    Raises:
+        UserError: without ``overwrite``, a file is damaged, or files were made from something else; names all of these.
+    """
+    missing, others = [], []
+    differences: dict[str, None] = {}
+    for file, origin in made_from.items():
+        try:
+            found = read_origin(file) if file.exists() else None
+        except UserError:
+            if not overwrite:
+                raise
+            found = None
+        if found is None or (overwrite and found != origin):
+            missing.append(file)
+        elif found != origin:
+            others.append(str(file))
+            differences |= dict.fromkeys(what for what in origin if found.get(what) != origin[what])
+    if others:
+        raise UserError(
+            f"{listing(others)}: made from {' and '.join(differences)}; give another name, set=..., or overwrite=true"
+        )
+    return missing

@@ -22,55 +22,51 @@ from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.loaders import batch_loader
 from saliency_entropy.data.table import LABELS, data_hash
-from saliency_entropy.detector import read_network, usable_device
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import min_max
-from saliency_entropy.parallel import thread_count
-from saliency_entropy.run.checkpoint import best_checkpoint, file_digest
-from saliency_entropy.scores.finished_runs import check_settings, finished_folders, set_name, writing_alone
-from saliency_entropy.scores.images import ScoredImages, file_sizes, read_images
+from saliency_entropy.page import wording
+from saliency_entropy.scores.finished_runs import (
+    FinishedRuns,
+    checkpoint_digests,
+    finished_runs,
+    missing_files,
+    read_detector,
+)
+from saliency_entropy.scores.images import ScoredImages, file_sizes
 from saliency_entropy.scores.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
 
 log = logging.getLogger(__name__)
 
-# Whole numbers, and the least that each may be.
-NUMBERS = {"batch_size": 1, "samples": 1, "seed": 0}
-NUMBERS_OR_NULL = {"threads": 1, "num_workers": 0}
+# What it means that a file of maps was made from something else.
+IMAGES, CHECKPOINT = "other images", "another checkpoint"
 
 
 def focus(cfg: DictConfig) -> None:
-    """Keep the maps of every finished run of ``cfg.study``, of some images of ``cfg.split`` of its own data, or of
-    ``cfg.data``.
+    """Keep the maps of every finished run of ``cfg.study``, of a sample of the images of ``cfg.split`` of its own data,
+    or of ``cfg.data``.
 
-    What is there already is left, so an interrupted command is gone on with. With ``cfg.overwrite``, maps that are
-    damaged or were made from something else are replaced, and no others.
+    Files that are there are left, so an interrupted command goes on. With ``cfg.overwrite``, maps that are damaged or
+    were made from something else are replaced, and no others.
 
     Raises:
         UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; without
             ``cfg.overwrite``, maps that are there are damaged or were made from something else.
     """
-    check_settings(cfg, NUMBERS, NUMBERS_OR_NULL)
-    study = Path(str(cfg.study))
-    folders = finished_folders(study, "without maps")
-    images = read_images(cfg, folders)
-    name = set_name(cfg, images)
-    torch.set_num_threads(cfg.threads or thread_count())
-    device = usable_device(cfg.device)
-    try:
-        with writing_alone(study, ".focus.lock", f"the maps of {study} are being made"):
-            _focus(cfg, study, folders, images, name, device)
-    except torch.OutOfMemoryError:
-        raise UserError(f"{device} has too little memory for batches of {cfg.batch_size}; give batch_size=") from None
+    with finished_runs(cfg, ".focus.lock", "has its maps made", "without maps") as runs:
+        try:
+            _keep_maps(cfg, runs)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{runs.device} has too little memory for batches of {cfg.batch_size}; give batch_size="
+            ) from None
 
 
-def _focus(
-    cfg: DictConfig, study: Path, folders: list[Path], images: ScoredImages, name: str, device: torch.device
-) -> None:
-    manifest = _sampled(cfg, images)
+def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
+    manifest = _sampled(cfg, runs.images)
     chosen = manifest.table
     # With its index, by which the images are found in the manifest.
     table_hash, sizes = data_hash(chosen.reset_index()), file_sizes(manifest).tolist()
-    about = f"{table_hash}/{sizes}/{json.dumps(images.human_maps, sort_keys=True)}"
+    about = f"{table_hash}/{sizes}/{json.dumps(runs.images.human_maps, sort_keys=True)}"
     sample = hashlib.sha256(about.encode()).hexdigest()[:16]
 
     @cache
@@ -79,67 +75,76 @@ def _focus(
         dataset = FaceDataset(manifest, cfg.split, transform)
         return list(batch_loader(dataset, cfg.num_workers, batch_size=cfg.batch_size))
 
-    def read(folder: Path) -> tuple[Backbone, str, list[FaceBatch]]:
-        backbone, class_index = read_network(best_checkpoint(folder))
-        transform = images.transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
-        return backbone, class_index, batches(transform)
-
-    if not _is_kept(maps_file(study, name), Sample, {"sample": sample}, cfg.overwrite):
-        save_maps(maps_file(study, name), _sample(sample, chosen, read(folders[0])[2]))
-    made = kept = 0
-    for folder in folders:
-        made_from = {"sample": sample, "checkpoint": _digest(best_checkpoint(folder))}
-        if _is_kept(maps_file(folder, name), RunMaps, made_from, cfg.overwrite):
-            kept += 1
+    sample_file = maps_file(runs.study, runs.name)
+    if missing_files({sample_file: {IMAGES: sample}}, _sample_origin, cfg.overwrite):
+        transform = read_detector(runs.folders[0], runs)[2]
+        save_maps(sample_file, _sample(sample, chosen, batches(transform)))
+    digests = checkpoint_digests(runs.folders)
+    origins = {maps_file(folder, runs.name): {IMAGES: sample, CHECKPOINT: digest} for folder, digest in digests.items()}
+    missing = missing_files(origins, _maps_origin, cfg.overwrite)
+    made = 0
+    for folder, digest in digests.items():
+        file = maps_file(folder, runs.name)
+        if file not in missing:
             continue
-        backbone, class_index, seen = read(folder)
-        maps = run_maps(backbone.requires_grad_(False).to(device), class_index, seen)
+        backbone, class_index, transform = read_detector(folder, runs)
+        maps = run_maps(backbone, class_index, batches(transform))
         if not all(np.isfinite(values).all() for values in maps.values()):
             log.warning("warning: %s diverged: its maps are not finite, and are not kept", folder)
             continue
-        save_maps(maps_file(folder, name), RunMaps(**made_from, row=chosen.index.to_numpy(), **maps))
+        save_maps(file, RunMaps(sample, digest, chosen.index.to_numpy(), **maps))
         made += 1
         log.info("%s/%s: maps of %d images", folder.parent.name, folder.name, len(chosen))
     log.info(
-        "maps of %d runs made, of %d there before: maps/%s.npz, %d images, %d with a human map",
-        made, kept, name, len(chosen), (chosen["human_map"] != "").sum(),
+        "maps/%s.npz: %s made, %d made before; %d images, %d with a human map",
+        runs.name, wording.count(made, "run"), len(origins) - len(missing), len(chosen),
+        (chosen["human_map"] != "").sum(),
     )  # fmt: skip
 
 
+def _sample_origin(file: Path) -> dict[str, str]:
+    return {IMAGES: read_maps(file, Sample).sample}
+
+
+def _maps_origin(file: Path) -> dict[str, str]:
+    maps = read_maps(file, RunMaps)
+    return {IMAGES: maps.sample, CHECKPOINT: maps.checkpoint}
+
+
 def _sampled(cfg: DictConfig, images: ScoredImages) -> Manifest:
-    """The manifest of the images whose maps are made. With skip_broken, of images that can be decoded: another is drawn
-    for one that cannot.
+    """The manifest of the images whose maps are made. With skip_broken, an image that cannot be decoded is replaced by
+    another draw.
 
     Raises:
-        UserError: there is no such image, or see :func:`stratified_sample`.
+        UserError: no image can be used, or see :func:`stratified_sample`.
     """
     manifest = images.manifest
     while True:
         table = manifest.table
         if table.empty:
-            raise UserError(f"{manifest.origin}: no image of split {cfg.split} can be used; mend some")
+            raise UserError(f"{manifest.origin}: no image of split {cfg.split} can be used; mend the files")
         if cfg.with_maps:
             table = table[table["human_map"] != ""]
             if table.empty:
                 raise UserError(
                     f"{manifest.origin}: split {cfg.split} has no image with a human map; give another, split=..."
                 )
-        some = replace(manifest, table=table.iloc[stratified_sample(table, cfg.samples, cfg.seed)])
+        sample = replace(manifest, table=table.iloc[stratified_sample(table, cfg.samples, cfg.seed)])
         if not images.skip_broken:
-            return some
-        usable = images.without_broken(some, decode=True)
+            return sample
+        usable = images.without_broken(sample, decode=True)
         if usable is manifest:
-            return some
+            return sample
         images, manifest = replace(images, manifest=usable), usable
 
 
 def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:
-    """Some rows, drawn at random: of each label and generator in proportion, and one at least.
+    """A random sample of rows, in which each label and generator has its share, and one row at least.
 
     Args:
         table: columns ``label, generator``.
-        count: of rows; all, if there are no more.
-        seed: of the drawing.
+        count: the size of the sample; all rows, if the table has no more.
+        seed: decides what is drawn.
 
     Returns:
         Their places in the table, ascending.
@@ -165,11 +170,11 @@ def stratified_sample(table: pd.DataFrame, count: int, seed: int) -> np.ndarray:
 
 
 def run_maps(backbone: Backbone, class_index: str, batches: Sequence[FaceBatch]) -> dict[str, np.ndarray]:
-    """The maps of :data:`KINDS`, of all images of some batches.
+    """The maps of all :data:`KINDS` for the images of several batches.
 
     Args:
         backbone: a detector; it is put into evaluation mode.
-        class_index: whose CAM is its own, see :func:`~saliency_entropy.cam.detector_cam`.
+        class_index: the class whose CAM the detector takes, see :func:`~saliency_entropy.cam.detector_cam`.
         batches: on any device.
 
     Returns:
@@ -195,10 +200,10 @@ def run_maps(backbone: Backbone, class_index: str, batches: Sequence[FaceBatch])
 
 
 class GradCam:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) by Captum, of the feature maps that a network averages.
+    """Grad-CAM (Selvaraju et al., ICCV 2017) by Captum, for the feature maps that a network averages.
 
-    For these, each channel's weight is ``W[c, k] / (h w)``, so that it is the CAM without what is negative. It is
-    computed by automatic differentiation all the same, through everything that follows the feature maps.
+    For these maps, the weight of channel k is ``W[c, k] / (h w)``, so that Grad-CAM is the CAM with negative values set
+    to zero. Captum computes it by automatic differentiation all the same, through everything that follows the maps.
 
     Args:
         backbone: in evaluation mode.
@@ -210,7 +215,7 @@ class GradCam:
         self._captum = LayerGradCam(self._logits, self._pooled)
 
     def __call__(self, features: Tensor, class_index: Tensor) -> Tensor:
-        """``(B, h, w)``, not negative, not normalised, of feature maps ``(B, C, h, w)`` and one class an image."""
+        """Feature maps ``(B, C, h, w)`` and a class for each image -> ``(B, h, w)``, not negative, not normalised."""
         inputs = features.detach().float().requires_grad_()
         return self._captum.attribute(inputs, target=class_index, relu_attributions=True).squeeze(1)
 
@@ -221,30 +226,6 @@ class GradCam:
         if prefix is not None:  # a vision transformer, whose head takes tokens and does not look at the first
             maps = nn.functional.pad(maps.flatten(2).transpose(1, 2), (0, 0, prefix, 0))
         return net.forward_head(maps)
-
-
-def _digest(path: Path) -> str:
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); train the run again") from None
-
-
-def _is_kept(path: Path, kind: type[Sample] | type[RunMaps], made_from: dict[str, str], overwrite: bool) -> bool:
-    if not path.exists():
-        return False
-    try:
-        theirs = read_maps(path, kind)
-    except UserError:
-        if overwrite:
-            return False
-        raise
-    if all(getattr(theirs, name) == value for name, value in made_from.items()):
-        return True
-    if overwrite:
-        return False
-    what = "other images" if theirs.sample != made_from["sample"] else "another checkpoint"
-    raise UserError(f"{path} was made from {what}; give another name, set=..., or overwrite=true")
 
 
 def _sample(sample: str, chosen: pd.DataFrame, batches: Sequence[FaceBatch]) -> Sample:

@@ -1,7 +1,7 @@
 """Several detectors score the same images in one pass: each image is decoded once, and judged by all.
 
-The images are cut into chunks. The scores of a chunk are one file for each detector, kept until all are there and make
-the score file: an interrupted pass goes on after its last whole chunk, and no more than a chunk is held in memory.
+The images are cut into chunks. Each detector's scores of a chunk are one file, kept until all chunks are scored and
+make the score file: an interrupted pass goes on after its last whole chunk, and memory holds no more than a chunk.
 """
 
 import hashlib
@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import predict_batch
@@ -29,7 +27,8 @@ from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.loaders import batch_loader, worker_count
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES, score_columns
-from saliency_entropy.run.folder import write_atomically, written_whole
+from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.result import save_scores
 from saliency_entropy.scores.tables import ScoreTable, VariantDataset
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class Scored:
 
     Attributes:
         file: ``<run>/scores/<set>.parquet``.
-        identity: 16 hex digits of everything that the scores depend on but what is in the images' files.
+        identity: 16 hex digits of everything that the scores depend on, except for what is in the images' files.
         checkpoint: the digest of the weights, see :func:`~saliency_entropy.run.checkpoint.file_digest`.
         backbone: in evaluation mode, on its device.
         class_index: whose CAM is taken.
@@ -59,7 +58,7 @@ class Scored:
 
     @property
     def parts(self) -> Path:
-        """The folder of the scores of single chunks, kept until all are there."""
+        """The folder of the scores of single chunks, kept until all chunks are scored."""
         return self.file.parent / f".{self.file.stem}-{self.identity}"
 
 
@@ -76,41 +75,48 @@ def score_images(
     """Write the score file of each detector.
 
     Args:
-        table: what is scored.
-        detectors: whose networks see images of this size.
-        sizes: ``(N,)``, the bytes of each image's file. One that changes costs its chunk only.
-        device: where they are.
-        batch_size: of a forward; images, or variants of them.
-        chunk: batches.
+        table: the images and the columns of the score files.
+        detectors: their networks see images of the table's size.
+        sizes: ``(N,)``, the bytes of each image's file. If a file changes, only its chunk is scored again.
+        device: where the networks are.
+        batch_size: images, or variants of images, in a forward.
+        chunk: batches in a chunk.
         num_workers: processes that decode; as many as there are cores, if None.
-        skip_broken: leave out the images that cannot be used, and say which.
+        skip_broken: leave out the images that cannot be used, and name them in the log.
 
     Raises:
-        UserError: names all images that cannot be used, after all chunks without one have been scored; or the device
-            has too little memory.
-        OSError: a file cannot be written. What was scored stays.
+        UserError: names all images that cannot be used, after all chunks without such an image have been scored; or
+            the device has too little memory.
+        OSError: a file cannot be written. The chunks that were scored stay.
     """
     dataset = table.dataset
     images_a_batch = max(1, batch_size // len(dataset.variants))
     # Chunks are whole batches, so that an interrupted pass goes on with the very batches that it would have had.
     chunks = {
-        its: f"{its.start}-{its.stop}-{made_from('', sizes[its.start : its.stop])}.npz"
-        for its in _cut(range(len(dataset)), images_a_batch * chunk)
+        images: f"{images.start}-{images.stop}-{made_from('', sizes[images.start : images.stop])}.npz"
+        for images in _cut(range(len(dataset)), images_a_batch * chunk)
     }
-    todo = [its for its, name in chunks.items() if not all((detector.parts / name).exists() for detector in detectors)]
-    batches = [batch for its in todo for batch in _cut(its, images_a_batch)]
+    missing = {
+        images: [detector for detector in detectors if not (detector.parts / name).exists()]
+        for images, name in chunks.items()
+    }
+    todo = [images for images in chunks if missing[images]]
+    batches = [batch for images in todo for batch in _cut(images, images_a_batch)]
     progress = _Progress(len(dataset), sum(map(len, todo)), len(detectors))
-    loaded = progress.counted(_loader(dataset, batches, num_workers, device))
+    workers = min(worker_count(num_workers), len(batches))
+    loader = batch_loader(dataset, workers, batch_sampler=batches, pin_memory=device.type == "cuda")
+    loaded = progress.counted(loader)
     broken: list[str] = []
     try:
-        for its in todo:
-            missing = [detector for detector in detectors if not (detector.parts / chunks[its]).exists()]
-            count = -(-len(its) // images_a_batch)
-            scores, reasons = _score_chunk(itertools.islice(loaded, count), missing, device, batch_size)
-            broken += [why for why in reasons if why]
+        for images in todo:
+            its_batches = itertools.islice(loaded, math.ceil(len(images) / images_a_batch))
+            scores, reasons = _score_chunk(its_batches, missing[images], device, batch_size)
+            broken += filter(None, reasons)
             if skip_broken or not any(reasons):
-                for detector, of_detector in zip(missing, scores, strict=True):
-                    _save_part(detector.parts / chunks[its], of_detector, np.array([not why for why in reasons]))
+                for detector, chunk_scores in zip(missing[images], scores, strict=True):
+                    content = io.BytesIO()
+                    np.savez(content, scores=chunk_scores, usable=np.array([not why for why in reasons]))
+                    write_atomically(detector.parts / chunks[images], content.getbuffer())
             progress.log()
     except torch.OutOfMemoryError:
         raise UserError(
@@ -123,12 +129,12 @@ def score_images(
 
 
 class _Progress:
-    """How far a pass has come, said after every chunk, and between when nothing was said for a while.
+    """Logs how far a pass has come: after every chunk, and in between when nothing was logged for a while.
 
     Args:
-        images: of the whole pass.
-        todo: of these, the ones that are left.
-        detectors: that score them.
+        images: number of images in the whole pass.
+        todo: number of images that are left to score.
+        detectors: number of detectors that score them.
     """
 
     SILENCE = 30.0  # seconds
@@ -162,20 +168,13 @@ def made_from(identity: str, sizes: np.ndarray) -> str:
 
 
 def remove_parts(file: Path, identity: str | None) -> None:
-    """Remove what interrupted passes left beside a score file, but for those of the pass that is to go on."""
+    """Remove what interrupted passes left beside a score file, except for the pass ``identity``, which is to go on."""
     # Digits, since another set may be called "<set>-2".
     folder = re.compile(rf"\.{re.escape(file.stem)}-([0-9a-f]{{16}})")
     for left in file.parent.glob(".*-*"):
         match = folder.fullmatch(left.name)
         if match and match[1] != identity:
             shutil.rmtree(left)
-
-
-def _loader(
-    dataset: VariantDataset, batches: list[range], num_workers: int | None, device: torch.device
-) -> DataLoader[tuple[FaceBatch, list[str]]]:
-    workers = min(worker_count(num_workers), len(batches))
-    return batch_loader(dataset, workers, batch_sampler=batches, pin_memory=device.type == "cuda")
 
 
 def _cut(images: range, size: int) -> Iterator[range]:
@@ -188,11 +187,11 @@ def _score_chunk(
     device: torch.device,
     batch_size: int,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """The scores of a chunk by each detector, and of each image why it cannot be used ("" if it can)."""
+    """Each detector's scores of a chunk, and for each image the reason why it cannot be used ("" if it can)."""
     kept: list[list[Tensor]] = [[] for _ in detectors]
     reasons: list[str] = []
-    for batch, of_batch in batches:
-        reasons += of_batch
+    for batch, batch_reasons in batches:
+        reasons += batch_reasons
         on_device = FaceBatch(*(part.to(device, non_blocking=True) for part in batch))
         for detector, scores in zip(detectors, kept, strict=True):
             scores.append(score_variants(detector.backbone, on_device, detector.class_index, batch_size))
@@ -213,12 +212,6 @@ def score_variants(backbone: Backbone, batch: FaceBatch, class_index: str, batch
     return torch.cat(scores).unflatten(0, (images, variants))
 
 
-def _save_part(path: Path, scores: np.ndarray, usable: np.ndarray) -> None:
-    content = io.BytesIO()
-    np.savez(content, scores=scores, usable=usable)
-    write_atomically(path, content.getbuffer())
-
-
 def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> None:
     if not broken:
         return
@@ -228,19 +221,20 @@ def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> No
     if not skip_broken:
         raise UserError(
             f"{origin}: {len(broken)} {several} cannot be used: {named}; mend them and give the same command again, "
-            "which scores what is missing, or do without them with skip_broken=true"
+            "which scores the rest, or leave them out with skip_broken=true"
         )
     log.warning("%s: %d %s cannot be used and left out (skip_broken=true): %s", origin, len(broken), several, named)
 
 
 def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], source: str) -> None:
-    """Put the parts together into the score file, and take them away."""
-    about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
-    schema = table.schema.with_metadata((table.schema.metadata or {}) | about)
-    with written_whole(detector.file) as path, pq.ParquetWriter(path, schema) as writer:
-        for its, name in chunks.items():
+    """Put the scores of the chunks together into the score file, and remove them."""
+
+    def rows() -> Iterator[pd.DataFrame]:
+        for images, name in chunks.items():
             with np.load(detector.parts / name) as part:
                 usable = part["usable"].repeat(len(table.dataset.variants))
-                rows = table.rows(its, part["scores"])
-            writer.write_table(rows.filter(pa.array(usable)).cast(schema))
+                yield table.rows(images, part["scores"])[usable]
+
+    about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
+    save_scores(detector.file, rows(), table.schema.with_metadata((table.schema.metadata or {}) | about))
     shutil.rmtree(detector.parts)

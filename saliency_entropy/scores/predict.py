@@ -11,16 +11,15 @@ from omegaconf import DictConfig
 from saliency_entropy.data.images import EXTENSIONS
 from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.detector import Detection, Detector
-from saliency_entropy.errors import UserError, whole_number, writing
+from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import neutralised
 from saliency_entropy.run.folder import write_atomically
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "path", "error", "verdict", "probability_synthetic", "logit_real", "logit_synthetic", "cam_entropy", "focus_area",
-)  # fmt: skip
+FIGURES = ("probability_synthetic", "logit_real", "logit_synthetic", "cam_entropy", "focus_area")  # of a Detection
+COLUMNS = ("path", "error", "verdict", *FIGURES)
 SHOWN = ["path", "verdict", "probability_synthetic", "cam_entropy", "focus_area", "error"]
 
 
@@ -60,23 +59,15 @@ def _judge(
 ) -> tuple[list[str], list[dict[str, object]]]:
     """What is wrong with the files that cannot be read, and a row of the table for each path."""
     rows: list[dict[str, object]] = []
-    broken = []
+    broken: list[str] = []
     for (path, pixels, detection), overlay in zip(detector.judge(paths, batch_size), overlays, strict=True):
         if not isinstance(detection, Detection):
             broken.append(detection)
             rows.append({"path": _encodable(str(path)), "error": _encodable(detection)})
             continue
-        rows.append(
-            {
-                "path": _encodable(str(path)),
-                "verdict": "synthetic" if detection.logit_synthetic > detection.logit_real else "real",
-                "probability_synthetic": detection.probability_synthetic,
-                "logit_real": detection.logit_real,
-                "logit_synthetic": detection.logit_synthetic,
-                "cam_entropy": detection.cam_entropy,
-                "focus_area": detection.focus_area,
-            }
-        )
+        verdict = "synthetic" if detection.logit_synthetic > detection.logit_real else "real"
+        figures = {name: getattr(detection, name) for name in FIGURES}
+        rows.append({"path": _encodable(str(path)), "verdict": verdict} | figures)
         if overlay is not None:
             overlay.parent.mkdir(parents=True, exist_ok=True)
             cam_overlay(pixels, detection.cam).save(overlay)
@@ -84,8 +75,8 @@ def _judge(
 
 
 def _overlay_paths(paths: list[Path], base: Path, folder: Path) -> list[Path]:
-    """Where the overlays go: below ``folder`` as the images lie below ``base``, or, if a manifest leads out of that,
-    below the deepest folder that holds them all. So no overlay is outside ``folder``, and no two images share one."""
+    """The overlays' files: below ``folder`` as the images lie below ``base`` or, if a manifest leads out of that, below
+    the deepest folder that holds them all. So no overlay is outside ``folder``, and no two images share one."""
     absolute = [_absolute(path) for path in paths]
     common = Path(os.path.commonpath([_absolute(base), *(path.parent for path in absolute)]))
     # The suffix stays in the name: a.jpg and a.png are two images.
@@ -93,33 +84,29 @@ def _overlay_paths(paths: list[Path], base: Path, folder: Path) -> list[Path]:
 
 
 def _absolute(path: Path) -> Path:
-    """Without ``..``; not Path.resolve, since an image behind a link keeps the name that the user gave it."""
+    """The path without ``..``; not Path.resolve, since an image behind a link keeps the name that the user gave."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def listed_images(images: Path, without: Path) -> tuple[list[Path], pd.DataFrame]:
+def listed_images(images: Path, earlier: Path) -> tuple[list[Path], pd.DataFrame]:
     """The files that ``images`` names: itself, the images below a folder, or column ``path`` of a manifest.
 
     Args:
         images: an image, a folder, or a manifest: a CSV, or a Parquet file ending in ``.parquet``. Its paths are
             relative to its own folder; they may lead out of it, since it is the user who names the files.
-        without: a folder of earlier results, whose files are not taken for images.
+        earlier: a folder of earlier results, whose files are not taken for images.
 
     Returns:
-        The files, and for each a row of the manifest's further columns, less those that the predictions have
-        themselves.
+        The files, and for each a row of the manifest's further columns; columns that the predictions have themselves
+        are left out.
 
     Raises:
-        UserError: there are none, or the manifest cannot be read.
+        UserError: no image is named, or the manifest cannot be read.
     """
     if images.is_dir():
-        earlier = _absolute(without)
+        candidates = (path for path in images.rglob("*") if not _absolute(path).is_relative_to(_absolute(earlier)))
         # A link to nothing stays in the list: it is named as broken rather than passed over.
-        found = sorted(
-            path
-            for path in images.rglob("*")
-            if path.suffix.lower() in EXTENSIONS and not path.is_dir() and not _absolute(path).is_relative_to(earlier)
-        )
+        found = sorted(path for path in candidates if path.suffix.lower() in EXTENSIONS and not path.is_dir())
         if not found:
             raise UserError(f"images={images} holds no image ({', '.join(EXTENSIONS)})")
         return found, pd.DataFrame()
@@ -129,7 +116,11 @@ def listed_images(images: Path, without: Path) -> tuple[list[Path], pd.DataFrame
         )
     if images.suffix.lower() not in (".csv", ".parquet"):
         return [images], pd.DataFrame()
-    table = read_parquet(images) if images.suffix.lower() == ".parquet" else _with_header(read_fields(images))
+    if images.suffix.lower() == ".parquet":
+        table = read_parquet(images)
+    else:
+        table = read_fields(images)
+        table = table.iloc[1:].set_axis(table.iloc[0].str.strip(), axis=1) if len(table) else table
     if list(table.columns).count("path") != 1:
         named = ", ".join(repr(str(name)) for name in table.columns)
         raise UserError(f"{images} needs one column path (its columns: {named})")
@@ -143,15 +134,11 @@ def listed_images(images: Path, without: Path) -> tuple[list[Path], pd.DataFrame
     return [images.parent / name for name in names], further.reset_index(drop=True)
 
 
-def _with_header(fields: pd.DataFrame) -> pd.DataFrame:
-    return fields.iloc[1:].set_axis(fields.iloc[0].str.strip(), axis=1) if len(fields) else fields
-
-
 def _one_line(text: str) -> str:
-    """Fit for a terminal: a file name may hold line breaks and escape sequences."""
+    """The text, fit for a terminal: a file name may hold line breaks and escape sequences."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _encodable(text: str) -> str:
-    """Fit for UTF-8, which cannot hold the bytes of a file name in another encoding."""
+    """The text, fit for UTF-8, which cannot hold the bytes of a file name in another encoding."""
     return text.encode(errors="backslashreplace").decode()

@@ -1,7 +1,6 @@
-"""What a score file holds: of which images, as they are or corrupted, and which columns."""
+"""The content of a score file: the images, as they are or corrupted, and the columns."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,39 +12,20 @@ from saliency_entropy.data import FaceBatch, Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.table import LABELS
 from saliency_entropy.errors import UserError
-from saliency_entropy.metrics import SCORES
-from saliency_entropy.scores.corruptions import Variant, corrupted
+from saliency_entropy.metrics import SCORES, score_table
+from saliency_entropy.run.result import score_schema
+from saliency_entropy.scores.corruptions import NONE, Variant, corrupted
 
-SUFFIX = "+corruptions"  # of the set's name, in the name of the file of its corrupted images
-VARIANT_SCORES = SCORES[:3]  # of corrupted images: both logits and the entropy of the CAM
-
-
-class ScoreTable(Protocol):
-    """The table that a score file is, the same for each detector but for the scores.
-
-    Attributes:
-        dataset: its images.
-        schema: its columns.
-    """
-
-    dataset: "VariantDataset"
-    schema: pa.Schema
-
-    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
-        """The rows of some images, all V variants of one after the other.
-
-        Args:
-            images: places in :attr:`dataset`.
-            scores: ``(len(images), V, 5)`` float32, the last as in :data:`~saliency_entropy.metrics.SCORES`.
-        """
-        ...
+SUFFIX = "+corruptions"  # follows the set's name in the name of the file of its corrupted images
+VARIANT_SCORES = SCORES[:3]  # the scores of corrupted images: both logits and the entropy of the CAM
+PLAIN = [Variant(NONE, 0)]  # each image as it is, and no other variant
 
 
 class VariantDataset(Dataset[tuple[FaceBatch, str]]):
     """The images of a split, each decoded once and given in V variants.
 
     An item is a :class:`~saliency_entropy.data.FaceBatch` without its dimension B, whose ``image`` is ``(V, 3, S, S)``,
-    and ""; or a blank one, and why the image or its map cannot be used.
+    and ""; or a blank FaceBatch, and the reason why the image or its map cannot be used.
     """
 
     def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
@@ -74,60 +54,66 @@ class VariantDataset(Dataset[tuple[FaceBatch, str]]):
         return face._replace(image=torch.from_numpy(np.stack(images))), ""
 
 
-class ImageScores:
-    """``scores/<set>.parquet``: a row an image, with the manifest's columns and :data:`SCORES`."""
+class ScoreTable:
+    """The table that a score file is, the same for each detector but for the scores.
 
-    def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
-        self.dataset = VariantDataset(manifest, split, transform, variants)
-        self._table = manifest.split(split)
-        # Of all rows: a column may have no value in the first thousands of them, and then seems to be of no type.
-        self.schema = pa.Schema.from_pandas(
-            self._table.assign(**dict.fromkeys(SCORES, np.float32(0))), preserve_index=False
-        )
+    ``scores/<set>.parquet`` has a row an image, with the manifest's columns and :data:`SCORES`.
+    ``scores/<set>+corruptions.parquet`` has a row an image and variant, with columns ``path, label, generator`` of the
+    manifest, ``corruption`` ("none" for the image as it is) and ``strength`` of
+    :mod:`~saliency_entropy.scores.corruptions`, and :data:`VARIANT_SCORES`. Names are kept as dictionaries there.
 
-    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
-        columns = dict(zip(SCORES, scores[:, 0].T, strict=True))
-        table = self._table.iloc[images.start : images.stop].assign(**columns)
-        return pa.Table.from_pandas(table, self.schema, preserve_index=False)
+    Args:
+        manifest: whose images are scored.
+        split: ``train``, ``val`` or ``test``.
+        transform: how the networks see an image.
+        variants: of each image; :data:`PLAIN` for a table of the images as they are.
 
-
-class VariantScores:
-    """``scores/<set>+corruptions.parquet``: a row an image and variant.
-
-    Columns ``path, label, generator`` of the manifest, ``corruption`` ("none" for the image as it is) and ``strength``
-    of :mod:`~saliency_entropy.scores.corruptions`, and :data:`VARIANT_SCORES`. Names are kept as dictionaries.
+    Attributes:
+        dataset: the images.
+        schema: the columns.
     """
 
     def __init__(self, manifest: Manifest, split: str, transform: Transform, variants: Sequence[Variant]) -> None:
         self.dataset = VariantDataset(manifest, split, transform, variants)
-        self._table = manifest.split(split)[["path", "label", "generator"]]
+        self._images = manifest.split(split)
+        self._corrupted = list(variants) != PLAIN
         names = pa.dictionary(pa.int32(), pa.string())
-        self.schema = pa.schema(
-            [(name, names) for name in ("path", "label", "generator", "corruption")]
-            + [("strength", pa.float64())]
-            + [(name, pa.float32()) for name in VARIANT_SCORES]
+        self.schema = (
+            score_schema(self._images)
+            if not self._corrupted
+            else pa.schema(
+                [(name, names) for name in ("path", "label", "generator", "corruption")]
+                + [("strength", pa.float64())]
+                + [(name, pa.float32()) for name in VARIANT_SCORES]
+            )
         )
 
-    def rows(self, images: range, scores: np.ndarray) -> pa.Table:
+    def rows(self, images: range, scores: np.ndarray) -> pd.DataFrame:
+        """The rows of some images, all V variants of one after the other.
+
+        Args:
+            images: places in :attr:`dataset`.
+            scores: ``(len(images), V, 5)`` float32, the last as in :data:`~saliency_entropy.metrics.SCORES`.
+        """
         variants = self.dataset.variants
-        own = self._table.iloc[images.start : images.stop]
-        table = own.loc[own.index.repeat(len(variants))].assign(
-            corruption=[variant.corruption for variant in variants] * len(own),
-            strength=[variant.strength for variant in variants] * len(own),
-            **dict(zip(VARIANT_SCORES, scores.reshape(-1, len(SCORES)).T, strict=False)),
-        )
-        return pa.Table.from_pandas(table, self.schema, preserve_index=False)
+        rows = self._images.iloc[np.repeat(images, len(variants))]
+        if self._corrupted:
+            rows = rows.assign(
+                corruption=[variant.corruption for variant in variants] * len(images),
+                strength=[variant.strength for variant in variants] * len(images),
+            )
+        return score_table(rows, dict(zip(SCORES, scores.reshape(-1, len(SCORES)).T, strict=True)))
 
 
 def sampled(table: pd.DataFrame, images: int | None) -> pd.DataFrame:
-    """Some of the images, half of them real where there are enough, for what is too much to do with all.
+    """A sample of the images, half of them real where there are enough, for work that would take too long with all.
 
-    Of either label the generators, and of each the sources, keep their shares to one image. Which images are taken
-    comes from a hash of their paths: the same in every run, whatever the order of the rows.
+    The generators of either label, and the sources of each generator, keep their shares to one image. A hash of its
+    path decides whether an image is taken: the sample is the same in every run, whatever the order of the rows.
 
     Args:
         table: rows of a manifest.
-        images: how many; all, if None.
+        images: the size of the sample; all images, if None.
 
     Returns:
         Rows of ``table``, in its order.
@@ -139,12 +125,12 @@ def sampled(table: pd.DataFrame, images: int | None) -> pd.DataFrame:
     real, synthetic = (
         order[table["label"] == label].sort_values(["generator", "source", "hash"]).index for label in LABELS
     )
-    # What one label lacks of its half, the other gives.
+    # If one label has too few images for its half, the other fills it up.
     count = min(len(real), max(images // 2, images - len(synthetic)))
     taken = _evenly(real, count).append(_evenly(synthetic, images - count))
     return table.loc[table.index.isin(taken)]
 
 
 def _evenly(rows: pd.Index, count: int) -> pd.Index:
-    """So many of rows that are sorted by group, evenly spaced: of each group as many as its share."""
+    """``count`` rows at even distances: of rows that are sorted by group, each group gives its share."""
     return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * max(count, 1))]

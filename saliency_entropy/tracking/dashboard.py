@@ -27,7 +27,7 @@ def save_dashboard(cfg: DictConfig) -> None:
     """Save the workspace of ``conf/dashboard.yaml`` at W&B.
 
     Raises:
-        UserError: there is no W&B key, or W&B does not take the workspace.
+        UserError: no W&B key is set, or W&B does not take the workspace.
     """
     if not wandb.login(prompt=False, verify=False):
         raise UserError("a dashboard is saved at W&B, for which there is no key: wandb login, or set WANDB_API_KEY")
@@ -45,7 +45,7 @@ def save_dashboard(cfg: DictConfig) -> None:
 
 
 class BoxPlot(wr.BarPlot):
-    """A box a group of runs. W&B's bar chart can draw it; wandb-workspaces has no argument for that."""
+    """A box for each group of runs. W&B's bar chart can draw it; wandb-workspaces has no argument for that."""
 
     def _to_model(self) -> internal.UnknownPanel:
         panel = super()._to_model().model_dump(by_alias=True, exclude_none=True)
@@ -54,7 +54,7 @@ class BoxPlot(wr.BarPlot):
 
 
 def scored_generators(runs_dir: Path, study: str) -> list[str]:
-    """The generators of the test images that a study's runs have scored, in the order of the alphabet."""
+    """The generators of the test images that a study's runs have scored, in alphabetical order."""
     for scores in runs_dir.glob(f"{study}/*/*/scores/test.parquet"):
         generators = pd.read_parquet(scores, columns=["generator"])["generator"]
         return sorted(set(generators) - {""})
@@ -64,14 +64,15 @@ def scored_generators(runs_dir: Path, study: str) -> list[str]:
 def workspace(
     project: str, entity: str, study: str | None, generators: list[str], train_generators: list[str] | None = None
 ) -> ws.Workspace:
-    """The workspace: a line a method, which is the mean over its seeds, a box a method, and a dot a run.
+    """The workspace, with a line for each method (the mean over its seeds), a box for each method, and a dot for each
+    run.
 
     Args:
         project: W&B project.
         entity: W&B user or team.
-        study: the study whose runs are shown; None for all.
-        generators: those whose AUROC gets a box plot and a column of its own, by the name that the manifest gives.
-        train_generators: only the runs whose training images are of just these are shown; None for all.
+        study: the study whose runs are shown; None for all studies.
+        generators: the generators whose AUROC gets a box plot and a column of its own, by their names in the manifest.
+        train_generators: show only runs that were trained on exactly these generators; None for all runs.
     """
     lines = {
         "groupby": "method.name", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev",
@@ -93,7 +94,7 @@ def workspace(
         ),
         wr.LinePlot(title="ROC of the test images", x=FALSE_POSITIVE_RATE, y=[TRUE_POSITIVE_RATE], **lines),
     ]
-    of_generators = [BoxPlot(title=name, metrics=[generator_key(name)], **boxes) for name in generators]
+    generator_boxes = [BoxPlot(title=name, metrics=[generator_key(name)], **boxes) for name in generators]
     filters = [] if study is None else [expr.Config("study") == study]
     if train_generators is not None:
         filters.append(expr.Summary("train_generators") == generator_list(train_generators))
@@ -104,14 +105,14 @@ def workspace(
         project=project,
         sections=[
             ws.Section(name="Methods", panels=comparison, is_open=True),
-            *([ws.Section(name="AUROC by generator", panels=of_generators, is_open=True)] if generators else []),
+            *([ws.Section(name="AUROC by generator", panels=generator_boxes, is_open=True)] if generators else []),
             ws.Section(name="Where the detectors look", panels=[cams], is_open=True),
         ],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=MAX_RUNS),
         runset_settings=ws.RunsetSettings(
             filters=filters,
             groupby=[expr.Config("method.name")],
-            # By which the runs can be sorted and filtered there.
+            # Runs can be sorted and filtered by these columns there.
             pinned_columns=[f"summary:{key}" for key in (*measures.values(), *map(generator_key, generators))],
         ),
     )

@@ -1,5 +1,9 @@
-"""What the attempts of a W&B run have left on disk: each writes a folder ``wandb/[offline-]run-<time>-<id>``, and what
-it logged is in the file ``run-<id>.wandb`` there, whether it was sent or not."""
+"""The files that the attempts of a W&B run have left on disk. Each attempt writes a folder
+``wandb/[offline-]run-<time>-<id>``, whose file ``run-<id>.wandb`` holds all that it logged, whether it was sent or not.
+
+W&B 0.31 has no reader for it in Python; and ``wandb sync`` numbers the steps of an attempt anew, whatever ``step`` they
+were logged with, so that an epoch that two offline attempts logged would be in the W&B run twice.
+"""
 
 import json
 import struct
@@ -22,8 +26,8 @@ class Attempt:
     """What one process logged of a W&B run.
 
     Args:
-        file: its ``.wandb`` file.
-        rows: the history, a dict of the values by key for each call of ``log``.
+        file: the ``.wandb`` file of the process.
+        rows: the history, with a dict of values by key for each call of ``log``.
     """
 
     file: Path
@@ -35,7 +39,7 @@ class Attempt:
 
     @property
     def sent(self) -> bool:
-        """The server is known to have it all."""
+        """Whether the server is known to have all of it."""
         return sent_mark(self.file).exists()
 
     @property
@@ -44,19 +48,20 @@ class Attempt:
 
 
 def sent_mark(file: Path | str) -> Path:
-    """The file that ``wandb sync`` leaves beside a ``.wandb`` file that it has sent."""
+    """The file that ``wandb sync`` leaves beside a ``.wandb`` file once that is sent."""
     return Path(f"{file}.synced")
 
 
 def read_attempts(run_folder: Path, identity: str) -> list[Attempt]:
-    """The attempts of the W&B run ``identity`` in a run's folder, the first first."""
+    """The attempts of the W&B run ``identity`` in a run's folder, from the first to the last."""
     files = run_folder.glob(f"wandb/*run-*-{identity}/run-{identity}.wandb")
     in_time = sorted(files, key=lambda file: file.parent.name.removeprefix("offline-"))
     return [Attempt(file, [_values(row) for row in records(file) if row.HasField("history")]) for file in in_time]
 
 
 def records(file: Path) -> Iterator[Record]:
-    """The records of a ``.wandb`` file, as far as it was written: a log as LevelDB's, of protocol buffers."""
+    """The records of a ``.wandb`` file, as far as it was written. It is a log in LevelDB's format, and each record is a
+    protocol buffer."""
     content = file.read_bytes()
     position, data = HEADER_BYTES, b""
     while position + CHUNK.size <= len(content):

@@ -1,12 +1,13 @@
 """Weights & Biases: one W&B run for each run, grouped so that methods can be compared.
 
-W&B gets what the run's own files hold, one row of history an epoch, and is never waited for: an epoch is in
-``metrics.csv`` before it is logged, and what W&B has not got when a run goes on is logged from there.
+W&B gets what the run's own files hold, one row of history an epoch, and no epoch waits for it: an epoch is in
+``metrics.csv`` before it is logged, and epochs that W&B lacks when a run goes on are logged from there.
 """
 
 import logging
 import os
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,11 @@ MODES = ("online", "offline")
 OVERLAYS_OF_EACH_LABEL = 4
 ROC_POINTS = 200
 FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE = "test/roc/false_positive_rate", "test/roc/true_positive_rate"
-# What W&B takes of a name; a study's may be longer.
+# The longest names that W&B takes; a study's may be longer.
 GROUP_LENGTH, TAG_LENGTH = 128, 64
 
 
+@dataclass(eq=False)
 class WandbRun:
     """The W&B run of one run, over all its attempts.
 
@@ -49,7 +51,7 @@ class WandbRun:
         mode: ``online``, or ``offline`` (no account needed; ``wandb sync`` sends it later). Online goes offline, and
             says so, without an API key, without an answer of the server, and where an earlier attempt of this run
             was logged offline and is not sent yet: the server shall get the epochs in their order. Where an earlier
-            one was cut off online, only the server knows what it has: without it, W&B is left out.
+            attempt was cut off online, only the server knows what it has: without the server, W&B is left out.
         project: W&B project.
         entity: W&B user or team; the account's default, if not given.
         overlay_every: epochs between two sets of CAM overlays.
@@ -60,39 +62,31 @@ class WandbRun:
         UserError: an argument cannot be used.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: dict[str, Any],
-        mode: str = "online",
-        project: str = "saliency_entropy",
-        entity: str | None = None,
-        overlay_every: int = 5,
-        begin_seconds: float = 5,
-        end_seconds: float = 20,
-        name: str = "wandb",
-    ) -> None:
-        if mode not in MODES:
-            raise UserError(f"logger.mode is {mode!r}; choose {' or '.join(MODES)}")
-        whole_number("logger.overlay_every", overlay_every, 1)
-        for key, seconds in (("begin_seconds", begin_seconds), ("end_seconds", end_seconds)):
+    folder: Path
+    config: dict[str, Any]
+    mode: str = "online"
+    project: str = "saliency_entropy"
+    entity: str | None = None
+    overlay_every: int = 5
+    begin_seconds: float = 5
+    end_seconds: float = 20
+    name: str = "wandb"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"logger.mode is {self.mode!r}; choose {' or '.join(MODES)}")
+        whole_number("logger.overlay_every", self.overlay_every, 1)
+        for key, seconds in (("begin_seconds", self.begin_seconds), ("end_seconds", self.end_seconds)):
             if not isinstance(seconds, int | float) or not seconds > 0:
                 raise UserError(f"logger.{key} is {seconds!r}; give a number of seconds above 0")
-        self.folder = folder
-        self.config = config
-        self.mode = mode
-        self.project = project
-        self.entity = entity
-        self.begin_seconds = begin_seconds
-        self.end_seconds = end_seconds
-        self.callback = WandbEpochs(self, overlay_every)
+        self.callback = WandbEpochs(self)
         self.run: wandb.Run | None = None
-        self._logged: set[int] = set()
+        self._logged: set[int] = set()  # epochs
 
     def begin(self) -> None:
-        """Begin the W&B run, or go on with it, and log the epochs that it has not got.
+        """Begin the W&B run, or go on with it, and log the epochs that it lacks.
 
-        Whatever fails here is said, and the run goes on without W&B.
+        If anything fails here, the log says so, and the run goes on without W&B.
         """
         try:
             identity, attempts = self._identity()
@@ -101,8 +95,8 @@ class WandbRun:
             if self.run.offline:
                 self._logged = set().union(*(attempt.epochs for attempt in attempts))
             else:
-                # What an earlier attempt logged it may not have sent. A row an epoch and no other before the last: this
-                # many of them the server has.
+                # An earlier attempt may not have sent all that it logged. The server counts the rows that it has, which
+                # are one an epoch until the last.
                 self._logged = set(range(self.run.starting_step))
             for row in self._epochs_on_disk():
                 self.log_epoch(row)
@@ -122,7 +116,7 @@ class WandbRun:
     def log_result(self, result: dict[str, Any], test_scores: pd.DataFrame) -> None:
         """The final figures as the run's summary, and the ROC of the test split.
 
-        What fails here is said and left: the figures are in the run's own files, and a run is not lost for W&B.
+        If this fails, the log says so: the figures are in the run's own files, and a run is not lost for W&B.
         """
         if self.run is None:
             return
@@ -137,7 +131,7 @@ class WandbRun:
             log.warning("W&B has not got the final figures (%s); they are in result.json", in_one_line(error, None))
 
     def add_finished(self, result: dict[str, Any]) -> None:
-        """Log a run that is done already, or what W&B has not got of it, from its files. It takes seconds, since
+        """Log a run that is done already, or the part of it that W&B lacks, from its files. It takes seconds, since
         nothing is computed again; CAM overlays are not in the files and are left out."""
         _, attempts = self._identity()
         whole = any(TRUE_POSITIVE_RATE in row for attempt in attempts for row in attempt.rows)
@@ -149,18 +143,17 @@ class WandbRun:
         self.finish(0)
 
     def finish(self, exit_code: int) -> None:
-        """End the W&B run, after a failure too: the next run of the process would otherwise go on in it."""
+        """End the W&B run, even after a failure: the next run of the process would otherwise log to it."""
         try:
             wandb.finish(exit_code=exit_code)
             if self.run is not None and not self.run.offline and Path(self.run.settings.sync_file).exists():
                 sent_mark(self.run.settings.sync_file).touch()
             if self.run is not None and self.run.offline:
-                # W&B itself names what was logged since the last interruption only.
+                # W&B itself names only the folder of this attempt.
                 log.info("logged offline: wandb sync %s/wandb/offline-run-* sends it", self.folder)
         except TimeoutError:
             log.warning(
-                "the W&B server has not taken all of this run in %g s; give the same command again, and what it has "
-                "not got is sent",
+                "the W&B server has not taken all of this run in %g s; the same command, given again, sends the rest",
                 self.end_seconds,
             )
         except Exception as error:
@@ -168,13 +161,13 @@ class WandbRun:
         self.run = None
 
     def _identity(self) -> tuple[str, list[Attempt]]:
-        """The W&B run's id, which is kept with the run: what goes on after an interruption is the same W&B run; and
-        what its attempts have logged."""
+        """The W&B run's id, which is kept in the run's folder, so that a run that goes on after an interruption is the
+        same W&B run; and its attempts so far."""
         file = self.folder / "wandb_id"
         if file.exists():
             identity = file.read_text().strip()
             attempts = read_attempts(self.folder, identity)
-            # Where a run begins anew, the epochs that W&B has are another's.
+            # Where a run begins anew, the epochs that W&B has are those of another run.
             if self._goes_on or not any(attempt.epochs for attempt in attempts):
                 return identity, attempts
         identity = uuid.uuid4().hex[:12]
@@ -188,8 +181,8 @@ class WandbRun:
 
     def _begun(self, identity: str, attempts: list[Attempt]) -> wandb.Run:
         unsent = [attempt.file.parent for attempt in attempts if attempt.offline and not attempt.sent]
-        # Whether the server can be reached is found out, with a time limit, by beginning the run. Asking whose key it
-        # is, to greet its owner, takes 15 seconds of a server that does not answer; verify=False for the same reason.
+        # Beginning the run shows, within a time limit, whether the server answers. Asking whose key it is, to greet its
+        # owner, takes 15 seconds if the server does not answer; verify=False for the same reason.
         wandb.setup(settings=wandb.Settings(x_disable_viewer=True))
         if self.mode == "offline":
             pass
@@ -207,7 +200,7 @@ class WandbRun:
                 return self._init(identity, mode=None)
             except Exception as error:
                 log.warning("W&B cannot be used (%s): logging offline; wandb sync sends it later", in_one_line(error))
-                wandb.teardown()  # which still holds the run's id
+                wandb.teardown()  # W&B's own process still holds the run's id
         if any(attempt.epochs and not attempt.offline and not attempt.sent for attempt in attempts):
             raise UserError(
                 "an earlier attempt was logged online, and only the server knows what it has; give the command again "
@@ -218,6 +211,7 @@ class WandbRun:
     def _init(self, identity: str, mode: str | None) -> wandb.Run:
         config = self.config
         method = config["method"]["name"]
+        names = config["study"], *(config[key]["name"] for key in ("data", "backbone", "protocol"))
         return wandb.init(
             id=identity,
             resume="allow",
@@ -229,12 +223,7 @@ class WandbRun:
             # The first thing that W&B shows of a project is the mean and spread of each group.
             group=f"{config['study']}/{method}"[:GROUP_LENGTH],
             job_type=method,
-            tags=list(
-                dict.fromkeys(
-                    str(name)[:TAG_LENGTH]
-                    for name in (config["study"], *(config[key]["name"] for key in ("data", "backbone", "protocol")))
-                )
-            ),
+            tags=list(dict.fromkeys(str(name)[:TAG_LENGTH] for name in names)),
             config=config,
             settings=wandb.Settings(
                 init_timeout=self.begin_seconds,
@@ -247,8 +236,8 @@ class WandbRun:
         )
 
     def _define_metrics(self) -> None:
-        """Curves are drawn against the epoch, which goes on where an attempt stopped; W&B's own count of steps begins
-        anew in every offline one."""
+        """Draw curves against the epoch, which goes on where an attempt stopped; W&B's own count of steps begins anew
+        in every offline attempt."""
         self.run.define_metric("epoch", hidden=True)
         self.run.define_metric("*", step_metric="epoch", step_sync=False)
         for split in ("train", "val"):
@@ -270,24 +259,23 @@ class WandbRun:
 class WandbEpochs(EpochCallback):
     """Logs every epoch, and every few epochs and after the last the CAMs of the same few validation images."""
 
-    def __init__(self, wandb_run: WandbRun, overlay_every: int) -> None:
+    def __init__(self, wandb_run: WandbRun) -> None:
         self.wandb_run = wandb_run
-        self.overlay_every = overlay_every
         self._overlays: dict[str, list[wandb.Image]] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        due = epoch % self.overlay_every == 0 or epoch == trainer.max_epochs
+        due = epoch % self.wandb_run.overlay_every == 0 or epoch == trainer.max_epochs
         self._overlays = {"val/cam": cam_overlays(trainer, module)} if due and self.wandb_run.run is not None else {}
         super().on_train_epoch_end(trainer, module)
 
     def log_epoch(self, row: dict[str, float]) -> None:
-        # In one row of history, which is the epoch's.
+        # The figures and overlays of an epoch are one row of history.
         self.wandb_run.log_epoch(row | self._overlays)
 
 
 def cam_overlays(trainer: pl.Trainer, module: pl.LightningModule) -> list[wandb.Image]:
-    """The first few validation images of each label, each with its CAM over it."""
+    """The first few validation images of each label, under their CAMs."""
     dataset = trainer.datamodule.val_dataloader().dataset
     labels = (trainer.datamodule.split_table("val")["label"] == "synthetic").to_numpy()
     rows = [row for label in (False, True) for row in np.flatnonzero(labels == label)[:OVERLAYS_OF_EACH_LABEL]]
@@ -331,7 +319,7 @@ def generator_list(generators: list[str]) -> str:
 
 
 def generator_key(generator: str) -> str:
-    # A dot in a key would be a key inside another's value.
+    # W&B would take a dot in a key for a key within another key's value.
     return f"best/test_auroc/{generator.replace('.', '_')}"
 
 

@@ -145,6 +145,7 @@ def term(of_class: type[Term]) -> list[str]:
 
 
 NAMED = r"train/\d+\.\w+ \(pixels from \d+ to \d+\)"
+WHOLE_BATCH = rf"not for a single image, but for the batch of ({NAMED}.*)"
 DIVERGING = ["method=cross_entropy", "loss.terms.cross_entropy.weight=1e4", "protocol.optimizer.lr=3e38"]
 NOT_FINITE = {
     "a term": (term(OfUnannotated), rf"epoch 1, batch 1: the loss term own is -inf; for ({NAMED}(, | and \d more$)?)+"),
@@ -154,15 +155,15 @@ NOT_FINITE = {
     ),
     "the sum": (
         ["method=cross_entropy", "loss.terms.cross_entropy.weight=1e39"],
-        rf"epoch 1, batch 1: the loss is inf, though each of its terms is finite; not of one .* holds ({NAMED}.*)",
+        rf"epoch 1, batch 1: the loss is inf, though each of its terms is finite; {WHOLE_BATCH}",
     ),
     "a weight's gradient": (
         term(Steep),
-        rf"epoch 1, batch 1: the gradient of backbone\.\S+ is not finite, though those of the .* holds ({NAMED}.*)",
+        rf"epoch 1, batch 1: the gradient of backbone\.\S+ is not finite, though those of the terms are; {WHOLE_BATCH}",
     ),
     "a weight": (
         DIVERGING,
-        rf"epoch 1, batch 1: backbone\.\S+ is not finite after the optimizer's step, .* holds ({NAMED}.*)",
+        rf"epoch 1, batch 1: backbone\.\S+ is not finite after the optimizer's step, .*; {WHOLE_BATCH}",
     ),
 }
 

@@ -139,9 +139,9 @@ def test_variants() -> None:
 
 
 @pytest.mark.parametrize(("names", "message"), [
-    (["jpg"], "corruptions names 'jpg'; choose of jpeg, blur, resize, noise, contrast, or all"),
-    (["all", "jpeg"], "corruptions names 'all'; choose of"),
-    ([], "corruptions names none; choose of"),
+    (["jpg"], "corruptions names 'jpg'; choose from jpeg, blur, resize, noise, contrast, or all"),
+    (["all", "jpeg"], "corruptions names 'all'; choose from"),
+    ([], "corruptions names none; choose from"),
 ])  # fmt: skip
 def test_mistakes(names: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:

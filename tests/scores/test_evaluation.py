@@ -19,15 +19,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from study_commands import configuration
 
 from saliency_entropy.data import dataset
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.folder import register_resolvers
 from saliency_entropy.scores import one_pass as scoring_pass
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.scores.evaluate import evaluate
@@ -35,36 +33,11 @@ from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.scores.tables import sampled
 
 ROOT = Path(__file__).parents[2]
-CONF = ROOT / "conf"
-
 RUNS = ("cross_entropy/seed0", "droid/seed0", "droid/seed1")
 
 
-@pytest.fixture(scope="module")
-def trained(train_small: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of three runs, the last with the CAM of the true class; not to be changed."""
-    study = tmp_path_factory.mktemp("trained") / "study"
-    train_small(study / "cross_entropy" / "seed0", "method=cross_entropy", "trainer.max_epochs=1")
-    train_small(study / "droid" / "seed0", "method=droid", "trainer.max_epochs=1")
-    train_small(
-        study / "droid" / "seed1", "method=droid", "seed=1", "trainer.max_epochs=1", "protocol.class_index=true"
-    )
-    return study
-
-
-@pytest.fixture
-def study(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "study"))
-
-
 def configured(study: Path, *overrides: str) -> DictConfig:
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(
-            "evaluate",
-            [f"study={study}", "batch_size=8", "chunk=1", "num_workers=0", "device=cpu", "threads=1", *overrides],
-        )
+    return configuration("evaluate", study, "batch_size=8", "chunk=1", *overrides)
 
 
 def score_files(study: Path, name: str) -> dict[str, pd.DataFrame]:
@@ -176,7 +149,8 @@ def test_other_images_without_training(study: Path, tmp_path: Path) -> None:
     (root / "manifest.csv").write_text((root / "manifest.csv").read_text().replace(",m,", ",k,"))
     with pytest.raises(
         UserError,
-        match=r"^scores/other\.parquet of cross_entropy/seed0, .* is there, but of other .*; give overwrite=true, ",
+        match=r"cross_entropy/seed0/scores/other\.parquet; .*droid/seed1/scores/other\.parquet: made from other images "
+        r"or another number of them, another checkpoint.*; give another name, set=\.\.\., or overwrite=true$",
     ):
         evaluate(configured(study, *data))
     evaluate(configured(study, *data, "overwrite=true"))
@@ -206,12 +180,12 @@ def test_a_configuration_chooses_no_function(study: Path, tmp_path: Path) -> Non
     ("threads=0", "threads is 0; give a whole number from 1 on, or null"),
     ("num_workers=-1", "num_workers is -1; give a whole number from 0 on, or null"),
     ("corruption_images=1", "corruption_images is 1; give a whole number from 2 on, or null"),
-    ("corruptions=[jpg]", "corruptions names 'jpg'; choose of jpeg, blur,"),
-    ("corruptions=[]", "corruptions names none; choose of"),
-    ("split=valid", "split is 'valid'; choose of train, val, test"),
+    ("corruptions=[jpg]", "corruptions names 'jpg'; choose from jpeg, blur,"),
+    ("corruptions=[]", "corruptions names none; choose from"),
+    ("split=valid", "split is 'valid'; choose one of train, val, test"),
     ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
     ("set=val", "set=val is the name of the study's own val images, which a report reads; give another"),
-    ("set=x+corruptions", "set=x+corruptions is how files of corrupted images are called; give another"),
+    ("set=x+corruptions", "set=x+corruptions is a name for files of corrupted images; give another"),
 ])  # fmt: skip
 def test_mistakes(study: Path, override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -344,7 +318,7 @@ def test_images_that_break(
     message = str(caught.value)
     assert message.startswith(f"{own_faces / 'manifest.csv'}: 3 images cannot be used: row 36: ")
     assert all(f"test/{name}" in message for name in whole)
-    assert message.endswith("or do without them with skip_broken=true")
+    assert message.endswith("which scores the rest, or leave them out with skip_broken=true")
     assert not score_files(study, "other")
 
     left = {name: (own_faces / "test" / name).read_bytes() for name in whole}
@@ -371,7 +345,7 @@ def test_an_image_replaced_under_its_name(study: Path, own_faces: Path) -> None:
     data = ("data=faces", f"data.root={own_faces}", "set=other")
     evaluate(configured(study, *data))
     Image.new("RGB", (48, 48)).save(own_faces / "test" / "4.png")
-    with pytest.raises(UserError, match="is there, but of other images"):
+    with pytest.raises(UserError, match="made from other images or another number of them"):
         evaluate(configured(study, *data))
 
 
@@ -421,7 +395,7 @@ def test_a_disk_that_is_full_at_the_end(study: Path, monkeypatch: pytest.MonkeyP
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(scoring_pass.pq, "ParquetWriter", Full)
+        patched.setattr(pq, "ParquetWriter", Full)
         with pytest.raises(UserError, match=r"study cannot be written \(No space left on device\)"):
             evaluate(configured(study, "set=again"))
     assert not score_files(study, "again")
@@ -443,7 +417,10 @@ def test_too_little_memory(study: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_another_process_scores(study: Path) -> None:
     from filelock import FileLock
 
-    with FileLock(study / ".evaluate.lock"), pytest.raises(UserError, match="is being scored by another process"):
+    with (
+        FileLock(study / ".evaluate.lock"),
+        pytest.raises(UserError, match="study is being scored by another process; wait for it"),
+    ):
         evaluate(configured(study, "set=again"))
 
 
@@ -574,7 +551,7 @@ def test_a_long_pass_tells_how_far_it_is(study: Path, monkeypatch: pytest.Monkey
 def test_other_corruptions_are_not_taken_for_these(study: Path) -> None:
     evaluate(configured(study, "corruptions=[jpeg]"))
     evaluate(configured(study, "corruptions=[jpeg]"))
-    with pytest.raises(UserError, match=r"^scores/test\+corruptions\.parquet of .* is there, .* other corruptions "):
+    with pytest.raises(UserError, match=r"scores/test\+corruptions\.parquet: made from .*, other corruptions or "):
         evaluate(configured(study, "corruptions=[jpeg,blur]"))
     evaluate(configured(study, "corruptions=[jpeg,blur]", "overwrite=true"))
     assert {len(table) for table in score_files(study, "test+corruptions").values()} == {12 * 9}

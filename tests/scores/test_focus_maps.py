@@ -5,7 +5,6 @@ import re
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,21 +13,18 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
+from study_commands import configuration
 from torch import Tensor
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.dataset import FaceDataset
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.folder import register_resolvers
 from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, read_maps, save_maps
 from saliency_entropy.scores.maps import GradCam, focus, run_maps, stratified_sample
 
-CONF = Path(__file__).parents[2] / "conf"
 RUNS = ("cross_entropy/seed0", "droid/seed1")
 
 
@@ -143,28 +139,16 @@ def test_fewer_images_than_kinds_are_refused() -> None:
 # --- the command
 
 
-@pytest.fixture(scope="module")
-def trained(train_small: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two runs; not to be changed."""
-    study = tmp_path_factory.mktemp("trained") / "study"
-    train_small(study / "cross_entropy" / "seed0", "method=cross_entropy", "trainer.max_epochs=1")
-    train_small(study / "droid" / "seed1", "method=droid", "seed=1", "trainer.max_epochs=1")
-    return study
-
-
 @pytest.fixture
 def study(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "study"))
+    """A copy of two of the runs."""
+    for run in RUNS:
+        shutil.copytree(trained / run, tmp_path / "study" / run)
+    return tmp_path / "study"
 
 
 def configured(study: Path, *overrides: str) -> DictConfig:
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(
-            "focus",
-            [f"study={study}", "samples=8", "batch_size=4", "num_workers=0", "device=cpu", "threads=1", *overrides],
-        )
+    return configuration("focus", study, "samples=8", "batch_size=4", *overrides)
 
 
 def test_the_maps_are_of_the_chosen_images_whose_scores_they_explain(study: Path, faces: Path) -> None:
@@ -207,7 +191,7 @@ def test_images_with_human_maps(study: Path, faces: Path) -> None:
 def test_what_is_there_is_left_and_an_interrupted_command_goes_on(study: Path, caplog, monkeypatch) -> None:
     caplog.set_level("INFO")
     focus(configured(study))
-    assert "maps of 2 runs made, of 0 there before" in caplog.text
+    assert "maps/test.npz: 2 runs made, 0 made before" in caplog.text
     paths = [
         maps_file(study, "test"),
         *(maps_file(study / run, "test") for run in RUNS),
@@ -215,11 +199,11 @@ def test_what_is_there_is_left_and_an_interrupted_command_goes_on(study: Path, c
     before = [path.read_bytes() for path in paths]
     paths[2].unlink()  # as if it had ended after the first run
     focus(configured(study))
-    assert "maps of 1 runs made, of 1 there before" in caplog.text
+    assert "maps/test.npz: 1 run made, 1 made before" in caplog.text
     assert [path.read_bytes() for path in paths] == before
     monkeypatch.setattr(FaceDataset, "__getitem__", None)  # nothing may be decoded
     focus(configured(study))
-    assert "maps of 0 runs made, of 2 there before" in caplog.text
+    assert "maps/test.npz: 0 runs made, 2 made before" in caplog.text
 
 
 def test_each_image_is_decoded_once(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,12 +216,12 @@ def test_each_image_is_decoded_once(study: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_maps_of_others_are_never_taken_for_these(study: Path) -> None:
     focus(configured(study))
-    with pytest.raises(UserError, match=r"maps/test\.npz was made from other images; give another name, set="):
+    with pytest.raises(UserError, match=r"study/maps/test\.npz: made from other images; give another name, set="):
         focus(configured(study, "samples=6"))
     focus(configured(study, "samples=6", "set=six"))
     checkpoint = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
     shutil.copy(study / "cross_entropy" / "seed0" / "checkpoints" / "best.ckpt", checkpoint)
-    with pytest.raises(UserError, match=r"droid/seed1/maps/test\.npz was made from another checkpoint"):
+    with pytest.raises(UserError, match=r"[^;]*droid/seed1/maps/test\.npz: made from another checkpoint; give"):
         focus(configured(study))
     focus(configured(study, "overwrite=true"))
     theirs, ours = (
@@ -252,7 +236,7 @@ def test_an_interrupted_overwrite_goes_on(study: Path, caplog: pytest.LogCapture
     caplog.set_level("INFO")
     focus(configured(study, "samples=6"))
     focus(configured(study, "overwrite=true"))
-    assert "maps of 2 runs made, of 0 there before: maps/test.npz, 8 images" in caplog.text
+    assert "maps/test.npz: 2 runs made, 0 made before; 8 images" in caplog.text
     sample, first, second = (maps_file(folder, "test") for folder in (study, *(study / run for run in RUNS)))
     before = second.read_bytes()
     second.write_bytes(before[:-100])
@@ -260,7 +244,7 @@ def test_an_interrupted_overwrite_goes_on(study: Path, caplog: pytest.LogCapture
         focus(configured(study))
     made = [path.stat().st_mtime_ns for path in (sample, first)]
     focus(configured(study, "overwrite=true"))
-    assert "maps of 1 runs made, of 1 there before" in caplog.text
+    assert "maps/test.npz: 1 run made, 1 made before" in caplog.text
     assert second.read_bytes() == before
     assert [path.stat().st_mtime_ns for path in (sample, first)] == made
 
@@ -273,7 +257,10 @@ def test_unfinished_runs_are_named(study: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_another_process_makes_maps(study: Path) -> None:
-    with FileLock(study / ".focus.lock"), pytest.raises(UserError, match="are being made by another process; wait"):
+    with (
+        FileLock(study / ".focus.lock"),
+        pytest.raises(UserError, match="study has its maps made by another process; wait"),
+    ):
         focus(configured(study))
 
 
@@ -297,7 +284,7 @@ def test_a_run_that_diverged_has_no_maps_and_is_named(study: Path, caplog) -> No
     ("threads=0", "threads is 0; give a whole number from 1 on, or null"),
     ("num_workers=-1", "num_workers is -1; give a whole number from 0 on, or null"),
     ("num_workers=two", "num_workers is 'two'; give a whole number from 0 on, or null"),
-    ("split=valid", "split is 'valid'; choose of train, val, test"),
+    ("split=valid", "split is 'valid'; choose one of train, val, test"),
     ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
     ("set=val", "set=val is the name of the study's own val images"),
 ])  # fmt: skip
@@ -310,7 +297,9 @@ def test_mistakes(study: Path, override: str, message: str) -> None:
 def test_without_a_finished_run_or_a_checkpoint(study: Path) -> None:
     checkpoint = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
     checkpoint.unlink()
-    with pytest.raises(UserError, match=r"best\.ckpt cannot be read .*; train the run again"):
+    with pytest.raises(
+        UserError, match=r"1 of 2 runs have no checkpoint .*/best\.ckpt \(.*; delete these .* and train"
+    ):
         focus(configured(study))
     for path in study.rglob("result.json"):
         path.unlink()

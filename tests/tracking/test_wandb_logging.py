@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +19,6 @@ import pandas as pd
 import pytest
 import torch
 import wandb
-from hydra import compose, initialize_config_dir
 from json_answers import JsonAnswers
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
@@ -29,14 +28,12 @@ from saliency_entropy.data.images import load_image
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.page.overlay import cam_overlay
-from saliency_entropy.run.folder import register_resolvers
 from saliency_entropy.tracking import wandb_files
 from saliency_entropy.tracking import wandb_run as wandb_logging
 from saliency_entropy.tracking.wandb_run import WandbRun, roc_points, summary
 
 CONF = Path(__file__).parents[2] / "conf"
-SIZE = 32
-IMAGES = {"train": 8, "val": 10, "test": 6}  # half of them real
+SIZE = 48  # pixels, of the images of a small run
 KEY = "0123456789abcdef" * 2 + "01234567"
 CONFIG = {
     "method": {"name": "droid"},
@@ -81,18 +78,6 @@ def exit_code(folder: Path) -> int:
     return code
 
 
-def data_set(root: Path) -> Path:
-    rng = np.random.default_rng(0)
-    rows = []
-    for split, count in IMAGES.items():
-        for index in range(count):
-            name = f"{split}{index}.png"
-            rows.append((name, ("real", "synthetic")[index % 2], split, "" if index % 2 == 0 else "gan"))
-            Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)).save(root / name)
-    pd.DataFrame(rows, columns=["path", "label", "split", "generator"]).to_csv(root / "manifest.csv", index=False)
-    return root
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No account, no settings of the user, no run of other tests."""
@@ -107,25 +92,12 @@ def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory):
+def trained(train_small: Callable[..., Path]) -> Callable[..., Path]:
     """Train one tiny detector; returns its folder."""
-    data = data_set(tmp_path_factory.mktemp("data"))
-    register_resolvers()
 
     def run(folder: Path, *overrides: str) -> Path:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(
-                "train",
-                [
-                    "backbone=tiny", f"backbone.image_size={SIZE}", "data=faces", f"data.root={data}", "method=droid",
-                    "protocol.batch_size=4", "trainer.max_epochs=3", "trainer.accelerator=cpu", "threads=1",
-                    *overrides,
-                ],
-            )  # fmt: skip
-        training.train(cfg, folder)
-        return folder
+        return train_small(folder, "method=droid", "trainer.max_epochs=3", *overrides)
 
-    run.data = data
     return run
 
 
@@ -133,13 +105,13 @@ OFFLINE = ("logger=wandb", "logger.mode=offline", "logger.overlay_every=2")
 
 
 @pytest.fixture(scope="module")
-def runs(trained, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def runs(trained, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The same run without and with W&B; in the second an API key stands in the environment."""
     folder = tmp_path_factory.mktemp("runs")
     without = trained(folder / "without")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_API_KEY", KEY)
-        return SimpleNamespace(without=without, logged=trained(folder / "logged", *OFFLINE), data=trained.data)
+        return SimpleNamespace(without=without, logged=trained(folder / "logged", *OFFLINE), data=faces)
 
 
 def test_no_number_changes(runs):
@@ -217,7 +189,7 @@ def test_cams_of_the_same_validation_images(runs):
     assert all(len(row["val/cam/filenames"]) == 8 for row in rows)  # four of each label
     # After the last epoch the network is that of resume.ckpt.
     detector = Detector.from_checkpoint(runs.logged / "checkpoints" / "resume.ckpt")
-    names = [f"val{index}.png" for index in (0, 2, 4, 6, 1, 3, 5, 7)]
+    names = [f"val/{index}.{'jpg' if index % 3 == 0 else 'png'}" for index in (0, 2, 4, 6, 1, 3, 5, 7)]
     captions = rows[-1]["val/cam/captions"]
     (files,) = runs.logged.glob("wandb/offline-run-*/files")
     for name, logged, caption in zip(names, rows[-1]["val/cam/filenames"], captions, strict=True):

@@ -58,7 +58,7 @@ class Server:
     def start(self) -> None:
         with (self.folder / "server.log").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "tests" / "openwandb_with_resume.py"), str(self.port)],
+                [sys.executable, str(ROOT / "tests" / "tracking" / "openwandb_with_resume.py"), str(self.port)],
                 env=self.environment | {"OPENWANDB_DATA_DIR": str(self.folder / "data")},
                 cwd=self.folder, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
