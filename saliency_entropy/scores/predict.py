@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from saliency_entropy.data.images import EXTENSIONS
 from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.detector import Detection, Detector
-from saliency_entropy.errors import UserError, whole_number
+from saliency_entropy.errors import UserError, whole_number, writing
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import neutralised
 from saliency_entropy.run.folder import write_atomically
