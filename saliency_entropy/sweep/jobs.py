@@ -21,9 +21,9 @@ from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.sweep.swept import parse_overrides
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SweepJob:
-    """One run of a sweep.
+    """One run of a sweep, which is equal to itself only.
 
     Args:
         overrides: those that its configuration is composed with.

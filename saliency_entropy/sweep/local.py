@@ -84,23 +84,23 @@ class LocalLauncher(Launcher):
         return self._run(jobs, at_once, gpus)
 
     def _run(self, jobs: list[SweepJob], at_once: int, gpus: list[str]) -> list[JobReturn]:
-        waiting = list(enumerate(jobs))[::-1]
-        running: dict[int, tuple[int, int, ForkProcess, Connection]] = {}
-        ended: dict[int, JobReturn] = {}
+        waiting = jobs[::-1]
+        running: dict[int, tuple[SweepJob, int, ForkProcess, Connection]] = {}  # by the process's sentinel
+        ended: dict[SweepJob, JobReturn] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
-                    at, job = waiting.pop()
+                    job = waiting.pop()
                     slot = min(set(range(at_once)) - {taken for _, taken, _, _ in running.values()})
                     process, connection = self._start(job, _gpu_of(job, gpus, slot), at_once == 1)
-                    running[process.sentinel] = at, slot, process, connection
+                    running[process.sentinel] = job, slot, process, connection
                 for sentinel in wait(list(running)):
-                    at, _, process, connection = running.pop(sentinel)
+                    job, _, process, connection = running.pop(sentinel)
                     process.join()
-                    ended[at] = self._ended(jobs[at], process, connection)
+                    ended[job] = self._ended(job, process, connection)
         finally:
             _end([process for _, _, process, _ in running.values()])
-        return [ended[at] for at in range(len(jobs))]
+        return [ended[job] for job in jobs]
 
     def _start(self, job: SweepJob, gpu: str | None, alone: bool) -> tuple[ForkProcess, Connection]:
         context = multiprocessing.get_context("fork")

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ from saliency_entropy.sweep.queue import ENDED_STATES, QueuedJob, array_id, job_
 
 if TYPE_CHECKING:
     from submitit import Job
+
+    SlurmJobs = dict[SweepJob, Job[JobReturn]]
 
 log = logging.getLogger(__name__)
 
@@ -131,38 +133,38 @@ class SlurmLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         cores = self.parameters.get("cpus_per_task", 1)
         with mistakes_as_sentences():
-            jobs = dict(enumerate(sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, cores)))
+            jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, cores)
             returns = {}
-            for at, job in jobs.items():
+            for job in jobs:
                 # One that is done says so here; in the queue it would wait for a node, and import PyTorch, to say it.
                 if (job.folder / "result.json").exists():
-                    returns[at] = job.run(self.context, self.task)
+                    returns[job] = job.run(self.context, self.task)
                     configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-            missing = {at: job for at, job in jobs.items() if at not in returns}
-            for job in missing.values():
+            missing = [job for job in jobs if job not in returns]
+            for job in missing:
                 self.check_processes(job.config)
             if missing:
                 returns |= self._in_slurm(missing)
-        return [returns[at] for at in jobs]
+        return [returns[job] for job in jobs]
 
-    def _in_slurm(self, jobs: dict[int, SweepJob]) -> dict[int, JobReturn]:
-        hashes = {at: config_hash(plain_config(job.config)) for at, job in jobs.items()}
-        queued = self._queued(jobs, hashes)
+    def _in_slurm(self, jobs: list[SweepJob]) -> dict[SweepJob, JobReturn]:
+        hashes = {job: config_hash(plain_config(job.config)) for job in jobs}
+        queued = self._queued(hashes)
         if queued:
-            ids = ", ".join(_arrays(queued.values()))
+            ids = ", ".join(_arrays(queued))
             log.info("%d of %d runs are in Slurm's queue already (%s): waiting for these", len(queued), len(jobs), ids)
-        missing = {at: job for at, job in jobs.items() if at not in queued}
-        submitted = dict(zip(missing, self._submit(list(missing.values())), strict=True)) if missing else {}
+        missing = [job for job in jobs if job not in queued]
+        submitted = dict(zip(missing, self._submit(missing), strict=True)) if missing else {}
         slurm_jobs = queued | submitted
         try:
             if missing:
-                records = {jobs[at].folder: QueuedJob(job.job_id, hashes[at]) for at, job in submitted.items()}
+                records = {job.folder: QueuedJob(slurm.job_id, hashes[job]) for job, slurm in submitted.items()}
                 record_jobs(Path(self.folder), records)
-                (array,) = _arrays(submitted.values())
+                (array,) = _arrays(submitted)
                 log.info("Slurm job %s: %d runs; what they print is in %s/.submitit", array, len(missing), self.folder)
-            returns, died = self._wait(jobs, slurm_jobs)
+            returns, died = self._wait(slurm_jobs)
         except KeyboardInterrupt:
-            arrays = _arrays(slurm_jobs.values())
+            arrays = _arrays(slurm_jobs)
             print(
                 f"the jobs go on (squeue --jobs={','.join(arrays)} shows them, scancel {' '.join(arrays)} ends them): "
                 "the same command again waits for them, and trains what is missing",
@@ -170,29 +172,29 @@ class SlurmLauncher(Launcher):
             )
             sys.exit(130)
         # The other jobs have reported their end in this launch's folder, and the last of them logged the sweep's.
-        unreported = [at for at in jobs if at in died or at in queued]
-        for at in unreported:
-            self.context.callbacks.on_job_end(config=jobs[at].config, job_return=returns[at])
+        unreported = [job for job in jobs if job in died or job in queued]
+        for job in unreported:
+            self.context.callbacks.on_job_end(config=job.config, job_return=returns[job])
         if not unreported:
             for callback in self.context.callbacks.callbacks:
                 if isinstance(callback, SweepProgress):
                     callback.log_if_ended()
         return returns
 
-    def _queued(self, jobs: dict[int, SweepJob], hashes: dict[int, str]) -> "dict[int, Job[JobReturn]]":
+    def _queued(self, hashes: dict[SweepJob, str]) -> "SlurmJobs":
         """The pending and running jobs of an earlier launch of the sweep."""
         from submitit import SlurmJob
 
         queued_jobs = require_queued_jobs(Path(self.folder))
         found = {}
-        for at, job in jobs.items():
+        for job, own_hash in hashes.items():
             queued = queued_jobs.get(job.folder.resolve())
             if queued is None:
                 continue
-            queued.require_hash(hashes[at], job.name)
+            queued.require_hash(own_hash, job.name)
             earlier = SlurmJob(f"{self.folder}/.submitit/%j", queued.job_id)
             if not earlier.paths.result_pickle.exists():  # else it has ended, which squeue shows a little later
-                found[at] = earlier
+                found[job] = earlier
         return found
 
     def _submit(self, jobs: list[SweepJob]) -> "list[Job[JobReturn]]":
@@ -216,54 +218,53 @@ class SlurmLauncher(Launcher):
         except (FailedJobError, TypeError, ValueError) as error:
             raise UserError(f"the sweep cannot be submitted: {in_one_line(error, None)}") from error
 
-    def _wait(
-        self, jobs: dict[int, SweepJob], slurm_jobs: "dict[int, Job[JobReturn]]"
-    ) -> tuple[dict[int, JobReturn], set[int]]:
-        """What each run returned, and which runs' jobs died."""
-        arrays = _arrays(slurm_jobs.values())
-        returns: dict[int, JobReturn] = {}
-        died: set[int] = set()
-        ended_at: dict[int, float] = {}  # when Slurm first said that a job without a result has ended
+    def _wait(self, slurm_jobs: "SlurmJobs") -> tuple[dict[SweepJob, JobReturn], set[SweepJob]]:
+        """What each run returned, and the runs whose Slurm jobs died."""
+        arrays = _arrays(slurm_jobs)
+        returns: dict[SweepJob, JobReturn] = {}
+        died: set[SweepJob] = set()
+        ended_at: dict[SweepJob, float] = {}  # when Slurm first said that a job without a result has ended
         asked = time.monotonic()
-        while len(returns) < len(jobs):
+        while len(returns) < len(slurm_jobs):
             time.sleep(LOOK_EVERY)
             states = None
             if time.monotonic() >= asked + ASK_EVERY:
                 asked, states = time.monotonic(), job_states(arrays)
             # On NFS, a file that was not there is not seen until its folder is read again.
             list(Path(self.folder, ".submitit").iterdir())
-            for at in [at for at in jobs if at not in returns]:
-                job = slurm_jobs[at]
-                first = job.task(0)  # of the processes that train one detector, it writes and speaks for all
+            for job, slurm in slurm_jobs.items():
+                if job in returns:
+                    continue
+                first = slurm.task(0)  # of the processes that train one detector, it writes and speaks for all
                 why = None
                 if first.paths.result_pickle.exists():
                     if first.exception() is None:
-                        returns[at] = first.result()
+                        returns[job] = first.result()
                     else:
-                        why = f"failed; see {self._output(job)}"
+                        why = f"failed; see {self._output(slurm)}"
                 elif states is not None:
-                    state = states.get(job.job_id, "gone")
+                    state = states.get(slurm.job_id, "gone")
                     if state != "gone" and state not in ENDED_STATES:
-                        ended_at.pop(at, None)
-                    elif asked - ended_at.setdefault(at, asked) >= LATE:
+                        ended_at.pop(job, None)
+                    elif asked - ended_at.setdefault(job, asked) >= LATE:
                         why = (
-                            f"ended without a result ({state}; its output is in {self._output(job)}); give the same "
+                            f"ended without a result ({state}; its output is in {self._output(slurm)}); give the same "
                             "command again to go on"
                         )
                 if why is not None:
-                    died.add(at)
-                    returns[at] = jobs[at].failed(f"its Slurm job {job.job_id} {why}")
-                if at in returns:
-                    how = "failed" if returns[at].status == JobStatus.FAILED else "ended"
-                    log.info("%d of %d %s: %s", len(returns), len(jobs), how, jobs[at].name)
+                    died.add(job)
+                    returns[job] = job.failed(f"its Slurm job {slurm.job_id} {why}")
+                if job in returns:
+                    how = "failed" if returns[job].status == JobStatus.FAILED else "ended"
+                    log.info("%d of %d %s: %s", len(returns), len(slurm_jobs), how, job.name)
         return returns, died
 
-    def _output(self, job: "Job[JobReturn]") -> Path:
+    def _output(self, slurm: "Job[JobReturn]") -> Path:
         """The file that a job prints to; of a run of several processes their folder, since any may have failed."""
-        file = job.task(0).paths.stdout
+        file = slurm.task(0).paths.stdout
         several = self.parameters.get("nodes", 1) * self.parameters.get("tasks_per_node", 1) > 1
         return file.parent if several else file
 
 
-def _arrays(jobs: "Iterable[Job[JobReturn]]") -> list[str]:
-    return sorted({array_id(job.job_id) for job in jobs}, key=int)
+def _arrays(slurm_jobs: "SlurmJobs") -> list[str]:
+    return sorted({array_id(slurm.job_id) for slurm in slurm_jobs.values()}, key=int)

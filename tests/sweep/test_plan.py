@@ -249,12 +249,14 @@ def test_the_time_is_that_of_the_runs_that_are_done(plan: Callable[..., Planned]
     begun(done, tmp_path, 1)
     planned = plan("-m", "method=droid", "seed=0,1,2,3,4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
     # 7 epochs of an hour, of three runs at a time.
-    told = "time about 2 h 20 min for 4 runs, 3 at a time an epoch 60 min, as the run of this kind that is done took"
+    told = "time about 2 h 20 min for 4 runs, 3 at a time an epoch 60 min (1 finished run of this kind)"
     assert told in words(planned)
     # Of another study or kind it tells nothing.
     for other in ("study=other", "protocol.batch_size=4"):
         planned = words(plan("-m", "method=droid", "seed=5,6", other))
-        assert "time not known yet for 2 runs: no run of this kind has trained an epoch in the study" in planned
+        assert (
+            "time not known yet for 2 runs; known when a run of this kind has trained an epoch in the study" in planned
+        )
         assert "an epoch not known yet" in planned
 
 
@@ -268,7 +270,7 @@ def test_before_a_run_is_done_the_epochs_of_others_tell_the_time(
             os.utime(folder / file, (when, when))
     (folder / "attempts.json").write_text(attempts("no room", "no room"))
     planned = words(plan("method=droid", "seed=5"))
-    assert "time about 30 min for 1 run an epoch 15 min, as 2 runs of this kind took so far" in planned
+    assert "time about 30 min for 1 run an epoch 15 min (2 unfinished runs of this kind)" in planned
 
 
 @pytest.mark.parametrize(("n_jobs", "threads", "at_once"), [(8, "null", 2), (8, "2", 1), (1, "null", 1)])

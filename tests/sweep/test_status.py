@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from saliency_entropy.errors import UserError
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.sweep.queue import QueuedJob, record_jobs
 from saliency_entropy.sweep.run_grid import terminal
@@ -487,8 +486,3 @@ def test_help_shows_the_settings() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "format: table" in ended.stdout
-
-
-def test_no_study_is_an_error_of_the_user(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a folder"):
-        study_status(tmp_path / "none")

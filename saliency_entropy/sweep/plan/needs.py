@@ -87,24 +87,21 @@ class Kind:
 
     def epoch(self) -> str:
         """How long an epoch takes, and which runs tell it."""
-        if self.seconds_an_epoch is None:
-            return "not known yet"
         seconds = self.seconds_an_epoch
-        source = "the run of this kind" if len(self.timed) == 1 else f"{len(self.timed)} runs of this kind"
-        if self.timed[0].state == "done":
-            source += " that is done took" if len(self.timed) == 1 else " that are done took"
-        else:
-            source += " took so far"
-        return f"{duration(seconds) if seconds >= 10 else f'{seconds:.2g} s'}, as {source}"
+        if seconds is None:
+            return "not known yet"
+        state = "finished" if self.timed[0].state == "done" else "unfinished"
+        source = counted(len(self.timed), f"{state} run")
+        return f"{duration(seconds) if seconds >= 10 else f'{seconds:.2g} s'} ({source} of this kind)"
 
     def images(self) -> str:
         if self.data is None:
             return "cannot be read"
         counts = ", ".join(f"{len(self.data.split_table(split))} {split}" for split in SPLITS)
         maps = int((self.data.split_table("train")["human_map"] != "").sum())
-        left_out = sum(sum(counts.values()) for counts in self.data.left_out.values())
-        files = f"{left_out} files that are missing are left out" if left_out else "all files are there"
-        return f"{self.data.name}: {counts} images; {maps} of the training images have a map; {files}"
+        left_out = sum(sum(files.values()) for files in self.data.left_out.values())
+        found = f"{left_out} files that are missing are left out" if left_out else "all files are there"
+        return f"{self.data.name}: {counts} images; {maps} of the training images have a map; {found}"
 
     def weights(self) -> str:
         backbone = self.runs[0].config["backbone"]
@@ -182,7 +179,8 @@ def _time(config: DictConfig, runs: Sequence[PlannedRun], kinds: Sequence[Kind])
         at_once = min(len(runs), runs_at_once(config.hydra.launcher, most_threads))
     number = counted(len(runs), "run") + (f", {at_once} at a time" if at_once > 1 else "")
     if any(kind.seconds_an_epoch is None for kind in kinds):
-        return f"not known yet for {number}: no run of this kind has trained an epoch in the study"
+        which = "this kind" if len(kinds) == 1 else "each kind"
+        return f"not known yet for {number}; known when a run of {which} has trained an epoch in the study"
     seconds = sum(kind.seconds_an_epoch * run.epochs_left for kind in kinds for run in kind.runs)
     return f"about {duration(seconds / at_once)} for {number}"
 
