@@ -4,10 +4,10 @@
     python experiments/plan.py experiment=paper data=faces data.root=DIR hydra/launcher=slurm
     python experiments/plan.py -m method=droid,hseb seed=0,1,2 study=mine
 
-Shows which runs would be started, go on, are in Slurm's queue already, would be skipped or refused; the time, disk and
-memory that they need, and what there is of each; the Slurm script that would be submitted; and all that would fail, of
-the data, the environment, the disk. It ends with 1 if there is such a thing. A few training steps are timed on this
-machine, unless the study has runs that are done. Nothing is written, but that the built-in faces are drawn.
+Shows which runs would be started, go on, are in Slurm's queue already, would be skipped or refused; how long they will
+take, by the finished runs and epochs of the study; the disk that they need, and what is free; the Slurm script that
+would be submitted; and all that would fail, because of the data, the environment or the disk. It ends with 1 if
+something would. Nothing is written, except that the built-in faces are drawn.
 """
 
 import sys
@@ -15,8 +15,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-# Hydra composes the command as it does for training, and asks its callbacks before it makes a folder or launches a run:
-# there the plan is made, and the command ends.
+# Hydra composes the command as it does for training, and calls its callbacks before it makes a folder or launches a
+# run: there the plan is made, and the command ends.
 PLAN = (
     "~hydra.callbacks.check_folder",
     "~hydra.callbacks.sweep_progress",

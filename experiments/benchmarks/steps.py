@@ -15,7 +15,6 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.losses import CrossEntropy, HumanSaliency, LogEntropy, LossSum
 from saliency_entropy.module import DetectorModule
-from saliency_entropy.sweep.plan.costs import random_batch
 
 log = logging.getLogger(__name__)
 
@@ -80,4 +79,14 @@ def two_forwards_loss(backbone: Backbone, batch: FaceBatch) -> Tensor:
         0.5 * F.cross_entropy(logits, batch.label)
         + 0.5 * torch.stack(human_loss).mean()
         + 0.3 * torch.stack(log_entropy).mean()
+    )
+
+
+def random_batch(size: int, image_size: int, map_size: tuple[int, int], device: torch.device) -> FaceBatch:
+    return FaceBatch(
+        image=torch.randint(0, 256, (size, 3, image_size, image_size), dtype=torch.uint8, device=device),
+        label=torch.arange(size, device=device) % 2,
+        human_map=torch.rand(size, *map_size, device=device),
+        has_map=torch.ones(size, dtype=torch.bool, device=device),
+        row=torch.arange(size, device=device),
     )

@@ -1,7 +1,7 @@
-"""Which runs of a sweep are in Slurm's queue: what Slurm says of its jobs, and a note of whose they are.
+"""Which runs of a study are in Slurm's queue: what squeue says of jobs, and the study's record of whose they are.
 
-The note of a submission is ``<study>/.submitit/<id>.json``: folder of a run, below the study's -> its job, and the hash
-of its configuration.
+The record of a submission is ``<study>/.submitit/<array>.json``: folder of a run, relative to the study's -> its job
+and the hash of its configuration.
 """
 
 import json
@@ -12,84 +12,92 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from saliency_entropy.errors import UserError
 from saliency_entropy.run.folder import write_atomically
 
-# squeue's words for a job that is over. One that was preempted, or whose node failed, is soon pending again.
-OVER = {
+# squeue's words for a job that has ended. One that was preempted, or whose node failed, is soon pending again.
+ENDED_STATES = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
 
 
-class Queued(NamedTuple):
+class QueuedJob(NamedTuple):
     """A job that was submitted for a run.
 
     Attributes:
-        job: its id, ``<array>_<index>`` where it is one of an array.
+        job_id: ``<array>_<index>`` for a job of an array.
         config_hash: see :func:`~saliency_entropy.run.folder.config_hash`.
     """
 
-    job: str
+    job_id: str
     config_hash: str
 
+    def require_hash(self, config_hash: str, name: str) -> None:
+        """Raises UserError if the run, by the name that the sentence gives it, has another configuration now."""
+        if self.config_hash != config_hash:
+            raise UserError(
+                f"{name} is in Slurm's queue with another configuration: wait for it, end it (scancel {self.job_id}), "
+                "or give another study="
+            )
 
-def place(folder: Path) -> Path:
-    """A folder by the one name that :func:`queued_runs` has for it, however its path is spelled."""
-    return Path(os.path.normpath(folder.absolute()))
 
-
-def array_of(job: str) -> str:
+def array_id(job_id: str) -> str:
     """The id that the jobs of one submission share."""
-    return job.partition("_")[0]
+    return job_id.partition("_")[0]
 
 
-def note(study: Path, submitted: Mapping[Path, Queued]) -> None:
-    """Keep which job of one submission is which run's."""
-    array = array_of(next(iter(submitted.values())).job)
-    # A study may be moved.
-    runs = {os.path.relpath(folder, study): queued for folder, queued in submitted.items()}
-    write_atomically(study / ".submitit" / f"{array}.json", json.dumps(runs, indent=2) + "\n")
+def record_jobs(study: Path, submitted: Mapping[Path, QueuedJob]) -> None:
+    """Write down which job of one submission is which run's, by the folder of the run."""
+    array = array_id(next(iter(submitted.values())).job_id)
+    # Relative, since a study may be moved.
+    jobs = {os.path.relpath(folder, study): job for folder, job in submitted.items()}
+    write_atomically(study / ".submitit" / f"{array}.json", json.dumps(jobs, indent=2) + "\n")
 
 
-def queued_runs(study: Path) -> dict[Path, Queued] | None:
-    """The runs of a study of which a job is pending or running, by the :func:`place` of their folders; None if Slurm
-    does not answer.
-
-    Args:
-        study: its folder.
-    """
-    notes = sorted((path for path in (study / ".submitit").glob("*.json") if path.stem.isdigit()), key=_number)
-    if not notes:
+def queued_jobs(study: Path) -> dict[Path, QueuedJob] | None:
+    """Folder of a run, resolved -> its pending or running job, of a study; None if Slurm does not answer."""
+    records = sorted((path for path in (study / ".submitit").glob("*.json") if path.stem.isdigit()), key=_number)
+    if not records:
         return {}
-    known = states([path.stem for path in notes])
-    if known is None:
+    states = job_states([path.stem for path in records])
+    if states is None:
         return None
-    # COMPLETING is what is being ended.
-    alive = {job for job, state in known.items() if state not in {*OVER, "COMPLETING"}}
-    runs = {}
-    for path in notes:
-        with suppress(ValueError):  # damaged: what is submitted again finds the run held
-            for folder, (job, config_hash) in json.loads(path.read_text()).items():
-                if job in alive:
-                    runs[place(study / folder)] = Queued(job, config_hash)
-    return runs
+    alive = {job_id for job_id, state in states.items() if state not in {*ENDED_STATES, "COMPLETING"}}
+    jobs = {}
+    for path in records:
+        with suppress(ValueError):  # a damaged record: a job that is submitted again finds that the run is held
+            for folder, (job_id, config_hash) in json.loads(path.read_text()).items():
+                if job_id in alive:
+                    jobs[(study / folder).resolve()] = QueuedJob(job_id, config_hash)
+    return jobs
 
 
-def _number(note: Path) -> int:
-    return int(note.stem)
+def require_queued_jobs(study: Path) -> dict[Path, QueuedJob]:
+    """As :func:`queued_jobs`; raises UserError if Slurm does not answer."""
+    jobs = queued_jobs(study)
+    if jobs is None:
+        raise UserError(
+            f"Slurm does not say which runs of {study} are in its queue (squeue fails): give the command again when it "
+            "answers"
+        )
+    return jobs
 
 
-def states(arrays: Sequence[str]) -> dict[str, str] | None:
-    """The state of each of the jobs of these submissions that Slurm still knows, by its id; None if Slurm does not
-    answer, or is not here.
+def _number(record: Path) -> int:
+    return int(record.stem)
+
+
+def job_states(arrays: Sequence[str]) -> dict[str, str] | None:
+    """Job id -> state of every job that Slurm still knows; None if Slurm does not answer, or is not here.
 
     Args:
-        arrays: what :func:`array_of` gives of them.
+        arrays: the :func:`array_id` of each submission.
     """
     command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(arrays)}", "--format=%i %T"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if told.returncode:
-        return {} if "Invalid job id" in told.stderr else None
-    return dict(line.split() for line in told.stdout.splitlines())
+    if answer.returncode:
+        return {} if "Invalid job id" in answer.stderr else None
+    return dict(line.split() for line in answer.stdout.splitlines())

@@ -1,6 +1,8 @@
 """The runs of a study as a grid of methods and seeds for a terminal of 80 columns."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rich import box
 from rich.console import Console
@@ -10,10 +12,31 @@ from rich.text import Text
 from saliency_entropy.run.study_folders import method_order
 
 WIDTH = 80  # where the output is no terminal
-SEEDS = 10  # side by side; more are further grids
+SEEDS = 10  # side by side; more are in further grids
 
-# (method, seed) -> what a cell shows, and its style.
-Cells = Mapping[tuple[str, int], tuple[str, str]]
+
+class Sign(NamedTuple):
+    """How a state of runs is shown: by a sign, its style, and words in the legend."""
+
+    sign: str
+    style: str
+    words: str
+
+
+class Cell(NamedTuple):
+    """A run in the grid.
+
+    Attributes:
+        row: method of the run, or another name of its row.
+        seed: None of a run that has no cell and is counted only.
+        state: a key of the signs.
+        percent: of its epochs that are done; None where that is not shown.
+    """
+
+    row: str
+    seed: int | None
+    state: str
+    percent: int | None = None
 
 
 def terminal() -> Console:
@@ -24,35 +47,54 @@ def terminal() -> Console:
     return console
 
 
-def print_grid(console: Console, cells: Cells, rows: str = "method") -> None:
-    """A row a method, in the paper's order, and a column a seed. A cell of its own may be as wide as 5 characters.
+def counted(number: int, thing: str) -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def print_runs(
+    console: Console, title: str, cells: Sequence[Cell], signs: Mapping[str, Sign], rows: str = "method"
+) -> None:
+    """Print a title, a row a method, in the paper's order, with a column a seed, and the number of runs by state.
 
     Args:
         console: to print to.
-        cells: of the grid.
-        rows: what a row is, where it is no method.
+        title: the first line.
+        cells: the runs.
+        signs: of each state, in the order of the legend.
+        rows: what a row is.
     """
-    methods = sorted({method for method, _ in cells}, key=method_order)
-    seeds = sorted({seed for _, seed in cells})
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    grid = {(cell.row, cell.seed): cell for cell in cells if cell.seed is not None}
+    names = sorted({name for name, _ in grid}, key=method_order)
+    seeds = sorted({seed for _, seed in grid})
     for first in range(0, len(seeds), SEEDS):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
         table.add_column(f"{rows} \\ seed", overflow="fold")
         shown = seeds[first : first + SEEDS]
         for seed in shown:
             table.add_column(str(seed), justify="center", no_wrap=True, min_width=4)
-        for method in methods:
-            row = (cells.get((method, seed), ("", "")) for seed in shown)
-            table.add_row(Text(method), *(Text(*cell) for cell in row))
+        for name in names:
+            table.add_row(Text(name), *(_text(grid.get((name, seed)), signs) for seed in shown))
         console.print(table)
+    counts = Counter(cell.state for cell in cells)
+    legend = [f"{sign.sign} {counts[state]} {sign.words}" for state, sign in signs.items() if counts[state]]
+    console.print(Text("  ".join(legend)))
 
 
-def print_lines(console: Console, name: str, text: str, style: str = "") -> None:
-    """A name and what is said of it, further lines of it indented."""
-    head = Text(f"  {name}", style=style)
+def _text(cell: Cell | None, signs: Mapping[str, Sign]) -> Text:
+    if cell is None:
+        return Text("")
+    percent = "" if cell.percent is None else f"{cell.percent}%"
+    return Text(signs[cell.state].sign + percent, signs[cell.state].style)
+
+
+def print_lines(console: Console, name: str, text: str) -> None:
+    """Print a name and what there is to say of it, its further lines indented."""
     lines = Text(text).wrap(console, max(20, console.width - 4))
-    if len(lines) == 1 and len(head) + 2 + len(lines[0]) <= console.width:
-        console.print(Text.assemble(head, "  ", lines[0]))
+    if len(lines) == 1 and len(name) + 4 + len(lines[0]) <= console.width:
+        console.print(Text.assemble(f"  {name}  ", lines[0]))
         return
-    console.print(head)
+    console.print(Text(f"  {name}"))
     for line in lines:
         console.print(Text("    ").append_text(line))

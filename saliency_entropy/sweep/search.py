@@ -1,9 +1,9 @@
-"""A search of a configuration's values for the best objective, with Optuna: its trials, kept in the study's folder."""
+"""A search for the values of a configuration with the best objective, by Optuna: its trials, in the study's folder."""
 
 import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ from saliency_entropy.run.study_folders import SEARCH_JOURNAL
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-NAME = "search"  # Optuna's, of the one study in it
-DIGITS = 3  # significant ones of a value: it is the name of a folder, too
-TRIES = 100  # until the intervals are taken to hold no further values
+NAME = "search"  # Optuna's name for the one study in the journal
+DIGITS = 3  # significant digits of a value, which is in the name of a folder, too
+TRIES = 100  # until the intervals are assumed to hold no further values
 
 
 class Interval(NamedTuple):
-    """Where a value is searched, its ends included; ``log``: evenly in its logarithm."""
+    """The interval in which a value is searched, its ends included; ``log``: evenly in the logarithm."""
 
     low: float
     high: float
@@ -43,18 +43,18 @@ class Interval(NamedTuple):
 
 
 class Search:
-    """The trials of a search. One process at a time may hold one, see :mod:`~saliency_entropy.run.lock`.
+    """The trials of a search. One process at a time may hold it, see :mod:`~saliency_entropy.run.lock`.
 
-    A trial is chosen from its number, the seed and the ended trials alone, and written before it is run and when it has
-    ended, each by one line: a search that is killed goes on as if it had not been.
+    A trial is chosen from its number, the seed and the ended trials alone. One line of the journal is written before it
+    is run, and one when it has ended: a search that is killed goes on as if it had not been.
 
     Args:
         folder: the study's.
-        intervals: what is searched.
+        intervals: key -> the interval that is searched.
         settings: what must be the same whenever the search goes on, as plain values.
         seed: of the choice.
-        n_random: trials until TPE begins to go by the earlier ones.
-        parallel: trials that are chosen without knowing of each other's objective.
+        n_random: number of trials until TPE begins to go by the earlier ones.
+        parallel: number of trials that are chosen without knowing each other's objective.
 
     Raises:
         UserError: the folder holds a search of other settings, or its journal is damaged.
@@ -71,12 +71,12 @@ class Search:
     ) -> None:
         journal = folder / SEARCH_JOURNAL
         _drop_torn_line(journal)
-        # Of a process that is gone; Optuna would wait for it for half a minute.
+        # The lock of a process that is gone, for which Optuna would wait half a minute.
         journal.with_name(f"{SEARCH_JOURNAL}.lock").unlink(missing_ok=True)
-        try:
-            self.study = _load(journal)
-        except _NoStudyError:
-            self.study = optuna.create_study(study_name=NAME, storage=_storage(journal), direction="maximize")
+        storage = _storage(journal)
+        begun = storage.get_all_studies()  # none in a journal whose first line was torn
+        open_study = optuna.load_study if begun else partial(optuna.create_study, direction="maximize")
+        self.study = open_study(study_name=NAME, storage=storage)
         self.intervals = intervals
         self.seed, self.n_random, self.parallel = seed, n_random, parallel
         self._check_settings(folder, dict(settings))
@@ -98,11 +98,11 @@ class Search:
 
     @property
     def count(self) -> int:
-        """Trials so far."""
+        """Number of trials so far."""
         return len(self.study.get_trials(deepcopy=False))
 
     def open_trials(self) -> dict[int, dict[str, float]]:
-        """Number -> values of the trials without an outcome."""
+        """Number -> values, of the trials without an outcome."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return {trial.number: trial.params for trial in trials}
 
@@ -113,7 +113,7 @@ class Search:
             configured: the values that the first trial gets, if they are numbers within the intervals.
 
         Raises:
-            UserError: there are no values within the intervals that no trial has.
+            UserError: the trials have all values within the intervals.
         """
         number = self.count
         known = [trial.params for trial in self.study.get_trials(deepcopy=False)]
@@ -123,14 +123,14 @@ class Search:
 
     def _sampled(self, number: int, known: list[dict[str, float]]) -> dict[str, float]:
         for attempt in range(TRIES):
-            # A seed for each choice: a sampler that went on from one to the next would be lost with its process.
+            # A seed for each choice, since the state of a sampler would be lost with its process.
             seed = int(np.random.SeedSequence([self.seed, number, attempt]).generate_state(1)[0])
-            # Where TPE comes to nothing new, at random.
+            # At random where TPE finds nothing new.
             n_random = self.n_random if attempt < TRIES // 2 else number + 1
             sampler = TPESampler(
                 seed=seed, n_startup_trials=n_random, multivariate=True, constant_liar=self.parallel > 1
             )
-            # Asked in memory, so that the trial comes into the journal whole.
+            # In memory, so that the trial is written into the journal as a whole.
             rehearsal = optuna.create_study(sampler=sampler, direction="maximize")
             rehearsal.add_trials(self.study.get_trials(deepcopy=False))
             sampled = rehearsal.ask(self._distributions()).params
@@ -146,7 +146,8 @@ class Search:
         return {key: interval.distribution() for key, interval in self.intervals.items()}
 
     def end(self, number: int, objective: float) -> None:
-        """Keep a trial's outcome; one that is not finite (a diverged run) counts as failed, and is not tried again."""
+        """Keep the objective of a trial; one that is not finite (a diverged run) counts as failed, and is not tried
+        again."""
         if math.isfinite(objective):
             self.study.tell(number, objective)
         else:
@@ -154,41 +155,29 @@ class Search:
 
 
 def read_search(folder: Path) -> optuna.Study:
-    """The search in a study's folder, to be looked at only; it may be going on.
+    """The search in a study's folder, to be read only; it may be going on.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: the folder holds no search, or a damaged one.
     """
     journal = folder / SEARCH_JOURNAL
-    if journal.is_file():
-        with suppress(_NoStudyError):
-            return _load(journal)
-    raise UserError(f"{folder} holds no search: set study to the folder of one, such as runs/weights")
-
-
-class _NoStudyError(Exception):
-    """Nothing has been written into the journal yet."""
+    storage = _storage(journal) if journal.is_file() else None
+    if storage is None or not storage.get_all_studies():
+        raise UserError(f"{folder} holds no search: set study to the folder of one, such as runs/weights")
+    return optuna.load_study(study_name=NAME, storage=storage)
 
 
 def _storage(journal: Path) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(journal)))
-    except (ValueError, KeyError, TypeError) as error:  # what Optuna makes of lines that are not its own
+    except (ValueError, KeyError, TypeError) as error:  # Optuna's answers to lines that are not its own
         raise UserError(
-            f"{journal} is damaged ({error}): restore it, or delete it to search anew; runs that are there are kept"
+            f"{journal} is damaged ({error}): restore it, or delete it to search anew; the runs are kept"
         ) from error
 
 
-def _load(journal: Path) -> optuna.Study:
-    storage = _storage(journal)
-    try:
-        return optuna.load_study(study_name=NAME, storage=storage)
-    except KeyError as error:
-        raise _NoStudyError from error
-
-
 def _drop_torn_line(journal: Path) -> None:
-    """What a power cut left of the last line; the next line would be appended to it, and neither be readable."""
+    """Drop what a power cut left of the last line, since the next line would be appended to it."""
     if journal.exists():
         content = journal.read_bytes()
         if not content.endswith(b"\n"):

@@ -1,7 +1,7 @@
 """``hydra/sweeper=search``: trials of values that are given as intervals, until there are enough of them.
 
-hydra-optuna-sweeper, which does the same in principle, counts anew whenever it is launched, repeats the choices of its
-seed, leaves trials that were interrupted behind, and needs an Optuna of 2022.
+hydra-optuna-sweeper does the same in principle, but starts counting again at each launch, repeats the choices of its
+seed, abandons trials that were interrupted, and needs an Optuna of 2022.
 """
 
 import importlib.util
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
@@ -22,8 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.run import lock as run_lock
-from saliency_entropy.run.command import no_environment_variables, one_sentence, require_values
+from saliency_entropy.run.command import one_sentence, require_values
 from saliency_entropy.run.folder import scientific_config, study_folder
+from saliency_entropy.sweep.jobs import plain_config
+from saliency_entropy.sweep.swept import parse_overrides
 
 if TYPE_CHECKING:
     from saliency_entropy.sweep.search import Search
@@ -54,25 +55,20 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        with one_sentence():
-            self._sweep(arguments)
-
-    def _sweep(self, arguments: list[str]) -> None:
         from saliency_entropy.sweep.search import Search
 
-        self._read(arguments)
-        folder = Path(study_folder(self.config.runs_dir, self.config.study))
-        with run_lock.held(folder):
-            search = Search(folder, self.intervals, self._settings(), self.seed, self.n_random, self.parallel)
-            self._run(search)
+        with one_sentence():
+            self._read(arguments)
+            folder = Path(study_folder(self.config.runs_dir, self.config.study))
+            with run_lock.held(folder):
+                search = Search(folder, self.intervals, self._settings(), self.seed, self.n_random, self.parallel)
+                self._run(search)
 
     def _read(self, arguments: list[str]) -> None:
-        """Sort what is swept and what is given into :attr:`intervals`, :attr:`repeats` and :attr:`fixed`."""
+        """Sort the overrides into :attr:`intervals`, :attr:`repeats` and :attr:`fixed`."""
         from saliency_entropy.sweep.search import Interval
 
-        given = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        # As Hydra's own sweeper does it: a key given again on the command line replaces the experiment's.
-        overrides = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(given)}
+        overrides = {override.get_key_element(): override for override in parse_overrides(self.params, arguments)}
         overrides.pop("study", None)  # every trial has its own
         self.intervals: dict[str, Interval] = {}
         self.repeats: dict[str, list[str]] = {}
@@ -94,14 +90,13 @@ class SearchSweeper(Sweeper):
             raise UserError("nothing is searched: give at least one value as an interval, KEY=interval(0.05,1.0)")
 
     def _settings(self) -> dict[str, Any]:
-        """What the trials of a search have in common."""
+        """The configuration that the trials of a search share, and how they are chosen."""
         config = OmegaConf.masked_copy(self.config, [key for key in self.config if key != "hydra"])
         swept = [key.lstrip("+") for key in (*self.intervals, *self.repeats)]
         for key in swept:
             OmegaConf.update(config, key, None, force_add=True)
-        with no_environment_variables():
-            require_values(config)
-            shared = scientific_config(OmegaConf.to_container(config, resolve=True))
+        require_values(config)
+        shared = scientific_config(plain_config(config))
         own = {f"hydra.sweeper.{name}": getattr(self, name) for name in ("seed", "n_random", "parallel")}
         return (
             {key: value for key, value in shared.items() if key not in swept}
@@ -115,7 +110,7 @@ class SearchSweeper(Sweeper):
         failed: dict[int, JobReturn] = {}
         jobs = 0
         while True:
-            # Trials come in groups of as many as are chosen at once; a kill may have left a part of one.
+            # Trials are chosen in groups of ``parallel``; a kill may have left a part of a group.
             while search.count < self.n_trials and (search.count % self.parallel or not self._left(search, failed)):
                 search.add(configured)
             trials = self._left(search, failed)
@@ -126,8 +121,8 @@ class SearchSweeper(Sweeper):
                 log.info("trial %d of %d: %s", number + 1, self.n_trials, shown)
             overrides = [self._overrides(values) for values in trials.values()]
             returns = iter(self.launcher.launch(list(itertools.chain(*overrides)), initial_job_idx=jobs))
-            for number, of_trial in zip(trials, overrides, strict=True):
-                runs = list(itertools.islice(returns, len(of_trial)))
+            for number, launched in zip(trials, overrides, strict=True):
+                runs = list(itertools.islice(returns, len(launched)))
                 jobs += len(runs)
                 bad = next((run for run in runs if run.status != JobStatus.COMPLETED), None)
                 if bad is None:
@@ -143,16 +138,18 @@ class SearchSweeper(Sweeper):
         return {number: values for number, values in search.open_trials().items() if number not in failed}
 
     def _overrides(self, values: Mapping[str, float]) -> list[list[str]]:
-        """Of each run of a trial."""
+        """The overrides of each run of a trial."""
         name = "_".join(f"{value:g}" for value in values.values())
         own = [f"{key}={value!r}" for key, value in values.items()] + [f"study={self.config.study}/{name}"]
-        repeats = itertools.product(*([f"{key}={value}" for value in of] for key, of in self.repeats.items()))
+        repeats = itertools.product(
+            *([f"{key}={value}" for value in repeated] for key, repeated in self.repeats.items())
+        )
         return [[*self.fixed, *repeat, *own] for repeat in repeats]
 
     def _end(self, search: "Search", number: int, runs: Sequence[JobReturn]) -> None:
         values = [run.return_value for run in runs]
         if any(value is None for value in values):
-            raise UserError("the runs of a search give no objective: they are to be scored (checkpoints=true)")
+            raise UserError("the runs of a search give no objective: they must be scored (checkpoints=true)")
         objective = math.fsum(values) / len(values)
         search.end(number, objective)
         log.info("trial %d of %d: validation AUROC %.4f", number + 1, self.n_trials, objective)

@@ -1,7 +1,7 @@
 """``hydra/launcher=slurm``: the runs of a sweep as one Slurm job array.
 
 Submission is submitit's, called through hydra-submitit-launcher. Its own way to wait for results ends with the first
-run that died, and needs Slurm's accounting to notice one; here all are waited for, with squeue.
+run that died, and needs Slurm's accounting to notice one; here all jobs are waited for, with squeue.
 """
 
 import importlib.util
@@ -15,33 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
-from hydra.errors import CompactHydraException
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.errors import in_one_line
-from saliency_entropy.run.command import no_environment_variables, sentence
+from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.run.command import no_environment_variables, one_sentence
 from saliency_entropy.run.folder import config_hash, study_folder
 from saliency_entropy.sweep.jobs import SweepJob, plain_config, sweep_jobs
 from saliency_entropy.sweep.progress import SweepProgress
-from saliency_entropy.sweep.queue import OVER, Queued, array_of, note, place, queued_runs, states
+from saliency_entropy.sweep.queue import ENDED_STATES, QueuedJob, array_id, job_states, record_jobs, require_queued_jobs
 
 if TYPE_CHECKING:
     from submitit import Job
+
+    SlurmJobs = dict[SweepJob, Job[JobReturn]]
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 1.0  # seconds between two looks for results
 ASK_EVERY = 15.0  # seconds between two questions to Slurm
 LATE = 30.0  # seconds until the result of a job that has ended is seen from here, on a shared disk
-
-# Of the launcher's settings these are submitit's for any kind of cluster.
-OF_ANY_CLUSTER = (
-    "cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node", "timeout_min",
-)  # fmt: skip
 
 
 class SlurmLauncher(Launcher):
@@ -50,7 +46,7 @@ class SlurmLauncher(Launcher):
     Args:
         setup: shell lines before each run.
         additional_parameters: options of sbatch that submitit does not know.
-        parameters: options that it knows.
+        parameters: options that submitit knows.
     """
 
     def __init__(self, setup: Sequence[str], additional_parameters: DictConfig, **parameters: Any) -> None:
@@ -62,22 +58,24 @@ class SlurmLauncher(Launcher):
         self.context = hydra_context
         self.task = task_function
         self.config = config
-        self._check()
+        with one_sentence():
+            self._check()
 
     def _check(self) -> None:
-        """Refuse what cannot be submitted, and what would not stay where it belongs in a job script."""
-        # Not an import: it is Hydra that imports its plugins, and what is missing is missing quietly.
-        if importlib.util.find_spec("submitit") is None or not _has_submitit_launcher():
-            raise CompactHydraException(
+        """Refuse what cannot be submitted, and settings that a job script would read as something else."""
+        # Found without an import, since Hydra imports its plugins and is quiet about those that fail.
+        packages = ("submitit", "hydra_plugins.hydra_submitit_launcher")
+        if not all(importlib.util.find_spec(package) for package in packages):
+            raise UserError(
                 "hydra/launcher=slurm needs hydra-submitit-launcher: pip install 'saliency-entropy[cluster]'"
             )
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
-            raise CompactHydraException(
+            raise UserError(
                 "hydra/launcher=slurm needs Slurm's sbatch and srun, which are not here: give the command where jobs "
                 "are submitted to the cluster"
             )
         if self.config.hydra.job.env_copy:
-            raise CompactHydraException(
+            raise UserError(
                 "hydra.job.env_copy would write environment variables into the study's files; Slurm passes them on to "
                 "its jobs without it: leave it out"
             )
@@ -85,47 +83,47 @@ class SlurmLauncher(Launcher):
             with no_environment_variables():
                 OmegaConf.to_container(self.config.hydra.launcher, resolve=True)
         except OmegaConfBaseException as error:
-            raise CompactHydraException(
+            raise UserError(
                 f"hydra.launcher cannot go into a job script ({in_one_line(error, 80)}): Slurm passes the environment "
-                "on to its jobs by itself; any other value give as it is"
+                "on to its jobs by itself; give any other value as it is"
             ) from error
         for name, value in (self.parameters | self.additional).items():
             if not re.fullmatch(r"[a-z][a-z_-]*", name) or not str(value).isprintable():
-                raise CompactHydraException(
+                raise UserError(
                     f"hydra.launcher: {name!r} = {value!r} cannot be an option in a job script: give it in one line"
                 )
         if not self.folder.isprintable() or "%" in self.folder:
-            raise CompactHydraException(
+            raise UserError(
                 f"{self.folder!r} cannot be the folder of a sweep on Slurm, which would read the % or line break in "
                 "it: give another runs_dir="
             )
 
     def check_processes(self, run: DictConfig) -> None:
-        """Raises CompactHydraException if ``srun`` would start other processes than those that train a run together:
-        one too many finds that the run is being trained, and its failure ends the others."""
+        """Raises UserError if ``srun`` would start other processes than those that train a run together: one too many
+        would find that the run is being trained, and its failure would end the others."""
         for name, setting in (("devices", "tasks_per_node"), ("num_nodes", "nodes")):
             wanted, started = run.trainer.get(name, 1), self.parameters.get(setting, 1)
             if wanted != started:
-                raise CompactHydraException(
+                raise UserError(
                     f"trainer.{name} is {wanted} and hydra.launcher.{setting} is {started}: Slurm starts the processes "
                     "that train a run together; give both the same number"
                 )
 
     @property
     def folder(self) -> str:
-        """Of the sweep."""
+        """The folder of the study."""
         return str(Path(study_folder(self.config.runs_dir, self.config.study)).absolute())
 
     @property
     def options(self) -> dict[str, Any]:
-        """What decides the job script, as submitit calls it."""
+        """The options of the job script, by submitit's names."""
         return {
             "name": self.config.study.replace("/", "."),
             "stderr_to_stdout": True,
             "setup": self.lines,
             "additional_parameters": self.additional,
-            # Since Slurm 22.05, srun does not take the number of cores from the job. Of a run of several processes, one
-            # that fails ends the others, which would wait for it.
+            # Since Slurm 22.05, srun does not take the number of cores from the job. One process of a run that fails
+            # ends the others, which would wait for it.
             "srun_args": [f"--cpus-per-task={self.parameters.get('cpus_per_task', 1)}", "--kill-on-bad-exit=1"],
             **self.parameters,
         }
@@ -134,168 +132,139 @@ class SlurmLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         cores = self.parameters.get("cpus_per_task", 1)
-        jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, cores)
-        # One that is done says so here; in the queue it would wait for a node, and import PyTorch, to say it.
-        returns = {at: self._here(job) for at, job in enumerate(jobs) if (job.folder / "result.json").exists()}
-        missing = {at: job for at, job in enumerate(jobs) if at not in returns}
-        for job in missing.values():
-            self.check_processes(job.config)
-        if missing:
-            returns |= self._in_slurm(missing)
-        return [returns[at] for at in range(len(jobs))]
+        with one_sentence():
+            jobs = sweep_jobs(self.context, self.config, job_overrides, initial_job_idx, cores)
+            returns = {}
+            for job in jobs:
+                # One that is done says so here; in the queue it would wait for a node, and import PyTorch, to say it.
+                if (job.folder / "result.json").exists():
+                    returns[job] = job.run(self.context, self.task)
+                    configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+            missing = [job for job in jobs if job not in returns]
+            for job in missing:
+                self.check_processes(job.config)
+            if missing:
+                returns |= self._in_slurm(missing)
+        return [returns[job] for job in jobs]
 
-    def _here(self, job: SweepJob) -> JobReturn:
-        done = run_job(
-            hydra_context=self.context,
-            task_function=self.task,
-            config=job.config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        return done
-
-    def _in_slurm(self, jobs: dict[int, SweepJob]) -> dict[int, JobReturn]:
-        hashes = {at: _hash(job.config) for at, job in jobs.items()}
-        queued = self._queued(jobs, hashes)
+    def _in_slurm(self, jobs: list[SweepJob]) -> dict[SweepJob, JobReturn]:
+        hashes = {job: config_hash(plain_config(job.config)) for job in jobs}
+        queued = self._queued(hashes)
         if queued:
             ids = ", ".join(_arrays(queued))
             log.info("%d of %d runs are in Slurm's queue already (%s): waiting for these", len(queued), len(jobs), ids)
-        missing = {at: job for at, job in jobs.items() if at not in queued}
-        submitted = dict(zip(missing, self._submit(list(missing.values())), strict=True)) if missing else {}
+        missing = [job for job in jobs if job not in queued]
+        submitted = dict(zip(missing, self._submit(missing), strict=True)) if missing else {}
+        slurm_jobs = queued | submitted
         try:
             if missing:
-                study = Path(self.folder)
-                note(study, {jobs[at].folder: Queued(job.job_id, hashes[at]) for at, job in submitted.items()})
+                records = {job.folder: QueuedJob(slurm.job_id, hashes[job]) for job, slurm in submitted.items()}
+                record_jobs(Path(self.folder), records)
                 (array,) = _arrays(submitted)
-                log.info("Slurm job %s: %d runs; what they print is in %s/.submitit", array, len(missing), study)
-            return self._wait(jobs, queued, submitted)
+                log.info("Slurm job %s: %d runs; what they print is in %s/.submitit", array, len(missing), self.folder)
+            returns, died = self._wait(slurm_jobs)
         except KeyboardInterrupt:
-            arrays = _arrays(queued | submitted)
+            arrays = _arrays(slurm_jobs)
             print(
                 f"the jobs go on (squeue --jobs={','.join(arrays)} shows them, scancel {' '.join(arrays)} ends them): "
                 "the same command again waits for them, and trains what is missing",
                 file=sys.stderr,
             )
             sys.exit(130)
+        # The other jobs have reported their end in this launch's folder, and the last of them logged the sweep's.
+        unreported = [job for job in jobs if job in died or job in queued]
+        for job in unreported:
+            self.context.callbacks.on_job_end(config=job.config, job_return=returns[job])
+        if not unreported:
+            for callback in self.context.callbacks.callbacks:
+                if isinstance(callback, SweepProgress):
+                    callback.log_if_ended()
+        return returns
 
-    def _queued(self, jobs: dict[int, SweepJob], hashes: dict[int, str]) -> "dict[int, Job[JobReturn]]":
-        """The jobs of an earlier launch of the sweep that are pending or running."""
+    def _queued(self, hashes: dict[SweepJob, str]) -> "SlurmJobs":
+        """The pending and running jobs of an earlier launch of the sweep."""
         from submitit import SlurmJob
 
-        runs = queued_runs(Path(self.folder))
-        if runs is None:
-            raise CompactHydraException(
-                "Slurm does not say which runs of this sweep are in its queue (squeue fails): give the command again "
-                "when it answers"
-            )
+        queued_jobs = require_queued_jobs(Path(self.folder))
         found = {}
-        for at, job in jobs.items():
-            queued = runs.get(place(job.folder))
+        for job, own_hash in hashes.items():
+            queued = queued_jobs.get(job.folder.resolve())
             if queued is None:
                 continue
-            if queued.config_hash != hashes[at]:
-                raise CompactHydraException(
-                    f"{job.name} is in Slurm's queue with another configuration: wait for it, end it "
-                    f"(scancel {queued.job}), or give another study="
-                )
-            earlier = SlurmJob(f"{self.folder}/.submitit/%j", queued.job)
+            queued.require_hash(own_hash, job.name)
+            earlier = SlurmJob(f"{self.folder}/.submitit/%j", queued.job_id)
             if not earlier.paths.result_pickle.exists():  # else it has ended, which squeue shows a little later
-                found[at] = earlier
+                found[job] = earlier
         return found
 
     def _submit(self, jobs: list[SweepJob]) -> "list[Job[JobReturn]]":
-        import submitit
+        from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError
 
         from saliency_entropy.sweep.slurm_job import SlurmJob
 
         run = SlurmJob()
         run.setup(hydra_context=self.context, task_function=self.task, config=self.config)
-        # What is kept for a job is its sweep's configuration, as text that has not been resolved.
+        # A job gets the sweep's configuration as text that has not been resolved.
         arguments = [
             (job.overrides, "hydra.sweep.dir", job.config.hydra.job.num, "", Singleton.get_state()) for job in jobs
         ]
         for job in jobs:
             log.info("\t#%d : %s", job.config.hydra.job.num, " ".join(filter_overrides(job.overrides)))
         try:
-            executor = submitit.AutoExecutor(f"{self.folder}/.submitit/%j", cluster="slurm")
-            executor.update_parameters(
-                **{name if name in OF_ANY_CLUSTER else f"slurm_{name}": value for name, value in self.options.items()}
-            )
+            executor = SlurmExecutor(f"{self.folder}/.submitit/%j")
+            executor.update_parameters(**executor._convert_parameters(self.options))
             return executor.map_array(run, *zip(*arguments, strict=True))
-        except (FailedJobError, NameError, TypeError, ValueError) as error:
-            raise CompactHydraException(f"the sweep cannot be submitted: {in_one_line(error, None)}") from error
+        except (FailedJobError, TypeError, ValueError) as error:
+            raise UserError(f"the sweep cannot be submitted: {in_one_line(error, None)}") from error
 
-    def _wait(
-        self, jobs: dict[int, SweepJob], queued: "dict[int, Job[JobReturn]]", submitted: "dict[int, Job[JobReturn]]"
-    ) -> dict[int, JobReturn]:
-        """What became of each run.
-
-        Args:
-            jobs: the runs.
-            queued: the Slurm jobs of an earlier launch.
-            submitted: those of this one.
-        """
-        arrays = _arrays(queued | submitted)
-        returns: dict[int, JobReturn] = {}
-        died: dict[int, JobReturn] = {}
-        over: dict[int, float] = {}  # when a job without a result was first seen to be so
+    def _wait(self, slurm_jobs: "SlurmJobs") -> tuple[dict[SweepJob, JobReturn], set[SweepJob]]:
+        """What each run returned, and the runs whose Slurm jobs died."""
+        arrays = _arrays(slurm_jobs)
+        returns: dict[SweepJob, JobReturn] = {}
+        died: set[SweepJob] = set()
+        ended_at: dict[SweepJob, float] = {}  # when Slurm first said that a job without a result has ended
         asked = time.monotonic()
-        while len(returns) + len(died) < len(jobs):
+        while len(returns) < len(slurm_jobs):
             time.sleep(LOOK_EVERY)
-            waiting = {at: job for at, job in (queued | submitted).items() if at not in returns | died}
-            # On NFS, what was not there stays so until its folder is read again.
+            states = None
+            if time.monotonic() >= asked + ASK_EVERY:
+                asked, states = time.monotonic(), job_states(arrays)
+            # On NFS, a file that was not there is not seen until its folder is read again.
             list(Path(self.folder, ".submitit").iterdir())
-            for at, job in waiting.items():
-                first = job.task(0)  # of the processes that train one detector, it writes and speaks for all
+            for job, slurm in slurm_jobs.items():
+                if job in returns:
+                    continue
+                first = slurm.task(0)  # of the processes that train one detector, it writes and speaks for all
+                why = None
                 if first.paths.result_pickle.exists():
                     if first.exception() is None:
-                        returns[at] = first.result()
+                        returns[job] = first.result()
                     else:
-                        died[at] = jobs[at].failed(f"its Slurm job {job.job_id} failed; see {self._output(job)}")
-                    failed = at in died or returns[at].status == JobStatus.FAILED
-                    how = "failed" if failed else "ended"
-                    log.info("%d of %d %s: %s", len(returns) + len(died), len(jobs), how, jobs[at].name)
-            if time.monotonic() < asked + ASK_EVERY or (known := states(arrays)) is None:
-                continue
-            asked = time.monotonic()
-            for at, job in waiting.items():
-                state = known.get(job.job_id, "gone")
-                if at in returns or at in died or (state != "gone" and state not in OVER):
-                    over.pop(at, None)
-                elif asked - over.setdefault(at, asked) >= LATE:
-                    died[at] = jobs[at].failed(
-                        f"its Slurm job {job.job_id} ended without a result ({state}; its output is in "
-                        f"{self._output(job)}); give the same command again to go on"
-                    )
-        # The other jobs have told this launch of their end, and the last of them how the sweep ended, into its own log.
-        untold = died | {at: returns[at] for at in queued if at in returns}
-        for at, job_return in untold.items():
-            self.context.callbacks.on_job_end(config=jobs[at].config, job_return=job_return)
-        if not untold:
-            for callback in self.context.callbacks.callbacks:
-                if isinstance(callback, SweepProgress):
-                    callback.say_if_ended()
-        return returns | died
+                        why = f"failed; see {self._output(slurm)}"
+                elif states is not None:
+                    state = states.get(slurm.job_id, "gone")
+                    if state != "gone" and state not in ENDED_STATES:
+                        ended_at.pop(job, None)
+                    elif asked - ended_at.setdefault(job, asked) >= LATE:
+                        why = (
+                            f"ended without a result ({state}; its output is in {self._output(slurm)}); give the same "
+                            "command again to go on"
+                        )
+                if why is not None:
+                    died.add(job)
+                    returns[job] = job.failed(f"its Slurm job {slurm.job_id} {why}")
+                if job in returns:
+                    how = "failed" if returns[job].status == JobStatus.FAILED else "ended"
+                    log.info("%d of %d %s: %s", len(returns), len(slurm_jobs), how, job.name)
+        return returns, died
 
-    def _output(self, job: "Job[JobReturn]") -> Path:
-        """What a job prints: a file, or of several processes their folder, since any may be the one that failed."""
-        file = job.task(0).paths.stdout
+    def _output(self, slurm: "Job[JobReturn]") -> Path:
+        """The file that a job prints to; of a run of several processes their folder, since any may have failed."""
+        file = slurm.task(0).paths.stdout
         several = self.parameters.get("nodes", 1) * self.parameters.get("tasks_per_node", 1) > 1
         return file.parent if several else file
 
 
-def _has_submitit_launcher() -> bool:
-    return importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
-
-
-def _arrays(jobs: "dict[int, Job[JobReturn]]") -> list[str]:
-    return sorted({array_of(job.job_id) for job in jobs.values()}, key=int)
-
-
-def _hash(config: DictConfig) -> str:
-    try:
-        return config_hash(plain_config(config))
-    except OmegaConfBaseException as error:
-        raise CompactHydraException(sentence(error)) from error
+def _arrays(slurm_jobs: "SlurmJobs") -> list[str]:
+    return sorted({array_id(slurm.job_id) for slurm in slurm_jobs.values()}, key=int)

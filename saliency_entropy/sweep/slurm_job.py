@@ -1,4 +1,4 @@
-"""What runs in a Slurm job. Not among the plugins, since it imports submitit."""
+"""What runs in a Slurm job. Apart from the launcher, since it imports submitit."""
 
 import atexit
 import os
@@ -12,7 +12,7 @@ import submitit
 from hydra.core.utils import JobStatus
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher as SubmititLauncher
 
-# submitit asks Slurm for this one, before the time limit and, where the cluster does so, before preemption.
+# The signal that submitit asks Slurm for, before the time limit and, where the cluster does so, before preemption.
 LEAVE = signal.SIGUSR2
 _leaving = False
 
@@ -20,8 +20,8 @@ _leaving = False
 class SlurmJob(SubmititLauncher):
     """One run of a sweep, which queues its job again when it is told to leave.
 
-    submitit does so inside its signal handler, and where Slurm has queued the job again already, as it does on
-    preemption, the refusal becomes an error of the run.
+    submitit does so inside its signal handler. Where Slurm has queued the job again already, as it does on preemption,
+    Slurm's refusal would become an error of the run there.
     """
 
     def __call__(self, *arguments: Any) -> Any:
@@ -31,20 +31,20 @@ class SlurmJob(SubmititLauncher):
         except SystemExit as end:
             if end.code == 128 + LEAVE:
                 signal.signal(LEAVE, signal.SIG_IGN)  # which scontrol inherits
-                # Of several processes every one asks, and Slurm refuses the later ones: another may be waiting for this
-                # one within CUDA, where its handler never runs. Not SLURM_JOB_ID: that of the last task is the array's,
-                # all of which would be queued again.
+                # Each of several processes asks, and Slurm refuses the later ones: another process may be waiting for
+                # this one within CUDA, where its handler never runs. The job's id is not SLURM_JOB_ID, which for the
+                # last task is the array's: all of the array would be queued again.
                 subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=False, timeout=60)
             raise
         if ended.status == JobStatus.FAILED:
-            # When submitit has written how the run ended. Of several processes, the others might wait for this one for
-            # as long as PyTorch does (half an hour): srun ends them, by --kill-on-bad-exit.
+            # After submitit has written how the run ended. With several processes, the others might wait for this one
+            # for as long as PyTorch does (half an hour): srun ends them, by --kill-on-bad-exit.
             atexit.register(os._exit, 1)
         return ended
 
 
 def _leave(number: int, _: FrameType | None) -> None:
     global _leaving
-    if not _leaving:  # a second one would end what the first one has begun: queueing again
+    if not _leaving:  # a second signal would interrupt the queueing that the first one has begun
         _leaving = True
         sys.exit(128 + number)

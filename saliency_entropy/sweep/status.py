@@ -1,6 +1,6 @@
 """Where the runs of a study stand, as their folders tell it.
 
-Imports neither PyTorch nor pandas: it is given every few minutes while a sweep is trained.
+Imports neither PyTorch nor pandas: the command is given every few minutes while a sweep is trained.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from omegaconf import DictConfig
@@ -23,24 +23,26 @@ from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.attempts import read_attempts
 from saliency_entropy.run.folder import epochs_done, finished_result
 from saliency_entropy.run.study_folders import method_order, run_folders, seed_folders, trial_folders
-from saliency_entropy.sweep.queue import Queued, place, queued_runs
-from saliency_entropy.sweep.run_grid import print_grid, print_lines, terminal
+from saliency_entropy.sweep.duration import duration
+from saliency_entropy.sweep.queue import queued_jobs
+from saliency_entropy.sweep.run_grid import Cell, Sign, counted, print_lines, print_runs, terminal
 from saliency_entropy.sweep.swept import plain_yaml, swept_runs
 
-# running: a process holds it. queued: a Slurm job of it waits for its turn. stale: one held it and died. interrupted:
-# begun, and let go of. damaged: what a reader of its files would stumble over. missing: not begun.
+# running: a process holds it. queued: a Slurm job of it waits for its turn. stale: the process that held it died.
+# interrupted: begun, and let go of. damaged: a reader of its files would fail. missing: not begun.
 State = Literal["done", "running", "queued", "interrupted", "stale", "failed", "damaged", "missing"]
-SHOWN: dict[State, tuple[str, str]] = {
-    "done": ("✓", "green"),
-    "running": ("▶", "bold blue"),
-    "queued": ("…", "blue"),
-    "interrupted": ("‖", "yellow"),
-    "stale": ("?", "bold yellow"),
-    "failed": ("✗", "bold red"),
-    "damaged": ("!", "bold red"),
-    "missing": ("·", "dim"),
+STATE_SIGNS = {
+    "done": Sign("✓", "green", "done"),
+    "running": Sign("▶", "bold blue", "running"),
+    "queued": Sign("…", "blue", "queued"),
+    "interrupted": Sign("‖", "yellow", "interrupted"),
+    "stale": Sign("?", "bold yellow", "stale"),
+    "failed": Sign("✗", "bold red", "failed"),
+    "damaged": Sign("!", "bold red", "damaged"),
+    "missing": Sign("·", "dim", "missing"),
 }
-EXPLAINED: tuple[State, ...] = ("running", "stale", "failed", "damaged")  # below the grid, run by run
+WITH_PERCENT = ("running", "interrupted", "stale")
+EXPLAINED = ("running", "stale", "failed", "damaged")  # below the grid, run by run
 FORMATS = ("table", "json")
 
 
@@ -53,10 +55,10 @@ class RunStatus:
         state: see :data:`State`.
         epochs_done: whole epochs.
         epochs: those that it will have; None if its configuration cannot be read.
-        seconds_an_epoch: of a run that is done, scoring included, or of one that has been trained by one process so
-            far; else None.
+        seconds_an_epoch: of a run that is done, scoring included, or of one that a single process has trained so far;
+            else None.
         detail: who trains it, its Slurm job, or why it failed; "" where there is nothing to say.
-        trial: the folder of its trial, of a run of a search; else "".
+        trial: name of its trial's folder, for a run of a search; else "".
     """
 
     method: str
@@ -70,7 +72,7 @@ class RunStatus:
 
     @property
     def name(self) -> str:
-        """Its folder, below the study's."""
+        """The folder of the run, relative to the study's."""
         return str(Path(self.trial, self.method, f"seed{self.seed}"))
 
 
@@ -96,8 +98,8 @@ def show_status(cfg: DictConfig) -> None:
 
 
 def study_status(study: Path) -> list[RunStatus]:
-    """Every run that the study has, or should have: of each of its methods and each of its seeds, and of those that the
-    last sweep was to train. Of a search, each of its trials has each of the methods and seeds.
+    """Every run that the study has, or should have: each of its methods with each of its seeds, including those of the
+    last sweep. In a search, each of its trials has each of the methods and seeds.
 
     Raises:
         UserError: there is no such study.
@@ -114,32 +116,30 @@ def study_status(study: Path) -> list[RunStatus]:
         run = run_status(folder, failures.get(f"{folder.parent.name}/{folder.name}"))
         run = replace(run, trial=folder.parents[1].name if trials else "")
         begun[run.trial, run.method, run.seed] = run
-    methods = {method for _, method, _ in begun} | {method for method, _ in swept}
-    seeds = {seed for _, _, seed in begun} | {seed for _, seed in swept}
-    epochs = Counter(run.epochs for run in begun.values() if run.epochs).most_common(1)
-    usual = epochs[0][0] if epochs else None
+    methods = {run.method for run in begun.values()} | {method for method, _ in swept}
+    seeds = {run.seed for run in begun.values()} | {seed for _, seed in swept}
+    usual_epochs = Counter(run.epochs for run in begun.values() if run.epochs).most_common(1)
+    missing = RunStatus("", 0, "missing", epochs=usual_epochs[0][0] if usual_epochs else None)
     runs = [
-        begun.get((trial, method, seed)) or RunStatus(method, seed, "missing", epochs=usual, trial=trial)
+        begun.get((trial, method, seed)) or replace(missing, method=method, seed=seed, trial=trial)
         for trial in [trial.name for trial in trials] or [""]
         for method in sorted(methods, key=method_order)
         for seed in sorted(seeds)
     ]
-    queued = queued_runs(study) or {}
-    return [_with_job(run, queued.get(place(study / run.name))) for run in runs]
-
-
-def _with_job(run: RunStatus, queued: Queued | None) -> RunStatus:
-    if queued is None or run.state not in ("missing", "interrupted", "failed"):
-        return run
-    return replace(run, state="queued", detail=f"Slurm job {queued.job}")
+    queued = queued_jobs(study) or {}
+    for at, run in enumerate(runs):
+        job = queued.get((study / run.name).resolve())
+        if job is not None and run.state in ("missing", "interrupted", "failed"):
+            runs[at] = replace(run, state="queued", detail=f"Slurm job {job.job_id}")
+    return runs
 
 
 def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunStatus:
-    """Where one run stands. Its files may be in the making, or damaged: nothing here is an error.
+    """Where one run stands. Its files may be in the making, or damaged: that is no error here.
 
     Args:
         folder: of the run.
-        failure: when, in seconds since 1970, the last sweep said that the run failed, and why.
+        failure: when the last sweep said that the run failed, in seconds since 1970, and why.
     """
     method, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
     done = epochs_done(folder)
@@ -164,30 +164,32 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
     if owner is not None and hold != "free":
         state = "running" if hold == "held" else "stale"
         return status(state, str(owner), seconds=_seconds_an_epoch(folder, attempts, done))
-    last = attempts[-1] if attempts else None
-    if last is not None and last["state"] == "no room":
-        return status("failed", str(last.get("reason")))
-    if last is not None and last["state"] == "failed":
-        times = sum(attempt["state"] == "failed" for attempt in attempts)
+    last = attempts[-1] if attempts else {}
+    if last.get("state") in ("failed", "no room"):
+        times = sum(attempt["state"] == "failed" for attempt in attempts) if last["state"] == "failed" else 1
         before = f"failed {times} times, the last time with: " if times > 1 else ""
         return status("failed", before + str(last.get("reason")))
-    if failure is not None and (last is None or _changed(folder / "attempts.json") <= failure[0]):
+    if failure is not None and (not attempts or _changed(folder / "attempts.json") <= failure[0]):
         return status("failed", failure[1])
-    if last is not None or (folder / "checkpoints" / "resume.ckpt").exists():
+    if attempts or (folder / "checkpoints" / "resume.ckpt").exists():
         return status("interrupted", seconds=_seconds_an_epoch(folder, attempts, done))
     return status("missing")
+
+
+def timed_runs(runs: Iterable[RunStatus]) -> list[RunStatus]:
+    """The runs that tell how long an epoch takes: those that are done, or else those that have whole epochs."""
+    timed = [run for run in runs if run.seconds_an_epoch]
+    return [run for run in timed if run.state == "done"] or timed
 
 
 def time_left(runs: Iterable[RunStatus]) -> tuple[float | None, int]:
     """Seconds until all runs are done, and how many are trained at a time; None seconds if no run tells how long an
     epoch takes.
 
-    A run takes as long as those of its method, or else as all do: those that are done are asked, or else those that are
-    being trained.
+    A run takes as long as the :func:`timed_runs` of its method, or else as all of them.
     """
     runs = list(runs)
-    timed = [run for run in runs if run.seconds_an_epoch]
-    timed = [run for run in timed if run.state == "done"] or timed
+    timed = timed_runs(runs)
     at_once = max(1, sum(run.state == "running" for run in runs))
     if not timed:
         return None, at_once
@@ -201,64 +203,39 @@ def time_left(runs: Iterable[RunStatus]) -> tuple[float | None, int]:
 
 
 def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
-    """The grid, what its signs mean, the runs that need a word, the time left."""
+    """Print the grid, what its signs mean, the runs that need a word, and the time left."""
     methods, seeds = {run.method for run in runs}, {run.seed for run in runs}
     trials = {run.trial for run in runs if run.trial}
-    whole = f"{_counted(len(trials), 'trial')} of a search" if trials else _counted(len(methods), "method")
-    console.print(Text(f"{study}: {whole} × {_counted(len(seeds), 'seed')}", style="bold"), soft_wrap=True)
-
-    def row(run: RunStatus) -> str:
-        return run.trial if run.trial and len(methods) == 1 else str(Path(run.trial, run.method))
-
-    cells = {(row(run), run.seed): (_cell(run), SHOWN[run.state][1]) for run in runs}
-    print_grid(console, cells, "trial" if trials else "method")
-    counts = Counter(run.state for run in runs)
-    legend = [f"{SHOWN[state][0]} {counts[state]} {state}" for state in get_args(State) if counts[state]]
-    console.print(Text("  ".join(legend)))
+    whole = f"{counted(len(trials), 'trial')} of a search" if trials else counted(len(methods), "method")
+    cells = []
+    for run in runs:
+        row = run.trial if trials and len(methods) == 1 else str(Path(run.trial, run.method))
+        percent = 100 * run.epochs_done // run.epochs if run.state in WITH_PERCENT and run.epochs else None
+        cells.append(Cell(row, run.seed, run.state, percent))
+    title = f"{study}: {whole} × {counted(len(seeds), 'seed')}"
+    print_runs(console, title, cells, STATE_SIGNS, "trial" if trials else "method")
     for state in EXPLAINED:
         explained = [run for run in runs if run.state == state]
         if explained:
-            sign, style = SHOWN[state]
-            console.print(Text(f"\n{sign} {state}", style=style))
+            sign, style, words = STATE_SIGNS[state]
+            console.print(Text(f"\n{sign} {words}", style=style))
         for run in explained:
             progress = f"epoch {run.epochs_done} of {run.epochs or '?'} done; " if state in ("running", "stale") else ""
             print_lines(console, run.name, progress + run.detail)
-    console.print(Text("\n" + _left(runs)))
+    console.print(Text("\n" + _summary(runs)))
     if trials:
-        console.print(Text("Of the trials that have begun; what they found: "), end="")
+        console.print(Text("Only trials that have begun are shown; for what they found: "), end="")
         console.print(Text(f"python experiments/weights.py study={study}"), soft_wrap=True)
 
 
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3 h 20 min``, ``5 days 2 h``: as exact as an estimate can be."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
-
-
-def _left(runs: list[RunStatus]) -> str:
-    waiting = sum(run.state != "done" for run in runs)
-    if not waiting:
-        return f"all {_counted(len(runs), 'run')} done"
+def _summary(runs: list[RunStatus]) -> str:
+    to_go = sum(run.state != "done" for run in runs)
+    if not to_go:
+        return f"all {counted(len(runs), 'run')} done"
     seconds, at_once = time_left(runs)
     if seconds is None:
-        return f"{_counted(waiting, 'run')} to go; how long is known when one has trained an epoch"
-    return f"{_counted(waiting, 'run')} to go: about {duration(seconds)}, {at_once} at a time"
-
-
-def _cell(run: RunStatus) -> str:
-    sign = SHOWN[run.state][0]
-    if run.state in ("running", "interrupted", "stale") and run.epochs:
-        return f"{sign}{100 * run.epochs_done // run.epochs}%"
-    return sign
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+        return f"{counted(to_go, 'run')} to go; the time is known when one has trained an epoch"
+    return f"{counted(to_go, 'run')} to go: about {duration(seconds)}, {at_once} at a time"
 
 
 def _epochs(folder: Path) -> int | None:
@@ -270,16 +247,17 @@ def _epochs(folder: Path) -> int | None:
 
 
 def _seconds_an_epoch(folder: Path, attempts: list[dict[str, Any]], done: int) -> float | None:
-    """Of a run that one process has trained so far. Of several it is not known which epochs are whose."""
+    """Seconds an epoch of a run that a single attempt has trained so far; None of others, since nothing says which
+    epochs are of which attempt."""
     if len(attempts) != 1 or not done:
         return None
-    # By one clock; every attempt begins with writing its configuration.
+    # By one clock. Every attempt begins by writing its configuration.
     seconds = _changed(folder / "metrics.csv") - (_changed(folder / "config.yaml") or math.inf)
     return seconds / done if seconds > 0 else None
 
 
 def _changed(path: Path) -> float:
-    """In seconds since 1970, by the clock of the file server; 0 if there is no such file."""
+    """When a file was changed, in seconds since 1970 by the file server's clock; 0 if there is no such file."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -287,13 +265,13 @@ def _changed(path: Path) -> float:
 
 
 def _failures_in_sweeps(study: Path) -> dict[str, tuple[float, str]]:
-    """``method/seed<seed>`` -> when and why the newest sweep that was to train it failed to; only where it did."""
+    """``method/seed<seed>`` -> when and why it failed, for the runs that failed in the newest sweep that had them."""
     newest: dict[str, tuple[float, str | None]] = {}
     for path in (study / ".sweep").glob("*/*.json"):
         try:
-            note, when = json.loads(path.read_text()), path.stat().st_mtime
-            name = "/".join(Path(note["folder"]).parts[-2:])
-            reason = str(note.get("reason") or _logged_reason(study / name)) if note["state"] == "failed" else None
+            entry, when = json.loads(path.read_text()), path.stat().st_mtime
+            name = "/".join(Path(entry["folder"]).parts[-2:])
+            reason = str(entry.get("reason") or _logged_reason(study / name)) if entry["state"] == "failed" else None
         except (OSError, ValueError, LookupError, TypeError):
             continue  # half written, or of another version
         if name not in newest or newest[name][0] < when:
@@ -302,6 +280,7 @@ def _failures_in_sweeps(study: Path) -> dict[str, tuple[float, str]]:
 
 
 def _logged_reason(folder: Path) -> str:
+    """The last line of a run's log, of a sweep by a version of this package that did not note the reason."""
     try:
         lines = (folder / "train.log").read_text(errors="replace").strip().splitlines()
     except OSError:

@@ -273,5 +273,5 @@ def test_nothing_is_submitted_while_the_queue_is_not_known(sweep: Callable, tmp_
     (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
     ended = sweep("study=s")
     assert ended.code == 1
-    assert "Slurm does not say which runs of this sweep are in its queue (squeue fails)" in ended.err
+    assert f"Slurm does not say which runs of {tmp_path}/runs/s are in its queue (squeue fails)" in ended.err
     assert not (tmp_path / "script").exists()

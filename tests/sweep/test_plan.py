@@ -8,14 +8,11 @@ import re
 import resource
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -27,8 +24,8 @@ from omegaconf import OmegaConf
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.folder import config_hash
 from saliency_entropy.sweep import local
-from saliency_entropy.sweep.plan import checks, costs
-from saliency_entropy.sweep.queue import Queued, note
+from saliency_entropy.sweep.plan import checks, disk
+from saliency_entropy.sweep.queue import QueuedJob, record_jobs
 from saliency_entropy.training import checked
 
 ROOT = Path(__file__).parents[2]
@@ -87,8 +84,8 @@ def done(train_small: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return train_small(tmp_path_factory.mktemp("done") / "droid" / "seed0", "method=droid")
 
 
-def place(done: Path, tmp_path: Path, seed: int = 0, **changed: object) -> Path:
-    """A copy of the finished run in the study that the command has, as of another seed or configuration."""
+def copy_of_done(done: Path, tmp_path: Path, seed: int = 0, **changed: object) -> Path:
+    """A copy of the finished run in the command's study, with another seed or configuration."""
     folder = tmp_path / "runs" / "faces" / "droid" / f"seed{seed}"
     shutil.copytree(done, folder)
     config = OmegaConf.load(folder / "config.yaml")
@@ -100,13 +97,24 @@ def place(done: Path, tmp_path: Path, seed: int = 0, **changed: object) -> Path:
 
 
 def begun(done: Path, tmp_path: Path, seed: int = 0) -> Path:
-    """As :func:`place`, after the first of its two epochs."""
-    folder = place(done, tmp_path, seed)
+    """A copy of the finished run as it was after the first of its two epochs."""
+    folder = copy_of_done(done, tmp_path, seed)
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "scores")
     table = pd.read_csv(folder / "metrics.csv")
     table[:1].to_csv(folder / "metrics.csv", index=False)
     return folder
+
+
+def killed_holder(folder: Path) -> None:
+    """Leave the claim of a process that was killed while it held a run."""
+    program = (
+        "import sys, time; from pathlib import Path; from saliency_entropy.run import lock\n"
+        "with lock.held(Path(sys.argv[1])): print(flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        process.stdout.readline()
+        process.kill()
 
 
 def attempts(*reasons: str) -> str:
@@ -131,24 +139,25 @@ def test_a_plan_trains_and_writes_nothing(plan: Callable[..., Planned], tmp_path
 
 
 def test_every_kind_of_run_and_all_that_is_refused(plan: Callable[..., Planned], done: Path, tmp_path: Path) -> None:
-    place(done, tmp_path, 0)
+    copy_of_done(done, tmp_path, 0)
     begun(done, tmp_path, 1)
-    place(done, tmp_path, 2, **{"protocol.optimizer.momentum": 0.5})
+    copy_of_done(done, tmp_path, 2, **{"protocol.optimizer.momentum": 0.5})
     used_up = begun(done, tmp_path, 3)
     (used_up / "attempts.json").write_text(attempts("no room", "no room", "OutOfMemoryError: 3 GiB"))
     held = begun(done, tmp_path, 4)
     again = begun(done, tmp_path, 5)
     (again / "attempts.json").write_text(attempts("no room", "no room"))
+    killed_holder(begun(done, tmp_path, 6))
     with run_lock.held(held):
         before = contents(tmp_path)
-        planned = plan("-m", "method=droid", "seed=range(0,7)")
+        planned = plan("-m", "method=droid", "seed=range(0,8)")
         claim = next((held / ".owner").glob("*.claim"))
         after = contents(tmp_path)
         assert after.keys() == before.keys()
         assert all(after[path] == before[path] for path in before if path != claim)  # its sign of life
     assert planned.code == 1
-    assert rows(planned) == {"droid": ["✓", "▶50%", "✗", "✗", "✗", "▶50%", "+"]}
-    assert "+ 1 start  ▶ 2 go on  ✓ 1 done, nothing to do  ✗ 3 refused" in planned.out
+    assert rows(planned) == {"droid": ["✓", "▶50%", "✗", "✗", "✗", "▶50%", "▶50%", "+"]}
+    assert "+ 1 start  ▶ 3 go on  ✓ 1 done, nothing to do  ✗ 3 refused" in planned.out
     text = words(planned)
     assert "3 problems:" in text
     assert "(protocol.optimizer.momentum is 0.5 there and 0.9 here)" in text
@@ -168,7 +177,7 @@ def test_what_is_planned_is_what_is_trained(
     assert ended.code == 0, ended.err
     assert "sweep ended: 4 runs, 4 trained, 0 done before" in ended.out
     told = float(re.search(r"\(([\d.]+) MB for a whole one\)", words(planned))[1]) * 1e6
-    left = costs.folder_bytes(tmp_path / "runs" / "faces" / "cross_entropy" / "seed0")
+    left = disk.folder_bytes(tmp_path / "runs" / "faces" / "cross_entropy" / "seed0")
     assert told == pytest.approx(left, rel=0.15)
     again = plan(*sweep)
     assert again.code == 0
@@ -179,9 +188,7 @@ def test_what_is_planned_is_what_is_trained(
 @pytest.mark.parametrize(
     ("overrides", "runs"),
     [
-        (["experiment=paper", "data=builtin"], 60),
         (["experiment=paper", "data=builtin", "seed=0,1"], 12),
-        (["experiment=paper", "data=builtin", "seed=3", "method=droid"], 1),
         (["-m", "seed=0", "method=glob(*)"], 6),
     ],
 )
@@ -193,14 +200,6 @@ def test_a_sweep_is_that_of_the_command(
     assert planned.code == 0, planned.out + planned.err
     assert f": {runs} run" in planned.out
     assert f"+ {runs} start" in planned.out
-
-
-def test_two_runs_in_one_folder_are_refused(plan: Callable[..., Planned]) -> None:
-    planned = plan("-m", "method=droid", "loss.terms.log_entropy.weight=0.1,0.3")
-    assert planned.code == 1
-    assert "droid/seed0: the command has this run more than once; give what differs a study= of its own" in words(
-        planned
-    )
 
 
 def test_runs_that_began_with_other_data(
@@ -222,35 +221,7 @@ def test_runs_that_began_with_other_data(
     assert "seed0 began with other data: the manifest has changed since" in words(planned)
 
 
-# --- a run that is trained meanwhile
-
-
-def test_a_run_while_it_is_trained_and_after_it_was_killed(
-    plan: Callable[..., Planned], small: list[str], tmp_path: Path
-) -> None:
-    overrides = ["method=droid", "trainer.max_epochs=20000"]
-    checkpoint = tmp_path / "runs" / "faces" / "droid" / "seed0" / "checkpoints" / "resume.ckpt"
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "experiments" / "train.py", *small, *overrides, f"runs_dir={tmp_path}/runs"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
-    )  # fmt: skip
-    try:
-        while not checkpoint.exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        meanwhile = plan("-m", *overrides)
-        assert process.poll() is None, "it ended before it was killed"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert meanwhile.code == 1
-    assert f"droid/seed0: it is being trained by process {process.pid} on " in words(meanwhile)
-    killed = plan(*overrides)
-    assert killed.code == 0, killed.out + killed.err
-    assert rows(killed)["droid"][0].startswith("▶")
-
-
-# --- time, disk and memory
+# --- time and disk
 
 
 def test_a_file_that_is_moved_away_while_its_folder_is_measured(
@@ -268,37 +239,50 @@ def test_a_file_that_is_moved_away_while_its_folder_is_measured(
         return found
 
     monkeypatch.setattr(Path, "is_file", overtaken)
-    assert costs.folder_bytes(tmp_path) == 7
+    assert disk.folder_bytes(tmp_path) == 7
 
 
 def test_the_time_is_that_of_the_runs_that_are_done(plan: Callable[..., Planned], done: Path, tmp_path: Path) -> None:
-    folder = place(done, tmp_path, 0)
+    folder = copy_of_done(done, tmp_path, 0)
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(result | {"wall_seconds": 7200.0}))
     begun(done, tmp_path, 1)
     planned = plan("-m", "method=droid", "seed=0,1,2,3,4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
     # 7 epochs of an hour, of three runs at a time.
-    told = "time about 2 h 20 min for 4 runs, 3 at a time an epoch 60 min, as the run of this kind that is done took"
+    told = "time about 2 h 20 min for 4 runs, 3 at a time an epoch 60 min (1 finished run of this kind)"
     assert told in words(planned)
-    # Of another kind it tells nothing.
-    other = plan("-m", "method=droid", "seed=0,1", "study=other", "protocol.batch_size=4")
-    assert "measured here (processor" in words(other)
+    # Of another study or kind it tells nothing.
+    for other in ("study=other", "protocol.batch_size=4"):
+        planned = words(plan("-m", "method=droid", "seed=5,6", other))
+        assert (
+            "time not known yet for 2 runs; known when a run of this kind has trained an epoch in the study" in planned
+        )
+        assert "an epoch not known yet" in planned
 
 
-@pytest.mark.parametrize(
-    ("n_jobs", "given", "at_once", "threads"),
-    [(8, "null", 2, "1 thread"), (8, "2", 1, "2 threads"), (1, "null", 1, "2 threads")],
-)
+def test_before_a_run_is_done_the_epochs_of_others_tell_the_time(
+    plan: Callable[..., Planned], done: Path, tmp_path: Path
+) -> None:
+    """Of runs that the command does not have, too; but not where several attempts may have trained them."""
+    for seed, seconds in ((0, 600), (1, 1200), (2, 7)):
+        folder = begun(done, tmp_path, seed)
+        for file, when in (("config.yaml", 1_000_000), ("metrics.csv", 1_000_000 + seconds)):
+            os.utime(folder / file, (when, when))
+    (folder / "attempts.json").write_text(attempts("no room", "no room"))
+    planned = words(plan("method=droid", "seed=5"))
+    assert "time about 30 min for 1 run an epoch 15 min (2 unfinished runs of this kind)" in planned
+
+
+@pytest.mark.parametrize(("n_jobs", "threads", "at_once"), [(8, "null", 2), (8, "2", 1), (1, "null", 1)])
 def test_as_many_runs_at_a_time_as_the_local_launcher_begins(
-    plan: Callable[..., Planned], command: Callable, monkeypatch: pytest.MonkeyPatch, n_jobs: int, given: str,
-    at_once: int, threads: str,
+    plan: Callable[..., Planned], command: Callable, monkeypatch: pytest.MonkeyPatch, n_jobs: int, threads: str,
+    at_once: int,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     sweep = ["-m", "method=droid", "seed=0,1,2", "hydra/launcher=local", f"hydra.launcher.n_jobs={n_jobs}"]
-    sweep.append(f"threads={given}")
+    sweep.append(f"threads={threads}")
     planned = words(plan(*sweep))
     assert (f"for 3 runs, {at_once} at a time" in planned) == (at_once > 1)
-    assert f"measured here (processor, {threads})" in planned
     begun = []
     monkeypatch.setattr(local.LocalLauncher, "_run", lambda _, jobs, at_once, gpus: begun.append(at_once) or [])
     assert command(*sweep).code == 0
@@ -318,28 +302,13 @@ def test_kinds_of_runs_are_told_apart(plan: Callable[..., Planned]) -> None:
     assert "1 problem: 1. backbone.image_size is -1; give whole pixels" in words(wrong)
 
 
-def test_the_time_of_an_epoch_is_that_of_its_steps() -> None:
-    cost = costs.StepCost("processor", 2.0, 0.1, 0)
-    images = {"train": 21, "val": 10, "test": 30}
-    data = SimpleNamespace(
-        split_table=lambda split: range(images[split]), train_batches=None, skip_last_batch_of_one=False
-    )
-    cfg = OmegaConf.create({"protocol": {"batch_size": 20}})
-    time_ = costs.time_of_a_run(cost, cfg, data)
-    assert (time_.epoch, time_.scoring) == pytest.approx((2 * 2.0 + 10 * 0.1, 40 * 0.1))
-    data.skip_last_batch_of_one = True
-    assert costs.time_of_a_run(cost, cfg, data).epoch == pytest.approx(2.0 + 1.0)
-    data.train_batches = 1
-    assert costs.time_of_a_run(cost, cfg, data).epoch == pytest.approx(2.0 + 1.0)
-
-
 def test_checkpoints_are_as_large_as_planned(done: Path, configure: Callable) -> None:
     from saliency_entropy.backbone import Backbone
     from saliency_entropy.training import build_loss, build_module, checked
 
     cfg = configure("method=droid")
     module = build_module(cfg, checked(cfg), Backbone(**cfg.backbone), build_loss(cfg))
-    weights, with_optimizer = costs.checkpoint_bytes(module)
+    weights, with_optimizer = disk.checkpoint_bytes(module)
     assert with_optimizer == pytest.approx(2 * weights, rel=0.05)  # SGD keeps a momentum of each weight
     for planned, name in ((weights, "best.ckpt"), (with_optimizer, "resume.ckpt")):
         assert planned == pytest.approx((done / "checkpoints" / name).stat().st_size, rel=0.15)
@@ -357,27 +326,12 @@ def test_images_that_are_decoded_need_no_more_room(
 
 def test_a_disk_without_room_is_a_problem(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", ["total", "used", "free"])
-    monkeypatch.setattr(checks, "disk_usage", lambda _: usage(10**12, 10**12 - 10**9, 10**9))
+    monkeypatch.setattr(disk, "disk_usage", lambda _: usage(10**12, 10**12 - 10**9, 10**9))
     planned = plan("-m", "method=droid", "seed=0,1")
     assert planned.code == 1
     assert re.search(
         r"the disk of .+ and .+ has 0\.00 MB free, but [\d.]+ .B will be needed; make room", words(planned)
     )
-
-
-def test_memory_that_is_not_there_is_a_problem(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "free_memory", lambda _: 10**6)
-    sweep = ["-m", "method=droid", "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3"]
-    planned = plan(*sweep)
-    assert planned.code == 1
-    assert re.search(r"3 runs at a time need [\d.]+ GB of memory, but 1\.00 MB are free: give fewer", words(planned))
-
-
-def test_the_memory_that_is_free_is_known() -> None:
-    free = checks.free_memory(torch.device("cpu"))
-    if free is None:
-        pytest.skip("there is no /proc/meminfo")
-    assert 1e6 < free < 1e14
 
 
 # --- everything that would fail
@@ -417,28 +371,13 @@ def test_files_that_are_missing_are_named(plan: Callable[..., Planned], own_face
     assert "data cannot be read" in words(planned)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(plan: Callable[..., Planned]) -> None:
-    planned = plan("method=droid", "trainer.accelerator=gpu")
-    assert planned.code == 1
-    assert "trainer.accelerator=gpu, trainer.precision=32-true cannot be used on this machine: " in words(planned)
-
-
-def test_a_folder_that_cannot_be_made(plan: Callable[..., Planned]) -> None:
-    planned = plan("method=droid", "runs_dir=/dev/null/runs")
-    assert planned.code == 1
-    assert "/dev/null/runs/faces/droid/seed0 cannot be looked at (Not a directory); give another runs_dir=" in words(
-        planned
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["method=droids"], "Could not find 'method/droids'"),
         (["-m", "method=droid,droids"], "Could not find 'method/droids'"),
         (["sed=3"], "Could not override 'sed'"),
-        (["experiment=weights"], "decides on its runs as it goes, so that they cannot be told beforehand"),
+        (["experiment=weights"], "chooses its runs as it goes, so that they are not known beforehand"),
         (["method=???"], "method"),
     ],
 )
@@ -467,6 +406,19 @@ def test_a_command_that_cannot_be_planned(
         (["trainer.precision=half"], "Precision 'half' is invalid"),
         (["backbone.checkpoint=/no/where"], "backbone.checkpoint=/no/where does not exist"),
         (["data.root=${oc.env:HOME}"], "environment variable HOME in a configuration is refused"),
+        (
+            ["-m", "method=droid", "loss.terms.log_entropy.weight=0.1,0.3"],
+            "droid/seed0: the command has this run more than once; give what differs a study= of its own",
+        ),
+        (
+            ["method=droid", "runs_dir=/dev/null/runs"],
+            "/dev/null/runs/faces/droid/seed0 cannot be looked at (Not a directory); give another runs_dir=",
+        ),
+        pytest.param(
+            ["method=droid", "trainer.accelerator=gpu"],
+            "trainer.accelerator=gpu, trainer.precision=32-true cannot be used on this machine: ",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
 def test_what_training_would_refuse_is_a_problem(
@@ -485,9 +437,7 @@ def test_a_root_that_is_not_given(plan: Callable[..., Planned]) -> None:
     assert "data.root must be given: data.root=..." in words(planned)
 
 
-@pytest.mark.parametrize(
-    "flags", [["-m", "method=droid"], ["method=droid", "--multirun"], ["-cd", "{0}", "method=droid", "-m"]]
-)
+@pytest.mark.parametrize("flags", [["method=droid", "--multirun"], ["-cd", "{0}", "method=droid", "-m"]])
 def test_flags_stand_where_they_do_for_training(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, flags: list[str]
 ) -> None:
@@ -568,7 +518,7 @@ def test_the_job_script_is_what_is_submitted(
     plan: Callable[..., Planned], command: Callable, done: Path, tmp_path: Path, slurm: Path, launcher: str
 ) -> None:
     if launcher == "slurm":
-        place(done, tmp_path, 0)  # which is not submitted
+        copy_of_done(done, tmp_path, 0)  # which is not submitted
     arguments = [
         "-m", "method=droid", "seed=0,1,2", f"hydra/launcher={launcher}", "hydra.launcher.partition=gpu",
         "hydra.launcher.timeout_min=77", "hydra.launcher.mem_gb=20", "hydra.launcher.array_parallelism=2",
@@ -592,7 +542,7 @@ def test_runs_that_are_in_slurms_queue_are_not_submitted_again(
     study = running.parents[1]
     hashes = {seed: config_hash(checked(configure("method=droid", f"seed={seed}"))) for seed in range(4)}
     hashes[3] = "another"
-    note(study, {study / "droid" / f"seed{seed}": Queued(f"7_{seed}", hashes[seed]) for seed in hashes})
+    record_jobs(study, {study / "droid" / f"seed{seed}": QueuedJob(f"7_{seed}", hashes[seed]) for seed in hashes})
     (slurm.parent / "squeue").write_text(
         "#!/bin/sh\n"
         'case "$*" in *--jobs=7*) printf "7_0 PENDING\\n7_1 RUNNING\\n7_2 COMPLETED\\n7_3 PENDING\\n" ;; esac\n'
@@ -625,7 +575,7 @@ def test_an_epoch_fits_the_time_limit_of_a_job(
     plan: Callable[..., Planned], done: Path, tmp_path: Path, slurm: Path, timeout_min: int, too_short: bool
 ) -> None:
     """It takes an hour; 12 s go by before it, and two minutes before the limit the job is told to leave."""
-    folder = place(done, tmp_path, 0)
+    folder = copy_of_done(done, tmp_path, 0)
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps(result | {"wall_seconds": 7200.0}))
     sweep = ["-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", f"hydra.launcher.timeout_min={timeout_min}"]
@@ -636,28 +586,14 @@ def test_an_epoch_fits_the_time_limit_of_a_job(
     assert ("give at least hydra.launcher.timeout_min=63" in words(planned)) == too_short
 
 
-@pytest.mark.parametrize("gpus", [0, 1])
-def test_a_processor_tells_nothing_of_jobs_with_a_gpu(
-    plan: Callable[..., Planned], slurm: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
-) -> None:
-    monkeypatch.setattr(costs, "timed_steps", lambda *_: costs.StepCost("processor, 1 thread", 10_000.0, 0.1, 10**6))
-    sweep = ["-m", "method=droid", "seed=0,1", "hydra/launcher=slurm"]
-    planned = plan(*sweep, *([f"hydra.launcher.gpus_per_node={gpus}"] if gpus else []))
-    assert planned.code == (0 if gpus else 1), planned.out + planned.err
-    assert ("an epoch takes about 8 h 20 min, but a job" in words(planned)) == (not gpus)
-
-
 def test_what_slurm_will_refuse(plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
-    sweep = ["-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", "hydra.launcher.mem_gb=0"]
-    planned = plan(*sweep, "hydra.launcher.mem_gb=0.1", "trainer.accelerator=cpu")
+    sweep = ["-m", "method=droid", "seed=0,1", "hydra/launcher=slurm"]
+    planned = plan(*sweep)
     assert planned.code == 1
     text = words(planned)
     assert "needs Slurm's sbatch and srun, which are not here" in text
-    assert re.search(
-        r"a run needs [\d.]+ GB of memory, and its job would have 0\.1 GB: give hydra\.launcher\.mem_gb=", text
-    )
     assert "#SBATCH --array=0-1%2" in text  # the script is shown all the same
 
 
@@ -671,7 +607,7 @@ def test_processes_that_are_not_those_of_a_run(plan: Callable[..., Planned], slu
 def test_jobs_may_have_a_gpu_where_this_machine_has_none(plan: Callable[..., Planned], slurm: Path) -> None:
     planned = plan("-m", "method=droid", "seed=0,1", "hydra/launcher=slurm", "trainer.accelerator=gpu")
     assert planned.code == 0, planned.out
-    assert "time not known: no such run is done, and no step could be timed here" in words(planned)
+    assert "time not known yet for 2 runs" in words(planned)
 
 
 # --- the command

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from saliency_entropy.errors import UserError
 from saliency_entropy.run import lock as run_lock
-from saliency_entropy.sweep.queue import Queued, note
+from saliency_entropy.sweep.queue import QueuedJob, record_jobs
 from saliency_entropy.sweep.run_grid import terminal
 from saliency_entropy.sweep.status import RunStatus, print_status, run_status, study_status, time_left
 
@@ -121,7 +120,9 @@ def test_runs_whose_slurm_jobs_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     make_run(tmp_path, "hseb", 0, done=1, attempts=[attempt("failed", "OutOfMemoryError: 3 GiB")])
     make_run(tmp_path, "hseb", 1, done=1, attempts=[attempt("killed")])
     jobs = {("droid", 0): "7_0", ("droid", 1): "7_1", ("hseb", 0): "8_0", ("hseb", 1): "8_1"}
-    note(tmp_path, {tmp_path / method / f"seed{seed}": Queued(job, "") for (method, seed), job in jobs.items()})
+    record_jobs(
+        tmp_path, {tmp_path / method / f"seed{seed}": QueuedJob(job, "") for (method, seed), job in jobs.items()}
+    )
     (tmp_path / ".submitit" / "9.json").write_text('{"half')
 
     told = {"droid/seed0": "done", "droid/seed1": "interrupted", "hseb/seed0": "failed", "hseb/seed1": "interrupted"}
@@ -371,7 +372,7 @@ def test_a_search_is_shown_trial_by_trial(tmp_path: Path, status: Callable, monk
     waiting = make_run(study / "0.1_0.52", "droid", 0, done=2, attempts=[attempt("killed")])
     (study / "search").mkdir()
     (study / "search.journal").write_text("{}\n")
-    note(study, {waiting: Queued("7", "")})
+    record_jobs(study, {waiting: QueuedJob("7", "")})
     squeue = tmp_path / "bin" / "squeue"
     squeue.parent.mkdir()
     squeue.write_text("#!/bin/sh\necho 7 PENDING\n")
@@ -485,8 +486,3 @@ def test_help_shows_the_settings() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "format: table" in ended.stdout
-
-
-def test_no_study_is_an_error_of_the_user(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a folder"):
-        study_status(tmp_path / "none")

@@ -1,11 +1,9 @@
-"""What would stand in the way of the runs of a plan. A problem is a sentence."""
+"""What would make the runs of a plan fail. A problem is a sentence."""
 
 import importlib.metadata
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any
 
 import timm
@@ -13,17 +11,18 @@ import torch
 import wandb
 from huggingface_hub import try_to_load_from_cache
 from hydra.utils import instantiate
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from packaging.requirements import Requirement
 
 from saliency_entropy.data import FaceDataModule
-from saliency_entropy.data.cache import usable_bytes
 from saliency_entropy.data.table import data_hash
-from saliency_entropy.errors import whole_number
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run.command import sentence
 from saliency_entropy.run.folder import check_same_data
 from saliency_entropy.sweep.plan.runs import PlannedRun
-from saliency_entropy.sweep.progress import is_local
 from saliency_entropy.training import build_loss
 
 PACKAGE = "saliency-entropy"
@@ -31,7 +30,7 @@ PACKAGE = "saliency-entropy"
 
 @contextmanager
 def noted(problems: list[str]) -> Iterator[None]:
-    """What a user can mend, raised in here, becomes a problem; several of a kind are told once."""
+    """A user's mistake that is raised in here is added to the problems, unless it is among them."""
     try:
         yield
     except Exception as error:
@@ -43,7 +42,7 @@ def noted(problems: list[str]) -> Iterator[None]:
 
 
 def unmet_requirements() -> list[str]:
-    """The packages that this one needs and that are missing, or too old or new."""
+    """The packages that this one needs and that are missing, too old or too new."""
     problems = []
     for text in importlib.metadata.requires(PACKAGE) or []:
         requirement = Requirement(text)
@@ -62,23 +61,26 @@ def unmet_requirements() -> list[str]:
     return problems
 
 
-def launcher_problems(launcher: DictConfig) -> list[str]:
-    """What this package's launcher on one machine refuses of its settings."""
-    problems: list[str] = []
-    with noted(problems):
-        if is_local(launcher):
-            whole_number("hydra.launcher.n_jobs", launcher.get("n_jobs"), 1)
-    return problems
+def require_device(trainer: DictConfig) -> None:
+    """Raises UserError if this machine lacks the device that is asked for, or the device the precision."""
+    try:
+        Fabric(
+            accelerator=trainer.accelerator, devices=1, precision=trainer.precision, plugins=[LightningEnvironment()]
+        )
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"trainer.accelerator={trainer.accelerator}, trainer.precision={trainer.precision} cannot be used on this "
+            f"machine: {in_one_line(error)}"
+        ) from error
 
 
 def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule | None:
-    """The data of runs that share them, as far as training looks at them before it opens an image: the manifest, its
-    files, human maps where a method needs them, and whether those that were begun began with them; None if they cannot
-    be read."""
+    """The data that runs share, with the checks that training makes before it opens an image: the manifest, its files,
+    human maps where a method needs them, and whether runs that go on began with them; None if they cannot be read."""
     data: FaceDataModule | None = None
     with noted(problems):
         read: FaceDataModule = instantiate(runs[0].cfg.data, _convert_="all")
-        _ = read.manifest
+        table = read.manifest.table
         data = read
     if data is None:
         return None
@@ -89,7 +91,7 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
     # What skip_broken leaves out is known when all images were opened; with a fraction, runs may have other maps.
     begun = [run for run in runs if run.action == "resume"]
     if begun and not data.skip_broken and data.human_maps.fraction == 1:
-        digest = data_hash(data.manifest.table)
+        digest = data_hash(table)
         for run in begun:
             with noted(problems):
                 check_same_data(run.folder, digest)
@@ -97,14 +99,14 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
 
 
 def comes_from_hub(backbone: Mapping[str, Any]) -> bool:
-    """Whether timm fetches the ImageNet weights, or has fetched them before."""
+    """Whether timm fetches the ImageNet weights, or has fetched them."""
     return bool(
         backbone.get("pretrained", True) and not backbone.get("checkpoint") and not backbone.get("weights_package")
     )
 
 
 def is_downloaded(timm_name: str) -> bool:
-    """Whether timm has fetched these weights before."""
+    """Whether timm has fetched these weights."""
     known = timm.get_pretrained_cfg(timm_name, allow_unregistered=True)
     if known is None:
         return False
@@ -114,55 +116,8 @@ def is_downloaded(timm_name: str) -> bool:
     return bool(known.url) and Path(torch.hub.get_dir(), "checkpoints", Path(known.url).name).exists()
 
 
-def disk_problems(needs: Mapping[Path, int]) -> tuple[list[str], list[str]]:
-    """Whether disks have the room, and whether their folders may be written to.
-
-    Args:
-        needs: folder, which need not be there yet -> bytes that will be written below.
-
-    Returns:
-        What there is, a phrase a disk; the problems.
-    """
-    phrases, problems = [], []
-    on_disk: dict[int, list[Path]] = {}
-    for folder in needs:
-        there = nearest(folder)
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            problems.append(f"{folder} cannot be written to; give another runs_dir= or data.cache_folder=")
-        on_disk.setdefault(there.stat().st_dev, []).append(folder)
-    for folders in on_disk.values():
-        disk = disk_usage(nearest(folders[0]))
-        need, free = sum(needs[folder] for folder in folders), usable_bytes(disk.total, disk.free)
-        phrases.append(f"{gigabytes(free)} are free where {' and '.join(map(str, folders))} will be")
-        if need > free:
-            problems.append(
-                f"the disk of {' and '.join(map(str, folders))} has {gigabytes(free)} free, but {gigabytes(need)} will "
-                "be needed; make room, or give a disk with room (runs_dir=, data.cache_folder=)"
-            )
-    return phrases, problems
-
-
-def nearest(folder: Path) -> Path:
-    """The folder, or the first one above it that is there."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where that cannot be told."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
 def logging_to(cfg: DictConfig, problems: list[str]) -> str:
-    """Where the figures of a run go besides its own files, in words; asks no server."""
+    """Where the figures of a run go beside its own files, in words; asks no server."""
     if "_target_" not in cfg.logger:
         return "the runs' own files"
     before = len(problems)
@@ -175,8 +130,3 @@ def logging_to(cfg: DictConfig, problems: list[str]) -> str:
     if not wandb.login(prompt=False, verify=False):
         return "W&B, but there is no key here (wandb login, or WANDB_API_KEY): it will be offline"
     return "W&B, online, with the key that is here; it was not tried"
-
-
-def gigabytes(number: float) -> str:
-    """``3.2 GB``; of less than a hundredth of that, ``0.4 MB``."""
-    return f"{number / 1e9:.2f} GB" if number >= 1e7 else f"{number / 1e6:.2f} MB"

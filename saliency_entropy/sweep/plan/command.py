@@ -1,10 +1,8 @@
-"""What ``experiments/plan.py`` does: tell what the same command of ``experiments/train.py`` would do."""
+"""``experiments/plan.py``: shows what ``experiments/train.py`` would do with the same arguments."""
 
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -17,17 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from saliency_entropy.run.command import no_environment_variables, sentence
-from saliency_entropy.sweep.plan.needs import Needs
-from saliency_entropy.sweep.plan.runs import TO_TRAIN, Action, PlannedRun, planned_runs
-from saliency_entropy.sweep.run_grid import print_grid, print_lines, terminal
-from saliency_entropy.sweep.status import SHOWN as SHOWN_STATES
+from saliency_entropy.sweep.plan.job_script import job_script
+from saliency_entropy.sweep.plan.needs import describe_needs
+from saliency_entropy.sweep.plan.runs import TO_TRAIN, planned_runs, runs_on_slurm
+from saliency_entropy.sweep.run_grid import Cell, Sign, counted, print_lines, print_runs, terminal
+from saliency_entropy.sweep.status import STATE_SIGNS
 
-SHOWN: dict[Action, tuple[str, str, str]] = {
-    "start": ("+", "bold blue", "start"),
-    "resume": ("▶", "bold blue", "go on"),
-    "queued": (*SHOWN_STATES["queued"], "queued"),
-    "skip": ("✓", "green", "done, nothing to do"),
-    "refuse": ("✗", "bold red", "refused"),
+ACTION_SIGNS = {
+    "start": Sign("+", "bold blue", "start"),
+    "resume": Sign("▶", "bold blue", "go on"),
+    "queued": STATE_SIGNS["queued"],
+    "skip": Sign("✓", "green", "done, nothing to do"),
+    "refuse": Sign("✗", "bold red", "refused"),
 }
 
 
@@ -42,7 +41,7 @@ class Plan(Callback):
         sys.exit(self._plan(config))
 
     def _plan(self, config: DictConfig) -> int | str:
-        # Hydra turns what a callback raises into a warning, but lets it leave.
+        # Hydra turns what a callback raises into a warning, except SystemExit.
         try:
             with no_environment_variables():
                 return show_plan(terminal(), config, GlobalHydra.instance().config_loader())
@@ -72,50 +71,35 @@ def show_plan(console: Console, config: DictConfig, loader: ConfigLoader) -> int
     """
     runs = planned_runs(config, loader)
     for study in dict.fromkeys(run.study for run in runs):
-        print_runs(console, study, [run for run in runs if run.study == study])
+        cells = []
+        for run in [run for run in runs if run.study == study]:
+            percent = 100 * run.epochs_done // run.epochs if run.action == "resume" else None
+            cells.append(Cell(run.method, run.seed, run.action, percent))
+        print_runs(console, f"{study}: {counted(len(cells), 'run')}", cells, ACTION_SIGNS)
+        console.print()
     problems = list(dict.fromkeys(f"{run.name}: {run.reason}" for run in runs if run.action == "refuse"))
-    to_train = [run for run in runs if run.action in TO_TRAIN]
+    to_train = sum(run.action in TO_TRAIN for run in runs)
     if to_train:
-        needs = Needs(config, runs, problems)
+        script = job_script(config, runs, problems) if runs_on_slurm(config) else None
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True, style="bold")
         table.add_column(overflow="fold")
-        for name, text in needs.told():
+        for name, text in describe_needs(config, runs, problems):
             table.add_row(Text(name), Text(text))
         console.print(table)
-        if needs.script is not None:
+        if script is not None:
             console.print(Text("\nThe job script:\n", style="bold"))
-            console.print(Text(needs.script.rstrip()), soft_wrap=True)
-    return print_problems(console, problems, len(to_train))
+            console.print(Text(script.rstrip()), soft_wrap=True)
+    return print_problems(console, problems, to_train)
 
 
-def print_runs(console: Console, study: Path, runs: Sequence[PlannedRun]) -> None:
-    """The grid of a study's runs, and what its signs mean."""
-    console.print(Text(f"{study}: {len(runs)} {'run' if len(runs) == 1 else 'runs'}", style="bold"), soft_wrap=True)
-    cells = {run.cell: (_cell(run), SHOWN[run.action][1]) for run in runs if run.cell is not None}
-    if cells:
-        print_grid(console, cells)
-    counts = Counter(run.action for run in runs)
-    legend = [f"{sign} {counts[action]} {words}" for action, (sign, _, words) in SHOWN.items() if counts[action]]
-    console.print(Text("  ".join(legend) + "\n"))
-
-
-def print_problems(console: Console, problems: Sequence[str], runs: int) -> int:
-    """All of them, or that there is none; the exit code."""
-    if not problems:
-        found = "Nothing was found that would stand in its way." if runs == 1 else (
-            "Nothing was found that would stand in their way." if runs else "All runs are done: nothing to do."
-        )  # fmt: skip
-        console.print(Text(f"\n{found}", style="bold green"))
-        return 0
-    console.print(Text(f"\n{len(problems)} {'problem' if len(problems) == 1 else 'problems'}:", style="bold red"))
-    for number, problem in enumerate(problems, start=1):
-        print_lines(console, f"{number}.", problem)
-    return 1
-
-
-def _cell(run: PlannedRun) -> str:
-    sign = SHOWN[run.action][0]
-    if run.action == "resume":
-        return f"{sign}{100 * run.epochs_done // run.epochs}%"
-    return sign
+def print_problems(console: Console, problems: Sequence[str], to_train: int) -> int:
+    """Print the problems of the runs to train, or that there are none; returns the exit code."""
+    if problems:
+        console.print(Text(f"\n{counted(len(problems), 'problem')}:", style="bold red"))
+        for number, problem in enumerate(problems, start=1):
+            print_lines(console, f"{number}.", problem)
+        return 1
+    found = f"Nothing was found that would stand in {'its' if to_train == 1 else 'their'} way."
+    console.print(Text(f"\n{found if to_train else 'All runs are done: nothing to do.'}", style="bold green"))
+    return 0

@@ -4,25 +4,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.sweep.plan.checks import noted
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, PlannedRun
 
-# Of hydra-submitit-launcher's settings these do not go into the script.
+# The settings of hydra-submitit-launcher that do not go into the script.
 NOT_IN_SCRIPT = ("_target_", "submitit_folder", "max_num_timeout")
 
 
 def job_script(config: DictConfig, runs: Sequence[PlannedRun], problems: list[str]) -> str | None:
-    """The text of the job script, by submitit's own maker; None if it cannot be made, or there is nothing to submit.
+    """The text of the job script, as submitit makes it; None if it cannot be made, or there is nothing to submit.
 
     Args:
-        config: of the sweep, with Hydra's part.
-        runs: of the sweep. This package's launcher submits those that are neither done nor queued already,
+        config: configuration of the sweep, with Hydra's part.
+        runs: all of the sweep. This package's launcher submits those that are neither done nor queued already,
             hydra-submitit-launcher's all.
-        problems: what the launcher would refuse is added.
+        problems: a sentence for what the launcher would refuse is added.
     """
     launcher = config.hydra.launcher
     try:
@@ -31,13 +32,11 @@ def job_script(config: DictConfig, runs: Sequence[PlannedRun], problems: list[st
             options = {name: value for name, value in settings.items() if name not in NOT_IN_SCRIPT}
             return _script(Path(settings["submitit_folder"]).absolute(), options, len(runs))
         own = instantiate(launcher)
-        try:
+        with noted(problems):
             own.setup(hydra_context=None, task_function=None, config=config)
             for run in runs:
                 if run.action in TO_TRAIN:
                     own.check_processes(run.cfg)
-        except CompactHydraException as refused:
-            problems.append(str(refused))
         submitted = sum(run.action not in ("skip", "queued") for run in runs)
         return _script(Path(own.folder, ".submitit", "%j"), own.options, submitted) if submitted else None
     except (HydraException, UserError, ImportError, AttributeError, TypeError, ValueError) as error:
@@ -49,7 +48,7 @@ def _script(folder: Path, options: dict[str, Any], runs: int) -> str:
     from submitit.slurm.slurm import SlurmExecutor
 
     class Anywhere(SlurmExecutor):
-        """Makes a script where there is no Slurm, too."""
+        """Makes a script on machines without Slurm, too."""
 
         @classmethod
         def affinity(cls) -> int:

@@ -19,11 +19,11 @@ from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.command import require_values, sentence
 from saliency_entropy.sweep.jobs import composed_runs
-from saliency_entropy.sweep.progress import sweep_overrides
-from saliency_entropy.sweep.queue import Queued, place, queued_runs
+from saliency_entropy.sweep.queue import QueuedJob, require_queued_jobs
+from saliency_entropy.sweep.swept import sweep_overrides
 from saliency_entropy.training import checked
 
-# queued: a Slurm job of it waits or runs, for which the launch waits in its turn.
+# queued: the run has a Slurm job that waits or runs, and the launch would wait for it.
 Action = Literal["start", "resume", "queued", "skip", "refuse"]
 TO_TRAIN: tuple[Action, ...] = ("start", "resume", "queued")
 
@@ -35,7 +35,7 @@ class PlannedRun:
     Attributes:
         cfg: its composed configuration.
         config: the same as plain values; empty where it is refused.
-        folder: where it leaves everything.
+        folder: the folder of the run.
         action: it is started, goes on, is in Slurm's queue already, is done already, or is refused.
         epochs_done: whole epochs that it has.
         reason: why it is refused.
@@ -62,14 +62,14 @@ class PlannedRun:
         return f"{self.method}/{self.folder.name}"
 
     @property
-    def cell(self) -> tuple[str, int] | None:
-        """(method, seed); None if the seed is no number, for which the run is refused."""
+    def seed(self) -> int | None:
+        """None if the seed is no number, for which the run is refused."""
         seed = self.folder.name.removeprefix("seed")
-        return (self.method, int(seed)) if seed.isdecimal() else None
+        return int(seed) if seed.isdecimal() else None
 
     @property
     def epochs(self) -> int:
-        """Of the whole run."""
+        """Epochs of the whole run."""
         return self.config["trainer"]["max_epochs"]
 
     @property
@@ -85,10 +85,10 @@ def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
 
     Args:
         config: what Hydra composed of the command, with its own part.
-        loader: what composes the configuration of each run of a sweep.
+        loader: composes the configuration of each run of a sweep.
 
     Raises:
-        UserError: the sweeper decides on the runs as it goes, or Slurm does not say which of them it has already.
+        UserError: the sweeper chooses the runs as it goes, or Slurm does not say which of them it has already.
         HydraException: a run cannot be composed.
     """
     queued = _queued(config)
@@ -105,35 +105,31 @@ def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[DictCo
     if config.hydra.mode != RunMode.MULTIRUN:
         yield config
         return
-    overrides = sweep_overrides(config)
+    overrides = sweep_overrides(config.hydra)
     if overrides is None:
         raise UserError(
-            f"hydra.sweeper={config.hydra.sweeper.get('_target_')} decides on its runs as it goes, so that they cannot "
-            "be told beforehand; plan a sweep without hydra/sweeper="
+            f"hydra.sweeper={config.hydra.sweeper.get('_target_')} chooses its runs as it goes, so that they are not "
+            "known beforehand; plan a sweep without hydra/sweeper="
         )
     yield from composed_runs(loader, config, overrides)
 
 
-def _queued(config: DictConfig) -> dict[Path, Queued]:
-    """The runs that this package's launcher finds in Slurm's queue; any other launcher trains them regardless."""
+def _queued(config: DictConfig) -> dict[Path, QueuedJob]:
+    """The jobs of the runs that this package's launcher finds in Slurm's queue; other launchers do not look there."""
     if not runs_on_slurm(config) or not config.hydra.launcher._target_.endswith(".slurm.SlurmLauncher"):
         return {}
     try:
         study = Path(run_folder.study_folder(config.runs_dir, config.study)).absolute()
     except (UserError, OmegaConfBaseException):
-        return {}  # for which its runs are refused
-    queued = queued_runs(study)
-    if queued is None and shutil.which("squeue") is not None:
-        raise UserError(
-            f"Slurm does not say which runs of {study} are in its queue (squeue fails), and the launcher would submit "
-            "none: give the command again when it answers"
-        )
-    return queued or {}  # without Slurm, that it is not here is a problem of its own
+        return {}  # its runs are refused for that
+    if shutil.which("squeue") is None:
+        return {}  # that there is no Slurm here is a problem of its own
+    return require_queued_jobs(study)
 
 
-def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
+def _planned(composed: DictConfig, queued: Mapping[Path, QueuedJob]) -> PlannedRun:
     if composed.hydra.mode == RunMode.MULTIRUN and not runs_on_slurm(composed):
-        HydraConfig.instance().set_config(composed)  # a run asks it whether it is one of a sweep
+        HydraConfig.instance().set_config(composed)  # a run asks Hydra whether it is in a sweep
     cfg = copy.deepcopy(composed)
     with open_dict(cfg):
         del cfg["hydra"]
@@ -141,17 +137,13 @@ def _planned(composed: DictConfig, queued: Mapping[Path, Queued]) -> PlannedRun:
     try:
         require_values(cfg)
         run = replace(run, config=checked(cfg))
-        # In the order in which a run looks at these.
+        # In the order of a run's own checks.
         run_folder.check_same_run(run.folder, run.config)
         if run_folder.finished_result(run.folder) is not None:
             return replace(run, action="skip", epochs_done=run.config["trainer"]["max_epochs"])
-        job = queued.get(place(run.folder))
+        job = queued.get(run.folder.resolve())
         if job is not None:
-            if job.config_hash != run_folder.config_hash(run.config):
-                return run.refused(
-                    "it is in Slurm's queue with another configuration: wait for it, end it "
-                    f"(scancel {job.job}), or give another study="
-                )
+            job.require_hash(run_folder.config_hash(run.config), "it")
             return replace(run, action="queued", epochs_done=run_folder.epochs_done(run.folder))
         owner = run_lock.read_owner(run.folder)
         if owner is not None and run_lock.state(run.folder) == "held":

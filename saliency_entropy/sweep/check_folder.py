@@ -1,0 +1,43 @@
+"""Whether the folder of a run or sweep can be made and written to."""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from saliency_entropy.errors import UserError, writing
+from saliency_entropy.run.command import no_environment_variables, sentence
+from saliency_entropy.run.folder import run_folder, study_folder
+
+PROBE = 1 << 16  # bytes
+
+
+class CheckFolder(Callback):
+    """A Hydra callback that says in one sentence why the folder of a run or sweep cannot be made.
+
+    Hydra makes it before the command begins, and would show a traceback of its own.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._check(lambda: run_folder(config.runs_dir, config.study, config.method.name, config.seed))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._check(lambda: study_folder(config.runs_dir, config.study))
+
+    def _check(self, name: Callable[[], str]) -> None:
+        # Hydra turns what a callback raises into a warning, except SystemExit.
+        try:
+            with no_environment_variables():
+                folder = Path(name())
+            with writing(folder, "give another runs_dir="):
+                folder.mkdir(parents=True, exist_ok=True)
+                # Hydra will write there, and show a traceback of a full disk, too.
+                with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+                    probe.write(bytes(PROBE))
+        except (UserError, OmegaConfBaseException) as error:
+            sys.exit(sentence(error))
