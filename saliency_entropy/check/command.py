@@ -97,7 +97,7 @@ def data_report(cfg: DictConfig) -> DataReport:
     try:
         manifest: Manifest = instantiate(cfg.data.source, _convert_="all")()
     except UserError as error:
-        return DataReport(name, [findings.table_finding(str(error))], None, made)
+        return DataReport(name, findings.table_findings(str(error)), None, made)
 
     blur = OmegaConf.select(cfg, "data.human_maps.blur", default=0.0)
     binarise = OmegaConf.select(cfg, "data.human_maps.binarise", default=None)
