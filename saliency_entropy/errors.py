@@ -50,14 +50,16 @@ def listing(items: Iterable[str], count: int | None = None) -> str:
     return "; ".join(shown) + (f"; and {rest} more" if rest else "")
 
 
-def whole_number(key: str, value: object, least: int, otherwise: str = "") -> None:
-    """Refuse a value that is not a whole number from ``least`` on; true and false are none.
+def whole_number(key: str, value: object, least: int, otherwise: str = "", most: int | None = None) -> None:
+    """Refuse a value that is not a whole number from ``least`` to ``most``; true and false are none.
 
     Args:
         key: of the configuration.
         value: what it was given.
         least: the smallest allowed.
         otherwise: what else may be given, such as ", or null".
+        most: the largest allowed; no limit, if not given.
     """
-    if type(value) is not int or value < least:
-        raise UserError(f"{key} is {value!r}; give a whole number from {least} on{otherwise}")
+    if type(value) is not int or value < least or (most is not None and value > most):
+        upper = "on" if most is None else f"to {most}"
+        raise UserError(f"{key} is {value!r}; give a whole number from {least} {upper}{otherwise}")

@@ -67,7 +67,7 @@ def find_duplicates(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
     """
     facts = scan.facts.loc[table.index, ["problem", "content", "pixels", "phash"]]
     facts = facts[facts["problem"] == ""]
-    facts = facts.assign(file=_first(facts["content"]), picture=_first(facts["pixels"]))
+    facts = facts.assign(file=_first_index(facts["content"]), picture=_first_index(facts["pixels"]))
 
     pictures = np.unique(facts["picture"])
     at = scan.facts.index.get_indexer(pictures)
@@ -86,7 +86,7 @@ def find_duplicates(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
     return found[["group", "row", "kind", "distance", "file", "picture"]]
 
 
-def across(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
+def crossing_groups(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
     """The groups of duplicates with images of several splits, or of both labels.
 
     Args:
@@ -133,7 +133,7 @@ def shared_base_names(table: pd.DataFrame, split: str | None = None) -> pd.DataF
     return pd.DataFrame({"name": rows.index, "rows": rows.to_numpy()})
 
 
-def _first(values: pd.Series) -> np.ndarray:
+def _first_index(values: pd.Series) -> np.ndarray:
     """For each value, the index of its first occurrence."""
     codes, _ = pd.factorize(values)
     index = values.index.to_numpy()

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from saliency_entropy.check.duplicates import across
+from saliency_entropy.check.duplicates import crossing_groups
 from saliency_entropy.check.scan import ImageScan, MapScan
 from saliency_entropy.check.shortcuts import WARN
 from saliency_entropy.data.table import LABELS, OUTSIDE_ROOT, SPLITS, Manifest, map_names
@@ -218,7 +218,7 @@ WARNINGS = {
 
 def table_findings(message: str) -> list[Finding]:
     """The faults that a reader names when it refuses a table, one a line of its message."""
-    return _general("table", [line for line in message.splitlines() if line.strip()])
+    return _general_finding("table", [line for line in message.splitlines() if line.strip()])
 
 
 def unread_findings(manifest: Manifest) -> list[Finding]:
@@ -230,7 +230,7 @@ def unread_findings(manifest: Manifest) -> list[Finding]:
             reasons.append(f"{number:,} {files} without extension and not read")
         else:
             reasons.append(f"{number:,} {kind} {files} not read")
-    return _general("unread_files", reasons)
+    return _general_finding("unread_files", reasons)
 
 
 def split_findings(table: pd.DataFrame) -> list[Finding]:
@@ -242,7 +242,7 @@ def split_findings(table: pd.DataFrame) -> list[Finding]:
             reasons.append(f"split {split} has no image")
         elif split != "test":
             reasons += [f"split {split} has no {label} image" for label in LABELS if label not in labels]
-    return _general("incomplete_split", reasons)
+    return _general_finding("incomplete_split", reasons)
 
 
 def missing_file_findings(manifest: Manifest, problems: Sequence[tuple[int, str, str]]) -> list[Finding]:
@@ -275,7 +275,7 @@ def duplicate_findings(manifest: Manifest, duplicates: pd.DataFrame) -> list[Fin
         manifest: the table of the images.
         duplicates: the groups of :func:`~saliency_entropy.check.duplicates.find_duplicates`.
     """
-    crossing = across(manifest.table, duplicates)
+    crossing = crossing_groups(manifest.table, duplicates)
     inside = duplicates[~duplicates["group"].isin(crossing["group"])]
     inside = inside.groupby("group").agg(kind=("kind", "first"), rows=("row", list))
     both_labels = crossing["labels"].str.contains("+", regex=False)
@@ -288,8 +288,8 @@ def duplicate_findings(manifest: Manifest, duplicates: pd.DataFrame) -> list[Fin
     for extent, groups in extents:
         near = groups["kind"] == "near"
         for kind, alike in (("same_picture", groups[~near]), ("near_duplicates", groups[near])):
-            places = (_group(manifest, *group) for group in zip(alike["rows"], alike["kind"], strict=True))
-            findings += _found(f"{kind}_{extent}", places, len(alike))
+            places = (_group_place(manifest, *group) for group in zip(alike["rows"], alike["kind"], strict=True))
+            findings += _finding(f"{kind}_{extent}", places, len(alike))
     return findings
 
 
@@ -304,22 +304,24 @@ def base_name_findings(manifest: Manifest, shared: pd.DataFrame) -> list[Finding
         return []
     # A few examples are enough of what may never matter.
     examples = islice(zip(shared["name"], shared["rows"], strict=True), SHOWN)
-    places = (_at(manifest, rows, f"{len(rows):,} images are called {name!r}") for name, rows in examples)
-    return _found("shared_base_names", places, len(shared))
+    places = (_place(manifest, rows, f"{len(rows):,} images are called {name!r}") for name, rows in examples)
+    return _finding("shared_base_names", places, len(shared))
 
 
 def generator_findings(manifest: Manifest) -> list[Finding]:
     """Synthetic images without a generator, and generators with few test images."""
     table = manifest.table
     unnamed = table.index[(table["label"] == "synthetic") & (table["generator"] == "")]
-    places = (_at(manifest, [row], f"split {table.at[row, 'split']}") for row in unnamed)
+    places = (_place(manifest, [row], f"split {table.at[row, 'split']}") for row in unnamed)
     test = table[table["split"] == "test"]
     counts = test[(test["label"] == "synthetic") & (test["generator"] != "")].groupby("generator").size()
-    reasons = [f"{generator} has {_images(count, 'test')}" for generator, count in counts.items() if count < MIN_IMAGES]
+    reasons = [
+        f"{generator} has {_image_count(count, 'test')}" for generator, count in counts.items() if count < MIN_IMAGES
+    ]
     real = int((test["label"] == "real").sum())
     if 0 < real < MIN_IMAGES:
-        reasons.append(f"there are {_images(real, 'real test')}, against which every generator is measured")
-    return _found("unnamed_generator", places, len(unnamed)) + _general("few_test_images", reasons)
+        reasons.append(f"there are {_image_count(real, 'real test')}, against which every generator is measured")
+    return _finding("unnamed_generator", places, len(unnamed)) + _general_finding("few_test_images", reasons)
 
 
 def shortcut_findings(audit: pd.DataFrame) -> list[Finding]:
@@ -338,9 +340,9 @@ def shortcut_findings(audit: pd.DataFrame) -> list[Finding]:
         )
         reasons.append(
             f"{row['shortcut']} alone tells the {images} from the real ones with an AUROC of {row['auroc']:.3f} "
-            f"({_images(row['images'])})"
+            f"({_image_count(row['images'])})"
         )
-    return _general("shortcut", reasons)
+    return _general_finding("shortcut", reasons)
 
 
 def sorted_findings(findings: Iterable[Finding]) -> list[Finding]:
@@ -357,9 +359,9 @@ def _scan_findings(manifest: Manifest, column: str, facts: pd.DataFrame) -> list
     for kind in WARNINGS:
         table = manifest.table.loc[kinds.index[kinds == kind]]
         cells = zip(table.index, table[column], table["label"], table["split"], strict=True)
-        places = (_at(manifest, [row], f"{label}, {split}", (name,)) for row, name, label, split in cells)
+        places = (_place(manifest, [row], f"{label}, {split}", (name,)) for row, name, label, split in cells)
         counts = ", ".join(f"{(table['label'] == label).sum()} {label}" for label in LABELS)
-        findings += _found(kind, places, len(table), f" ({counts})")
+        findings += _finding(kind, places, len(table), f" ({counts})")
     return findings
 
 
@@ -386,11 +388,11 @@ def _file_findings(
         fault = next(fault for fault, (begins, *_) in FILE_FAULTS.items() if re.match(begins, reason))
         # A sentence about a single file ends with what to do, which the finding says once.
         without_remedy = reason.rpartition("; ")[0] or reason
-        places[fault].append(_at(manifest, [row], without_remedy, (spelled.get(named, cell),)))
+        places[fault].append(_place(manifest, [row], without_remedy, (spelled.get(named, cell),)))
     return [
         finding
         for fault, found in places.items()
-        for finding in _found(f"{_prefix(column)}_{fault}", found, len(found))
+        for finding in _finding(f"{_prefix(column)}_{fault}", found, len(found))
     ]
 
 
@@ -400,10 +402,12 @@ def _coverage_findings(table: pd.DataFrame) -> list[Finding]:
         return []
     has_map = train["human_map"] != ""
     if not has_map.any():
-        return _general("no_maps", ["column human_map is empty or absent"])
+        return _general_finding("no_maps", ["column human_map is empty or absent"])
     share = has_map.groupby(train["label"]).mean()
     low = [label for label in LABELS if label in share and share[label] < LOW_COVERAGE]
-    return _general("few_maps", [f"{share[label]:.0%} of the {label} training images have a map" for label in low])
+    return _general_finding(
+        "few_maps", [f"{share[label]:.0%} of the {label} training images have a map" for label in low]
+    )
 
 
 def _entropy_findings(scan: MapScan) -> list[Finding]:
@@ -414,7 +418,7 @@ def _entropy_findings(scan: MapScan) -> list[Finding]:
     mean = float(entropy.mean())
     if abs(mean - PAPER_ENTROPY) <= ENTROPY_MARGIN:
         return []
-    return _general(
+    return _general_finding(
         "map_entropy",
         [
             f"their mean entropy is {mean:.2f} nats ({np.exp(mean):.1f} of {PAPER_GRID**2} cells), the paper's about "
@@ -423,7 +427,7 @@ def _entropy_findings(scan: MapScan) -> list[Finding]:
     )
 
 
-def _group(manifest: Manifest, rows: Sequence[int], likeness: str) -> Place:
+def _group_place(manifest: Manifest, rows: Sequence[int], likeness: str) -> Place:
     """The place of a group of pictures; its first rows are one of each split and label."""
     by_kind: dict[str, list[int]] = {}
     for row in rows:
@@ -432,10 +436,10 @@ def _group(manifest: Manifest, rows: Sequence[int], likeness: str) -> Place:
     order = [row for turn in zip_longest(*by_kind.values()) for row in turn if row is not None]
     counts = ", ".join(f"{len(own)} {kind}" for kind, own in by_kind.items())
     what = {"near": "nearly the same", "same picture": "the same pixels", "same file": "the same file"}[likeness]
-    return _at(manifest, order, f"{what}: {counts}")
+    return _place(manifest, order, f"{what}: {counts}")
 
 
-def _at(manifest: Manifest, rows: Sequence[int], reason: str, files: tuple[str, ...] = ()) -> Place:
+def _place(manifest: Manifest, rows: Sequence[int], reason: str, files: tuple[str, ...] = ()) -> Place:
     """The place of these rows; their images, if no other files are given."""
     # Not one look-up of all rows: for the many small groups of a large data set that takes a hundred times as long.
     listed = tuple(int(row) for row in rows[:MOST_PLACES])
@@ -443,12 +447,12 @@ def _at(manifest: Manifest, rows: Sequence[int], reason: str, files: tuple[str, 
     return Place(listed, tuple(map(manifest.where, listed)), files, reason, len(rows) - len(listed))
 
 
-def _general(kind: str, reasons: Sequence[str]) -> list[Finding]:
+def _general_finding(kind: str, reasons: Sequence[str]) -> list[Finding]:
     """The finding of these faults, which lie in no single row; nothing if there are no faults."""
-    return _found(kind, (Place(reason=reason) for reason in reasons), len(reasons))
+    return _finding(kind, (Place(reason=reason) for reason in reasons), len(reasons))
 
 
-def _found(kind: str, places: Iterable[Place], count: int, title_end: str = "") -> list[Finding]:
+def _finding(kind: str, places: Iterable[Place], count: int, title_end: str = "") -> list[Finding]:
     """The finding of so many places, of which no more are taken than are listed; nothing if there are no places."""
     if not count:
         return []
@@ -470,5 +474,5 @@ def _prefix(column: str) -> str:
     return "image" if column == "path" else "map"
 
 
-def _images(count: int, kind: str = "") -> str:
+def _image_count(count: int, kind: str = "") -> str:
     return " ".join(word for word in (f"{count:,}", kind, "image" if count == 1 else "images") if word)

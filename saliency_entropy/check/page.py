@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from saliency_entropy.page.web_page import render
 from saliency_entropy.page.wording import count, number, printable
 from saliency_entropy.study.sections import ShownTable
 
-FILES_NAMED = 4  # of one place; a picture may be in a data set a thousand times
-VALUES_SHOWN = 10  # of one property of the files; there may be thousands of sizes
-FLAG = "▲"  # after a figure that is a warning: colour alone would not reach everyone
+FILES_NAMED = 4  # of a place: a picture may be in a data set a thousand times
+VALUES_SHOWN = 10  # of a property of the files: there may be thousands of sizes
+FLAG = "▲"  # marks a figure as a warning: colour alone would not reach everyone
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +30,12 @@ class Facts:
     """What is in a data set.
 
     Attributes:
-        counts: of :func:`~saliency_entropy.check.facts.image_counts`.
-        maps: of :func:`~saliency_entropy.check.facts.map_statistics`.
-        average_maps: of :func:`~saliency_entropy.check.facts.average_maps`.
-        grid: ``(h, w)``, what the maps were put on, in cells.
-        files: of :func:`~saliency_entropy.check.facts.file_kinds`.
-        shortcuts: of :func:`~saliency_entropy.check.shortcuts.audit_shortcuts`.
+        counts: from :func:`~saliency_entropy.check.facts.image_counts`.
+        maps: from :func:`~saliency_entropy.check.facts.map_statistics`.
+        average_maps: from :func:`~saliency_entropy.check.facts.average_maps`.
+        grid: ``(h, w)``, the grid of the maps, in cells.
+        files: from :func:`~saliency_entropy.check.facts.file_kinds`.
+        shortcuts: from :func:`~saliency_entropy.check.shortcuts.audit_shortcuts`.
     """
 
     counts: pd.DataFrame
@@ -47,32 +48,32 @@ class Facts:
 
 @dataclass(frozen=True, eq=False)
 class DataReport:
-    """All that the check of a data set says.
+    """Everything that the check of a data set says.
 
     Attributes:
-        name: the data set's, as in ``data=NAME``.
+        name: the name of the data set, as in ``data=NAME``.
         findings: errors before warnings.
-        facts: None of a table that cannot be used.
+        facts: None if the table cannot be used.
         made: heading -> text; how the report was made.
         average_maps: pictures of the average human maps.
         sheets: pictures of a few images of each kind.
-        pictures: kind of finding -> for each of its first places, the images in question.
+        pictures: kind of finding -> for each of its first places, pictures of the images there.
     """
 
     name: str
     findings: list[Finding]
     facts: Facts | None
     made: dict[str, str]
-    average_maps: tuple[Picture, ...] = ()
-    sheets: tuple[ContactSheet, ...] = ()
-    pictures: dict[str, list[list[Picture]]] | None = None
+    average_maps: Sequence[Picture] = ()
+    sheets: Sequence[ContactSheet] = ()
+    pictures: Mapping[str, list[list[Picture]]] = field(default_factory=dict)
 
-    def of(self, severity: str) -> list[Finding]:
+    def findings_of(self, severity: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == severity]
 
     @property
     def headline(self) -> str:
-        counts = {severity: len(self.of(severity)) for severity in ("error", "warning")}
+        counts = {severity: len(self.findings_of(severity)) for severity in ("error", "warning")}
         errors, warnings = (f"{count(number, 'kind')} of {severity}" for severity, number in counts.items())
         if counts["error"]:
             first = f"{errors}, to be mended before anything is trained"
@@ -81,16 +82,16 @@ class DataReport:
 
 
 def as_json(report: DataReport) -> str:
-    """The report for programs, in strict JSON; what is not known is null.
+    """The report for programs, in strict JSON; unknown values are null.
 
     Keys:
 
     - ``data``: the data set's name; ``made``: how the report was made;
     - ``verdict``: ``errors``, ``warnings`` or ``clean``;
     - ``findings``: a list, errors first: ``kind`` (a word such as ``image_missing``), ``severity`` (``error``,
-      ``warning``), ``title``, ``remedy``, ``count`` of its places, and ``places``, the first 1,000 at most (20 of
-      ``shared_base_names``): ``rows`` (of the table, from 0), ``where`` (the same, as a spreadsheet counts them),
-      ``files``, the first 1,000 of each, ``more`` (how many rows are not among them) and ``reason``;
+      ``warning``), ``title``, ``remedy``, ``count`` of its places, and ``places``, the first 1,000 at most (20 for
+      ``shared_base_names``): ``rows`` (of the table, from 0), ``where`` (the same rows, as a spreadsheet counts them),
+      ``files``, the first 1,000 of each, ``more`` (the number of rows that are not among them) and ``reason``;
     - ``counts``: a list over ``split, label, origin`` (generator of synthetic, source of real images): ``images``,
       ``with_map``;
     - ``human_maps``: ``grid`` ([h, w], cells), ``statistics``, a list over ``label`` ("" for both): ``maps``,
@@ -106,7 +107,7 @@ def as_json(report: DataReport) -> str:
     content = {
         "data": report.name,
         "made": report.made,
-        "verdict": "errors" if report.of("error") else "warnings" if report.findings else "clean",
+        "verdict": "errors" if report.findings_of("error") else "warnings" if report.findings else "clean",
         "findings": [
             {key: value for key, value in asdict(finding).items() if key != "pictures"} for finding in report.findings
         ],
@@ -129,7 +130,7 @@ def as_html(report: DataReport) -> str:
         "report": report,
         "tables": shown_tables(report.facts) if report.facts else [],
         "shown": SHOWN,
-        "where": place_where,
+        "where": place_rows,
         "files": place_files,
         "left_out": places_left_out,
     }
@@ -137,25 +138,25 @@ def as_html(report: DataReport) -> str:
 
 
 def shown_tables(facts: Facts) -> list[ShownTable]:
-    """The facts as readers see them, on the page and on a terminal."""
+    """The facts as tables of text, for the page and for a terminal."""
     tables = [_counts_table(facts.counts), _maps_table(facts)]
     if len(facts.files):
         tables.append(_files_table(facts.files))
     return [*tables, _shortcuts_table(facts.shortcuts)]
 
 
-def place_where(place: Place) -> str:
-    """``row 2, row 14``; the first :data:`FILES_NAMED`."""
-    return _first(place.where, place.more)
+def place_rows(place: Place) -> str:
+    """The rows of a place, ``row 2, row 14``, the first :data:`FILES_NAMED`."""
+    return _first_names(place.where, place.more)
 
 
 def place_files(place: Place) -> str:
     """The files of a place, the first :data:`FILES_NAMED`, without control characters."""
-    return printable(_first(place.files, place.more))
+    return printable(_first_names(place.files, place.more))
 
 
 def places_left_out(finding: Finding) -> str:
-    """How many places are not among the first :data:`~saliency_entropy.errors.SHOWN`; "" if there is none."""
+    """The number of places after the first :data:`~saliency_entropy.errors.SHOWN`; "" if there are none."""
     more = finding.count - SHOWN
     if more <= 0:
         return ""
@@ -164,7 +165,7 @@ def places_left_out(finding: Finding) -> str:
     return f"and {more:,} more{where} in data_report.json"
 
 
-def _first(names: tuple[str, ...], unlisted: int) -> str:
+def _first_names(names: tuple[str, ...], unlisted: int) -> str:
     more = len(names) - FILES_NAMED + unlisted
     return ", ".join(names[:FILES_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 

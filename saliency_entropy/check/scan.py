@@ -130,7 +130,7 @@ def scan_images(manifest: Manifest, workers: int | None = None, progress: Progre
     """
     paths = manifest.table["path"]
     facts, thumbnails = _scan(
-        lambda path, facts: _look(manifest.file(path), facts),
+        lambda path, facts: _look_at_image(manifest.file(path), facts),
         paths,
         IMAGE_FACTS,
         np.zeros((len(paths), THUMBNAIL, THUMBNAIL, 3), np.uint8),
@@ -170,7 +170,7 @@ def scan_maps(
         facts["annotators"] = len(files)
         merged = merged_map(files, blur, binarise)
         cells = on_grid(merged, grid, "; ".join(map(str, files)))
-        facts["unusual"] = _unusual_map(manifest.file(path), files)
+        facts["unusual"] = _unusual_traits(manifest.file(path), files)
         facts["covered"] = (np.asarray(merged) > COVERED).mean()
         return cells
 
@@ -256,7 +256,7 @@ class _Content:
         return str(self.file)
 
 
-def _look(file: DataFile, facts: np.void) -> np.ndarray:
+def _look_at_image(file: DataFile, facts: np.void) -> np.ndarray:
     """Fill in the facts of an image, as far as they can be known; returns its thumbnail, or raises UserError."""
     file = _read(file, facts)
     check_header(file)
@@ -322,7 +322,7 @@ def _pixel_facts(image: Image.Image, facts: np.void) -> np.ndarray:
     return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
 
 
-def _unusual_map(image: DataFile, files: Sequence[DataFile]) -> str:
+def _unusual_traits(image: DataFile, files: Sequence[DataFile]) -> str:
     """The unusual traits of a map that can be used, separated by ";"."""
     layers = [draw_svg(file) if file.suffix.lower() == ".svg" else decode(file, "RGBA") for file in files]
     aspects = [width / height for width, height in (layer.size for layer in layers)]

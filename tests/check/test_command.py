@@ -394,8 +394,8 @@ def test_no_line_of_the_summary_is_longer_than_100_columns(own_faces: Path, run)
         ("grid=7.5", "grid is 7.5; give a whole number from 2 to 64"),
         ("most_images=39", "most_images is 39; give a whole number from 40 on"),
         ("contact_sheet_images=-1", "contact_sheet_images is -1; give a whole number from 0 to 50"),
-        ("workers=0", "workers is 0; give a whole number from 1 on"),
-        ("workers=true", "workers is True; give a whole number from 1 on"),
+        ("workers=0", "workers is 0; give a whole number from 1 on, or null for one a core"),
+        ("workers=true", "workers is True; give a whole number from 1 on, or null for one a core"),
         ("seed=null", "seed is None; give a whole number from 0 to 4294967295"),
     ],
 )
