@@ -125,8 +125,7 @@ def log_entropy_loss(maps: Tensor, offset: float = 0.0) -> Tensor:
         offset: 0 in the paper, 1 in the first author's script.
 
     Returns:
-        Scalar, ``ln(0.001)`` to ``ln(ln(h w) + offset)``: the argument of each logarithm is at least
-        :data:`SMALLEST_ENTROPY`.
+        Scalar, at most ``ln(ln(h w) + offset)``; the argument of each logarithm is at least :data:`SMALLEST_ENTROPY`.
     """
     return (spatial_entropy(maps) + offset).clamp(min=SMALLEST_ENTROPY).log().mean()
 

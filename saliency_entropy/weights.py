@@ -44,7 +44,7 @@ def timm_network(
     if checkpoint is not None:
         return _from_file(name, timm_name, Path(checkpoint), options)
     if not pretrained:
-        return _random(name, timm_name, options)
+        return _create_network(name, timm_name, options)
     if weights_package is not None:
         return _from_package(name, timm_name, weights_package, options)
     return _from_hub(name, timm_name, options)
@@ -65,7 +65,7 @@ def _checked_options(
     return options
 
 
-def _random(name: str, timm_name: str, options: dict, **weights: object) -> nn.Module:
+def _create_network(name: str, timm_name: str, options: dict, **weights: object) -> nn.Module:
     try:
         return timm.create_model(timm_name, **options, **weights)
     except TypeError as error:
@@ -77,7 +77,7 @@ def _from_hub(name: str, timm_name: str, options: dict) -> nn.Module:
     # The hub's client logs every retry; if all fail, the one sentence below is enough.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return _random(name, timm_name, options, pretrained=True)
+        return _create_network(name, timm_name, options, pretrained=True)
     except UserError:
         raise
     except Exception as error:  # errors of the hub's client, of the network below it, or of timm

@@ -135,10 +135,7 @@ def shared_base_names(table: pd.DataFrame, split: str | None = None) -> pd.DataF
 
 def _first_index(values: pd.Series) -> np.ndarray:
     """For each value, the index of its first occurrence."""
-    codes, _ = pd.factorize(values)
-    index = values.index.to_numpy()
-    firsts = ~pd.Series(codes).duplicated().to_numpy()
-    return index[firsts][codes]
+    return values.index.to_series().groupby(values.to_numpy()).transform("first").to_numpy()
 
 
 def _joined(words: pd.Series) -> str:
