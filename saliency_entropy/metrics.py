@@ -36,7 +36,7 @@ def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
 
 
 def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarray:
-    """``(N,)`` bool: synthetic images of which it is known that their generator is not in training."""
+    """``(N,)`` bool: synthetic images whose generator is known not to be in training."""
     seen = {name: seen_in_training(name, train_generators) for name in scores["generator"].unique()}
     return ((scores["label"] == "synthetic") & (scores["generator"].map(seen) == "no")).to_numpy()
 
@@ -73,12 +73,12 @@ class AUROC(Metric):
 class SplitMetrics(nn.Module):
     """The figures of one split over one epoch: every loss term and what the CAMs look like.
 
-    A batch without human maps adds 0 to the total for the terms that need them; their own means leave it out. So the
-    total of a split without any maps (the validation images of the paper's data) is not comparable with the others'.
+    Terms that need human maps add 0 to the total of a batch without maps, and leave the batch out of their own means.
+    So the total of a split without any maps (the validation images of the paper's data) is not comparable with others.
 
     Args:
         terms: names of the loss terms.
-        human_terms: those of them that are averaged over images with a human map only.
+        human_terms: names of the terms that are averaged over images with a human map only.
     """
 
     def __init__(self, terms: Sequence[str], human_terms: Sequence[str]) -> None:

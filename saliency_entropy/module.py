@@ -23,8 +23,8 @@ class DetectorModule(pl.LightningModule):
         backbone: images -> logits, feature maps, classifier weight.
         loss: the weighted sum of terms.
         optimizer: parameters -> optimizer.
-        scheduler: optimizer -> learning rate schedule, stepped once an epoch; none for a constant rate.
-        class_index: whose CAM is taken, see :func:`~saliency_entropy.cam.detector_cam`.
+        scheduler: optimizer -> learning rate schedule, stepped once an epoch; None for a constant rate.
+        class_index: the class whose CAM is taken, see :func:`~saliency_entropy.cam.detector_cam`.
         detector_config: plain values kept in every checkpoint, from which
             :class:`~saliency_entropy.detector.Detector` rebuilds the network.
     """
@@ -55,7 +55,7 @@ class DetectorModule(pl.LightningModule):
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         prediction = self(batch)
         total, terms = self.loss(devices.gather_prediction(prediction))
-        # Of the whole batch, counted once for each image: every process does so for its own.
+        # The terms are those of the whole batch; every process counts them once for each image of its own.
         self.train_metrics.update(total, terms, prediction)
         return total * devices.count()
 
@@ -76,7 +76,7 @@ class DetectorModule(pl.LightningModule):
         metrics.reset()
 
     def predict_step(self, batch: FaceBatch, batch_index: int) -> dict[str, Tensor]:
-        """The columns of the score table, and of each image its row in the manifest's."""
+        """The columns of the score table, and the row of each image in the manifest."""
         return {"row": batch.row} | score_columns(self(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -453,7 +453,7 @@ def _general_finding(kind: str, reasons: Sequence[str]) -> list[Finding]:
 
 
 def _finding(kind: str, places: Iterable[Place], count: int, title_end: str = "") -> list[Finding]:
-    """The finding of so many places, of which no more are taken than are listed; nothing if there are no places."""
+    """The finding at ``count`` places; only those that are listed are made. Nothing if there are no places."""
     if not count:
         return []
     title, remedy = ERRORS.get(kind) or WARNINGS[kind]
