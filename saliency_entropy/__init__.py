@@ -1,4 +1,8 @@
-"""Detectors of synthetic faces, trained with control over the entropy of their class activation maps."""
+"""Detectors of synthetic faces, trained with control over the entropy of their class activation maps.
+
+The files beside this one are the method. Read them in this order: functional (the mathematics), losses, cam, backbone,
+metrics, module, training. The folders hold everything else.
+"""
 
 import os
 

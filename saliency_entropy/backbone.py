@@ -1,6 +1,6 @@
 """A timm network that gives logits, feature maps and classifier weight in one forward.
 
-Zhou's class activation map asks for a network that averages its last feature maps over the image and gives the averages
+Zhou's class activation map needs a network that averages its last feature maps over the image and gives the averages
 to one linear layer. Every network here is checked for that when it is built.
 """
 
@@ -16,7 +16,7 @@ from saliency_entropy.weights import timm_network
 # Two classes: 0 = real, 1 = synthetic.
 CLASSES = 2
 FEATURES = ("pooled", "pre_activation")
-IMAGE_SIZES = (16, 2048)  # pixels; beyond them, a size is a slip of the keyboard
+IMAGE_SIZES = (16, 2048)  # pixels; a size outside this range is a typing error
 
 
 class BackboneOutput(NamedTuple):
@@ -25,7 +25,7 @@ class BackboneOutput(NamedTuple):
     Attributes:
         logits: ``(B, 2)``.
         features: ``(B, C, h, w)`` feature maps.
-        weight: ``(2, C)``, of the linear layer.
+        weight: ``(2, C)``, the weight of the linear layer.
     """
 
     logits: Tensor
@@ -37,26 +37,26 @@ class Backbone(nn.Module):
     """A timm network with two classes, its input's normalisation, and its feature maps.
 
     Args:
-        name: how this project calls it, for messages.
-        timm_name: timm's name, with the tag of its weights (``densenet121.tv_in1k``).
+        name: the network's name in messages of this package.
+        timm_name: timm's name of the network, with the tag of its weights (``densenet121.tv_in1k``).
         image_size: S, the side of its square input, in pixels.
-        mean, std: of its input, per channel, for colours in [0, 1].
-        interpolation: how images are resized for it; not used here, but part of what its weights expect.
+        mean, std: the mean and standard deviation of its input, per channel, for colours in [0, 1].
+        interpolation: how images are resized for the network; not used here, but its weights expect it.
         pretrained: begin with ImageNet weights rather than random ones.
         weights_package: an installed Python package that carries these weights (a ``.pth`` file whose tensors have
             timm's order and shapes); timm downloads them, if not given.
-        checkpoint: a file with these weights, instead of either.
-        output_stride: pixels a cell of the feature maps, where timm lets one choose (by dilation).
-        last_activation: path, in timm's network, of the activation whose output is pooled; not given where there is
-            no such single module.
-        features: ``pooled``: the maps that are averaged (Zhou's CAM). ``pre_activation``: the same before
-            ``last_activation``, as in the CYBORG authors' code; the logits stay what they are.
+        checkpoint: a file with these weights, instead of a package or a download.
+        output_stride: pixels of the image per cell of the feature maps, where timm lets one choose (by dilation).
+        last_activation: path, in timm's network, of the activation whose output is pooled; not given for networks
+            that have no such single module.
+        features: ``pooled``: the maps that are averaged (Zhou's CAM). ``pre_activation``: the maps before
+            ``last_activation``, as in the CYBORG authors' code; the logits do not change.
         double_forward: while training, take the feature maps from a second forward, as the CYBORG authors' code does;
             BatchNorm statistics are then updated twice a step.
-        timm_options: further arguments of timm's network, of :data:`~saliency_entropy.weights.TIMM_OPTIONS`.
+        timm_options: further arguments of timm's network, from :data:`~saliency_entropy.weights.TIMM_OPTIONS`.
 
     Raises:
-        UserError: the network is unknown or has no CAM, an argument does not suit it, or its weights cannot be had.
+        UserError: the network is unknown or has no CAM, an argument does not suit it, or its weights are not available.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
         self.cam_size = self._check_cam()
 
     def forward(self, images: Tensor) -> BackboneOutput:
-        """Logits and feature maps.
+        """The logits and the feature maps of images.
 
         Args:
             images: ``(B, 3, S, S)`` RGB, uint8, or float in [0, 1].
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
             images = images / 255
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         maps = self.net.forward_features(images)
-        # Averaged and classified in the weights' own precision, whatever the autocast: logits of half precision take
+        # Averaged and classified in the precision of the weights, also under autocast: logits in half precision take
         # few different values, and AUROC would rank ties.
         with torch.autocast(images.device.type, enabled=False):
             logits = self.net.forward_head(self.activation(maps.to(images.dtype)))
@@ -117,14 +117,14 @@ class Backbone(nn.Module):
         return BackboneOutput(logits, self._on_grid(maps), self.net.get_classifier().weight)
 
     def _on_grid(self, maps: Tensor) -> Tensor:
-        """``(B, C, h, w)`` also of a vision transformer, whose tokens are ``(B, 1 + h w, C)``."""
+        """The feature maps ``(B, C, h, w)``, also of a vision transformer, whose tokens are ``(B, 1 + h w, C)``."""
         if maps.dim() == 4:
             return maps
         tokens = maps[:, self.net.num_prefix_tokens :]
         return tokens.transpose(1, 2).unflatten(2, self.net.patch_embed.grid_size)
 
     def _take_out(self, last_activation: str | None) -> None:
-        """Move the last activation out of timm's network, so that its input can be had, into :attr:`activation`."""
+        """Move the last activation from timm's network to :attr:`activation`, so that its input is available."""
         if last_activation is None:
             raise UserError(
                 f"backbone {self.name} has no single last activation, so protocol.features cannot be pre_activation: "
@@ -134,8 +134,11 @@ class Backbone(nn.Module):
         try:
             activation = self.net.get_submodule(last_activation)
         except AttributeError:
-            raise UserError(f"backbone.last_activation={last_activation} is no module of {self.name}") from None
-        # Of the same kind, but not in place, which would overwrite the maps that are wanted.
+            raise UserError(
+                f"backbone.last_activation={last_activation} is not a module of {self.name}; give the path of its last "
+                "activation, or use protocol.features=pooled"
+            ) from None
+        # The same kind of activation, but not in place: that would overwrite the maps that are to be returned.
         self.activation = type(activation)()
         setattr(self.net.get_submodule(parent), attribute, nn.Identity())
 
@@ -144,9 +147,9 @@ class Backbone(nn.Module):
         """The CAM grid ``(h, w)``.
 
         Raises:
-            UserError: the logits are not a linear layer's of the averaged feature maps.
+            UserError: the logits are not those of a linear layer on the averaged feature maps.
         """
-        generator = torch.Generator().manual_seed(0)  # the run's own random numbers stay as they are
+        generator = torch.Generator().manual_seed(0)  # leaves the run's own random numbers as they are
         images = torch.rand(1, 3, self.image_size, self.image_size, generator=generator)
         was_training = self.training
         try:

@@ -17,7 +17,7 @@ from saliency_entropy.run.checkpoint import read_checkpoint
 
 @dataclass(frozen=True)
 class Detection:
-    """What a detector says of one image.
+    """What a detector says about one image.
 
     Attributes:
         logit_real, logit_synthetic: the two logits; AUROC ranks by the second.
@@ -43,8 +43,8 @@ class Detector:
 
     Args:
         backbone: the network, its weights loaded.
-        class_index: whose CAM is shown, see :func:`~saliency_entropy.cam.detector_cam`.
-        device: where it runs.
+        class_index: the class whose CAM is given, see :func:`~saliency_entropy.cam.detector_cam`.
+        device: the device that the network runs on; ``auto`` is the GPU, if there is one.
 
     Raises:
         UserError: there is no such device.
@@ -66,7 +66,7 @@ class Detector:
             UserError: the file is missing, damaged, holds code, or is no checkpoint of this package.
         """
         backbone, class_index = read_network(Path(path))
-        # The true class is not known of an image that is to be judged.
+        # The true class of an image that is to be judged is not known.
         return cls(backbone, "predicted" if class_index == "true" else class_index, device)
 
     @torch.no_grad()
@@ -74,10 +74,10 @@ class Detector:
         """Judge images.
 
         Args:
-            images: ``(B, 3, S, S)`` uint8 RGB, or float in [0, 1], S the backbone's image size.
+            images: ``(B, 3, S, S)`` RGB, uint8, or float in [0, 1]; S is the backbone's image size.
 
         Returns:
-            One :class:`Detection` an image.
+            One :class:`Detection` per image.
         """
         output = self.backbone(images.to(self.device))
         maps = min_max(detector_cam(output, self.class_index))
@@ -95,9 +95,9 @@ class Detector:
 
         Yields:
             ``(path, pixels, detection)`` in the order of the paths, with the pixels ``(S, S, 3)`` uint8 that the
-            network saw; of a file that cannot be read, ``(path, None, why)``.
+            network saw; for a file that cannot be read, ``(path, None, reason)``.
         """
-        # Imported here: its package imports the LightningDataModule, which the detector itself does without.
+        # Imported here, because its package imports the LightningDataModule, which the detector itself does not need.
         from saliency_entropy.data.images import load_image
 
         batch: list[tuple[Path, np.ndarray | str]] = []
@@ -121,9 +121,9 @@ class Detector:
 
 
 def read_network(path: Path) -> tuple[Backbone, str]:
-    """The network in a run's checkpoint, with its weights, and whose CAM the run takes (``class_index``).
+    """The network in a run's checkpoint, with its weights, and the class whose CAM the run takes (``class_index``).
 
-    Nothing that the file names is imported or executed, see :meth:`Detector.from_checkpoint`, which raises the same.
+    Nothing that the file names is imported or executed; raises UserError as :meth:`Detector.from_checkpoint`.
     """
     checkpoint = read_checkpoint(path, "give the best.ckpt of a run")
     described = checkpoint.get("detector")
@@ -134,9 +134,9 @@ def read_network(path: Path) -> tuple[Backbone, str]:
     if not isinstance(config, dict) or class_index not in CAM_CLASSES:
         raise UserError(f"{path} does not describe its network: give the best.ckpt of a run")
     try:
-        # Its own weights come from this file; nothing else is fetched or opened.
+        # The weights come from this file; nothing else is fetched or opened.
         backbone = Backbone(**config | {"pretrained": False, "weights_package": None, "checkpoint": None})
-    except Exception as error:  # timm and PyTorch fail in their own ways on values that describe no network
+    except Exception as error:  # timm and PyTorch may raise anything on values that describe no network
         raise UserError(f"{path} does not describe a network of this package ({in_one_line(error, 200)})") from None
     try:
         backbone.load_state_dict(
@@ -150,7 +150,7 @@ def read_network(path: Path) -> tuple[Backbone, str]:
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device of this name; ``auto`` is the GPU where there is one.
+    """The device of this name; ``auto`` is the GPU, if there is one.
 
     Raises:
         UserError: there is no such device.
@@ -159,7 +159,7 @@ def usable_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(automatic if device == "auto" else device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:  # PyTorch raises each of them for some device
+    except (RuntimeError, AssertionError, TypeError) as error:  # PyTorch raises each of these for some device
         raise UserError(
             f"device={device} cannot be used ({in_one_line(error)}); use cpu, or cuda on a machine with a GPU"
         ) from None

@@ -1,9 +1,20 @@
 """The mathematics of the paper, as pure functions on tensors.
 
 Notation: ``B`` images, a CAM grid of ``h x w`` cells (7 x 7 for DenseNet-121 at 224 px), entropies in nats.
-Every function is differentiable and gives a finite value and finite gradients for every finite input. Half
-precision is promoted to float32 whatever the autocast, float64 stays float64: entropies and min-max maps
-computed in half precision lose most of their digits.
+
+======================================  ===============================
+Zhou's class activation map (CAM)       :func:`class_activation_map`
+``s = min-max(M)``                      :func:`min_max`
+Eq. 1, the human term of CYBORG         :func:`human_saliency_loss`
+Eqs. 2 and 3, the entropy H of a map    :func:`spatial_entropy`
+Eq. 5, HSEB                             :func:`entropy_match_loss`
+Eq. 6, FMMMSE                           :func:`entropy_loss`
+Eq. 7, DROID                            :func:`log_entropy_loss`
+======================================  ===============================
+
+Every function is differentiable and gives a finite value and finite gradients for every finite input. Half precision is
+promoted to float32, also under autocast, because entropies and min-max maps computed in half precision lose most of
+their digits; float64 stays float64.
 """
 
 import torch
@@ -13,7 +24,7 @@ from torch import Tensor
 # exact zero, where p log p alone has a NaN gradient.
 EPSILON = 1e-10
 
-# log H has gradient 1 / H, so it is bounded: below this entropy (a focus of exp(0.001) = 1.001 cells) the map
+# log H has the gradient 1 / H, which has to be bounded: below this entropy (a focus of exp(0.001) = 1.001 cells) a map
 # cannot be focused further in any useful sense, and log H is held constant.
 SMALLEST_ENTROPY = 1e-3
 
@@ -21,7 +32,7 @@ SMALLEST_ENTROPY = 1e-3
 def class_activation_map(features: Tensor, weight: Tensor, class_index: Tensor) -> Tensor:
     """Zhou's class activation map, ``M = sum_k W[c, k] F[:, k]`` (CVPR 2016).
 
-    With F the maps that the network averages before its linear layer, ``mean(M) + bias[c] == logit[c]``.
+    If F are the maps that the network averages before its linear layer, ``mean(M) + bias[c] == logit[c]``.
 
     Args:
         features: ``(B, C, h, w)`` feature maps.
@@ -29,10 +40,10 @@ def class_activation_map(features: Tensor, weight: Tensor, class_index: Tensor) 
         class_index: ``(B,)`` integers, the class whose map is taken, for each image.
 
     Returns:
-        ``(B, h, w)``, not normalised, any sign.
+        ``(B, h, w)``, not normalised, of any sign.
     """
     features, weight = _full_precision(features, weight)
-    # The batched product would otherwise run in half precision again under autocast.
+    # Under autocast the batched product would otherwise run in half precision again.
     with torch.autocast(features.device.type, enabled=False):
         return torch.einsum("bc,bchw->bhw", weight[class_index], features)
 
@@ -41,19 +52,19 @@ def min_max(maps: Tensor) -> Tensor:
     """Each map scaled to [0, 1]: ``s = (M - min M) / (max M - min M)``.
 
     Args:
-        maps: ``(B, h, w)``, any sign.
+        maps: ``(B, h, w)``, of any sign.
 
     Returns:
         ``(B, h, w)`` in [0, 1]. A constant map gives zeros and a zero gradient.
     """
     (maps,) = _full_precision(maps)
-    # Only for values so large that max - min could overflow; otherwise the formula, bit for bit.
+    # Scales down only values so large that max - min could overflow; all others follow the formula bit for bit.
     magnitude = maps.detach().abs().amax(dim=(-2, -1), keepdim=True)
     limit = torch.finfo(maps.dtype).max / 4
     maps = maps / torch.where(magnitude > limit, magnitude, 1.0)
     low = maps.amin(dim=(-2, -1), keepdim=True)
     span = maps.amax(dim=(-2, -1), keepdim=True) - low
-    # The gradient is 1 / span: a span too small for its square is a constant map.
+    # The gradient is 1 / span, so a map whose span is too small to be squared counts as constant.
     constant = span <= _smallest(maps)
     scaled = (maps - low) / torch.where(constant, 1.0, span)
     return torch.where(constant, 0.0, scaled)
@@ -63,15 +74,15 @@ def spatial_entropy(maps: Tensor) -> Tensor:
     """Shannon entropy of each map as a distribution over its cells, Eqs. 2 and 3: ``H = -sum p ln p``.
 
     Args:
-        maps: ``(B, h, w)``, non-negative; each is first scaled to sum 1.
+        maps: ``(B, h, w)``, non-negative; each map is first scaled to a sum of 1.
 
     Returns:
-        ``(B,)`` in nats, from 0 (one cell) to ``ln(h w)`` (uniform; an all-zero map counts as uniform).
+        ``(B,)`` in nats, from 0 (a single cell) to ``ln(h w)`` (a uniform map; an all-zero map counts as uniform).
         ``exp(H)`` is the focus area in cells.
     """
     (maps,) = _full_precision(maps)
-    # Entropy does not change with the scale of a map, so the guard must not either: the largest cell is 1, as
-    # in every min-max map.
+    # Entropy does not depend on the scale of a map, so the guard must not either: the largest cell becomes 1, as in
+    # every min-max map.
     largest = maps.detach().amax(dim=(-2, -1), keepdim=True)
     empty = largest <= _smallest(maps)
     maps = torch.where(empty, torch.ones_like(maps), maps) / torch.where(empty, 1.0, largest)
@@ -83,7 +94,7 @@ def human_saliency_loss(maps: Tensor, human_maps: Tensor, available: Tensor | No
     """The human perception term of CYBORG, Eq. 1: ``MSE(s_human, s_model)`` over the cells of the maps.
 
     Args:
-        maps: ``(B, h, w)`` in [0, 1], of the model.
+        maps: ``(B, h, w)`` in [0, 1], the model's maps.
         human_maps: ``(B, h, w)`` in [0, 1], on the same grid.
         available: ``(B,)`` bool, which images have a human map (all, if not given); the others are left out.
 
@@ -95,10 +106,10 @@ def human_saliency_loss(maps: Tensor, human_maps: Tensor, available: Tensor | No
 
 
 def entropy_loss(maps: Tensor) -> Tensor:
-    """FMMMSE, Eq. 6: the mean entropy over the batch.
+    """FMMMSE, Eq. 6: the mean entropy over the batch, ``mean_B H``.
 
     Args:
-        maps: ``(B, h, w)`` in [0, 1].
+        maps: ``(B, h, w)`` in [0, 1], the model's maps.
 
     Returns:
         Scalar in nats, 0 to ``ln(h w)``.
@@ -110,11 +121,11 @@ def log_entropy_loss(maps: Tensor, offset: float = 0.0) -> Tensor:
     """DROID, Eq. 7: the mean of ``ln(H + offset)`` over the batch.
 
     Args:
-        maps: ``(B, h, w)`` in [0, 1].
+        maps: ``(B, h, w)`` in [0, 1], the model's maps.
         offset: 0 in the paper, 1 in the first author's script.
 
     Returns:
-        Scalar; each logarithm's argument is at least :data:`SMALLEST_ENTROPY`.
+        Scalar, at most ``ln(ln(h w) + offset)``; the argument of each logarithm is at least :data:`SMALLEST_ENTROPY`.
     """
     return (spatial_entropy(maps) + offset).clamp(min=SMALLEST_ENTROPY).log().mean()
 
@@ -128,19 +139,18 @@ def entropy_match_loss(
     """HSEB, Eq. 5: the squared difference between the entropies of the model's and the human maps.
 
     Args:
-        maps: ``(B, h, w)`` in [0, 1], of the model.
+        maps: ``(B, h, w)`` in [0, 1], the model's maps.
         human_maps: ``(B, h, w)`` in [0, 1]; not used when ``target`` is a number.
         target: ``"batch"``: ``(mean_B H_model - mean_B H_human)^2`` (the paper); ``"per_sample"``:
-            ``mean_B (H_model - H_human)^2``; a number: ``(mean_B H_model - target)^2``, in nats, which needs no
-            human maps.
-        available: ``(B,)`` bool, which images have a human map (all, if not given); the means are taken over
-            these.
+            ``mean_B (H_model - H_human)^2``; a number of nats: ``(mean_B H_model - target)^2``, which needs no human
+            maps.
+        available: ``(B,)`` bool, which images have a human map (all, if not given); the means are taken over them.
 
     Returns:
         Scalar in nats squared; 0 if human maps are needed and no image has one.
 
     Raises:
-        ValueError: ``target`` is another word, or human maps are needed and not given.
+        ValueError: ``target`` is another word, or human maps are needed but not given.
     """
     entropy = spatial_entropy(maps)
     if not isinstance(target, str):

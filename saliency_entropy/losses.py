@@ -1,7 +1,7 @@
 """Loss terms and their weighted sum.
 
-A method of the paper is a sum of terms: :class:`LossSum` holds a dict of them, and one file of ``conf/method``
-names the terms and weights of one equation. A new term is a subclass of :class:`Term`.
+A method of the paper is a sum of terms, such as Eq. 8: :class:`LossSum` holds a dict of them, and one file of
+``conf/method`` names the terms and weights of one equation. A new term is a subclass of :class:`Term`.
 """
 
 import math
@@ -17,13 +17,13 @@ from saliency_entropy.errors import UserError
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a term may look at, for one batch of B images on a CAM grid of ``h x w``.
+    """What the terms of a loss see of one batch: B images and their maps on a CAM grid of ``h x w`` cells.
 
     Attributes:
         logits: ``(B, 2)``, class 0 = real, class 1 = synthetic.
         labels: ``(B,)`` int64.
-        maps: ``(B, h, w)`` the model's CAM, min-max scaled to [0, 1].
-        human_maps: ``(B, h, w)`` in [0, 1]; zeros where an image has none.
+        maps: ``(B, h, w)``, the model's CAMs, min-max scaled to [0, 1].
+        human_maps: ``(B, h, w)`` in [0, 1]; zeros where an image has no human map.
         has_map: ``(B,)`` bool, which images have a human map.
     """
 
@@ -49,7 +49,7 @@ class Term(nn.Module):
 
     @property
     def needs_human_maps(self) -> bool:
-        """Whether the term means nothing on data without human maps."""
+        """Whether the term is meaningless on data without human maps."""
         return False
 
     def forward(self, prediction: Prediction) -> Tensor:
@@ -60,7 +60,7 @@ class CrossEntropy(Term):
     """The classification term: ``-mean_B log p(label)``."""
 
     def forward(self, prediction: Prediction) -> Tensor:
-        # float32 at least: under autocast the logits are half precision.
+        # In float32 at least: under autocast the logits are in half precision.
         return F.cross_entropy(prediction.logits.to(prediction.maps.dtype), prediction.labels)
 
 
@@ -114,13 +114,13 @@ class EntropyMatch(Term):
 
 
 class LossSum(nn.Module):
-    """``sum_t weight_t * term_t``.
+    """The loss of a method, ``sum_t weight_t * term_t``.
 
     Args:
         terms: name -> term.
 
     Raises:
-        UserError: there is no term, or one of the values is not a term.
+        UserError: there are no terms, or one of the values is not a term.
     """
 
     def __init__(self, terms: Mapping[str, Term]) -> None:
@@ -130,24 +130,25 @@ class LossSum(nn.Module):
         for name, term in terms.items():
             if not isinstance(term, Term):
                 raise UserError(
-                    f"loss.terms.{name} is {_describe(term)}, not a loss term; add one whole with "
+                    f"loss.terms.{name} is {_describe(term)}, not a loss term; add a complete term with "
                     f"+term@loss.terms=NAME, or give it a _target_ that is a subclass of saliency_entropy.losses.Term"
                 )
         self.terms = nn.ModuleDict(terms)
 
     @property
     def terms_needing_human_maps(self) -> list[str]:
+        """The names of the terms that are meaningless on data without human maps."""
         return [name for name, term in self.terms.items() if term.needs_human_maps]
 
     def forward(self, prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and every term unweighted by its name."""
+        """The total, a scalar, and each term's unweighted scalar by the term's name."""
         values = {name: term(prediction) for name, term in self.terms.items()}
         total = sum(self.terms[name].weight * value for name, value in values.items())
         return total, values
 
 
 def _is_number(value: object) -> bool:
-    # YAML's true is an int to Python.
+    # To Python, YAML's true is an int.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

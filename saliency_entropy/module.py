@@ -55,7 +55,7 @@ class DetectorModule(pl.LightningModule):
     def training_step(self, batch: FaceBatch, batch_index: int) -> Tensor:
         prediction = self(batch)
         total, terms = self.loss(devices.gather_prediction(prediction))
-        # The terms are those of the whole batch, and count once for each image that a process has of it.
+        # The terms are those of the whole batch; every process counts them once for each image of its own.
         self.train_metrics.update(total, terms, prediction)
         return total * devices.process_count()
 
@@ -76,7 +76,7 @@ class DetectorModule(pl.LightningModule):
         metrics.reset()
 
     def predict_step(self, batch: FaceBatch, batch_index: int) -> dict[str, Tensor]:
-        """The scores of each image, and its row in the manifest's table."""
+        """The columns of the score table, and the row of each image in the manifest."""
         return {"row": batch.row} | score_columns(self(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:

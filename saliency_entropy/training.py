@@ -38,37 +38,37 @@ from saliency_entropy.run.result import (
 )
 
 log = logging.getLogger(__name__)
-# Their messages about hardware, weights and stopping say nothing that is not said here.
+# The libraries' messages about hardware, weights and stopping add nothing to this package's own.
 for library in ("pytorch_lightning", "lightning_fabric", "timm", "matplotlib"):
     logging.getLogger(library).setLevel(logging.WARNING)
-# Lightning's own use of PyTorch, not the user's.
+# This is Lightning's own use of PyTorch, not the user's.
 warnings.filterwarnings("ignore", message=".*LeafSpec", module="pytorch_lightning")
-# On a machine that can submit jobs but is none, and what several processes are told that share batches as is said in
-# saliency_entropy.data.loaders and compute their figures together.
+# The first comes on a machine that can submit jobs without being part of one. The others come to several processes,
+# which share batches in the way of saliency_entropy.data.loaders and compute their figures together.
 warnings.filterwarnings("ignore", message="The `srun` command is available")
 warnings.filterwarnings("ignore", message="You are using a custom batch sampler")
 warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True")
 warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-# As it should be: a run that goes on.
+# A run that goes on has such a folder.
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Train one detector, take its best epoch, score the validation and test images.
 
-    A finished run of the same configuration is left as it is; an unfinished one goes on after its last whole epoch.
-    One that failed is tried again, ``cfg.max_attempts`` times in all.
+    A finished run of the same configuration is left as it is; an unfinished run goes on after its last whole epoch.
+    A run that failed is tried again, ``cfg.max_attempts`` times in all.
 
     Args:
         cfg: the composed ``conf/train.yaml``.
-        folder: where the run leaves everything.
+        folder: the folder for everything that the run writes.
 
     Raises:
         UserError: something the user gave cannot be used, another process trains the run, or the disk is full.
     """
     config = checked(cfg)
     if not devices.is_first(cfg.trainer):
-        # Only the first process writes and prints, and holds the folder for all.
+        # Only the first process writes and prints; it holds the folder for all of them.
         logging.getLogger("saliency_entropy").setLevel(logging.ERROR)
     if run_folder.is_done(folder, config):
         if "_target_" in cfg.logger and devices.is_first(cfg.trainer):
@@ -90,9 +90,10 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
 @contextmanager
 def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[bool]:
-    """Hold the run's folder meanwhile; gives whether there is anything left to train."""
+    """Hold the run's folder; yields whether there is anything left to train."""
     if not devices.is_first(cfg.trainer):
-        with suppress(SIGTERMException):  # the first process reports it; Lightning kills it if another one does
+        # The first process reports the signal; Lightning would kill it if another process reported it.
+        with suppress(SIGTERMException):
             yield True
         return
     with run_lock.held(folder) as killed_owner:
@@ -111,7 +112,7 @@ def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[
 def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     stopwatch = callbacks.Stopwatch()
     first = devices.is_first(cfg.trainer)
-    # Read now: by the end of the run the checkout may be at another commit, none of which has been run.
+    # Read now: by the end of the run the checkout may be at a commit whose code this run did not execute.
     code = {"versions": versions(), "git_commit": git_commit()}
     torch.set_num_threads(cfg.threads or thread_count())
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -123,12 +124,12 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
         run_folder.save_data_hash(folder, data.summary["data_hash"])
         run_folder.save_config(folder, cfg)
     with _logged(cfg, config, folder) as wandb_run:
-        # 2. What trains it, saves it and watches it.
+        # 2. The Trainer, with the callbacks that save and watch the run.
         end = devices.EndTogether() if devices.requested_processes(cfg.trainer) > 1 else None
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch, end)
         devices.warn_of_batch_normalisation(trainer, module)
         with attempts.attempt(folder) if first else nullcontext(), end.noting_sigterm() if end else nullcontext():
-            # 3. Train, from the last whole epoch on.
+            # 3. Train, starting after the last whole epoch.
             fit(trainer, module, data, folder, first)
             if not cfg.checkpoints:
                 log.info("no results are kept of this run (checkpoints=false); its log: %s", folder / "train.log")
@@ -148,7 +149,7 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
 
 @contextmanager
 def _logged(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[Any]:
-    """The run in the logger of the configuration, ended with the run; None if there is no logger."""
+    """The run in the configured logger, which ends when the run ends; None if there is no logger."""
     if not devices.is_first(cfg.trainer) or "_target_" not in cfg.logger:
         yield None
         return
@@ -166,10 +167,10 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain values.
 
     Raises:
-        UserError: a value is not one that a run can be trained with.
+        UserError: a run cannot be trained with one of the values.
     """
     config = OmegaConf.to_container(cfg, resolve=True)
-    # Of a single run Hydra's output folder has been checked like this before, of a run in a sweep it has not.
+    # Hydra's output folder of a single run has been checked like this before, but that of a run in a sweep has not.
     run_folder.run_folder(cfg.runs_dir, cfg.study, cfg.method.name, cfg.seed)
     whole_number("trainer.max_epochs", config["trainer"]["max_epochs"], 1)
     whole_number("protocol.batch_size", config["protocol"]["batch_size"], 1)
@@ -182,7 +183,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
 
 def _class_index(config: dict[str, Any]) -> str:
     class_index = config["protocol"]["class_index"]
-    if class_index is True:  # what YAML makes of protocol.class_index=true
+    if class_index is True:  # YAML reads protocol.class_index=true like this
         class_index = "true"
     if class_index not in CAM_CLASSES:
         raise UserError(f"protocol.class_index is {class_index!r}; choose one of {', '.join(CAM_CLASSES)}")
@@ -193,7 +194,7 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
     """The module and its data, checked against each other."""
     loss = build_loss(cfg)
     data = instantiate(cfg.data, _convert_="all")
-    # First what is found out at once: the manifest, then the network's weights, then what is in every image file.
+    # What fails quickly comes first: the manifest, then the weights of the network, then the contents of every image.
     _ = data.manifest
     for name in loss.terms_needing_human_maps:
         data.require_human_maps(f"method {config['method']['name']} (term {name})")
@@ -204,7 +205,7 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
 
 
 def build_module(cfg: DictConfig, config: dict[str, Any], backbone: Backbone, loss: LossSum) -> DetectorModule:
-    """The module, with an optimizer that can be used."""
+    """The module, after a check that its optimizer and schedule can be built."""
     module = DetectorModule(
         backbone,
         loss,
@@ -223,11 +224,11 @@ def build_module(cfg: DictConfig, config: dict[str, Any], backbone: Backbone, lo
 def build_loss(cfg: DictConfig) -> LossSum:
     """The sum of the terms in ``cfg.loss.terms``."""
     for name, term in cfg.loss.terms.items():
-        # +loss.terms.x.weight=0.3 makes such a thing without a word where the method has no term x.
+        # Where the method has no term x, +loss.terms.x.weight=0.3 silently makes a term without a _target_.
         if not isinstance(term, DictConfig) or "_target_" not in term:
             raise UserError(
                 f"loss.terms.{name} is {term}, not a loss term: method {cfg.method.name} has no term of that name; "
-                f"add it whole with +term@loss.terms={name} loss.terms.{name}.weight=..."
+                f"add the complete term with +term@loss.terms={name} loss.terms.{name}.weight=..."
             )
     return LossSum(instantiate(cfg.loss.terms, _convert_="all"))
 
@@ -250,7 +251,7 @@ def build_trainer(
         )
     options = instantiate(cfg.trainer, _convert_="all")  # a profiler is given by its _target_
     bars = callbacks.progress_bars() if options.pop("enable_progress_bar", True) else []
-    # In this order: the epoch's row is written before the state that an interrupted run goes on from.
+    # Their order counts: the row of an epoch is written before the state from which an interrupted run goes on.
     watchers = [*bars, stopwatch, callbacks.EpochSeed(cfg.seed), callbacks.MetricsTable(folder / "metrics.csv")]
     if not bars:
         watchers.append(callbacks.EpochLines(f"{cfg.method.name} seed {cfg.seed}", cfg.trainer.max_epochs))
@@ -278,7 +279,7 @@ def build_trainer(
 
 
 def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path, first: bool) -> None:
-    """Train, from the last whole epoch if there is one."""
+    """Train, going on after the last whole epoch if there is one."""
     resume = checkpoint_to_resume(folder, first)
     if resume is not None:
         log.info("going on from %s", resume)
@@ -289,7 +290,7 @@ def load_best(module: DetectorModule, folder: Path) -> None:
     """Give the module the weights of its best epoch.
 
     Raises:
-        UserError: they cannot be read, or are of another network.
+        UserError: the weights cannot be read, or belong to another network.
     """
     weights = read_best(folder).get("state_dict")
     try:
@@ -304,7 +305,7 @@ def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> 
     scores = {}
     for split, loader in zip(SCORED_SPLITS, data.predict_dataloader(), strict=True):
         batches = trainer.predict(module, loader)
-        if trainer.received_sigterm:  # of which Lightning takes no notice here
+        if trainer.received_sigterm:  # Lightning ignores the signal here
             raise SIGTERMException
         own = {name: np.concatenate([batch[name].cpu().numpy() for batch in batches]) for name in batches[0]}
         # In the manifest's order, whichever process had which images.

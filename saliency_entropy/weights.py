@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 if "wandb" not in sys.modules:
-    # timm.utils imports wandb where it is installed, of which a run that is not logged there loads nothing.
+    # timm.utils imports wandb if it is installed; a run that is not logged to W&B should not load it.
     sys.modules["wandb"] = None
     import timm
 
@@ -22,8 +22,7 @@ from saliency_entropy.run.checkpoint import read_checkpoint
 
 log = logging.getLogger(__name__)
 
-
-# What a configuration, or a checkpoint from elsewhere, may hand to timm: nothing that opens a file or an address.
+# The options that a configuration, or a checkpoint from elsewhere, may pass to timm: none opens a file or an address.
 TIMM_OPTIONS = ("global_pool", "fc_norm", "drop_rate", "drop_path_rate")
 
 
@@ -39,13 +38,13 @@ def timm_network(
     """timm's network with its ImageNet classifier; see :class:`~saliency_entropy.backbone.Backbone` for the arguments.
 
     Raises:
-        UserError: timm has no such network or option, or the weights cannot be had.
+        UserError: timm has no such network or option, or the weights are not available.
     """
     options = _checked_options(name, timm_name, output_stride, timm_options)
     if checkpoint is not None:
         return _from_file(name, timm_name, Path(checkpoint), options)
     if not pretrained:
-        return _random(name, timm_name, options)
+        return _create_network(name, timm_name, options)
     if weights_package is not None:
         return _from_package(name, timm_name, weights_package, options)
     return _from_hub(name, timm_name, options)
@@ -54,7 +53,7 @@ def timm_network(
 def _checked_options(
     name: str, timm_name: str, output_stride: int | None, options: Mapping[str, str | float | bool] | None
 ) -> dict[str, str | float | bool]:
-    # An address such as hf-hub:... is no name here: it would be fetched.
+    # An address such as hf-hub:... is refused: timm would fetch it.
     if not isinstance(timm_name, str) or not timm.is_model(timm_name) or ":" in timm_name or "/" in timm_name:
         raise UserError(f"backbone {name}: timm has no network named {timm_name!r}; timm.list_models() lists them")
     options = dict(options or {})
@@ -66,7 +65,7 @@ def _checked_options(
     return options
 
 
-def _random(name: str, timm_name: str, options: dict, **weights: object) -> nn.Module:
+def _create_network(name: str, timm_name: str, options: dict, **weights: object) -> nn.Module:
     try:
         return timm.create_model(timm_name, **options, **weights)
     except TypeError as error:
@@ -75,13 +74,13 @@ def _random(name: str, timm_name: str, options: dict, **weights: object) -> nn.M
 
 def _from_hub(name: str, timm_name: str, options: dict) -> nn.Module:
     log.info("ImageNet weights of %s: from timm's cache, or downloaded", name)
-    # It tells of every retry; if all fail, one sentence below does.
+    # The hub's client logs every retry; if all fail, the one sentence below is enough.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
-        return _random(name, timm_name, options, pretrained=True)
+        return _create_network(name, timm_name, options, pretrained=True)
     except UserError:
         raise
-    except Exception as error:  # of the hub's client, of the network below it, of timm
+    except Exception as error:  # errors of the hub's client, of the network below it, or of timm
         why = in_one_line(error, 120)
         raise UserError(
             f"the ImageNet weights of backbone {name} ({timm_name}) could not be downloaded ({why}): connect this "
@@ -102,7 +101,7 @@ def _from_package(name: str, timm_name: str, package: str, options: dict) -> nn.
     own = timm.create_model(timm_name, **options).state_dict()
     if [tensor.shape for tensor in stored] != [tensor.shape for tensor in own.values()]:
         raise UserError(f"{files[0]} does not fit backbone {name}: its tensors have other shapes")
-    # The package names the tensors otherwise than timm, but keeps their order.
+    # The package has other names for the tensors than timm, but the same order.
     return _with_weights(timm_name, dict(zip(own, stored, strict=True)), options)
 
 
@@ -113,7 +112,7 @@ def _from_file(name: str, timm_name: str, path: Path, options: dict) -> nn.Modul
         return _with_weights(timm_name, _read(path), options)
     except UserError:
         raise
-    except Exception as error:  # whatever a state dict of something else makes of timm's conversion and loading
+    except Exception as error:  # timm's conversion and loading may raise anything on a state dict of something else
         why = in_one_line(error)
         raise UserError(
             f"backbone.checkpoint={path} does not fit backbone {name} ({timm_name} with its 1000 ImageNet classes): "
@@ -125,8 +124,8 @@ def _with_weights(timm_name: str, state_dict: dict[str, Tensor], options: dict) 
     """timm's network with these weights, its ImageNet classifier included.
 
     Raises:
-        ValueError: not all of its tensors come from ``state_dict``.
-        RuntimeError, TypeError ...: what timm makes of weights that do not fit.
+        ValueError: not all tensors of the network come from ``state_dict``.
+        RuntimeError, TypeError ...: whatever timm raises for weights that do not fit.
     """
     if not state_dict:
         raise ValueError("it holds no tensor")
@@ -134,11 +133,11 @@ def _with_weights(timm_name: str, state_dict: dict[str, Tensor], options: dict) 
     for tensor in state_dict.values():
         by_shape.setdefault(tensor.shape, []).append(tensor)
     net = timm.create_model(timm_name, pretrained=True, pretrained_cfg_overlay={"state_dict": state_dict}, **options)
-    # timm loads some networks leniently (Inception v3, for its auxiliary classifier): without a word, weights of
-    # another architecture would leave random ones behind. Names cannot tell, since timm translates some.
+    # timm loads some networks leniently (Inception v3, for its auxiliary classifier): weights of another architecture
+    # would silently leave random ones in place. Names cannot tell, since timm translates some of them.
     classifier = {id(tensor) for tensor in net.get_classifier().parameters()}
     for key, own in net.state_dict(keep_vars=True).items():
-        # Old files lack BatchNorm's counts of batches, which nothing uses.
+        # Old files lack BatchNorm's counters of batches, which nothing uses.
         needed = own.is_floating_point() and id(own) not in classifier
         if needed and not any(torch.equal(own, tensor) for tensor in by_shape.get(own.shape, [])):
             raise ValueError(f"it has no {key} of shape {tuple(own.shape)}")
@@ -149,10 +148,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The tensors in a ``.pth``, ``.bin`` or ``.safetensors`` file; nothing in it is executed."""
     remedy = "give a file with ImageNet weights"
     if path.suffix != ".safetensors":
-        read_checkpoint(path, remedy)  # refuses what timm's reader would only stumble over
+        read_checkpoint(path, remedy)  # refuses, in a sentence, files at which timm's reader would only fail
     try:
         return load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # a damaged or malicious file makes the readers raise almost anything
+    except Exception as error:  # the readers may raise almost anything on a damaged or malicious file
         why = in_one_line(error)
         raise UserError(
             f"{path} cannot be loaded as plain weights ({why}), and nothing in it was executed; {remedy}"

@@ -353,7 +353,7 @@ def test_other_options_of_timm_are_refused(options):
         ({"image_size": 0}, r"backbone\.image_size is 0; give whole pixels"),
         ({"image_size": 10**9}, r"backbone\.image_size is 1000000000"),
         ({"features": "relu"}, r"protocol\.features is 'relu'; choose one of pooled, pre_activation"),
-        ({"features": "pre_activation", "last_activation": "layer9.act"}, "layer9.act is no module of mine"),
+        ({"features": "pre_activation", "last_activation": "layer9.act"}, "not a module of mine; give the path"),
         ({"timm_name": "vit_small_patch16_224", "image_size": 96}, r"cannot be used at backbone\.image_size=96"),
         ({"timm_name": "inception_v3", "output_stride": 16}, "does not take these options: .*output_stride"),
     ],

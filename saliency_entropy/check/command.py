@@ -1,10 +1,10 @@
-"""The check of a data set: every file is looked at, and what is found is printed and written."""
+"""The check of a data set: it looks at every file, prints what it finds, and writes a report."""
 
 import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress as ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -28,11 +28,11 @@ from saliency_entropy.check.page import (
     as_html,
     as_json,
     place_files,
-    place_where,
+    place_rows,
     places_left_out,
     shown_tables,
 )
-from saliency_entropy.check.scan import ImageScan, MapScan, scan_images, scan_maps
+from saliency_entropy.check.scan import Progress, scan_images, scan_maps
 from saliency_entropy.check.shortcuts import FEWEST, audit_shortcuts
 from saliency_entropy.data.table import Manifest, file_problems
 from saliency_entropy.data.und_cyborg import und_cyborg
@@ -44,18 +44,11 @@ from saliency_entropy.study.report import ShownTable
 log = logging.getLogger(__name__)
 
 PAGE, JSON = "data_report.html", "data_report.json"
-WIDTH = 100  # of the summary, in columns
-LOG_SECONDS = 15  # between two lines on the progress, where there is no terminal
-GROUPS_PICTURED = 8  # of one finding
-IMAGES_PICTURED = 4  # of one group
-# option -> its least and its greatest value; the greatest contact sheets make a page of some 10 MB of 30 kinds
-RANGES = {
-    "grid": (2, 64),
-    "most_images": (2 * FEWEST, None),
-    "contact_sheet_images": (0, 50),
-    "seed": (0, 2**32 - 1),
-    "workers": (1, None),
-}
+WIDTH = 100  # columns of the summary
+LOG_SECONDS = 15  # between two lines of progress, where there is no terminal
+GROUPS_PICTURED = 8  # groups of duplicates whose pictures a finding shows
+IMAGES_PICTURED = 4  # images of a group that are shown
+MOST_SHEET_IMAGES = 50  # images of a contact sheet: with 30 kinds of images, the page then has some 10 MB
 
 
 def check(cfg: DictConfig) -> None:
@@ -65,25 +58,28 @@ def check(cfg: DictConfig) -> None:
         UserError: an option is out of range, or the output cannot be written.
         SystemExit: with code 1, if there is an error in the data.
     """
-    for option, (least, most) in RANGES.items():
-        whole_number(option, cfg[option], least, most, or_null=option == "workers")
+    whole_number("grid", cfg.grid, 2, most=64)
+    whole_number("most_images", cfg.most_images, 2 * FEWEST)
+    whole_number("contact_sheet_images", cfg.contact_sheet_images, 0, most=MOST_SHEET_IMAGES)
+    whole_number("seed", cfg.seed, 0, most=2**32 - 1)
+    whole_number("workers", cfg.workers, 1, or_null=True)
     output, remedy = Path(str(cfg.output)), "give another folder with output="
-    with writing(f"output={output}", remedy):  # found out now, not after hours of looking at files
+    with writing(f"output={output}", remedy):  # so that a failure comes now, not after hours of looking at files
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
     report = data_report(cfg)
     with writing(f"output={output}", remedy):
         write_atomically(output / JSON, as_json(report))
-        # The page last: where it is, the other is there too. A path in another encoding cannot be UTF-8.
+        # The page comes last: where it is, the JSON is, too. A path in another encoding cannot be UTF-8.
         write_atomically(output / PAGE, as_html(report).encode(errors="backslashreplace"))
     print_summary(report)
     log.info("written: %s and %s", output / PAGE, output / JSON)
-    if report.of("error"):
+    if report.findings_of("error"):
         sys.exit(1)
 
 
 def data_report(cfg: DictConfig) -> DataReport:
-    """Look at everything; a table that its reader refuses is all that is reported then."""
+    """Look at everything; of a table that its reader refuses, only the reader's reasons are reported."""
     name = str(cfg.data.name)
     made = {
         "Data": name,
@@ -96,20 +92,24 @@ def data_report(cfg: DictConfig) -> DataReport:
     try:
         manifest: Manifest = instantiate(cfg.data.source, _convert_="all")()
     except UserError as error:
-        return DataReport(name, [findings.table_finding(str(error))], None, made)
+        return DataReport(name, findings.table_findings(str(error)), None, made)
 
     blur = OmegaConf.select(cfg, "data.human_maps.blur", default=0.0)
     binarise = OmegaConf.select(cfg, "data.human_maps.binarise", default=None)
     grid = (cfg.grid, cfg.grid)
     made |= {"Table": manifest.origin, "CAM grid": f"{cfg.grid} × {cfg.grid} cells"}
     missing = file_problems(manifest)
-    there = manifest.without(missing)  # a named pipe would wait for ever, and a link may lead anywhere
-    images, maps = _scanned(there, grid, blur, binarise, cfg.workers)
-    # Rows stay where they are in the table, so that they keep their numbers.
-    usable = replace(there, table=there.table[(images.facts["problem"] == "").to_numpy()])
-    duplicates = find_duplicates(there.table, images)
+    # Not even opened: reading a named pipe would never end, and a link may lead anywhere. The other rows keep their
+    # numbers.
+    present = manifest.without(missing)
+    with _progress("images", len(present.table)) as advance:
+        images = scan_images(present, cfg.workers, advance)
+    with _progress("human maps", int((present.table["human_map"] != "").sum())) as advance:
+        maps = scan_maps(present, grid, blur, binarise, cfg.workers, advance)
+    usable = replace(present, table=present.table[(images.facts["problem"] == "").to_numpy()])
+    duplicates = find_duplicates(present.table, images)
     log.info("shortcuts: classifying real against synthetic images by their files' properties")
-    audit = audit_shortcuts(there.table, images, cfg.seed, cfg.most_images)
+    audit = audit_shortcuts(present.table, images, cfg.seed, cfg.most_images)
     found = findings.sorted_findings(
         [
             *findings.split_findings(manifest.table),
@@ -125,6 +125,15 @@ def data_report(cfg: DictConfig) -> DataReport:
     )
     statistics = facts.map_statistics(manifest.table, maps)
     averages = facts.average_maps(manifest.table, maps)
+    sheets: list[contact_sheets.ContactSheet] = []
+    pictures: dict[str, list[list[contact_sheets.Picture]]] = {}
+    if cfg.contact_sheet_images:
+        log.info("contact sheets: decoding some images of each kind")
+        sheets = contact_sheets.contact_sheets(usable, maps, blur, binarise, cfg.contact_sheet_images, cfg.seed)
+        for finding in found:
+            groups = finding.places[:GROUPS_PICTURED] if finding.pictures else ()
+            rows = (place.rows[:IMAGES_PICTURED] for place in groups)
+            pictures[finding.kind] = [contact_sheets.side_by_side(usable, group) for group in rows]
     return DataReport(
         name,
         found,
@@ -133,17 +142,18 @@ def data_report(cfg: DictConfig) -> DataReport:
             statistics,
             averages,
             grid,
-            facts.file_kinds(there.table, images),
+            facts.file_kinds(present.table, images),
             audit,
         ),
         made,
-        tuple(contact_sheets.average_map_pictures(averages, statistics.set_index("label")["maps"])),
-        *_photographs(usable, maps, found, blur, binarise, cfg.contact_sheet_images, cfg.seed),
+        contact_sheets.average_map_pictures(averages, statistics.set_index("label")["maps"]),
+        sheets,
+        pictures,
     )
 
 
 def print_summary(report: DataReport) -> None:
-    """What is in the data set, then what was found, then the verdict; names from data as plain text."""
+    """Print what is in the data set, then the findings, then the verdict; names from the data are plain text."""
     console = Console(highlight=False)
     console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     for table in shown_tables(report.facts) if report.facts else []:
@@ -155,7 +165,7 @@ def print_summary(report: DataReport) -> None:
         style = "bold red" if finding.severity == "error" else "bold yellow"
         console.print(Text(f"\n{finding.severity.upper()}  {finding.counted_title}", style=style))
         lines = [
-            (f"{place_where(place)}: {place_files(place)} – " if place.where else "") + printable(place.reason)
+            (f"{place_rows(place)}: {place_files(place)} – " if place.where else "") + printable(place.reason)
             for place in finding.places[:SHOWN]
         ]
         if left_out := places_left_out(finding):
@@ -169,78 +179,41 @@ def print_summary(report: DataReport) -> None:
 def _terminal_table(table: ShownTable) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name, words in zip(table.cells, table.word_columns, strict=True):
-        # Headings of numbers are a word a line: rich would rather break names.
+        # Headings of numbers get a line for each word, or rich would break the names in other columns.
         heading = Text(name) if words else Text(name.replace(" ", "\n"))
         shown.add_column(heading, justify="left" if words else "right", overflow="fold")
     for row in table.cells.itertuples(index=False):
-        # Text, not str: a name in [brackets] would be read as a style.
+        # Text, not str: rich would take a name in [brackets] for a style.
         shown.add_row(*map(Text, row))
     return shown
 
 
 def _shared_base_names(cfg: DictConfig, manifest: Manifest) -> pd.DataFrame:
-    """Of the images that the reader of these data would join human maps to."""
-    if "maps" not in cfg.data.source:  # it joins none
+    """The base names that are shared by images to which the reader of this data set would join human maps."""
+    if "maps" not in cfg.data.source:  # this reader joins no maps
         return shared_base_names(manifest.table[:0])
     of_training = get_method(cfg.data.source._target_) is und_cyborg
     return shared_base_names(manifest.table, "train" if of_training else None)
 
 
-def _scanned(
-    manifest: Manifest, grid: tuple[int, int], blur: float, binarise: float | None, workers: int | None
-) -> tuple[ImageScan, MapScan]:
-    with _progress("images", len(manifest.table)) as advance:
-        images = scan_images(manifest, workers, advance)
-    # An image that cannot be used says nothing of its map's aspect.
-    with _progress("human maps", int((manifest.table["human_map"] != "").sum())) as advance:
-        maps = scan_maps(manifest, grid, blur, binarise, workers, advance)
-    return images, maps
-
-
-def _photographs(
-    manifest: Manifest,
-    maps: MapScan,
-    found: list[findings.Finding],
-    blur: float,
-    binarise: float | None,
-    images: int,
-    seed: int,
-) -> tuple[tuple[contact_sheets.ContactSheet, ...], dict[str, list[list[contact_sheets.Picture]]]]:
-    """The contact sheets, and the pictures of the findings that are looked at side by side; none, if no images are to
-    be shown."""
-    if not images:
-        return (), {}
-    log.info("contact sheets: decoding some images of each kind")
-    sheets = contact_sheets.contact_sheets(manifest, maps, blur, binarise, images, seed)
-    pictures = {
-        finding.kind: [
-            contact_sheets.side_by_side(manifest, place.rows[:IMAGES_PICTURED])
-            for place in finding.places[:GROUPS_PICTURED]
-        ]
-        for finding in found
-        if finding.pictures
-    }
-    return tuple(sheets), pictures
-
-
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], object]]:
-    """A function to be called with the number of further items that are done: a bar on a terminal, else lines."""
+def _progress(what: str, total: int) -> Iterator[Progress]:
+    """A function that is called with the number of further items done: it moves a bar on a terminal, or logs lines."""
     console = Console()
     if console.is_terminal:
-        with Progress(console=console, transient=True) as bar:
+        with ProgressBar(console=console, transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda count: bar.advance(task, count)
         return
     if total:
         log.info("looking at %s %s", f"{total:,}", what)
-    done, told = 0, time.monotonic()
+    done, logged = 0, time.monotonic()
 
     def advance(count: int) -> None:
-        nonlocal done, told
+        nonlocal done, logged
         done += count
-        if time.monotonic() - told > LOG_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - logged > LOG_SECONDS:
+            logged = time.monotonic()
             log.info("%s of %s %s", f"{done:,}", f"{total:,}", what)
 
     yield advance

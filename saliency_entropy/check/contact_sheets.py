@@ -18,9 +18,9 @@ from saliency_entropy.data.table import Manifest
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import printable
 
-SIDE = 112  # pixels of one picture
-QUALITY = 85  # of their JPEGs: about 4 kB of a face
-CELL = 24  # pixels of a cell of an average map
+SIDE = 112  # pixels of a picture's side
+QUALITY = 85  # of a picture's JPEG: about 4 kB for a face
+CELL = 24  # pixels of a cell's side in an average map
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class ContactSheet:
     """Some images of one kind.
 
     Attributes:
-        split, label: theirs.
-        origin: their generator, or source; "" where it is not named.
-        images: how many there are of them in all.
-        pictures: of some of them.
+        split, label: the split and the label of the kind.
+        origin: its generator or source; "" where the table names none.
+        images: the number of all images of the kind.
+        pictures: the pictures of some of them.
     """
 
     split: str
@@ -55,18 +55,17 @@ class ContactSheet:
 def contact_sheets(
     manifest: Manifest, scan: MapScan, blur: float, binarise: float | None, images: int, seed: int
 ) -> list[ContactSheet]:
-    """A sheet of each split, label, and generator or source.
+    """A sheet for each combination of split, label, and generator or source.
 
-    A picture is the image squashed to a square, as a network sees it. Where the image has a human map, that follows,
+    A picture is the image squashed to a square, as a network sees it. Where the image has a human map, the map follows,
     and then the map on the grid of the scan, laid over the image.
 
     Args:
-        manifest: of images that can be used.
-        scan: of their human maps; maps with a problem are left out.
-        blur: of the maps, see :func:`~saliency_entropy.data.maps.human_maps.merged_map`.
-        binarise: see there.
-        images: of a sheet, at most; drawn at random.
-        seed: of the draw.
+        manifest: images that can be used.
+        scan: the scan of their human maps; maps with a problem are left out.
+        blur, binarise: see :func:`~saliency_entropy.data.maps.human_maps.merged_map`.
+        images: the largest number of images on a sheet; they are drawn at random.
+        seed: seed of the draw.
 
     Raises:
         UserError: a file has changed since it was scanned, and cannot be read any more.
@@ -85,23 +84,24 @@ def contact_sheets(
             caption = printable(f"{manifest.where(row)}: {name}")
             pixels = load_image(manifest.file(name), SIDE)
             if row not in position:
-                pictures.append(_jpeg(pixels, f"Image of {caption}", caption))
+                pictures.append(_picture(pixels, "JPEG", f"Image of {caption}", caption))
                 continue
             drawn_map = merged_map(manifest.map_files(cell), blur, binarise).resize((SIDE, SIDE))
             over = cam_overlay(pixels, scan.maps[position[row]])
             strip = np.hstack([pixels, np.asarray(drawn_map.convert("RGB")), np.asarray(over)])
-            pictures.append(_jpeg(strip, f"Image, human map, and the map over the image, of {caption}", caption))
+            alt = f"Image, human map, and the map over the image, of {caption}"
+            pictures.append(_picture(strip, "JPEG", alt, caption))
         sheets.append(ContactSheet(kind.split, kind.label, kind.origin, kind.images, tuple(pictures)))
     return sheets
 
 
 def side_by_side(manifest: Manifest, rows: Sequence[int]) -> list[Picture]:
-    """The images of these rows, with their labels and splits."""
+    """Pictures of the images of these rows, with their labels and splits."""
     pictures = []
     for row in rows:
         name, label, split = manifest.table.loc[row, ["path", "label", "split"]]
         caption = printable(f"{manifest.where(row)}: {name} ({label}, {split})")
-        pictures.append(_jpeg(load_image(manifest.file(name), SIDE), f"Image of {caption}", caption))
+        pictures.append(_picture(load_image(manifest.file(name), SIDE), "JPEG", f"Image of {caption}", caption))
     return pictures
 
 
@@ -109,23 +109,20 @@ def average_map_pictures(averages: dict[str, np.ndarray], counts: pd.Series) -> 
     """The average human maps as pictures, from dark violet (0) to yellow (1).
 
     Args:
-        averages: of :func:`~saliency_entropy.check.facts.average_maps`.
+        averages: the maps of :func:`~saliency_entropy.check.facts.average_maps`.
         counts: the number of maps by label.
     """
     pictures = []
     for label, average in averages.items():
         colours = (colormaps["plasma"](average)[..., :3] * 255).round().astype(np.uint8)
-        enlarged = Image.fromarray(colours.repeat(CELL, axis=0).repeat(CELL, axis=1))
+        enlarged = colours.repeat(CELL, axis=0).repeat(CELL, axis=1)
         caption = f"{label or 'all'}: mean of {counts[label]:,} {'map' if counts[label] == 1 else 'maps'}"
         pictures.append(_picture(enlarged, "PNG", f"Average human map, {caption}", caption))
     return pictures
 
 
-def _jpeg(pixels: np.ndarray, alt: str, caption: str) -> Picture:
-    return _picture(Image.fromarray(pixels), "JPEG", alt, caption)
-
-
-def _picture(image: Image.Image, kind: str, alt: str, caption: str) -> Picture:
+def _picture(pixels: np.ndarray, kind: str, alt: str, caption: str) -> Picture:
+    image = Image.fromarray(pixels)
     buffer = io.BytesIO()
     image.save(buffer, kind, **({"quality": QUALITY} if kind == "JPEG" else {"optimize": True}))
     uri = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

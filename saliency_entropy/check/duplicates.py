@@ -1,20 +1,21 @@
-"""Images that are in a data set more than once, as the same file, the same picture or nearly the same picture.
+"""Images that are in a data set more than once: the same file, the same picture or nearly the same picture.
 
-A picture that was trained on tells nothing when it is tested on, and one under both labels teaches nothing.
+A test image that was trained on measures nothing, and a picture under both labels teaches nothing.
 
 Near-identical pictures are found in two steps. Candidates are the pairs whose 64-bit perceptual hashes differ in at
-most 8 bits, found without comparing all pairs: cut into three bands, two such hashes differ in at most 2 bits of one
-of them (multi-index hashing: Norouzi, Punjani, Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR
-2012). Aligned faces look alike, so the hash is not enough: a pair counts if the 12 x 12 thumbnails correlate, too.
+most 8 bits. They are found without comparing all pairs: of eleven blocks of such hashes, at least three are equal
+(multi-index hashing: Norouzi, Punjani, Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012).
+Aligned faces look alike, so the hash is not enough: a pair counts only if its 12 x 12 thumbnails correlate, too.
 
 The two thresholds were chosen on 2,568 aligned faces (FFHQ, CelebA and CelebA-HQ, and eleven generators) at 128 and
-256 pixels. Recall of a copy of each: JPEG of quality 30, half or twice the size, and 10 % brighter, 1.000 each; 1 %
-cropped from each side, 0.998; cropped so, brighter, halved and of quality 30 at once, 0.998. Beyond that: 20 % brighter
-0.994; 2 % cropped from each side, 0.80; mirrored, 0. Of the 3.3 million pairs of different images, 123 have hashes as
-near; 7 of these count as near, all of them by StarGANv2, which had given several faces the hair and background of one
-reference; among all others the highest correlation is 0.966, among the photographs 0.825. A set of 700,000 images has
-75,000 times as many pairs, so that chance likenesses must be expected there: near means "look at these". Copies of a
-picture without any detail, such as a gradient, are missed: most bits of its hash are noise.
+256 pixels. The recall of altered copies is 1.000 for JPEG of quality 30, for half or twice the size, and for 10 % more
+brightness; 0.998 for 1 % cropped from each side, also with more brightness, half the size and quality 30 at once; 0.994
+for 20 % more brightness; 0.80 for 2 % cropped from each side; and 0 for mirrored copies. Of the 3.3 million pairs of
+different images, 123 have hashes as near, and 7 of these count as near duplicates. All 7 are by StarGANv2, which had
+given several faces the hair and background of one reference; among all others the highest correlation is 0.966, among
+the photographs 0.825. A set of 700,000 images has 75,000 times as many pairs, so chance likenesses must be expected
+there: near means "look at these". Copies of a picture without any detail, such as a gradient, are missed: most bits of
+its hash are noise.
 """
 
 import logging
@@ -34,38 +35,39 @@ log = logging.getLogger(__name__)
 
 KINDS = ("same file", "same picture", "near")
 BITS = 64
-DISTANCE = 8  # of the hashes, in bits; above 11, most candidates are pairs of any two faces
-CORRELATION = 0.98  # of the thumbnails
-BRIGHTNESS = 40.0  # levels of 255 that the means of the thumbnails may differ by
+DISTANCE = 8  # bits, the most that two hashes may differ by; above 11, most candidates are pairs of any two faces
+CORRELATION = 0.98  # the least between two thumbnails
+BRIGHTNESS = 40.0  # levels of 255, the most that the means of two thumbnails may differ by
 NOISE = 6.0  # levels that count as no difference, so that two nearly black images correlate
-LEADERS = 16  # different pictures of one hash that are told apart; of aligned faces hardly two share one
-# Every third bit, so that no band has the lowest frequencies, which aligned faces share, to itself: 21, 21 and 22 bits.
-BANDS = tuple(np.arange(start, BITS, 3) for start in (2, 1, 0))
-RADIUS = DISTANCE // len(BANDS)  # in bits: of some band; two hashes that differ in more of each differ in more in all
-PAIRS = 2**21  # looked at at a time: some 100 MB
-COMPARED = 2**14  # pairs of thumbnails at a time
+LEADERS = 16  # different pictures of one hash that are told apart; hardly two aligned faces share a hash
+# Every eleventh bit, so that no block has the lowest frequencies, which aligned faces share, to itself.
+BLOCKS = [sum(1 << bit for bit in range(start, BITS, 11)) for start in range(11)]
+# Two hashes within the distance agree on all bits of at least three blocks, one of these masks.
+MASKS = [np.uint64(sum(blocks)) for blocks in combinations(BLOCKS, len(BLOCKS) - DISTANCE)]
+PAIRS = 2**21  # pairs of hashes compared at a time: some 100 MB
+COMPARED = 2**14  # pairs of thumbnails compared at a time
 
 
 def find_duplicates(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
     """Groups of images that show the same picture, or nearly so.
 
     Args:
-        table: the manifest's.
-        scan: of all its images; those with a problem are left out.
+        table: the manifest's table, or some of its rows.
+        scan: the scan of its images; those with a problem are left out.
 
     Returns:
-        One row an image that has a duplicate, sorted by group and row:
+        One row for each image that has a duplicate, sorted by group and row:
 
-        - ``group``: 0, 1, ... in the order of their first rows. If A is near B and B near C, all three are a group;
-        - ``row``: of the manifest;
-        - ``kind``: what it has in common with the first of its group: ``same file`` (bytes), ``same picture`` (pixels,
-          in another file) or ``near``. For the first itself, what it has in common with the closest other;
-        - ``distance``: of the perceptual hash to that of the first of the group, in bits;
-        - ``file``, ``picture``: the first row with the same bytes, and that with the same pixels.
+        - ``group``: 0, 1, ... in the order of the first rows. If A is near B and B near C, all three are a group;
+        - ``row``: the row of the manifest;
+        - ``kind``: what the image has in common with the first of its group: ``same file`` (bytes), ``same picture``
+          (pixels, in another file) or ``near``. For the first itself, what it has in common with the closest other;
+        - ``distance``: bits in which the perceptual hash differs from that of the first of the group;
+        - ``file``, ``picture``: the first row with the same bytes, and the first with the same pixels.
     """
     facts = scan.facts.loc[table.index, ["problem", "content", "pixels", "phash"]]
     facts = facts[facts["problem"] == ""]
-    facts = facts.assign(file=_first(facts["content"]), picture=_first(facts["pixels"]))
+    facts = facts.assign(file=_first_index(facts["content"]), picture=_first_index(facts["pixels"]))
 
     pictures = np.unique(facts["picture"])
     at = scan.facts.index.get_indexer(pictures)
@@ -84,50 +86,45 @@ def find_duplicates(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
     return found[["group", "row", "kind", "distance", "file", "picture"]]
 
 
-def across(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
+def crossing_groups(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
     """The groups of duplicates with images of several splits, or of both labels.
 
     Args:
-        table: the manifest's.
-        duplicates: of :func:`find_duplicates`.
+        table: the manifest's table.
+        duplicates: the table of :func:`find_duplicates`.
 
     Returns:
         One row a group:
 
-        - ``group``: of ``duplicates``;
-        - ``kind``: the closest that images of different splits or labels have in common;
+        - ``group``: its number in ``duplicates``;
+        - ``kind``: the closest likeness between images of different splits or labels;
         - ``splits``, ``labels``: in alphabetical order, joined by "+", such as ``test+train``;
         - ``rows``: the list of the group's rows.
     """
-    of = duplicates.join(table[["split", "label"]], on="row")
-    kind = pd.Series(len(KINDS), of.index)
-    # From the loosest kind to the closest, which is what remains.
+    images = duplicates.join(table[["split", "label"]], on="row")
+    images["kind"] = len(KINDS)
+    # From the loosest kind to the closest, so that the closest remains.
     for closeness, column in reversed(list(enumerate(("file", "picture", "group")))):
-        groups = of.groupby(column)
+        groups = images.groupby(column)
         crosses = (groups["split"].transform("nunique") > 1) | (groups["label"].transform("nunique") > 1)
-        kind = kind.mask(crosses, closeness)
-    of = of.assign(kind=kind)[kind.groupby(of["group"]).transform("min") < len(KINDS)]
-    groups = of.groupby("group")
-    found = pd.DataFrame(
-        {
-            "kind": groups["kind"].min().map(dict(enumerate(KINDS))),
-            "splits": groups["split"].agg(_joined),
-            "labels": groups["label"].agg(_joined),
-            "rows": groups["row"].agg(list),
-        }
-    )
-    return found.reset_index()
+        images.loc[crosses, "kind"] = closeness
+    groups = images.groupby("group")
+    found = groups.agg(
+        kind=("kind", "min"), splits=("split", _joined), labels=("label", _joined), rows=("row", list)
+    ).reset_index()
+    found = found[found["kind"] < len(KINDS)].reset_index(drop=True)
+    return found.assign(kind=found["kind"].map(dict(enumerate(KINDS))))
 
 
 def shared_base_names(table: pd.DataFrame, split: str | None = None) -> pd.DataFrame:
-    """Base names, without suffix, that several images share: no map can be joined to them by it.
+    """Base names, without suffix, that several images share, so that no map can be joined to these images by name.
 
     Args:
-        table: the manifest's.
-        split: that maps are joined to; all, if not given.
+        table: the manifest's table.
+        split: the split that maps are joined to; all splits, if not given.
 
     Returns:
-        One row a name, in alphabetical order: ``name``; ``rows``, the list of rows of the manifest.
+        One row a name, in alphabetical order: ``name``; ``rows``, the list of its rows in the manifest.
     """
     paths = table["path"] if split is None else table["path"][table["split"] == split]
     names = paths.map(base_name)
@@ -136,12 +133,9 @@ def shared_base_names(table: pd.DataFrame, split: str | None = None) -> pd.DataF
     return pd.DataFrame({"name": rows.index, "rows": rows.to_numpy()})
 
 
-def _first(values: pd.Series) -> np.ndarray:
-    """For each value, the first index that has it."""
-    codes, _ = pd.factorize(values)
-    index = values.index.to_numpy()
-    firsts = ~pd.Series(codes).duplicated().to_numpy()
-    return index[firsts][codes]
+def _first_index(values: pd.Series) -> np.ndarray:
+    """For each value, the index of its first occurrence."""
+    return values.index.to_series().groupby(values.to_numpy()).transform("first").to_numpy()
 
 
 def _joined(words: pd.Series) -> str:
@@ -149,12 +143,12 @@ def _joined(words: pd.Series) -> str:
 
 
 def _near_groups(hashes: np.ndarray, thumbnails: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """A number for every picture, the same for all that are near.
+    """A number for each of n pictures, ``(n,)``; pictures that are near each other share it.
 
     Args:
         hashes: ``(n,)`` uint64.
-        thumbnails: of all images.
-        at: ``(n,)``, where in ``thumbnails`` a picture's is.
+        thumbnails: the thumbnails of all images.
+        at: ``(n,)``, the positions of the pictures among ``thumbnails``.
     """
     likeness = _Likeness(thumbnails, at)
     leaders, edges = _leaders(hashes, likeness)
@@ -168,9 +162,9 @@ def _near_groups(hashes: np.ndarray, thumbnails: np.ndarray, at: np.ndarray) -> 
 
 
 def _leaders(hashes: np.ndarray, likeness: "_Likeness") -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """The pictures that stand for all of the same hash that look like them, and the (leader, other) pairs.
+    """Pictures that each stand for those of the same hash that look like them, and the (leader, other) pairs.
 
-    100,000 black images share a hash, which would be 5,000,000,000 pairs.
+    100,000 black images share a hash; comparing all of them would be 5,000,000,000 pairs.
     """
     order = np.argsort(hashes, kind="stable")
     leaders, edges = [], [(order[:0], order[:0])]
@@ -180,12 +174,12 @@ def _leaders(hashes: np.ndarray, likeness: "_Likeness") -> tuple[np.ndarray, lis
         leader = np.repeat(order[opens], np.diff(opens, append=len(order)))
         alike = likeness(leader, order)
         edges.append((leader[alike], order[alike]))
-        alike[opens] = True  # a leader is done with, whatever it is like
+        alike[opens] = True  # a leader needs no further leader
         order = order[~alike]
     if len(order):
         log.warning(
             "near duplicates: %d images share a perceptual hash with more than %d different pictures each, and were "
-            "compared with %d of these only",
+            "compared with only %d of these",
             len(order),
             LEADERS,
             LEADERS,
@@ -194,64 +188,35 @@ def _leaders(hashes: np.ndarray, likeness: "_Likeness") -> tuple[np.ndarray, lis
 
 
 def _near_hashes(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All pairs of hashes, as positions, that differ in :data:`DISTANCE` bits at most, each once, some at a time."""
-    before: list[np.uint64] = []
-    for band in BANDS:
-        for first, second in _alike_in_band(hashes, band):
-            differing = hashes[first] ^ hashes[second]
-            near = np.bitwise_count(differing) <= DISTANCE
-            first, second, differing = first[near], second[near], differing[near]
+    """All pairs of hashes that differ in :data:`DISTANCE` bits at most, each once, as arrays of their positions."""
+    for number, mask in enumerate(MASKS):
+        order = np.argsort(hashes & mask)
+        for pair in _pairs_of_equals((hashes & mask)[order]):
+            first, second = (order[places] for places in pair)
+            near = np.bitwise_count(hashes[first] ^ hashes[second]) <= DISTANCE
+            first, second = first[near], second[near]
             new = np.ones(len(first), bool)
-            for mask in before:
-                new &= np.bitwise_count(differing & mask) > RADIUS
+            for earlier in MASKS[:number]:
+                new &= (hashes[first] ^ hashes[second]) & earlier != 0
             yield first[new], second[new]
-        before.append(np.bitwise_or.reduce(np.uint64(1) << band.astype(np.uint64)))
 
 
-def _alike_in_band(hashes: np.ndarray, band: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All pairs of hashes that differ in at most :data:`RADIUS` bits of a band, each once, some at a time."""
-    keys = np.zeros(len(hashes), np.int32)
-    for to, bit in enumerate(band):
-        keys |= ((hashes >> np.uint64(bit)) & np.uint64(1)).astype(np.int32) << to
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    # Where in the order the hashes of every key begin.
-    begins = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=2 ** len(band)))]).astype(np.int32)
-    places = np.arange(len(hashes), dtype=np.int32)
-    for flips in range(RADIUS + 1):
-        for bits in combinations(range(len(band)), flips):
-            if flips:
-                places = np.flatnonzero(keys & (1 << bits[-1]) == 0)  # of each pair the one with the smaller key
-                partners = keys[places] ^ sum(1 << bit for bit in bits)
-                low, high = begins[partners], begins[partners + 1]
-            else:
-                low, high = places + 1, begins[keys + 1]
-            some = high > low
-            for first, second in _spread(places[some], low[some], high[some]):
-                yield order[first], order[second]
-
-
-def _spread(places: np.ndarray, low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every place with each of its partners ``low`` to ``high``, about :data:`PAIRS` at a time."""
-    counts = (high - low).astype(np.int64)
+def _pairs_of_equals(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of equal values among sorted ones, as arrays of their positions of about :data:`PAIRS` elements."""
+    counts = np.searchsorted(keys, keys, side="right") - np.arange(len(keys)) - 1  # of the equals after each
     ends = np.cumsum(counts)
     start = 0
-    while start < len(places):
+    while start < len(keys):
         done = ends[start] - counts[start]
         stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
-        count = counts[start:stop]
-        offsets = low[start:stop] - (ends[start:stop] - count - done)
-        yield np.repeat(places[start:stop], count), np.arange(count.sum()) + np.repeat(offsets, count)
+        first = np.repeat(np.arange(start, stop), counts[start:stop])
+        begins = np.repeat(ends[start:stop] - counts[start:stop] - done, counts[start:stop])
+        yield first, first + 1 + np.arange(len(first)) - begins
         start = stop
 
 
 class _Likeness:
-    """Whether pictures look alike on their thumbnails.
-
-    Args:
-        thumbnails: of all images.
-        at: ``(n,)``, where in ``thumbnails`` a picture's is.
-    """
+    """Whether pictures look alike on their thumbnails; see :func:`_near_groups` for the arguments."""
 
     def __init__(self, thumbnails: np.ndarray, at: np.ndarray) -> None:
         self.values = thumbnails.reshape(len(thumbnails), math.prod(thumbnails.shape[1:]))
@@ -271,7 +236,7 @@ class _Likeness:
         for start in range(0, len(possible), COMPARED):
             part = possible[start : start + COMPARED]
             a, b = first[part], second[part]
-            values = [self.values[self.at[of]].astype(np.float32) - self.mean[of, None] for of in (a, b)]
+            values = [self.values[self.at[one]].astype(np.float32) - self.mean[one, None] for one in (a, b)]
             covariance = np.einsum("ij,ij->i", *values) / self.values.shape[1] + NOISE**2
             alike[part] = covariance >= CORRELATION * self.spread[a] * self.spread[b]
         return alike

@@ -10,15 +10,15 @@ PROPERTIES = {"format": "format", "size": "size / pixels", "mode": "mode", "quan
 
 
 def image_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """How many images there are of each kind.
+    """The number of images of each kind.
 
     Args:
-        table: the manifest's.
+        table: the manifest's table.
 
     Returns:
-        A row a ``split, label`` and ``origin`` (the generator of synthetic, the source of real images; "" where it is
-        not named), with the number of ``images``, and of those with a human map, ``with_map``. Splits and labels in
-        their usual order, origins sorted.
+        One row for each ``split``, ``label`` and ``origin`` (the generator of synthetic, the source of real images; ""
+        where the table names none), with the number of ``images`` and of images ``with_map``. Splits and labels have
+        their usual order, origins are sorted.
     """
     origin = table["source"].where(table["label"] == "real", table["generator"])
     kinds = pd.DataFrame(
@@ -35,58 +35,53 @@ def image_counts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def map_statistics(table: pd.DataFrame, scan: MapScan) -> pd.DataFrame:
-    """What the human maps that can be used are like, of all images and of each label.
+    """Figures of the human maps that can be used, for all images and for each label.
 
     Args:
-        table: the manifest's.
-        scan: of its human maps.
+        table: the manifest's table.
+        scan: the scan of its human maps.
 
     Returns:
-        A row a ``label`` ("" for both), where it has any: ``maps`` (of how many images), ``entropy_mean`` and
-        ``entropy_std`` (over the images, of a sample; NaN with one) in nats on the grid, ``focus_area`` (exp of the
-        mean) in cells, ``covered`` (mean share of a map that is marked), ``several_annotators`` (of how many images).
+        One row for each ``label`` ("" for both) that has maps: ``maps`` (the number of images with one),
+        ``entropy_mean`` and ``entropy_std`` (standard deviation of a sample; NaN for one image) in nats on the grid,
+        ``focus_area`` (exp of the mean) in cells, ``covered`` (mean share of a map that is marked), and
+        ``several_annotators`` (the number of images with several maps).
     """
-    usable = scan.facts[scan.facts["problem"] == ""]
-    labels = table["label"].loc[usable.index]
     rows = []
-    for label in ("", *LABELS):
-        own = usable[labels == label] if label else usable
-        if own.empty:
-            continue
-        rows.append(
-            {
-                "label": label,
-                "maps": len(own),
-                "entropy_mean": float(own["entropy"].mean()),
-                "entropy_std": float(own["entropy"].std(ddof=1)),
-                "focus_area": float(np.exp(own["entropy"].mean())),
-                "covered": float(own["covered"].mean()),
-                "several_annotators": int((own["annotators"] > 1).sum()),
-            }
-        )
+    for label, usable in _usable_maps(table, scan).items():
+        own = scan.facts[usable]
+        mean = own["entropy"].mean()
+        several = int((own["annotators"] > 1).sum())
+        rows.append((label, len(own), mean, own["entropy"].std(), np.exp(mean), own["covered"].mean(), several))
     columns = ["label", "maps", "entropy_mean", "entropy_std", "focus_area", "covered", "several_annotators"]
-    return pd.DataFrame(rows, columns=columns)
+    floats = dict.fromkeys(["entropy_mean", "entropy_std", "focus_area", "covered"], float)
+    return pd.DataFrame(rows, columns=columns).astype(floats)
 
 
 def average_maps(table: pd.DataFrame, scan: MapScan) -> dict[str, np.ndarray]:
     """The mean of the human maps: label ("" for both) -> ``(h, w)`` in [0, 1]; labels without maps are left out."""
+    return {label: scan.maps[usable].mean(axis=0) for label, usable in _usable_maps(table, scan).items()}
+
+
+def _usable_maps(table: pd.DataFrame, scan: MapScan) -> dict[str, np.ndarray]:
+    """Label ("" for both) -> which maps can be used, as a bool for each; labels without usable maps are left out."""
     usable = (scan.facts["problem"] == "").to_numpy()
     labels = table["label"].loc[scan.facts.index].to_numpy()
-    chosen = {label: usable & (labels == label) if label else usable for label in ("", *LABELS)}
-    return {label: scan.maps[rows].mean(axis=0) for label, rows in chosen.items() if rows.any()}
+    chosen = {"": usable} | {label: usable & (labels == label) for label in LABELS}
+    return {label: rows for label, rows in chosen.items() if rows.any()}
 
 
 def file_kinds(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
-    """What the images are stored as, by label: what one label alone has, a detector may learn instead of the picture.
+    """How the images are stored, by label: a detector may learn a trait of one label's files instead of the picture.
 
     Args:
-        table: the manifest's.
-        scan: of its images; those with a problem are left out.
+        table: the manifest's table.
+        scan: the scan of its images; those with a problem are left out.
 
     Returns:
-        A row a ``property`` (a key of :data:`PROPERTIES`) and ``value`` (a size is ``width x height`` as stored, a
-        quantisation table 12 digits of its hash), with the number of ``real`` and of ``synthetic`` images; the most
-        frequent value of a property first.
+        One row for each ``property`` (a key of :data:`PROPERTIES`) and ``value`` (``width x height`` as stored for a
+        size, 12 digits of the hash for a quantisation table), with the number of ``real`` and of ``synthetic`` images;
+        the most frequent value of a property first.
     """
     facts = scan.facts[scan.facts["problem"] == ""]
     labels = table["label"].loc[facts.index]
@@ -96,9 +91,5 @@ def file_kinds(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
         column = values[name][values[name] != ""]
         counts = pd.crosstab(column, labels.loc[column.index]).reindex(columns=LABELS, fill_value=0)
         counts = counts.loc[counts.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-        parts.append(
-            pd.DataFrame(
-                {"property": name, "value": counts.index} | {label: counts[label].to_numpy() for label in LABELS}
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+        parts.append(counts.rename_axis("value").reset_index().assign(property=name))
+    return pd.concat(parts, ignore_index=True)[["property", "value", *LABELS]]

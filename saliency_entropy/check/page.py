@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,15 @@ from saliency_entropy.check.facts import PROPERTIES
 from saliency_entropy.check.findings import PAPER_ENTROPY, PAPER_GRID, Finding, Place
 from saliency_entropy.check.scan import THUMBNAIL
 from saliency_entropy.check.shortcuts import SHORTCUTS, WARN
-from saliency_entropy.data.table import LABELS, SPLITS
+from saliency_entropy.data.table import LABELS
 from saliency_entropy.errors import SHOWN
 from saliency_entropy.page.table import ShownTable
 from saliency_entropy.page.web_page import render
-from saliency_entropy.page.wording import NONE, printable
+from saliency_entropy.page.wording import count, number, printable
 
-FILES_NAMED = 4  # of one place; a picture may be in a data set a thousand times
-VALUES_SHOWN = 10  # of one property of the files; there may be thousands of sizes
-FLAG = "▲"  # after a figure that is a warning: colour alone would not reach everyone
+FILES_NAMED = 4  # of a place: a picture may be in a data set a thousand times
+VALUES_SHOWN = 10  # of a property of the files: there may be thousands of sizes
+FLAG = "▲"  # marks a figure as a warning: colour alone would not reach everyone
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +30,12 @@ class Facts:
     """What is in a data set.
 
     Attributes:
-        counts: of :func:`~saliency_entropy.check.facts.image_counts`.
-        maps: of :func:`~saliency_entropy.check.facts.map_statistics`.
-        average_maps: of :func:`~saliency_entropy.check.facts.average_maps`.
-        grid: ``(h, w)``, what the maps were put on, in cells.
-        files: of :func:`~saliency_entropy.check.facts.file_kinds`.
-        shortcuts: of :func:`~saliency_entropy.check.shortcuts.audit_shortcuts`.
+        counts: from :func:`~saliency_entropy.check.facts.image_counts`.
+        maps: from :func:`~saliency_entropy.check.facts.map_statistics`.
+        average_maps: from :func:`~saliency_entropy.check.facts.average_maps`.
+        grid: ``(h, w)``, the grid of the maps, in cells.
+        files: from :func:`~saliency_entropy.check.facts.file_kinds`.
+        shortcuts: from :func:`~saliency_entropy.check.shortcuts.audit_shortcuts`.
     """
 
     counts: pd.DataFrame
@@ -47,51 +48,50 @@ class Facts:
 
 @dataclass(frozen=True, eq=False)
 class DataReport:
-    """All that the check of a data set says.
+    """Everything that the check of a data set says.
 
     Attributes:
-        name: the data set's, as in ``data=NAME``.
+        name: the name of the data set, as in ``data=NAME``.
         findings: errors before warnings.
-        facts: None of a table that cannot be used.
+        facts: None if the table cannot be used.
         made: heading -> text; how the report was made.
         average_maps: pictures of the average human maps.
         sheets: pictures of a few images of each kind.
-        pictures: kind of finding -> for each of its first places, the images in question.
+        pictures: kind of finding -> for each of its first places, pictures of the images there.
     """
 
     name: str
     findings: list[Finding]
     facts: Facts | None
     made: dict[str, str]
-    average_maps: tuple[Picture, ...] = ()
-    sheets: tuple[ContactSheet, ...] = ()
-    pictures: dict[str, list[list[Picture]]] | None = None
+    average_maps: Sequence[Picture] = ()
+    sheets: Sequence[ContactSheet] = ()
+    pictures: Mapping[str, list[list[Picture]]] = field(default_factory=dict)
 
-    def of(self, severity: str) -> list[Finding]:
+    def findings_of(self, severity: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.severity == severity]
 
     @property
     def headline(self) -> str:
-        errors, warnings = (len(self.of(severity)) for severity in ("error", "warning"))
-        if errors:
-            first = f"{_kinds(errors, 'error')}, to be mended before anything is trained"
-            return f"{first}; {_kinds(warnings, 'warning')} besides." if warnings else f"{first}."
-        if warnings:
-            return f"No error. {_kinds(warnings, 'warning')}: see that they are meant so."
-        return "No error and no warning."
+        counts = {severity: len(self.findings_of(severity)) for severity in ("error", "warning")}
+        errors, warnings = (f"{count(number, 'kind')} of {severity}" for severity, number in counts.items())
+        if counts["error"]:
+            first = f"{errors}, to be mended before anything is trained"
+            return f"{first}; also {warnings}." if counts["warning"] else f"{first}."
+        return f"No error. {warnings}: see that they are intended." if counts["warning"] else "No error and no warning."
 
 
 def as_json(report: DataReport) -> str:
-    """The report for programs, in strict JSON; what is not known is null.
+    """The report for programs, in strict JSON; unknown values are null.
 
     Keys:
 
     - ``data``: the data set's name; ``made``: how the report was made;
     - ``verdict``: ``errors``, ``warnings`` or ``clean``;
     - ``findings``: a list, errors first: ``kind`` (a word such as ``image_missing``), ``severity`` (``error``,
-      ``warning``), ``title``, ``remedy``, ``count`` of its places, and ``places``, the first 1,000 at most (20 of
-      ``shared_base_names``): ``rows`` (of the table, from 0), ``where`` (the same, as a spreadsheet counts them),
-      ``files``, the first 1,000 of each, ``more`` (how many rows are not among them) and ``reason``;
+      ``warning``), ``title``, ``remedy``, ``count`` of its places, and ``places``, the first 1,000 at most (20 for
+      ``shared_base_names``): ``rows`` (of the table, from 0), ``where`` (the same rows, as a spreadsheet counts them),
+      ``files``, the first 1,000 of each, ``more`` (the number of rows that are not among them) and ``reason``;
     - ``counts``: a list over ``split, label, origin`` (generator of synthetic, source of real images): ``images``,
       ``with_map``;
     - ``human_maps``: ``grid`` ([h, w], cells), ``statistics``, a list over ``label`` ("" for both): ``maps``,
@@ -107,17 +107,9 @@ def as_json(report: DataReport) -> str:
     content = {
         "data": report.name,
         "made": report.made,
-        "verdict": "errors" if report.of("error") else "warnings" if report.findings else "clean",
+        "verdict": "errors" if report.findings_of("error") else "warnings" if report.findings else "clean",
         "findings": [
-            {
-                "kind": finding.kind,
-                "severity": finding.severity,
-                "title": finding.title,
-                "remedy": finding.remedy,
-                "count": finding.count,
-                "places": [asdict(place) for place in finding.places],
-            }
-            for finding in report.findings
+            {key: value for key, value in asdict(finding).items() if key != "pictures"} for finding in report.findings
         ],
         "counts": facts and _records(facts.counts),
         "human_maps": facts
@@ -138,7 +130,7 @@ def as_html(report: DataReport) -> str:
         "report": report,
         "tables": shown_tables(report.facts) if report.facts else [],
         "shown": SHOWN,
-        "where": place_where,
+        "where": place_rows,
         "files": place_files,
         "left_out": places_left_out,
     }
@@ -146,25 +138,25 @@ def as_html(report: DataReport) -> str:
 
 
 def shown_tables(facts: Facts) -> list[ShownTable]:
-    """The facts as readers see them, on the page and on a terminal."""
+    """The facts as tables of text, for the page and for a terminal."""
     tables = [_counts_table(facts.counts), _maps_table(facts)]
     if len(facts.files):
         tables.append(_files_table(facts.files))
     return [*tables, _shortcuts_table(facts.shortcuts)]
 
 
-def place_where(place: Place) -> str:
-    """``row 2, row 14``; the first :data:`FILES_NAMED`."""
-    return _first(place.where, place.more)
+def place_rows(place: Place) -> str:
+    """The rows of a place, ``row 2, row 14``, the first :data:`FILES_NAMED`."""
+    return _first_names(place.where, place.more)
 
 
 def place_files(place: Place) -> str:
     """The files of a place, the first :data:`FILES_NAMED`, without control characters."""
-    return printable(_first(place.files, place.more))
+    return printable(_first_names(place.files, place.more))
 
 
 def places_left_out(finding: Finding) -> str:
-    """How many places are not among the first :data:`~saliency_entropy.errors.SHOWN`; "" if there is none."""
+    """The number of places after the first :data:`~saliency_entropy.errors.SHOWN`; "" if there are none."""
     more = finding.count - SHOWN
     if more <= 0:
         return ""
@@ -173,38 +165,28 @@ def places_left_out(finding: Finding) -> str:
     return f"and {more:,} more{where} in data_report.json"
 
 
-def _first(names: tuple[str, ...], unlisted: int) -> str:
+def _first_names(names: tuple[str, ...], unlisted: int) -> str:
     more = len(names) - FILES_NAMED + unlisted
     return ", ".join(names[:FILES_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _counts_table(counts: pd.DataFrame) -> ShownTable:
-    cells = pd.DataFrame(
-        {
-            "Split": counts["split"],
-            "Label": counts["label"],
-            "Generator or source": [printable(origin) or "(not named)" for origin in counts["origin"]],
-            "Images": _numbers(counts["images"]),
-            "With human map": _numbers(counts["with_map"]),
-        },
-        dtype="str",
-    )
-    of = counts.groupby("label")["images"].sum()
-    total = ", ".join(f"{of.get(label, 0):,} {label}" for label in LABELS)
+    cells = _image_cells(counts)
+    cells.insert(2, "Generator or source", [printable(origin) or "(not named)" for origin in counts["origin"]])
+    by_label = counts.groupby("label")["images"].sum()
+    total = ", ".join(f"{by_label.get(label, 0):,} {label}" for label in LABELS)
     return ShownTable("counts", "Images", counts, cells, [f"{counts['images'].sum():,} images: {total}."])
 
 
 def _maps_table(facts: Facts) -> ShownTable:
-    coverage = facts.counts.groupby(["split", "label"], sort=False)[["images", "with_map"]].sum().reset_index()
     height, width = facts.grid
     notes = []
     for row in facts.maps.to_dict("records"):
-        of = (row["label"] or "all").capitalize()
         spread = "" if math.isnan(row["entropy_std"]) else f" ± {row['entropy_std']:.2f}"
         notes.append(
-            f"{of}: {row['maps']:,} {'map' if row['maps'] == 1 else 'maps'}, mean entropy {row['entropy_mean']:.2f}"
-            f"{spread} nats on a {height} × {width} grid, a focus of {row['focus_area']:.1f} of {height * width} "
-            f"cells; {row['covered']:.0%} of a map is marked."
+            f"{(row['label'] or 'all').capitalize()}: {row['maps']:,} {'map' if row['maps'] == 1 else 'maps'}, mean "
+            f"entropy {row['entropy_mean']:.2f}{spread} nats on a {height} × {width} grid, a focus of "
+            f"{row['focus_area']:.1f} of {height * width} cells; {row['covered']:.0%} of a map is marked."
         )
     if notes and facts.grid == (PAPER_GRID, PAPER_GRID):
         notes.append(
@@ -212,17 +194,22 @@ def _maps_table(facts: Facts) -> ShownTable:
         )
     if len(facts.maps) and (several := facts.maps["several_annotators"].iloc[0]):
         notes.append(f"{several:,} images have the maps of several annotators, which are averaged.")
-    cells = pd.DataFrame(
+    coverage = facts.counts.groupby(["split", "label"], sort=False)[["images", "with_map"]].sum().reset_index()
+    shares = (coverage["with_map"] / coverage["images"]).map("{:.0%}".format)
+    return ShownTable("human-maps", "Human maps", coverage, _image_cells(coverage).assign(Share=shares), notes)
+
+
+def _image_cells(counts: pd.DataFrame) -> pd.DataFrame:
+    """The columns that tables of images begin and end with, as text."""
+    return pd.DataFrame(
         {
-            "Split": coverage["split"],
-            "Label": coverage["label"],
-            "Images": _numbers(coverage["images"]),
-            "With human map": _numbers(coverage["with_map"]),
-            "Share": [f"{share:.0%}" for share in coverage["with_map"] / coverage["images"]],
+            "Split": counts["split"],
+            "Label": counts["label"],
+            "Images": counts["images"].map("{:,}".format),
+            "With human map": counts["with_map"].map("{:,}".format),
         },
         dtype="str",
     )
-    return ShownTable("human-maps", "Human maps", coverage, cells, notes)
 
 
 def _files_table(files: pd.DataFrame) -> ShownTable:
@@ -240,43 +227,22 @@ def _files_table(files: pd.DataFrame) -> ShownTable:
 
 def _shortcuts_table(audit: pd.DataFrame) -> ShownTable:
     rows = []
-    for split in SPLITS:
-        of_split = audit[audit["split"] == split]
-        for generator, own in of_split.groupby("generator", sort=False):
-            figures = own.set_index("shortcut")
-            measured = [
-                NONE if np.isnan(auroc) else f"{auroc:.3f}{f' {FLAG}' if warn else ''}"
-                for auroc, warn in figures.loc[list(SHORTCUTS), ["auroc", "warn"]].itertuples(index=False)
-            ]
-            rows.append((split, printable(generator) or "(all)", f"{figures['images'].max():,}", *measured))
+    for (split, generator), own in audit.groupby(["split", "generator"], sort=False):
+        figures = own.set_index("shortcut").loc[list(SHORTCUTS)]
+        measured = [number(row.auroc) + (f" {FLAG}" if row.warn else "") for row in figures.itertuples()]
+        rows.append((split, printable(generator) or "(all)", f"{figures['images'].max():,}", *measured))
     headings = [shortcut[0].upper() + shortcut[1:].replace(" quantisation", "") for shortcut in SHORTCUTS]
-    columns = ["Split", "Synthetic images", "Images", *headings]
+    cells = pd.DataFrame(rows, columns=["Split", "Synthetic images", "Images", *headings], dtype="str")
     notes = [
         "AUROC with which one trait alone (of the file, the mean colour, or a thumbnail of "
         f"{THUMBNAIL} × {THUMBNAIL} pixels) tells synthetic from real images, by a classifier on images it was not "
         f"fitted on. 0.5: it says nothing; {FLAG}: above {WARN}, a detector may learn it instead of the picture."
     ]
     for note, own in audit[audit["note"] != ""].groupby("note", sort=False):
-        of = dict.fromkeys(f"{row.split} {printable(row.generator)}".strip() for row in own.itertuples())
-        notes.append(f"{', '.join(of)}: {printable(note)}.")
-    return ShownTable("shortcuts", "Shortcuts", audit, pd.DataFrame(rows, columns=columns, dtype="str"), notes)
-
-
-def _numbers(column: pd.Series) -> list[str]:
-    return [f"{number:,}" for number in column]
+        compared = dict.fromkeys(f"{row.split} {printable(row.generator)}".strip() for row in own.itertuples())
+        notes.append(f"{', '.join(compared)}: {printable(note)}.")
+    return ShownTable("shortcuts", "Shortcuts", audit, cells, notes)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    # tolist: plain Python numbers; NaN is no JSON.
-    columns = {name: table[name].astype(object).tolist() for name in table}
-    plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
-    return [dict(zip(plain, row, strict=True)) for row in zip(*plain.values(), strict=True)]
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _kinds(count: int, what: str) -> str:
-    return f"{count} kind{'' if count == 1 else 's'} of {what}"
+    return table.astype(object).where(table.notna(), None).to_dict("records")  # NaN is no JSON

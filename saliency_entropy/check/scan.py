@@ -1,14 +1,16 @@
 """One look at every file of a data set: what it is, what it shows, and whether it can be used.
 
-Every image is read, hashed and decoded once, in several processes: Pillow's decoders let go of Python's lock, but not
-what is worked out of the pixels. All later checks use the tables made here, never the files.
+Every image is read, hashed and decoded once, in several processes: Pillow's decoders let go of Python's lock, but what
+is computed from the pixels does not. All later checks use the tables made here, never the files.
 """
 
 import hashlib
 import io
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
@@ -28,37 +30,34 @@ from saliency_entropy.functional import spatial_entropy
 from saliency_entropy.parallel import thread_count
 
 THUMBNAIL = 12  # pixels a side: shows where eyes, mouth and background are, and little more
-HASHED = 64  # pixels of the shorter side, at least, that are left of an image before it is hashed and averaged
-COVERED = 25  # of 255: what a map must exceed where it counts as marked
-SAME_ASPECT = 0.01  # by which the aspect ratios of an image and its map may differ, in fractions of the image's
-COLOURED = 16  # levels of 255 that two channels of a map differ by, where it is not grey
+HASHED = 64  # pixels, at least, that the shorter side of an image keeps when it is shrunk to be hashed and averaged
+COVERED = 25  # level of 255; a map counts as marked above it
+SAME_ASPECT = 0.01  # the largest difference between the aspect ratios of an image and its map, relative to the image's
+COLOURED = 16  # levels of 255; a map is not grey where two channels differ by more
 # More than an image of LARGEST_PIXELS needs in any format: such a file is something else, not to be held in memory.
 LARGEST_BYTES = 5 * LARGEST_PIXELS
-CHUNK = 64  # rows a task: one of each would cost more than a look at a small image
+CHUNK = 64  # rows a task: a task for each row would cost more than a look at a small image
 
-IMAGE_FACTS = np.dtype(
-    [
-        ("bytes", np.int64),
-        ("format", "S4"),
-        ("mode", "S8"),
-        ("width", np.int32),
-        ("height", np.int32),
-        ("quantization", "S12"),
-        ("orientation", np.uint8),
-        ("unusual", "S64"),
-        ("content", "S64"),
-        ("pixels", "S64"),
-        ("phash", np.uint64),
-        ("red", np.float32),
-        ("green", np.float32),
-        ("blue", np.float32),
-    ]
-)
-MAP_FACTS = np.dtype([("unusual", "S64"), ("annotators", np.int32), ("entropy", np.float32), ("covered", np.float32)])
+# Column of the facts -> its type, and its value as long as nothing is known of a file.
+IMAGE_FACTS = {
+    "bytes": (np.int64, 0),
+    "format": ("S4", b""),
+    "mode": ("S8", b""),
+    "width": (np.int32, 0),
+    "height": (np.int32, 0),
+    "quantization": ("S12", b""),
+    "orientation": (np.uint8, 1),
+    "unusual": ("S64", b""),
+    "content": ("S64", b""),
+    "pixels": ("S64", b""),
+    "phash": (np.uint64, 0),
+    "red": (np.float32, np.nan),
+    "green": (np.float32, np.nan),
+    "blue": (np.float32, np.nan),
+}
+MAP_FACTS = {"unusual": ("S64", b""), "annotators": (np.int32, 0), "covered": (np.float32, np.nan)}
 
 Progress = Callable[[int], object]
-# Of some rows: facts; thumbnails or maps; position -> problem.
-Part = tuple[np.ndarray, np.ndarray, dict[int, str]]
 T = TypeVar("T")
 
 
@@ -69,22 +68,22 @@ class ImageScan:
     Attributes:
         facts: the index is the row of the manifest; columns
 
-            - ``problem``: why it cannot be used, as :mod:`saliency_entropy.data.images` says it; "" if it can.
-              What follows is "" or 0 (NaN for means) as far as it is not known of such a file;
-            - ``bytes``: of the file;
+            - ``problem``: why the image cannot be used, as :mod:`saliency_entropy.data.images` says it; "" if it can.
+              The columns below are "" or 0 (NaN for means) as far as they are not known of an unusable file;
+            - ``bytes``: the size of the file;
             - ``format``: ``JPEG``, ``PNG``, ``WEBP`` or ``BMP``;
-            - ``mode``: of Pillow, as stored (``RGB``, ``L``, ``P``, ...);
+            - ``mode``: Pillow's mode of the stored image (``RGB``, ``L``, ``P``, ...);
             - ``width``, ``height``: in pixels, as stored;
-            - ``quantization``: of a JPEG, 12 hex digits of the SHA-256 of its quantisation tables; "" of others;
-            - ``orientation``: of EXIF, 1 if there is none;
-            - ``unusual``: what is readable but worth a warning, separated by ";": ``CMYK``, ``palette``, ``alpha``,
-              ``EXIF-rotated``, ``grey``, ``several pictures``;
+            - ``quantization``: 12 hex digits of the SHA-256 of a JPEG's quantisation tables; "" for other formats;
+            - ``orientation``: the EXIF orientation, 1 if the file has none;
+            - ``unusual``: readable traits that are worth a warning, separated by ";": ``CMYK``, ``palette``,
+              ``alpha``, ``EXIF-rotated``, ``grey``, ``several pictures``;
             - ``content``: SHA-256 of the file's bytes, in hex;
             - ``pixels``: SHA-256 of ``"<width>x<height> "`` and the RGB bytes, row by row, upright: the same for one
               picture in two files;
-            - ``phash``: ``imagehash.phash``, the first bit the highest, of the upright picture, shrunk to 64
-              pixels at least by averaging blocks;
-            - ``red``, ``green``, ``blue``: means, 0 to 255, of the same.
+            - ``phash``: ``imagehash.phash`` of the upright picture, shrunk by averaging blocks to a shorter side of
+              64 pixels or more; the first bit is the highest;
+            - ``red``, ``green``, ``blue``: means of the shrunk picture, 0 to 255.
         thumbnails: ``(n, 12, 12, 3)`` uint8, RGB, upright, bilinear; zeros where there is a problem.
     """
 
@@ -94,14 +93,15 @@ class ImageScan:
 
 @dataclass(frozen=True)
 class MapScan:
-    """What every human map of a manifest is. n is the number of rows with one.
+    """What every human map of a manifest is; n is the number of rows that have one.
 
     Attributes:
         facts: the index is the row of the manifest; columns
 
-            - ``problem``: why it cannot be used (missing, damaged, constant, ...); "" if it can;
-            - ``unusual``: what can be used but is worth a warning, separated by ";": ``colour``, ``other aspect``
-              (the map's and its image's, both upright, differ by more than 1 %), ``several annotators``;
+            - ``problem``: why the map cannot be used (missing, damaged, constant, ...); "" if it can;
+            - ``unusual``: traits of a usable map that are worth a warning, separated by ";": ``colour``,
+              ``other aspect`` (the aspect ratios of the upright map and image differ by more than 1 %),
+              ``several annotators``;
             - ``annotators``: the number of files;
             - ``entropy``: in nats, on the grid; NaN where there is a problem;
             - ``covered``: share of the merged map's pixels above 25 of 255; NaN where there is a problem.
@@ -112,35 +112,32 @@ class MapScan:
     maps: np.ndarray
 
 
-def scan_images(manifest: Manifest, workers: int | None = None, progress: Progress | None = None) -> ImageScan:
+def scan_images(manifest: Manifest, workers: int | None = None, progress: Progress = lambda count: None) -> ImageScan:
     """Look at every image file of a manifest.
 
     Args:
-        manifest: whose column ``path`` names them.
-        workers: processes (threads, where processes cannot share work: see :mod:`saliency_entropy.data.forked`); all
-            cores that this process may use, if not given. With 1, this process does it itself.
+        manifest: the table whose column ``path`` names the images.
+        workers: processes (threads, where processes cannot share work: see :mod:`saliency_entropy.data.forked`); by
+            default one for each core that this process may use. With 1, this process looks at every file itself.
         progress: called with the number of images that have been looked at since the last call.
 
     Returns:
-        About 0.7 kB an image, and twice as much while it is made. A file that cannot be used raises nothing, see
-        :attr:`ImageScan.facts`.
+        About 0.7 kB an image, and twice as much while the scan lasts. A file that cannot be used does not raise an
+        error, see :attr:`ImageScan.facts`.
 
     Raises:
         UserError: a process was killed.
     """
     paths = manifest.table["path"]
-    facts = np.zeros(len(paths), IMAGE_FACTS)
-    thumbnails = np.zeros((len(paths), THUMBNAIL, THUMBNAIL, 3), np.uint8)
-    problems: dict[int, str] = {}
-    start = 0
-    for some, pictures, why in _parts(_ImageTask(manifest), paths.array, workers):
-        stop = start + len(some)
-        facts[start:stop], thumbnails[start:stop] = some, pictures
-        problems |= {start + at: sentence for at, sentence in why.items()}
-        start = stop
-        if progress:
-            progress(len(some))
-    return ImageScan(_table(facts, problems, paths.index), thumbnails)
+    facts, thumbnails = _scan(
+        lambda path, facts: _look_at_image(manifest.file(path), facts),
+        paths,
+        IMAGE_FACTS,
+        np.zeros((len(paths), THUMBNAIL, THUMBNAIL, 3), np.uint8),
+        workers,
+        progress,
+    )
+    return ImageScan(facts, thumbnails)
 
 
 def scan_maps(
@@ -149,92 +146,98 @@ def scan_maps(
     blur: float = 0.0,
     binarise: float | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda count: None,
 ) -> MapScan:
-    """Look at the human maps of every image that has some.
+    """Look at the human maps of every image that has any.
 
     Args:
-        manifest: whose column ``human_map`` names them.
-        grid: ``(h, w)``, of the CAM, in cells.
-        blur: see :func:`~saliency_entropy.data.maps.human_maps.merged_map`.
-        binarise: see there.
-        workers: see :func:`scan_images`.
-        progress: see there; it counts images, not maps.
+        manifest: the table whose column ``human_map`` names the maps.
+        grid: ``(h, w)`` of the CAM, in cells.
+        blur, binarise: see :func:`~saliency_entropy.data.maps.human_maps.merged_map`.
+        workers, progress: see :func:`scan_images`; images are counted, not maps.
 
     Returns:
-        A map that cannot be used raises nothing, see :attr:`MapScan.facts`.
+        A map that cannot be used does not raise an error, see :attr:`MapScan.facts`.
 
     Raises:
         UserError: ``blur`` or ``binarise`` is out of range, or a process was killed.
     """
-    has_map = manifest.table["human_map"] != ""
-    table = manifest.table.loc[has_map, ["path", "human_map"]]
-    facts = np.zeros(len(table), MAP_FACTS)
-    maps = np.zeros((len(table), *grid), np.float32)
-    problems: dict[int, str] = {}
-    start = 0
-    items = list(table.itertuples(index=False, name=None))
-    for some, arrays, why in _parts(_MapTask(manifest, grid, blur, binarise), items, workers):
-        stop = start + len(some)
-        facts[start:stop], maps[start:stop] = some, arrays
-        problems |= {start + at: sentence for at, sentence in why.items()}
-        start = stop
-        if progress:
-            progress(len(some))
+    table = manifest.table.loc[manifest.table["human_map"] != "", ["path", "human_map"]]
+
+    def look(item: tuple[str, str], facts: np.void) -> np.ndarray:
+        path, cell = item
+        files = manifest.map_files(cell)
+        facts["annotators"] = len(files)
+        merged = merged_map(files, blur, binarise)
+        cells = on_grid(merged, grid, "; ".join(map(str, files)))
+        facts["unusual"] = _unusual_traits(manifest.file(path), files)
+        facts["covered"] = (np.asarray(merged) > COVERED).mean()
+        return cells
+
+    items = pd.Series(list(table.itertuples(index=False, name=None)), table.index, dtype=object)
+    facts, maps = _scan(look, items, MAP_FACTS, np.zeros((len(table), *grid), np.float32), workers, progress)
     # Not in the processes: torch may hang in one that was forked from a process in which it ran.
-    facts["entropy"] = spatial_entropy(torch.from_numpy(maps)).numpy()
-    facts["entropy"][list(problems)] = np.nan
-    return MapScan(_table(facts, problems, table.index), maps)
+    entropy = spatial_entropy(torch.from_numpy(maps)).numpy()
+    facts.insert(3, "entropy", np.where(facts["problem"] == "", entropy, np.float32(np.nan)))
+    return MapScan(facts, maps)
 
 
-@dataclass(frozen=True)
-class _ImageTask:
-    manifest: Manifest
+def _scan(
+    look: Callable[[T, np.void], np.ndarray],
+    items: pd.Series,
+    columns: dict[str, tuple[object, object]],
+    pictures: np.ndarray,
+    workers: int | None,
+    progress: Progress,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Look at every item, in several processes.
 
-    def __call__(self, paths: Sequence[str]) -> Part:
-        facts = np.zeros(len(paths), IMAGE_FACTS)
-        facts["orientation"] = 1
-        for mean in ("red", "green", "blue"):
-            facts[mean] = np.nan
-        thumbnails = np.zeros((len(paths), THUMBNAIL, THUMBNAIL, 3), np.uint8)
-        problems = {}
-        for at, path in enumerate(paths):
+    Args:
+        look: fills in the facts of one item, as far as they can be known, and returns its picture; or raises UserError.
+        items: the paths, or (path, maps); the index is the row of the manifest.
+        columns: :data:`IMAGE_FACTS` or :data:`MAP_FACTS`; the table that is returned has a column ``problem``, too.
+        pictures: ``(n, ...)`` zeros, filled with what ``look`` returns.
+        workers, progress: see :func:`scan_images`.
+    """
+    types = np.dtype([(name, kind) for name, (kind, _) in columns.items()])
+    unknown = np.array(tuple(value for _, value in columns.values()), types)
+    facts = np.full(len(items), unknown)
+    problems = np.full(len(items), "", dtype=object)
+
+    def part(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Facts, pictures and problems of the items of a chunk."""
+        own = slice(start, start + CHUNK)
+        for at, item in enumerate(items.array[own], start):
             try:
-                thumbnails[at] = _look(self.manifest.file(path), facts[at])
+                pictures[at] = look(item, facts[at])
             except UserError as error:
                 problems[at] = str(error)
-        return facts, thumbnails, problems
+        return facts[own], pictures[own], problems[own]
 
-
-@dataclass(frozen=True)
-class _MapTask:
-    manifest: Manifest
-    grid: tuple[int, int]
-    blur: float
-    binarise: float | None
-
-    def __call__(self, items: Sequence[tuple[str, str]]) -> Part:
-        facts = np.zeros(len(items), MAP_FACTS)
-        facts["covered"] = np.nan
-        maps = np.zeros((len(items), *self.grid), np.float32)
-        problems = {}
-        for at, (path, cell) in enumerate(items):
-            files = self.manifest.map_files(cell)
-            facts[at]["annotators"] = len(files)
-            try:
-                merged = merged_map(files, self.blur, self.binarise)
-                maps[at] = on_grid(merged, self.grid, "; ".join(map(str, files)))
-                facts[at]["unusual"] = _unusual_map(self.manifest.file(path), files)
-            except UserError as error:
-                problems[at] = str(error)
-                continue
-            facts[at]["covered"] = (np.asarray(merged) > COVERED).mean()
-        return facts, maps, problems
+    starts = range(0, len(items), CHUNK)
+    workers = min(workers or thread_count(), len(starts))
+    with ExitStack() as stack:
+        if workers <= 1:
+            parts = map(part, starts)
+        elif may_fork():
+            parts = map_in_processes(part, starts, workers, "set workers to a smaller number")
+        else:
+            parts = stack.enter_context(ThreadPoolExecutor(workers)).map(part, starts)
+        for start, found in zip(starts, parts, strict=True):
+            own = slice(start, start + CHUNK)
+            facts[own], pictures[own], problems[own] = found  # a process filled in its own copy
+            progress(len(found[0]))
+    table = pd.DataFrame({"problem": problems}, items.index)
+    for name in types.names:
+        column = facts[name]
+        # One at a time: NumPy's text takes four bytes a character, the table's one.
+        table[name] = pd.array(column.astype(str), dtype="str") if column.dtype.kind == "S" else column
+    return table, pictures
 
 
 @dataclass(frozen=True)
 class _Content:
-    """A file that has been read: a :class:`~saliency_entropy.data.images.DataFile` of the same name."""
+    """A file that has been read whole: a :class:`~saliency_entropy.data.images.DataFile` of the same name."""
 
     file: DataFile
     content: bytes
@@ -253,8 +256,8 @@ class _Content:
         return str(self.file)
 
 
-def _look(file: DataFile, facts: np.void) -> np.ndarray:
-    """Fill in one row of the facts, as far as they can be known; returns the thumbnail, or raises UserError."""
+def _look_at_image(file: DataFile, facts: np.void) -> np.ndarray:
+    """Fill in the facts of an image, as far as they can be known; returns its thumbnail, or raises UserError."""
     file = _read(file, facts)
     check_header(file)
     try:
@@ -274,14 +277,13 @@ def _read(file: DataFile, facts: np.void) -> DataFile:
             content = opened.read(LARGEST_BYTES)
             digest = hashlib.sha256(content)
             facts["bytes"] = len(content)
-            whole = len(content) < LARGEST_BYTES
-            while more := b"" if whole else opened.read(2**20):
+            while more := opened.read(2**20):
                 digest.update(more)
                 facts["bytes"] += len(more)
     except OSError:
         return file  # check_header meets the same fault, and says it in a sentence
     facts["content"] = digest.hexdigest()
-    return _Content(file, content) if whole else file
+    return _Content(file, content) if facts["bytes"] == len(content) else file
 
 
 def _header_facts(image: Image.Image, facts: np.void) -> None:
@@ -310,7 +312,7 @@ def _pixel_facts(image: Image.Image, facts: np.void) -> np.ndarray:
     digest = hashlib.sha256(f"{image.width}x{image.height} ".encode())
     digest.update(np.asarray(image))
     facts["pixels"] = digest.hexdigest()
-    # The rest needs no more than this, at a fraction of the time.
+    # Enough for the hash, the means and the thumbnail, in a fraction of the time.
     factor = min(image.size) // HASHED
     if factor > 1:
         image = image.reduce(factor)
@@ -320,62 +322,35 @@ def _pixel_facts(image: Image.Image, facts: np.void) -> np.ndarray:
     return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
 
 
-def _unusual_map(image: DataFile, files: Sequence[DataFile]) -> str:
-    """The words of a map that can be used."""
+def _unusual_traits(image: DataFile, files: Sequence[DataFile]) -> str:
+    """The unusual traits of a map that can be used, separated by ";"."""
     layers = [draw_svg(file) if file.suffix.lower() == ".svg" else decode(file, "RGBA") for file in files]
-    of_image = _upright_size(image)
+    aspects = [width / height for width, height in (layer.size for layer in layers)]
+    image_aspect = _upright_aspect(image)
     words = {
         "colour": any(layer.mode == "RGBA" and _coloured(layer) for layer in layers),
-        "other aspect": of_image is not None and any(_other_aspect(layer.size, of_image) for layer in layers),
+        "other aspect": any(abs(aspect / image_aspect - 1) > SAME_ASPECT for aspect in aspects),
         "several annotators": len(files) > 1,
     }
     return ";".join(word for word, found in words.items() if found)
 
 
-def _upright_size(file: DataFile) -> tuple[int, int] | None:
-    """Width and height as a viewer shows them; None if the file cannot be used, which the scan of the images says."""
+def _upright_aspect(file: DataFile) -> float:
+    """Width over height as a viewer shows the image; NaN if it cannot be used, which the scan of the images reports."""
     try:
         check_header(file)
         with file.open("rb") as opened, Image.open(opened, formats=FORMATS) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
-            return image.size[::-1] if turned else image.size
+            return image.height / image.width if turned else image.width / image.height
     except Exception:  # Pillow raises almost anything of a damaged file
-        return None
-
-
-def _other_aspect(size: tuple[int, int], of_image: tuple[int, int]) -> bool:
-    return abs(size[0] * of_image[1] / (size[1] * of_image[0]) - 1) > SAME_ASPECT
+        return math.nan
 
 
 def _coloured(layer: Image.Image) -> bool:
-    """Whether taking its grey values loses something, as of a heat map; a stroke layer is its opacity."""
+    """Whether grey values lose something of a layer, such as a heat map; a layer of strokes is read by its opacity."""
     *colours, alpha = layer.split()
     low, high = alpha.getextrema()
     if low < high:
         return False
     pairs = zip(colours, colours[1:] + colours[:1], strict=True)
     return any(ImageChops.difference(*pair).getextrema()[1] > COLOURED for pair in pairs)
-
-
-def _parts(task: Callable[[Sequence[T]], Part], items: Sequence[T], workers: int | None) -> Iterator[Part]:
-    """``task`` of every :data:`CHUNK` items in turn."""
-    chunks = [list(items[start : start + CHUNK]) for start in range(0, len(items), CHUNK)]
-    workers = min(workers or thread_count(), len(chunks))
-    if workers <= 1:
-        yield from map(task, chunks)
-    elif may_fork():
-        yield from map_in_processes(task, chunks, workers, "set workers to a smaller number")
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(task, chunks)
-
-
-def _table(facts: np.ndarray, problems: dict[int, str], index: pd.Index) -> pd.DataFrame:
-    columns: dict[str, object] = {"problem": np.full(len(facts), "", dtype=object)}
-    for at, sentence in problems.items():
-        columns["problem"][at] = sentence
-    for name in facts.dtype.names:
-        column = facts[name]
-        # One at a time: NumPy's text takes four bytes a character, the table's one.
-        columns[name] = pd.array(column.astype(str), dtype="str") if column.dtype.kind == "S" else column
-    return pd.DataFrame(columns, index)

@@ -1,8 +1,8 @@
-"""How well real and synthetic images are told apart by what says nothing of how they were made.
+"""How well traits that have nothing to do with how an image was made tell real and synthetic images apart.
 
-A detector learns whatever tells the classes apart. Where the real images are JPEG and the synthetic ones PNG, or were
-scaled or compressed otherwise, it may learn the traces of that and nothing else, and its scores say nothing of other
-images. None of what is measured here should, alone, tell the classes apart much better than chance.
+A detector learns whatever tells the classes apart. Where the real images are JPEG and the synthetic ones PNG, or where
+one class was scaled or compressed differently, it may learn the traces of that and nothing else, and its scores say
+nothing about other images. No trait measured here should, alone, tell the classes apart much better than chance.
 """
 
 import numpy as np
@@ -18,11 +18,11 @@ from threadpoolctl import threadpool_limits
 from saliency_entropy.check.scan import ImageScan
 from saliency_entropy.data.table import SPLITS
 
-WARN = 0.6  # an AUROC above this
+WARN = 0.6  # an AUROC above this is worth a warning
 FOLDS = 5
 FEWEST = 20  # images of a class: four a fold
 FEWEST_OF_GENERATOR = 30
-# What each is known by: columns of the scan's facts.
+# Shortcut -> the columns of the scan's facts that it consists of.
 CATEGORIES = {"file format": ["format"], "JPEG quantisation table": ["quantization"]}
 NUMBERS = {"file size": ["bytes"], "image size": ["width", "height"], "mean colour": ["red", "green", "blue"]}
 THUMBNAIL = "thumbnail"
@@ -33,29 +33,28 @@ def audit_shortcuts(table: pd.DataFrame, scan: ImageScan, seed: int = 0, most_im
     """How well each shortcut alone tells the synthetic images of a split from the real ones.
 
     Each figure is the mean AUROC of a five-fold cross-validation within the split: a model that was fitted to four
-    fifths of the images scores the others. It is gradient-boosted trees for numbers, and logistic regression for
+    fifths of the images scores the others. The model is gradient-boosted trees for numbers, and logistic regression for
     categories (one-hot) and for the standardised pixels of the 12 x 12 thumbnails. Of files with the same bytes and
-    label the first counts alone, so that no fold holds a copy of an image that the model was fitted to.
+    label only the first counts, so that no fold holds a copy of an image that the model was fitted to.
 
     Args:
-        table: the manifest's.
-        scan: of all its images; those with a problem are left out.
-        seed: of the draws and the folds; the same seed gives the same figures.
-        most_images: that a figure is measured on; of more, so many are drawn at random, half of each class if there
-            are as many.
+        table: the manifest's table.
+        scan: the scan of all its images; those with a problem are left out.
+        seed: seed of the draws and the folds; the same seed gives the same figures.
+        most_images: the largest number of images that a figure is measured on; from more images, so many are drawn at
+            random, half of each class if the classes are large enough.
 
     Returns:
-        One row a split that has images, generator and shortcut:
+        One row for each split that has images, generator and shortcut:
 
         - ``split``;
-        - ``generator``: "" for all synthetic images; besides, each generator with 30 images or more in ``test``,
-          against all real images there;
+        - ``generator``: "" for all synthetic images; and in ``test`` each generator with 30 images or more, against
+          all real images there;
         - ``shortcut``: one of :data:`SHORTCUTS`;
-        - ``auroc``: 0.5, or a little more or less by chance, says that there is no such shortcut. NaN where a class
-          has fewer than 20 images;
-        - ``images``: the number that were used, or would have been;
+        - ``auroc``: about 0.5 if there is no such shortcut; NaN where a class has fewer than 20 images;
+        - ``images``: the number of images that were used, or would have been;
         - ``warn``: whether ``auroc`` is above 0.6;
-        - ``note``: why there is no figure, or of how many images these were drawn; "" otherwise.
+        - ``note``: why there is no figure, or from how many images the used ones were drawn; "" otherwise.
     """
     facts = scan.facts.loc[table.index]
     at = scan.facts.index.get_indexer(table.index)
@@ -70,7 +69,7 @@ def audit_shortcuts(table: pd.DataFrame, scan: ImageScan, seed: int = 0, most_im
             note = f"not measured: one class has {fewest} images, and {FEWEST} are needed"
         elif len(places) > most_images:
             note = f"{most_images} images drawn at random of {len(places)}"
-            places = _drawn(places, synthetic, seed, most_images)
+            places = _draw(places, synthetic, seed, most_images)
         for shortcut in SHORTCUTS:
             auroc = np.nan
             if fewest >= FEWEST:
@@ -83,7 +82,7 @@ def audit_shortcuts(table: pd.DataFrame, scan: ImageScan, seed: int = 0, most_im
 
 
 def _comparisons(table: pd.DataFrame, counts: pd.Series) -> list[tuple[str, str, pd.Series]]:
-    """(split, generator, which images are compared) for each."""
+    """The (split, generator, images that are compared) of every figure; the images as a bool for each row."""
     found = []
     for split in SPLITS:
         inside = table["split"] == split
@@ -100,8 +99,8 @@ def _comparisons(table: pd.DataFrame, counts: pd.Series) -> list[tuple[str, str,
     return found
 
 
-def _drawn(places: np.ndarray, synthetic: np.ndarray, seed: int, count: int) -> np.ndarray:
-    """``count`` of the places, as many of either class as there can be."""
+def _draw(places: np.ndarray, synthetic: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """``count`` of the places, drawn at random, half of each class as far as the smaller class reaches."""
     random = np.random.default_rng(seed)
     classes = [places[~synthetic[places]], places[synthetic[places]]]
     smaller = min(count // 2, *map(len, classes))
@@ -116,12 +115,12 @@ def _model(shortcut: str, seed: int) -> ClassifierMixin:
         return HistGradientBoostingClassifier(
             max_iter=30, max_leaf_nodes=8, min_samples_leaf=10, early_stopping=False, random_state=seed
         )
-    # Strong regularisation: 432 pixels of neighbours that are nearly the same, and often fewer images than pixels.
+    # Strong regularisation: the 432 pixels resemble their neighbours, and there are often fewer images than pixels.
     return make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=500))
 
 
 def _auroc(model: ClassifierMixin, known: pd.DataFrame | np.ndarray, synthetic: np.ndarray, seed: int) -> float:
-    # Averaged over the folds, not of all scores at once: what a constant model says differs from fold to fold.
+    # Averaged over the folds, not of all scores at once: the score of a constant model differs from fold to fold.
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     # Threads that wait for each other cost more than they save on so little, the more so on a machine that is busy.
     with threadpool_limits(1, user_api="openmp"):

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from saliency_entropy.check.findings import (
+    ERRORS,
     FILE_FAULTS,
+    WARNINGS,
     Finding,
     base_name_findings,
     duplicate_findings,
@@ -19,7 +21,7 @@ from saliency_entropy.check.findings import (
     shortcut_findings,
     sorted_findings,
     split_findings,
-    table_finding,
+    table_findings,
     unread_findings,
 )
 from saliency_entropy.check.scan import ImageScan, MapScan
@@ -59,7 +61,7 @@ def reasons(finding: Finding) -> list[str]:
 
 
 def test_a_table_that_is_refused_is_one_error_with_a_place_a_fault() -> None:
-    finding = table_finding("m.csv: column label must be ...\nm.csv: column split must be ...\n")
+    (finding,) = table_findings("m.csv: column label must be ...\nm.csv: column split must be ...\n")
     assert (finding.severity, finding.title) == ("error", "The table cannot be used")
     assert reasons(finding) == ["m.csv: column label must be ...", "m.csv: column split must be ..."]
     assert finding.counted_title == "The table cannot be used"
@@ -125,9 +127,9 @@ def test_images_that_cannot_be_used_by_what_is_said_of_them(said: str, kind: str
     assert finding.places[0].reason == reason
 
 
-def test_every_kind_of_fault_has_a_word_of_its_own_and_the_last_takes_what_is_left() -> None:
-    assert len({fault.kind for fault in FILE_FAULTS}) == len(FILE_FAULTS)
-    assert FILE_FAULTS[-1].begins == ""
+def test_the_last_fault_takes_what_is_left_and_no_kind_is_both_error_and_warning() -> None:
+    assert [begins for begins, *_ in FILE_FAULTS.values()].index("") == len(FILE_FAULTS) - 1
+    assert ERRORS.keys().isdisjoint(WARNINGS)
 
 
 def test_unusual_images_are_counted_by_label() -> None:
@@ -322,10 +324,10 @@ def test_files_that_are_not_read() -> None:
         "2 hidden files are not read",
         "1 file is without extension and not read",
     ]
-    assert finding.remedy.startswith("convert what is an image to JPEG")
+    assert finding.remedy.startswith("convert the images among them to JPEG")
 
 
 def test_errors_come_before_warnings() -> None:
-    kinds = [Finding(kind, severity, "", "", (), 0) for kind, severity in
+    kinds = [Finding(kind, severity, "", "", 0, ()) for kind, severity in
              (("a", "warning"), ("b", "error"), ("c", "warning"), ("d", "error"))]  # fmt: skip
     assert [finding.kind for finding in sorted_findings(kinds)] == ["b", "d", "a", "c"]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from saliency_entropy.check.contact_sheets import ContactSheet, Picture
-from saliency_entropy.check.findings import Finding, Place, table_finding
+from saliency_entropy.check.findings import Finding, Place, table_findings
 from saliency_entropy.check.page import DataReport, Facts, as_html, as_json, place_files, places_left_out, shown_tables
 from saliency_entropy.check.shortcuts import SHORTCUTS
 
@@ -56,7 +56,7 @@ def facts(generator: str = "gan") -> Facts:
 
 def finding(severity: str = "error", places: int = 1, name: str = "a.png", reason: str = "is empty") -> Finding:
     of = [Place((at,), (f"row {at + 2}",), (name,), reason) for at in range(places)]
-    return Finding(f"kind_{severity}", severity, "Some images", "mend them", tuple(of), places)
+    return Finding(f"kind_{severity}", severity, "Some images", "mend them", places, tuple(of))
 
 
 def report(*findings: Finding, generator: str = "gan", **further: object) -> DataReport:
@@ -67,10 +67,10 @@ def report(*findings: Finding, generator: str = "gan", **further: object) -> Dat
     ("severities", "headline", "verdict"),
     [
         ((), "No error and no warning.", "clean"),
-        (("warning",), "No error. 1 kind of warning: see that they are meant so.", "warnings"),
+        (("warning",), "No error. 1 kind of warning: see that they are intended.", "warnings"),
         (("error",), "1 kind of error, to be mended before anything is trained.", "errors"),
         (("error", "error", "warning"),
-         "2 kinds of error, to be mended before anything is trained; 1 kind of warning besides.", "errors"),
+         "2 kinds of error, to be mended before anything is trained; also 1 kind of warning.", "errors"),
     ],
 )  # fmt: skip
 def test_the_verdict(severities: tuple[str, ...], headline: str, verdict: str) -> None:
@@ -94,7 +94,7 @@ def test_twenty_places_are_shown_the_rest_counted_and_all_are_in_the_json() -> N
 
 def test_a_place_of_many_files_names_four() -> None:
     place = Place(tuple(range(9)), tuple(f"row {at}" for at in range(9)), tuple("abcdefghi"), "the same file")
-    checked = report(Finding("same", "error", "T", "do", (place,), 1))
+    checked = report(Finding("same", "error", "T", "do", 1, (place,)))
     assert "row 0, row 1, row 2, row 3 and 5 more: a, b, c, d and 5 more – the same file" in Tags(as_html(checked)).text
     assert json.loads(as_json(checked))["findings"][0]["places"][0]["files"] == list("abcdefghi")
 
@@ -126,7 +126,7 @@ def test_the_json_is_strict_and_complete() -> None:
 
 
 def test_a_table_that_cannot_be_used_is_all_that_is_told() -> None:
-    checked = DataReport("faces", [table_finding("m.csv lists no image; add a row for each")], None, {"Data": "faces"})
+    checked = DataReport("faces", table_findings("m.csv lists no image; add a row for each"), None, {"Data": "faces"})
     content = json.loads(as_json(checked))
     assert content["verdict"] == "errors"
     assert content["counts"] is content["human_maps"] is content["files"] is content["shortcuts"] is None
