@@ -36,6 +36,7 @@ from saliency_entropy.run.result import (
     score_schema,
     versions,
 )
+from saliency_entropy.run.whole_files import remove_parts
 
 log = logging.getLogger(__name__)
 # The libraries' messages about hardware, weights and stopping add nothing to this package's own.
@@ -105,7 +106,7 @@ def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[
         attempts.refuse_after_failures(folder, cfg.max_attempts)
         attempts.date_killed_attempt(folder, killed_owner)
         attempts.refuse_endless_requeue(folder)
-        run_folder.remove_parts(folder)
+        remove_parts(folder)
         yield True
 
 

@@ -164,7 +164,7 @@ def test_code_in_a_checkpoint_of_a_run_is_not_executed(checkpoint, marker, tmp_p
 CALLS = [
     {"_target_": "os.system", "_args_": ["touch {marker}"]},
     {"_target_": "os.system", "_partial_": True, "command": "touch {marker}"},
-    {"_target_": "saliency_entropy.run.folder.os.system", "_args_": ["touch {marker}"]},
+    {"_target_": "saliency_entropy.run.whole_files.os.system", "_args_": ["touch {marker}"]},
     {"_target_": "hydra.utils.instantiate", "config": {"_target_": "os.system", "_args_": ["touch {marker}"]}},
     {"_target_": "torch.load", "f": "{trap}", "weights_only": False},
     {"_target_": "torch.hub.load", "repo_or_dir": "{trap}", "model": "evil", "source": "local"},

@@ -12,8 +12,8 @@ from PIL import Image
 
 from saliency_entropy.check.facts import image_counts
 from saliency_entropy.check.scan import MapScan
+from saliency_entropy.data.human_maps.loading import merged_map
 from saliency_entropy.data.images import load_image
-from saliency_entropy.data.maps.human_maps import merged_map
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import printable
@@ -63,7 +63,7 @@ def contact_sheets(
     Args:
         manifest: images that can be used.
         scan: the scan of their human maps; maps with a problem are left out.
-        blur, binarise: see :func:`~saliency_entropy.data.maps.human_maps.merged_map`.
+        blur, binarise: see :func:`~saliency_entropy.data.human_maps.loading.merged_map`.
         images: the largest number of images on a sheet; they are drawn at random.
         seed: seed of the draw.
 

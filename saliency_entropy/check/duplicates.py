@@ -29,7 +29,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from saliency_entropy.check.scan import ImageScan
-from saliency_entropy.data.maps.join import base_name
+from saliency_entropy.data.human_maps.join import base_name
 
 log = logging.getLogger(__name__)
 

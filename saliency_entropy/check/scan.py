@@ -21,9 +21,9 @@ import torch
 from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from saliency_entropy.data.forked import map_in_processes, may_fork
+from saliency_entropy.data.human_maps.loading import merged_map, on_grid
+from saliency_entropy.data.human_maps.svg_strokes import draw_svg
 from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels, decode
-from saliency_entropy.data.maps.human_maps import merged_map, on_grid
-from saliency_entropy.data.maps.svg_strokes import draw_svg
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
@@ -153,7 +153,7 @@ def scan_maps(
     Args:
         manifest: the table whose column ``human_map`` names the maps.
         grid: ``(h, w)`` of the CAM, in cells.
-        blur, binarise: see :func:`~saliency_entropy.data.maps.human_maps.merged_map`.
+        blur, binarise: see :func:`~saliency_entropy.data.human_maps.loading.merged_map`.
         workers, progress: see :func:`scan_images`; images are counted, not maps.
 
     Returns:

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import FaceBatch, FaceDataset, Transform
+from saliency_entropy.data.human_maps.loading import check_options, keep_fraction
+from saliency_entropy.data.human_maps.templates import with_template_maps
 from saliency_entropy.data.images import INTERPOLATIONS
 from saliency_entropy.data.loaders import DealtBatches, SplitBatches, batch_loader, worker_count
-from saliency_entropy.data.maps.human_maps import check_options, keep_fraction
-from saliency_entropy.data.maps.templates import with_template_maps
 from saliency_entropy.data.table import (
     LABELS,
     REPEATED,
@@ -50,9 +50,9 @@ class HumanMaps:
 
     Attributes:
         fraction: share of the training images with a map that keep it, in [0, 1], for a study of how much annotation
-            is needed; see :func:`~saliency_entropy.data.maps.human_maps.keep_fraction`.
+            is needed; see :func:`~saliency_entropy.data.human_maps.loading.keep_fraction`.
         seed: of the choice.
-        blur, binarise: see :func:`~saliency_entropy.data.maps.human_maps.load_human_map`.
+        blur, binarise: see :func:`~saliency_entropy.data.human_maps.loading.load_human_map`.
     """
 
     fraction: float = 1.0
@@ -94,7 +94,7 @@ class FaceDataModule(pl.LightningDataModule):
         skip_last_batch_of_one: leave out a last training batch of one image, as the first author's script does.
         human_maps: the arguments of :class:`HumanMaps`.
         template_maps: give the training and validation images template maps; see
-            :mod:`saliency_entropy.data.maps.templates`.
+            :mod:`saliency_entropy.data.human_maps.templates`.
         train_batches: train on this many batches, the same in every epoch and of both classes where the data allow,
             for debugging. If not given, on all images, in other batches in each epoch.
     """

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from saliency_entropy.data.cache import CachedArrays, DecodeCache
+from saliency_entropy.data.human_maps.loading import DRAWN_WITH, load_human_map, on_grid
+from saliency_entropy.data.human_maps.templates import TEMPLATE, template_map
 from saliency_entropy.data.images import DataFile, check_header, check_pixels, load_channels
-from saliency_entropy.data.maps.human_maps import DRAWN_WITH, load_human_map, on_grid
-from saliency_entropy.data.maps.templates import TEMPLATE, template_map
 from saliency_entropy.data.table import LABELS, Manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.parallel import each, thread_count
@@ -46,7 +46,7 @@ class Transform:
         image_size: S, in pixels.
         interpolation: of the images; see :func:`~saliency_entropy.data.images.load_image`.
         map_size: ``(h, w)``, the CAM grid, in cells.
-        blur, binarise: of the human maps; see :func:`~saliency_entropy.data.maps.human_maps.load_human_map`.
+        blur, binarise: of the human maps; see :func:`~saliency_entropy.data.human_maps.loading.load_human_map`.
     """
 
     image_size: int

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from saliency_entropy.data.human_maps.join import is_folder, is_text, with_human_maps
 from saliency_entropy.data.images import EXTENSIONS
-from saliency_entropy.data.maps.join import is_folder, is_text, with_human_maps
 from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, refuse, suggestion
 from saliency_entropy.errors import listing
 
@@ -35,7 +35,7 @@ def folder_tree(root: str | Path, maps: str | Sequence[str] | None = None) -> Ma
     Args:
         root: the folder that holds those of the splits.
         maps: folders of human maps, which are not searched for images:
-            :func:`~saliency_entropy.data.maps.join.join_by_base_name`.
+            :func:`~saliency_entropy.data.human_maps.join.join_by_base_name`.
 
     Returns:
         The manifest, sorted by path. Hidden files, and files without the extension of an image, are left out and

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from saliency_entropy.data.maps.join import with_human_maps
+from saliency_entropy.data.human_maps.join import with_human_maps
 from saliency_entropy.data.table import REQUIRED, Manifest, check_root, complete
 from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.errors import UserError
@@ -21,7 +21,7 @@ def read_manifest(
             there is no ``x.csv``, ``x.parquet`` is read.
         root: the folder that the paths in it are relative to; the manifest's own, if not given.
         maps: folders of human maps, for a manifest without any:
-            :func:`~saliency_entropy.data.maps.join.join_by_base_name`.
+            :func:`~saliency_entropy.data.human_maps.join.join_by_base_name`.
 
     Returns:
         The manifest; folders in column ``human_map`` are replaced by the files in them. Values are never interpreted:

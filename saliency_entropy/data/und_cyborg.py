@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from saliency_entropy.data.maps.join import with_human_maps
+from saliency_entropy.data.human_maps.join import with_human_maps
 from saliency_entropy.data.table import LABELS, Manifest, check_root, complete, name_problems, refuse, word_problems
 from saliency_entropy.data.table_file import read_fields
 from saliency_entropy.errors import UserError
@@ -35,7 +35,7 @@ def und_cyborg(root: str | Path, maps: str | Sequence[str] | None = None) -> Man
     Args:
         root: the folder that holds ``csvs`` and the images.
         maps: folders of human maps of the training images:
-            :func:`~saliency_entropy.data.maps.join.join_by_base_name`. No maps, if not given.
+            :func:`~saliency_entropy.data.human_maps.join.join_by_base_name`. No maps, if not given.
 
     Returns:
         The manifest, checked like any other.

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from saliency_entropy.errors import UserError, is_no_room
-from saliency_entropy.run.folder import epochs_done, write_atomically
+from saliency_entropy.run.folder import epochs_done
 from saliency_entropy.run.lock import Owner, slurm_job
+from saliency_entropy.run.whole_files import write_atomically
 
 # A job that Slurm ends this often within one epoch, each time after about as long, reaches its time limit there.
 TIMES_IN_ONE_EPOCH = 3

@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
-from saliency_entropy.run.folder import write_atomically, written_whole
+from saliency_entropy.run.whole_files import write_atomically, written_whole
 
 log = logging.getLogger(__name__)
 

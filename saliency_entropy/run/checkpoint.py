@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +92,6 @@ def read_best(folder: Path) -> dict[str, Any]:
             if content["epoch"] == best_epoch(folder):
                 problem = str(damaged).removesuffix(f"; {begin_anew(best)}")
                 log.warning("%s: made again from %s, of the same epoch", problem, name)
-                # Imported here: a detector, which reads checkpoints too, does without Hydra's configurations.
-                from saliency_entropy.run.folder import write_atomically
-
                 write_atomically(best, best.with_name(name).read_bytes())
                 return content
         raise

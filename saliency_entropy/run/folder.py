@@ -1,22 +1,17 @@
-"""The folder of a run: its name, which run it holds, whether that run is done, and files that are written whole."""
+"""The folder of a run: its name, which run it holds, and whether that run is done."""
 
 import csv
 import hashlib
 import json
 import logging
-import os
 import re
-import secrets
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.errors import UserError, whole_number
-from saliency_entropy.run.lock import require_held
+from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +28,6 @@ KEYS_WITHOUT_EFFECT = (
 # bytes of its images.
 DATA_FOLDER_KEYS = {"data.root", "data.source.root", "data.source.path"}
 
-PART = ".part"  # the end of the name of a file that is not whole yet
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
 
@@ -181,73 +175,6 @@ def save_data_hash(folder: Path, data_hash: str) -> None:
 
 def save_config(folder: Path, config: DictConfig) -> None:
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-
-
-@contextmanager
-def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
-    """A temporary file that becomes ``path`` at the end: a reader, or a run that comes after a kill or a power cut,
-    never sees half a file.
-
-    Args:
-        path: the file to be written.
-        before: a name under which the file that is replaced is kept. There is a whole ``path`` at every moment.
-
-    Raises:
-        OSError: the disk is full, for instance; ``path`` is as it was.
-        UserError: ``path`` is in a run's folder that another process has taken over, see
-            :func:`~saliency_entropy.run.lock.require_held`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.fsync(handle)
-        temporary.chmod(0o644)
-        require_held(path)
-        if before is not None and path.exists():
-            _link(path, before)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
-    _sync_folder(path.parent)
-
-
-def _link(path: Path, name: Path) -> None:
-    """Give a file a second name, which may be that of another file."""
-    link = path.with_name(f".{name.name}.{secrets.token_hex(4)}{PART}")
-    link.hardlink_to(path)
-    link.replace(name)
-    link.unlink(missing_ok=True)  # still there if both names were of one file, after a kill at this point
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a file's new name survive a power cut, as its content does."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass  # not every file system can sync a folder, and the file is whole in any case
-    finally:
-        os.close(handle)
-
-
-def remove_parts(folder: Path) -> None:
-    """Delete the files that interrupted writes left in a folder and below, while nobody else writes there."""
-    for part in folder.rglob(f".*{PART}"):
-        part.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
-    """Write a file whole or not at all; see :func:`written_whole`."""
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from saliency_entropy.metrics import SCORES, auroc, score_table, unseen_images
 from saliency_entropy.run.checkpoint import best_checkpoint, best_epoch, file_digest
-from saliency_entropy.run.folder import config_hash, write_atomically, written_whole
+from saliency_entropy.run.folder import config_hash
+from saliency_entropy.run.whole_files import write_atomically, written_whole
 
 log = logging.getLogger(__name__)
 

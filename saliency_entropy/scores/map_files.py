@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar, get_type_hints
 import numpy as np
 
 from saliency_entropy.errors import UserError, in_one_line
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 
 # The run's own CAM, whichever class it shows; the CAM of two other choices of the class; and another kind of map.
 KINDS = ("cam", "cam_true", "cam_difference", "grad_cam")

@@ -27,8 +27,8 @@ from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.loaders import batch_loader, worker_count
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES, score_columns
-from saliency_entropy.run.folder import write_atomically
 from saliency_entropy.run.result import save_scores
+from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.scores.tables import ScoreTable, VariantDataset
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from saliency_entropy.detector import Detection, Detector
 from saliency_entropy.errors import UserError, whole_number, writing
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import neutralised
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
 

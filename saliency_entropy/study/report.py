@@ -16,7 +16,7 @@ from saliency_entropy.errors import whole_number, writing
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study import comparisons, figures, questions, robustness, tables
 from saliency_entropy.study.bootstrap import read_image_covariance
 from saliency_entropy.study.focus import read_study_maps

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study.figures import COLOURS, STYLE, pdf, png
 from saliency_entropy.sweep.search import read_search
 

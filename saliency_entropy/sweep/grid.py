@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError, writing
 from saliency_entropy.run.command import ended_with_a_sentence, one_sentence
-from saliency_entropy.run.folder import differing_keys, finished_result, run_folder, write_atomically
+from saliency_entropy.run.folder import differing_keys, finished_result, run_folder
+from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.sweep.jobs import composed_runs, plain_config
 from saliency_entropy.sweep.progress import SweepProgress
 from saliency_entropy.sweep.swept import sweep_overrides

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import in_one_line
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.sweep.cores import runs_at_once
 from saliency_entropy.sweep.duration import duration
 from saliency_entropy.sweep.swept import sweep_overrides

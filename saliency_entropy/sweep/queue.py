@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 
 # squeue's words for a job that has ended. One that was preempted, or whose node failed, is soon pending again.
 ENDED_STATES = {

@@ -22,7 +22,7 @@ from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study.run_figures import RankedScores
 
 # Before wandb is imported: its reports of its own errors, to its makers, were not asked for.

@@ -28,7 +28,7 @@ from omegaconf.resolvers import oc
 from saliency_entropy import training  # noqa: F401  imported here, so that it need not be in every launch
 from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.run.attempts import read_attempts
-from saliency_entropy.run.folder import PART, write_atomically
+from saliency_entropy.run.whole_files import PART, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from saliency_entropy.data.drawn.cameras import CAMERAS, FINGERPRINTS
 from saliency_entropy.data.drawn.defects import DEFECTS
 from saliency_entropy.data.drawn.drawing import draw_face
 from saliency_entropy.data.drawn.face import Stroke
-from saliency_entropy.data.maps.human_maps import load_human_map
+from saliency_entropy.data.human_maps.loading import load_human_map
 from saliency_entropy.data.table import SPLITS, check_files
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import ive
 
+from saliency_entropy.data.human_maps.loading import MAP_EXTENSIONS, keep_fraction, load_human_map, merged_map
 from saliency_entropy.data.images import check_pixels, load_image
-from saliency_entropy.data.maps.human_maps import MAP_EXTENSIONS, keep_fraction, load_human_map, merged_map
 from saliency_entropy.errors import UserError
 
 

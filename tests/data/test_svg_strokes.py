@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saliency_entropy.data.maps import svg_strokes
-from saliency_entropy.data.maps.svg_strokes import SIDE, draw_svg
+from saliency_entropy.data.human_maps import svg_strokes
+from saliency_entropy.data.human_maps.svg_strokes import SIDE, draw_svg
 from saliency_entropy.errors import UserError
 
 SVG = 'xmlns="http://www.w3.org/2000/svg"'

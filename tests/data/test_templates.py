@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 
-from saliency_entropy.data.maps import templates
-from saliency_entropy.data.maps.human_maps import on_grid
-from saliency_entropy.data.maps.templates import SIZE, template_map
+from saliency_entropy.data.human_maps import templates
+from saliency_entropy.data.human_maps.loading import on_grid
+from saliency_entropy.data.human_maps.templates import SIZE, template_map
 
 
 def grids(count: int) -> np.ndarray:

@@ -30,7 +30,7 @@ from saliency_entropy.run import callbacks, checkpoint
 from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run.attempts import attempt, read_attempts, refuse_endless_requeue
 from saliency_entropy.run.callbacks import WholeFiles
-from saliency_entropy.run.folder import PART
+from saliency_entropy.run.whole_files import PART
 
 ROOT = Path(__file__).parents[2]
 TrainSmall = Callable[..., Path]

@@ -13,14 +13,13 @@ from saliency_entropy.run.folder import (
     check_same_run,
     config_hash,
     finished_result,
-    remove_parts,
     run_folder,
     run_subfolder,
     save_config,
     save_data_hash,
     study_folder,
-    write_atomically,
 )
+from saliency_entropy.run.whole_files import remove_parts, write_atomically
 
 
 def config(**changes):

@@ -16,8 +16,8 @@ import pytest
 from saliency_entropy.errors import UserError
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.attempts import read_attempts
-from saliency_entropy.run.folder import write_atomically
 from saliency_entropy.run.lock import held, read_owner, state
+from saliency_entropy.run.whole_files import write_atomically
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400

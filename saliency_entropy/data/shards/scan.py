@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from saliency_entropy.data.human_maps.join import is_text
 from saliency_entropy.data.images import EXTENSIONS
-from saliency_entropy.data.maps.join import is_text
 from saliency_entropy.data.shards.member import Member, Shard
 from saliency_entropy.data.table import CONTROL, LABELS, LEADS_OUT, REQUIRED, map_names
 from saliency_entropy.errors import UserError, in_one_line, listing

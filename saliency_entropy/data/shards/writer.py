@@ -31,7 +31,7 @@ from saliency_entropy.data.shards.scan import scan
 from saliency_entropy.data.table import Manifest, check_files, refuse_broken
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number, writing
 from saliency_entropy.parallel import each, thread_count
-from saliency_entropy.run.folder import write_atomically
+from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image
 from scipy.fft import dctn, idctn
 
+from saliency_entropy.data.human_maps.svg_strokes import draw_svg
 from saliency_entropy.data.images import EXTENSIONS, DataFile, decode
-from saliency_entropy.data.maps.svg_strokes import draw_svg
 from saliency_entropy.errors import UserError
 
 MAP_EXTENSIONS = (*EXTENSIONS, ".svg")
@@ -64,7 +64,7 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
 
     Raises:
         UserError: an option is out of range; a file cannot be read (as :func:`~saliency_entropy.data.images.load_image`
-            and :func:`~saliency_entropy.data.maps.svg_strokes.draw_svg`); the map is constant.
+            and :func:`~saliency_entropy.data.human_maps.svg_strokes.draw_svg`); the map is constant.
     """
     check_options(blur, binarise)
     if not files:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from saliency_entropy.data.maps.human_maps import MAP_EXTENSIONS
+from saliency_entropy.data.human_maps.loading import MAP_EXTENSIONS
 from saliency_entropy.data.table import CONTROL, LEADS_OUT, Manifest, complete, map_names, refuse
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.parallel import each, thread_count
