@@ -17,7 +17,14 @@ from PIL import Image
 
 from saliency_entropy.run.folder import register_resolvers
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+# What `make test` leaves out: tests that need a Slurm cluster, a browser, LaTeX or a server, or start whole runs in
+# processes of their own. A single test is marked where it stands; one with a time limit of its own counts as slow, too.
+SLOW = (
+    "browser", "slurm", "run/test_processes.py", "study/test_latex.py", "sweep/test_local_launcher.py",
+    "tracking/test_wandb_server.py",
+)  # fmt: skip
 COUNTS = {"train": 21, "val": 10, "test": 12}  # batches of 8: the last training batch has 5 images
 GENERATORS = {"train": ("gan", "vae"), "val": ("gan", "vae"), "test": ("gan", "new")}
 
@@ -29,6 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what it runs in the background with Ctrl-C ignored, which processes inherit; some tests send it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = {TESTS / place for place in SLOW}
+    for item in items:
+        if item.get_closest_marker("timeout") or slow & {item.path, *item.path.parents}:
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(optionalhook=True)

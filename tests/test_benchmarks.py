@@ -39,6 +39,7 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
     assert ratio([2.0, 9.0], [1.0, 2.0]) == 3.25
 
 
+@pytest.mark.slow
 def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     benchmark(configured(
