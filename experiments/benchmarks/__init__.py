@@ -12,6 +12,7 @@ from benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
 from benchmarks.report import benchmark_report
 from benchmarks.steps import benchmark_steps
 from benchmarks.sweep import benchmark_sweep
+from benchmarks.waiting import benchmark_waiting
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.detector import usable_device
 from saliency_entropy.errors import UserError
@@ -19,7 +20,7 @@ from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "cached_epoch", "decoding", "evaluation", "report", "sweep")
+PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "sweep")
 
 
 def benchmark(cfg: DictConfig, script: Path) -> None:
@@ -33,15 +34,8 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
         UserError: a number is none, or there is no such part.
     """
     for name in (
-        "repeats",
-        "batches",
-        "images",
-        "report.seeds",
-        "report.images",
-        "sweep.at_once",
-        "sweep.seeds",
-        "sweep.epochs",
-    ):
+        "repeats", "batches", "images", "report.seeds", "report.images", "sweep.at_once", "sweep.seeds", "sweep.epochs",
+    ):  # fmt: skip
         value = OmegaConf.select(cfg, name)
         if type(value) is not int or value < 1:
             raise UserError(f"{name} is {value!r}; give a whole number from 1 on")
@@ -58,6 +52,8 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
     )  # fmt: skip
     if "steps" in cfg.parts:
         benchmark_steps(cfg, backbone, device)
+    if "waiting" in cfg.parts:
+        benchmark_waiting(cfg)
     with tempfile.TemporaryDirectory() as folder:
         if "cached_epoch" in cfg.parts:
             benchmark_cached_epoch(cfg, backbone, device, folder)
