@@ -31,11 +31,18 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
         script: the training command.
 
     Raises:
-        UserError: a number is none, or there is no such part.
+        UserError: a number is not a whole number from 1 on, or there is no such part.
     """
     for name in (
-        "repeats", "batches", "images", "report.seeds", "report.images", "sweep.at_once", "sweep.seeds", "sweep.epochs",
-    ):  # fmt: skip
+        "repeats",
+        "batches",
+        "images",
+        "report.seeds",
+        "report.images",
+        "sweep.at_once",
+        "sweep.seeds",
+        "sweep.epochs",
+    ):
         value = OmegaConf.select(cfg, name)
         if type(value) is not int or value < 1:
             raise UserError(f"{name} is {value!r}; give a whole number from 1 on")
