@@ -25,7 +25,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from saliency_entropy import training  # noqa: F401  imported here, so that no launch has to
+from saliency_entropy import training  # noqa: F401  imported here, so that it need not be in every launch
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.attempts import read_attempts
 from saliency_entropy.run.folder import PART, write_atomically

@@ -225,7 +225,6 @@ def test_runs_that_began_with_other_data(
 # --- a run that is trained meanwhile
 
 
-@pytest.mark.slow
 def test_a_run_while_it_is_trained_and_after_it_was_killed(
     plan: Callable[..., Planned], small: list[str], tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ from saliency_entropy.sweep.progress import (
     sweep_overrides,
 )
 
+METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
 ROOT = Path(__file__).parents[2]
 
 
@@ -56,34 +57,33 @@ def lines(text: str, word: str) -> list[str]:
     return [line for line in stripped if line.startswith(word)]
 
 
-@pytest.mark.slow
-def test_two_methods_in_one_process_in_two_and_alone(
+@pytest.mark.timeout(1800)
+def test_the_six_methods_in_one_process_in_two_and_alone(
     command: Callable, train_small: Callable[..., Path], tmp_path: Path
 ) -> None:
-    methods = ("cross_entropy", "hseb")
-    sweep = ["-m", "seed=0,1", f"method={','.join(methods)}", "trainer.max_epochs=1"]
+    sweep = ["-m", "seed=0,1", f"method={','.join(METHODS)}", "trainer.max_epochs=1"]
     one = command(*sweep, "study=one")
     assert one.code == 0, one.err
-    expected = [f"run {number} of 4: {method}, seed {seed}" for number, (seed, method) in enumerate(
-        [(seed, method) for seed in (0, 1) for method in methods], start=1)]  # fmt: skip
+    expected = [f"run {number} of 12: {method}, seed {seed}" for number, (seed, method) in enumerate(
+        [(seed, method) for seed in (0, 1) for method in METHODS], start=1)]  # fmt: skip
     assert [re.sub(", at most .* left$", "", line) for line in lines(one.out, "run ")] == expected
-    assert lines(one.out, "sweep ended") == ["sweep ended: 4 runs, 4 trained, 0 done before"]
-    assert one.out.splitlines()[-1].endswith("sweep ended: 4 runs, 4 trained, 0 done before")
+    assert lines(one.out, "sweep ended") == ["sweep ended: 12 runs, 12 trained, 0 done before"]
+    assert one.out.splitlines()[-1].endswith("sweep ended: 12 runs, 12 trained, 0 done before")
 
     two = command(*sweep, "study=two", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     assert two.code == 0, two.err
-    assert len(list((tmp_path / "runs" / "two" / ".sweep").rglob("*.json"))) == 4
+    assert len(list((tmp_path / "runs" / "two" / ".sweep").rglob("*.json"))) == 12
 
     for study in ("one", "two"):
         folders = {path.parent for path in (tmp_path / "runs" / study).rglob("result.json")}
-        assert folders == {tmp_path / "runs" / study / method / f"seed{seed}" for method in methods for seed in (0, 1)}
+        assert folders == {tmp_path / "runs" / study / method / f"seed{seed}" for method in METHODS for seed in (0, 1)}
     results = {}
-    for method in methods:
+    for method in METHODS:
         for seed in (0, 1):
             both = [state(tmp_path / "runs" / study / method / f"seed{seed}") for study in ("one", "two")]
             assert both[0] == both[1], (method, seed)
             results[method, seed] = both[0]
-    assert len({tuple(result["weights"].values()) for result in results.values()}) == 4
+    assert len({tuple(result["weights"].values()) for result in results.values()}) == 12
 
     alone = train_small(tmp_path / "alone", "method=hseb", "seed=1", "trainer.max_epochs=1")
     assert state(alone) == results["hseb", 1]
