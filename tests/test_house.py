@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ ORDER = (
 )  # fmt: skip
 
 
+@cache
 def modules() -> dict[str, Path]:
     files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
