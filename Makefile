@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 # What was installed last: .venv is made again when one of these changes.
 INSTALLED := .venv/installed
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: help setup demo test lint bench chaos clean
+.PHONY: help setup demo test test-all lint bench chaos clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## make .venv and install what the package needs
 
@@ -21,8 +22,11 @@ demo: $(INSTALLED) ## the study in miniature on drawn faces: six methods, three 
 	$(BIN)/python experiments/train.py experiment=demo
 	$(BIN)/python experiments/report.py study=runs/demo
 
-test: $(INSTALLED) ## run the tests, several at a time
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+test: $(INSTALLED) ## run the quick tests, several at a time
+	$(PYTEST) -m "not slow"
+
+test-all: test ## the same, then the slow tests: Slurm, browser, LaTeX, runs that are killed
+	$(PYTEST) -m slow
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .

@@ -1,5 +1,5 @@
-"""Kill a sweep at random moments, give the same command again until it is done, and compare: nothing may be lost, done
-twice or another number than in a sweep that was left alone.
+"""Kill a sweep at random moments, give the same command again until it is done, and compare it with a sweep that was
+left alone: nothing may be lost or done twice, and every number must be the same.
 
 python experiments/chaos.py
 python experiments/chaos.py kills=20 seed=1 output=DIR
@@ -17,7 +17,7 @@ from saliency_entropy.run.command import command
 @hydra.main(version_base="1.3", config_path="../conf", config_name="chaos")
 @command
 def main(cfg: DictConfig) -> None:
-    # It belongs to the tests, and is not part of the package.
+    # The kills belong to the tests, not to the package.
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "chaos"))
     from killed_sweeps import chaos
 

@@ -5,7 +5,7 @@
 
 Writes data_report/faces/data_report.html and data_report.json: every file that cannot be used, duplicates, unusual
 files, how well file properties alone tell real from synthetic images, human maps and their entropy, and contact sheets.
-Ends with 1 if there is an error in the data, with 0 if there are warnings only.
+Exits with 1 if the data has errors, and with 0 if there are only warnings.
 """
 
 import hydra

@@ -5,8 +5,9 @@
     python experiments/evaluate.py study=runs/demo corruptions=[jpeg,blur] corruption_images=500
     python experiments/evaluate.py study=runs/demo data=faces data.root=DIR set=other
 
-Writes scores/<set>.parquet of each run, a row an image, and scores/<set>+corruptions.parquet, a row an image and
-corruption. Interrupted, it goes on where it stopped; runs that are scored already are left as they are.
+Writes scores/<set>.parquet into each run, a row for each image, and scores/<set>+corruptions.parquet, a row for each
+image and corruption. After an interruption, the same command goes on where it stopped; runs that are already scored
+are left as they are.
 """
 
 import hydra

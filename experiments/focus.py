@@ -1,10 +1,10 @@
-"""Keep what every run of a study looks at, of the same few images, for the report's tables and figures of it.
+"""Save where every run of a study looks in the same few images, for the tables and figures of the report.
 
     python experiments/focus.py study=runs/demo
     python experiments/focus.py study=runs/demo split=val with_maps=true    # where the test images have no human maps
 
-Writes maps/<set>.npz of each run, and the images once, into maps/<set>.npz of the study. Interrupted, it goes on where
-it stopped; maps that are there are left as they are.
+Writes maps/<set>.npz into each run, and the images, once, into maps/<set>.npz of the study. After an interruption, the
+same command goes on where it stopped; maps that already exist are left as they are.
 """
 
 import hydra

@@ -1,13 +1,13 @@
-"""The report of a study: tables, figures, statistics, and one HTML page that holds them all.
+"""Write the report of a study: tables, figures, statistics, and one HTML page that holds them all.
 
     python experiments/report.py study=runs/demo
     python experiments/report.py study=runs/demo output=DIR
-    python experiments/report.py study=runs/demo gallery_images=0    # no image of the data in page or figures
+    python experiments/report.py study=runs/demo gallery_images=0    # no photographs on the page or in figures
 
-Writes runs/demo/report/: index.html; every table of the page as .csv, .md and .tex, the answers to the research
-questions as questions.md, every run's figures as runs.csv; figures/ as .png and .pdf. Where the detectors look and how
-they stand corruptions is in it once experiments/focus.py and experiments/evaluate.py were given. Runs that cannot be
-averaged are left out and named.
+Writes runs/demo/report/: index.html; every table of the page as .csv, .md and .tex; the answers to the research
+questions as questions.md; the numbers of every run as runs.csv; figures/ as .png and .pdf. It shows where the detectors
+look and how they withstand corruptions once experiments/focus.py and experiments/evaluate.py have been run. Runs that
+cannot be averaged are left out and named.
 """
 
 import hydra

@@ -4,8 +4,8 @@
     python experiments/train.py data=shards data.source.folders=[SHARDS]
 
 Any group of conf/data may be written. The files are copied as they are, and training from the shards is the same as
-from the files. An interrupted command goes on where it stopped when it is given again; the shards may then be moved
-to several folders: data.source.folders=[A,B].
+from the files. After an interruption, the same command goes on where it stopped. The finished shards may be moved to
+several folders: data.source.folders=[A,B].
 """
 
 import hydra

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A study on Slurm without submitit. As an array, where hydra/launcher=slurm cannot be used, a task a run:
+# A study on Slurm without submitit. Where hydra/launcher=slurm cannot be used, an array with a task for each run:
 #
 #     sbatch --array=0-59%8 --gpus-per-node=1 experiments/slurm_job.sh experiment=paper data=faces data.root=DIR
 #
-# Task i trains method i mod 6 with seed i div 6; METHODS="droid hseb" names others, and the array has one task for each
-# method and seed. Without --array, one job is the whole sweep, for runs that are so short that a job's start would be
-# most of them; as many at a time as the job has GPUs, or else cores, or as RUNS says:
+# Task i trains method i mod 6 with seed i div 6; METHODS="droid hseb" names other methods, and the array needs one task
+# for each method and seed. Without --array, one job trains the whole sweep, for runs so short that jobs of their own
+# would mostly be starting; as many runs at a time as the job has GPUs, or else cores, or as RUNS says:
 #
 #     sbatch --cpus-per-task=16 experiments/slurm_job.sh experiment=demo
 #
-# What is preempted or comes to its time limit is queued again, and a run goes on after its last whole epoch; the same
-# line again trains what is missing. PYTHON names another interpreter than the one in .venv.
+# A job that is preempted or reaches its time limit is queued again, and its run goes on after the last whole epoch; the
+# same command again trains what is missing. PYTHON names an interpreter other than the one in .venv.
 #SBATCH --job-name=saliency_entropy
 #SBATCH --cpus-per-task=4
 #SBATCH --mem=16G
@@ -24,7 +24,7 @@ cores=${SLURM_CPUS_PER_TASK:-1}
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
   read -ra methods <<<"${METHODS:-cross_entropy cyborg hseb fmmmse droid droid_cyborg}"
   index=$SLURM_ARRAY_TASK_ID
-  # Not SLURM_JOB_ID: that of the last task is the array's, all of which would be queued again.
+  # Not SLURM_JOB_ID: the last task has that of the whole array, which would be queued again.
   job=${SLURM_ARRAY_JOB_ID}_$index
   what=(hydra.mode=RUN "threads=$cores" "method=${methods[index % ${#methods[@]}]}" "seed=$((index / ${#methods[@]}))")
 else

@@ -1,12 +1,12 @@
-"""Where the runs of a study stand: done, running, queued, failed, stopped, missing, and how long it will take.
+"""Show which runs of a study are done, running, queued, failed, stopped or missing, and how long the rest will take.
 
     python experiments/status.py study=runs/paper
     python experiments/status.py study=runs/paper format=json
     python experiments/status.py study=runs/weights        # a search: trial by trial
 
-Reads only what the runs leave behind, so it may be given at any time, while they are trained, too, and on any machine
-that sees the folder; which jobs of a Slurm sweep wait is told where squeue is at hand. A run is missing where others
-have its seed or its method, or the last sweep was to train it.
+Reads only the files that the runs leave, so it can be used at any time, even while they are being trained, and on any
+machine that sees the folder; where squeue is available, it also shows which jobs of a Slurm sweep are waiting. A run is
+missing if other runs have its seed or its method, or if the last sweep was meant to train it.
 """
 
 import hydra

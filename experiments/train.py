@@ -26,14 +26,14 @@ from saliency_entropy.run.folder import finished_result, is_done
 @command
 def main(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
-    # A run that is done may have to be logged elsewhere still.
+    # A run that is done may still have to be logged elsewhere.
     if "_target_" in cfg.logger or not is_done(folder, OmegaConf.to_container(cfg, resolve=True)):
         # Imported here so that --help, tab completion and a sweep that is done do not wait for PyTorch.
         from saliency_entropy.training import train
 
         train(cfg, folder)
     result = finished_result(folder)
-    # What a search of Hydra's goes by. Of validation images: who chooses by test images has none left to test with.
+    # The objective of a search by Hydra. Test images that have chosen a model can no longer test it.
     return None if result is None else result["val"]["auroc"]
 
 

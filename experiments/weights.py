@@ -1,9 +1,9 @@
-"""What a search of the loss's weights has found so far, or in the end.
+"""Show what a search for the weights of the loss has found so far.
 
     python experiments/weights.py study=runs/weights
 
-Writes runs/weights/search/: trials.csv, a row a trial; search.png and .pdf, the validation AUROC by trial and against
-each weight. The search is experiments/train.py's: experiment=weights.
+Writes runs/weights/search/: trials.csv, a row for each trial; search.png and .pdf, the validation AUROC by trial and
+against each weight. The search itself is: python experiments/train.py experiment=weights data=faces data.root=DIR
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""A small data set, runs in this process, and the command line in this process."""
+"""A small data set; runs and the command line in this process; which tests are slow, and how they share processes."""
 
 import logging
 import runpy
@@ -17,24 +17,39 @@ from PIL import Image
 
 from saliency_entropy.run.folder import register_resolvers
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+# What `make test` leaves out: tests that need a Slurm cluster, a browser, LaTeX or a server, or start whole runs in
+# processes of their own. A single test is marked where it stands; one with a time limit of its own counts as slow, too.
+SLOW = (
+    "browser", "slurm", "run/test_processes.py", "study/test_latex.py", "sweep/test_local_launcher.py",
+    "tracking/test_wandb_server.py",
+)  # fmt: skip
 COUNTS = {"train": 21, "val": 10, "test": 12}  # batches of 8: the last training batch has 5 images
 GENERATORS = {"train": ("gan", "vae"), "val": ("gan", "vae"), "test": ("gan", "new")}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # saliency_entropy.training silences these for the user, pytest undoes that.
+    # saliency_entropy.training silences these for the user, which pytest undoes.
     config.addinivalue_line("filterwarnings", "ignore:.*LeafSpec")
     config.addinivalue_line("filterwarnings", "ignore:Checkpoint directory .* exists and is not empty")
-    # A shell starts what it runs in the background with Ctrl-C ignored, which processes inherit; some tests send it.
+    # A shell starts background commands with Ctrl-C ignored, and their processes inherit that; some tests send Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = {TESTS / place for place in SLOW}
+    for item in items:
+        if item.get_closest_marker("timeout") or slow & {item.path, *item.path.parents}:
+            item.add_marker("slow")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """``pytest -n 2``: a file's tests stay in one process, which share what the file prepares, and so do all that need
-    the Slurm cluster; in their order, by which the longest files do not come last."""
+    """With ``pytest -n 2``, the tests of a file stay in one process, since they share what the file prepares, and so do
+    all tests of the Slurm cluster. The files keep their order, in which the longest do not come last."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
@@ -46,8 +61,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def draw_faces(root: Path) -> None:
-    """Noise, the synthetic images a little brighter than the real ones; two thirds of the training and
-    validation images have a map."""
+    """Write images of noise, the synthetic ones a little brighter than the real ones; two thirds of the training and
+    validation images have a human map."""
     random = np.random.default_rng(0)
     rows = ["path,label,split,generator,human_map,pose"]
     (root / "maps").mkdir(parents=True)
@@ -70,7 +85,7 @@ def draw_faces(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for ``data=faces data.root=...``, to be read only."""
+    """A folder for ``data=faces data.root=...``, which no test may change."""
     root = tmp_path_factory.mktemp("faces") / "data"
     draw_faces(root)
     return root
@@ -78,14 +93,14 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_faces(tmp_path: Path) -> Path:
-    """The same, for a test that changes it."""
+    """Such a folder for a test that changes it."""
     draw_faces(tmp_path / "own_faces")
     return tmp_path / "own_faces"
 
 
 @pytest.fixture(scope="session")
 def small(faces: Path) -> list[str]:
-    """The overrides of a run of a second."""
+    """The overrides of a run that takes a second."""
     return [
         "data=faces", f"data.root={faces}", "backbone=tiny", "backbone.image_size=48", "threads=1",
         "trainer.accelerator=cpu", "trainer.max_epochs=2", "protocol.batch_size=8", "protocol.optimizer.lr=0.05",
@@ -107,7 +122,7 @@ def configure(small: list[str]) -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def train_small(configure: Callable[..., DictConfig]) -> Callable[..., Path]:
-    """Train a small run, changed by overrides, in a folder; returns the folder."""
+    """Train a small run, changed by overrides, in a folder, and return the folder."""
     from saliency_entropy.training import train
 
     def trained(folder: Path, *overrides: str) -> Path:

@@ -1,12 +1,17 @@
 """The benchmarks measure what they say, in the order they say; their figures are the machine's."""
 
 import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from benchmarks import benchmark
 from benchmarks.sweep import benchmark_sweep
 from benchmarks.timing import in_turn, ratio
+from benchmarks.waiting import BUSY, busy_core
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -39,17 +44,22 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
     assert ratio([2.0, 9.0], [1.0, 2.0]) == 3.25
 
 
+@pytest.mark.slow
 def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     benchmark(configured(
         "data=faces", f"data.root={faces}", "backbone.image_size=48", "protocol.batch_size=8", "batches=1", "images=30",
-        "report.seeds=1", "report.images=700", "sweep.seeds=1", "sweep.epochs=1",
+        "backbone@waiting.backbone=tiny", "report.seeds=1", "report.images=700", "sweep.seeds=1", "sweep.epochs=1",
     ), TRAIN)  # fmt: skip
     for words in (
         r"tiny, 48 px, batch 8, cpu, 1 threads, median of 1",
         r"plain +\d+\.\d ms a step",
         r"droid_cyborg costs \d+\.\d{3} x a plain cross-entropy step",
         r"two forwards and a loop cost \d+\.\d\d x droid_cyborg",
+        r"tiny, 112 px, threads that sleep +\d+\.\d ms a step; beside a busy core +\d+\.\d ms, \d+\.\d\d x as long",
+        r"tiny, 112 px, threads that spin +\d+\.\d ms a step; beside a busy core +\d+\.\d ms, \d+\.\d\d x as long",
+        r"a step with threads that spin takes \d+\.\d\d x as long as with threads that sleep; beside a busy core "
+        r"\d+\.\d\d x",
         r"disk +\d+\.\d ms a step, of which \d+\.\d\d ms to load its batch",
         r"an epoch from the decode cache costs \d+\.\d{3} x one on images in memory",
         r"bare loop +\d+ images a second",
@@ -66,6 +76,20 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "images by 4 detectors" not in caplog.text  # the progress of each pass
 
 
+def test_the_busy_process_is_ended_whatever_happens() -> None:
+    with suppress(KeyError), busy_core() as process:
+        assert process.poll() is None
+        raise KeyError
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_the_busy_process_ends_when_its_parent_is_killed() -> None:
+    start = "import os, subprocess, sys; subprocess.Popen([*sys.argv[1:], str(os.getpid())]); os.kill(os.getpid(), 9)"
+    # Returns when nobody holds the output any more: neither the parent nor the busy process.
+    ended = subprocess.run([sys.executable, "-c", start, sys.executable, "-c", BUSY], capture_output=True, timeout=300)
+    assert ended.returncode == -signal.SIGKILL
+
+
 def test_a_sweep_that_another_command_trains(tmp_path: Path) -> None:
     submit = tmp_path / "submit"
     submit.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/given\necho no such partition >&2\nexit 1\n')
@@ -80,7 +104,8 @@ def test_a_sweep_that_another_command_trains(tmp_path: Path) -> None:
     ("repeats=0", "repeats is 0; give a whole number from 1 on"),
     ("report.seeds=0", "report.seeds is 0; give a whole number from 1 on"),
     ("images=many", "images is 'many'; give a whole number from 1 on"),
-    ("parts=[speed]", "parts names 'speed'; choose of steps, cached_epoch, decoding, evaluation, report, sweep"),
+    ("parts=[speed]",
+     "parts names 'speed'; choose of steps, waiting, cached_epoch, decoding, evaluation, report, sweep"),
 ])  # fmt: skip
 def test_mistakes(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -16,7 +16,7 @@ from saliency_entropy.training import build_loss
 
 CONF = Path(__file__).parents[1] / "conf"
 
-# METHODS: the weights of the paper, section 6.2.
+# Method -> the weight of each term, from section 6.2 of the paper.
 PAPER_WEIGHTS = {
     "cross_entropy": {"CrossEntropy": 1.0},
     "cyborg": {"CrossEntropy": 0.5, "HumanSaliency": 0.5},

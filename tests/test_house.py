@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ ORDER = (
 )  # fmt: skip
 
 
+@cache
 def modules() -> dict[str, Path]:
     files = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in files}
 
 
 def imports(path: Path) -> Iterator[str]:
-    """What a file of the package imports of it, in functions, too."""
+    """The modules of the package that one of its files imports, also inside functions."""
     known = modules()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:

@@ -420,6 +420,7 @@ def test_weights_of_other_shapes_are_refused(tmp_path, name):
 # 12. Who may change what is written.
 
 
+@pytest.mark.slow
 def test_nothing_that_a_sweep_writes_is_world_writable(small, tmp_path):
     """Whatever the umask; under Slurm too, whose jobs have the umask of who submits them."""
     (tmp_path / "bin").mkdir()

@@ -295,6 +295,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         assert rates["_last_lr"] == pytest.approx([0.05 * 0.1**2])
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_midst_of_training_goes_on(
     train_small: TrainSmall, small: list[str], tmp_path: Path
 ) -> None:
@@ -343,18 +344,6 @@ def test_a_wrong_data_folder_is_found_before_the_weights_are_fetched(
 # --- the command
 
 
-def test_help_comes_without_pytorch() -> None:
-    program = (
-        "import runpy, sys; sys.argv = ['train.py', '--help']\n"
-        "try: runpy.run_path('experiments/train.py', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "assert not {'torch', 'pytorch_lightning', 'timm', 'pandas'} & set(sys.modules)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "hseb" in ended.stdout
-
-
 def test_the_command_prints_plain_lines(command, tmp_path: Path) -> None:
     ended = command("method=cross_entropy", "seed=3", "study=mine/first")
     assert ended.code == 0, ended.err
@@ -368,6 +357,7 @@ def test_the_command_prints_plain_lines(command, tmp_path: Path) -> None:
     assert ended.err == ""
 
 
+@pytest.mark.slow
 def test_the_command_shows_bars_on_a_terminal(small: list[str], tmp_path: Path) -> None:
     own, other = pty.openpty()
     process = subprocess.Popen(

@@ -336,6 +336,7 @@ def test_a_search_without_an_outcome(tmp_path: Path) -> None:
         report(OmegaConf.create({"study": str(tmp_path / "s"), "output": None}))
 
 
+@pytest.mark.slow
 def test_the_report_command(searched: Path, tmp_path: Path) -> None:
     script = [sys.executable, ROOT / "experiments" / "weights.py"]
     options = SimpleNamespace(cwd=tmp_path, env=os.environ)

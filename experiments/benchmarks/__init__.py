@@ -12,6 +12,7 @@ from benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
 from benchmarks.report import benchmark_report
 from benchmarks.steps import benchmark_steps
 from benchmarks.sweep import benchmark_sweep
+from benchmarks.waiting import benchmark_waiting
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.detector import usable_device
 from saliency_entropy.errors import UserError, whole_number
@@ -19,7 +20,7 @@ from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "cached_epoch", "decoding", "evaluation", "report", "sweep")
+PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "sweep")
 
 
 def benchmark(cfg: DictConfig, script: Path) -> None:
@@ -30,7 +31,7 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
         script: the training command.
 
     Raises:
-        UserError: a number is none, or there is no such part.
+        UserError: a number is not a whole number from 1 on, or there is no such part.
     """
     for name in (
         "repeats",
@@ -56,6 +57,8 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
     )  # fmt: skip
     if "steps" in cfg.parts:
         benchmark_steps(cfg, backbone, device)
+    if "waiting" in cfg.parts:
+        benchmark_waiting(cfg)
     with tempfile.TemporaryDirectory() as folder:
         if "cached_epoch" in cfg.parts:
             benchmark_cached_epoch(cfg, backbone, device, folder)

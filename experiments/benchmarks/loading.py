@@ -57,7 +57,7 @@ def benchmark_cached_epoch(cfg: DictConfig, backbone: Backbone, device: torch.de
 
 def benchmark_decoding(cfg: DictConfig, backbone: Backbone, folder: Path) -> None:
     """Time filling the decode cache, and streaming without one, beside a bare loop that decodes and resizes with Pillow
-    on one core, and beside that loop on every core at once: how much more these do is the machine's own limit."""
+    on one core, and beside that loop on every core at once, which is the most that the machine can do."""
     data = _data(cfg, backbone, cache="none")
     paths = itertools.islice(itertools.cycle(data.split_table("train")["path"]), cfg.images)
     files = [data.manifest.file(path) for path in paths]
@@ -99,6 +99,6 @@ def _data(cfg: DictConfig, backbone: Backbone, **options: object) -> FaceDataMod
 
 
 def _batches(loader: DataLoader, batch_size: int, number: int) -> Iterator[FaceBatch]:
-    """So many batches, epoch after epoch; whole batches only, which cost all the same."""
+    """``number`` batches, epoch after epoch; only whole ones, all of which cost the same."""
     whole = (batch for _ in itertools.count() for batch in loader if len(batch.row) == batch_size)
     return itertools.islice(whole, number)

@@ -59,7 +59,7 @@ def write_run(
     config: dict | None = None,
     result: dict | None = None,
 ) -> Path:
-    """A finished run; ``config`` and ``result`` are laid over what it would have."""
+    """Write a finished run; ``config`` and ``result`` replace parts of its configuration and result."""
     folder = study / method / f"seed{seed}"
     (folder / "scores").mkdir(parents=True)
     known = sorted(TITLES).index(method) if method in TITLES else 99
@@ -128,7 +128,7 @@ def _rank_sum_auroc(scores: pd.DataFrame) -> float | None:
 
 
 def write_study(study: Path, methods: dict[str, int] | None = None, **options) -> Path:
-    """``methods``: name -> number of seeds; the six with three each, if not given."""
+    """Write runs of ``methods``, name -> number of seeds; if not given, three of each of the six methods."""
     for method, seeds in (methods or dict.fromkeys(TITLES, 3)).items():
         for seed in range(seeds):
             write_run(study, method, seed, **options)
@@ -140,7 +140,7 @@ def write_maps(
     rows: Iterable[int],
     images: pd.DataFrame | None = None,
 ) -> None:
-    """The maps of some test images, as experiments/focus.py keeps them: one blob each."""
+    """Write maps of some test images as experiments/focus.py does: one blob in each."""
     images = scored_images() if images is None else images
     rows = np.array(list(rows))
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What a sweep costs beside the training of its runs, with a launcher that has several at a time."""
+"""What a sweep costs beyond the training of its runs, with a launcher that trains several at a time."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from saliency_entropy.run.study_folders import METHODS
 
 log = logging.getLogger(__name__)
 
-# A run of seconds.
+# Runs of a few seconds.
 RUN = (
     "backbone=tiny", "backbone.image_size=48", "data=builtin", "data.source.train=32", "data.source.val=16",
     "data.source.test=24", "protocol.batch_size=8", "trainer.accelerator=cpu", "threads=1",
@@ -27,7 +27,7 @@ def benchmark_sweep(cfg: DictConfig, script: Path, folder: Path) -> None:
     Args:
         cfg: the composed ``conf/benchmark.yaml``.
         script: the training command, unless ``cfg.sweep.command`` names another.
-        folder: for the runs; one that every node sees where the launcher is Slurm's.
+        folder: for the runs; with the Slurm launcher, one that every node sees.
 
     Raises:
         UserError: the sweep failed.

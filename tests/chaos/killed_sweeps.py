@@ -1,7 +1,7 @@
-"""Sweeps that are killed over and over, beside one that is left alone.
+"""Sweeps that are killed over and over, compared with one that is left alone.
 
-Every launch is a fork of this process, which has imported everything and used nothing: a launch then costs what it
-does, not ten seconds of imports.
+Every launch is a fork of this process, which has imported everything and used nothing: so a launch costs its own work,
+not ten seconds of imports.
 """
 
 import json
@@ -32,7 +32,7 @@ from saliency_entropy.run.whole_files import PART, write_atomically
 
 log = logging.getLogger(__name__)
 
-LONGEST = 600.0  # seconds of a launch; one that takes longer hangs
+LONGEST = 600.0  # seconds; a launch that takes longer hangs
 WRITES = ("fsync", "link", "replace", "truncate", "unlink")  # of the module os
 NOT_COMPARED = ("wall_seconds", "finished", "git_commit")
 REPORT_EVERY = 10  # kills
@@ -40,11 +40,11 @@ REPORT_EVERY = 10  # kills
 
 @dataclass(frozen=True)
 class Launch:
-    """What became of one launch.
+    """How one launch ended.
 
     Attributes:
-        killed: whether it was, or one of its runs.
-        seconds: that it took.
+        killed: whether the launch, or one of its runs, was killed.
+        seconds: how long the launch took.
     """
 
     killed: bool
@@ -56,9 +56,9 @@ class Kill:
     """When a launch is to be killed.
 
     Attributes:
-        kind: ``time``, at a moment; ``write``, at a place in what is written; ``run``, at a moment one of the processes
-            that the launch has started for its runs.
-        after: so many seconds or, of a ``write``, places.
+        kind: ``time``: at a moment; ``write``: at a place in a write; ``run``: at a moment, but only one process of
+            those that the launch has started for its runs.
+        after: so many seconds or, for a ``write``, places.
     """
 
     kind: str
@@ -70,10 +70,11 @@ class Tally:
     """What happened so far.
 
     Attributes:
-        kills: by their kind, see :class:`Kill`.
-        attempts: at the runs of the sweeps that came to their end.
-        lost, twice, differing: runs without a result; those trained again though they were done; those that are not
-            the ones that were left alone.
+        kills: their number by kind, see :class:`Kill`.
+        attempts: at the runs of the finished sweeps.
+        lost: runs without a result.
+        twice: runs that were trained again though they were done.
+        differing: runs that differ from those that were left alone.
     """
 
     kills: dict[str, int] = field(default_factory=lambda: {"time": 0, "write": 0, "run": 0})
@@ -102,19 +103,19 @@ class Tally:
 
 
 def chaos(cfg: DictConfig, script: Path) -> None:
-    """Kill ``cfg.kills`` launches of ``cfg.sweep``, print what came of it and write it to ``chaos.json``.
+    """Kill ``cfg.kills`` launches of ``cfg.sweep``, print what happened and write it to ``chaos.json``.
 
     Args:
         cfg: the composed ``conf/chaos.yaml``.
         script: the training command.
 
     Raises:
-        UserError: a run was lost, done twice or is another than in the sweep that was left alone.
+        UserError: a run was lost, done twice, or differs from the one that was left alone.
     """
     for name in ("kills", "seeds", "processes"):
         whole_number(name, cfg[name], 1)
     if cfg.output is not None and Path(cfg.output).exists() and any(Path(cfg.output).iterdir()):
-        raise UserError(f"output={cfg.output} is not empty; give a folder of its own")
+        raise UserError(f"output={cfg.output} is not empty; give an empty folder, or a new one")
     with tempfile.TemporaryDirectory() as folder:
         tally = _chaos(cfg, script, Path(cfg.output or folder).absolute())
     figures = tally.figures()
@@ -122,7 +123,7 @@ def chaos(cfg: DictConfig, script: Path) -> None:
         write_atomically(Path(cfg.output) / "chaos.json", json.dumps(figures, indent=2) + "\n")
     log.info("%s", ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in figures.items()))
     if tally.lost or tally.twice or tally.differing:
-        raise UserError("a sweep that was killed is not the one that was left alone: see the lines above")
+        raise UserError("a sweep that was killed differs from the one that was left alone: see the lines above")
 
 
 def _chaos(cfg: DictConfig, script: Path, folder: Path) -> Tally:
@@ -134,7 +135,7 @@ def _chaos(cfg: DictConfig, script: Path, folder: Path) -> Tally:
     dice, tally = random.Random(cfg.seed), Tally()
     alone = folder / "alone"
     points = folder / "points"
-    whole = _launch(script, sweep, alone, _counted(points), None)
+    whole = _launch(script, sweep, alone, _count_into(points), None)
     writes = len(points.read_bytes())  # of all processes
     expected = {run: _content(alone / run) for run in _runs(alone)}
     log.info("left alone: %d runs in %.1f s, %d places in writes to be killed at", len(expected), whole.seconds, writes)
@@ -159,12 +160,12 @@ def _chaos(cfg: DictConfig, script: Path, folder: Path) -> Tally:
 def _kill_until_done(
     script: Path, sweep: list[str], runs: Path, dice: random.Random, kills: Iterator[Kill | None], tally: Tally
 ) -> None:
-    """Launch a sweep until it comes to its end, and kill it meanwhile."""
+    """Launch a sweep and kill it, over and over, until a launch comes to its end."""
     done: dict[Path, tuple[int, int]] = {}
     for kill in kills:
-        # Which may differ between launches, without another result.
+        # Settings that may differ between launches and change no result.
         loading = [f"data.num_workers={dice.randrange(3)}", f"data.cache={dice.choice(['disk', 'memory', 'none'])}"]
-        strike = _killing(int(kill.after)) if kill and kill.kind == "write" else _sparing
+        strike = _kill_at(int(kill.after)) if kill and kill.kind == "write" else _spare
         launch = _launch(script, [*sweep, *loading], runs, strike, kill)
         tally.launches += 1
         if launch.killed:
@@ -175,7 +176,7 @@ def _kill_until_done(
         for path, was in done.items():
             if results.get(path) != was:
                 tally.twice += 1
-                log.error("%s was done, and was done again or deleted by the next launch", path.parent)
+                log.error("%s was done, and the next launch did it again or deleted it", path.parent)
         done = results
         if not launch.killed:
             return
@@ -195,7 +196,7 @@ def _compare(runs: Path, expected: dict[Path, dict[str, Any]], tally: Tally) -> 
             tally.twice += 1
             log.error("%s has attempts: %s", folder, attempts)
         found = differences(content, _content(folder))
-        # A kill after result.json may leave a part of the attempts: nobody writes to a run that is done.
+        # A kill after result.json may leave a temporary file of the attempts: nobody writes to a run that is done.
         left = [path.name for path in folder.rglob(f"*{PART}")]
         found += [f"{name} is left" for name in left if not name.startswith(".attempts.json.")]
         if "failed" in attempts:
@@ -210,7 +211,7 @@ def _runs(runs: Path) -> list[Path]:
 
 
 def _content(folder: Path) -> dict[str, Any]:
-    """What two runs share if they are the same."""
+    """What is the same in two equal runs."""
     result = json.loads((folder / "result.json").read_text())
     state = torch.load(folder / "checkpoints" / "resume.ckpt", weights_only=True)
     return {
@@ -223,25 +224,23 @@ def _content(folder: Path) -> dict[str, Any]:
     }
 
 
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Where two values, tensors inside too, are not the same bit for bit."""
+def differences(one: Any, other: Any, key: str = "") -> list[str]:
+    """The keys at which two values, tensors inside them included, are not the same bit for bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         return [
             found
-            for key in {**one, **other}
-            for found in differences(one.get(key), other.get(key), f"{where} {key}".strip())
+            for name in {**one, **other}
+            for found in differences(one.get(name), other.get(name), f"{key} {name}".strip())
         ]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         return [
-            found
-            for at, pair in enumerate(zip(one, other, strict=True))
-            for found in differences(*pair, f"{where} {at}")
+            found for at, pair in enumerate(zip(one, other, strict=True)) for found in differences(*pair, f"{key} {at}")
         ]
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and torch.equal(one, other)
     else:
         same = type(one) is type(other) and one == other
-    return [] if same else [f"{where} differs"]
+    return [] if same else [f"{key} differs"]
 
 
 # --- launches
@@ -250,8 +249,8 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
 def _launch(
     script: Path, arguments: Sequence[str], runs: Path, strike: Callable[[], None], kill: Kill | None
 ) -> Launch:
-    """The command in a process of its own, which is killed as ``kill`` has it; ``strike`` is called at every place in a
-    write, of the launch or of one of its runs."""
+    """Run the command in a process of its own, which is killed as ``kill`` says; ``strike`` is called at every place in
+    a write of the launch or of one of its runs."""
     runs.mkdir(parents=True, exist_ok=True)
     printed = runs / "launches.log"
     printed.touch()
@@ -284,8 +283,8 @@ def _launch(
 
 
 def _kill_a_run(pid: int, until: float) -> int | None:
-    """Kill the last of the processes that a launch has started, as soon as it has one; the status of a launch that ends
-    without."""
+    """Kill the latest process that a launch has started, as soon as it has one. Returns the launch's status if it ends
+    before."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     while (status := _ended(pid, time.monotonic())) is None and time.monotonic() < until:
         if started := children.read_text().split():
@@ -297,7 +296,7 @@ def _kill_a_run(pid: int, until: float) -> int | None:
 
 
 def _ended(pid: int, until: float) -> int | None:
-    """The status of a process; None if it has not ended until then."""
+    """The status of a process; None if it has not ended by then."""
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -316,18 +315,18 @@ def _kill(pid: int) -> None:
 
 
 def _run(script: Path, arguments: list[str], printed: Path, strike: Callable[[], None]) -> None:
-    """The training command, in a fork of this process; does not return."""
+    """Run the training command in a fork of this process; does not return."""
     code = 70
     try:
         handle = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        # As in a new process: Hydra and the logging are those of the command that kills.
+        # As in a new process: so far, Hydra and the logging are those of the command that kills.
         GlobalHydra.instance().clear()
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
         logging.root.handlers.clear()
         sys.argv = [str(script), *arguments]
-        with _struck(strike):
+        with _striking(strike):
             runpy.run_path(str(script), run_name="__main__")
         code = 0
     except SystemExit as end:
@@ -346,9 +345,9 @@ def _run(script: Path, arguments: list[str], printed: Path, strike: Callable[[],
 
 
 @contextmanager
-def _struck(strike: Callable[[], None]) -> Iterator[None]:
-    """Call ``strike`` before and after everything that changes a name on the disk or makes it last, and in the middle
-    of what is written to a file."""
+def _striking(strike: Callable[[], None]) -> Iterator[None]:
+    """Call ``strike`` before and after every call that changes a name on the disk or flushes a file to it, and in the
+    middle of writing a file."""
     originals = {name: getattr(os, name) for name in WRITES}
     write_bytes = Path.write_bytes
 
@@ -381,12 +380,12 @@ def _struck(strike: Callable[[], None]) -> Iterator[None]:
         Path.write_bytes = write_bytes
 
 
-def _sparing() -> None:
-    """Kill at no place."""
+def _spare() -> None:
+    """Never kill."""
 
 
-def _killing(place: int) -> Callable[[], None]:
-    """Kill the process when it has passed so many places."""
+def _kill_at(place: int) -> Callable[[], None]:
+    """A strike that kills the process once it has passed so many places."""
     left = iter(range(place))
 
     def strike() -> None:
@@ -396,8 +395,8 @@ def _killing(place: int) -> Callable[[], None]:
     return strike
 
 
-def _counted(path: Path) -> Callable[[], None]:
-    """Count the places, a byte each in a file."""
+def _count_into(path: Path) -> Callable[[], None]:
+    """A strike that counts the places: it adds a byte for each to a file."""
 
     def strike() -> None:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

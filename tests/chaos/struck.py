@@ -15,7 +15,7 @@ SECOND_EPOCH = 4  # a step of it; a small run has three steps an epoch
 
 
 def in_backward(strike: Callable[[], None]) -> Callable[..., Any]:
-    """A ``training_step`` in one backward pass of which ``strike`` is called, when half of the gradients are there."""
+    """A ``training_step`` that calls ``strike`` in the middle of a backward pass, when half of the gradients exist."""
     step, calls = DetectorModule.training_step, iter(range(100))
 
     def training_step(module: DetectorModule, *arguments: Any) -> Any:
@@ -29,13 +29,14 @@ def in_backward(strike: Callable[[], None]) -> Callable[..., Any]:
 
 
 def twice(number: int) -> None:
+    """Send a signal to this process two times."""
     for _ in range(2):
         os.kill(os.getpid(), number)
 
 
 @contextmanager
 def calls_of_files() -> Iterator[list[str]]:
-    """The names of what is called meanwhile that opens, writes or changes a file, or starts a process."""
+    """The names of the functions called meanwhile that open, write or change a file, or start a process."""
     called: list[str] = []
 
     def note(frame: FrameType, event: str, function: object) -> None:

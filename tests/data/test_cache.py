@@ -262,6 +262,7 @@ def _group_ended(group: int, within: float) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_killed_while_building(tmp_path: Path, drawn: list) -> None:
     chance = random.Random(0)
     for number, workers in enumerate((1, 2, 1, 2)):

@@ -1,6 +1,9 @@
 """What every command shares: how it ends, and what a user is told."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hydra.errors import CompactHydraException
@@ -8,6 +11,8 @@ from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.command import command, sentence
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_that_was_told_to_end_does_not_pass_for_a_success():
@@ -63,3 +68,16 @@ def test_the_sentence_of_a_worker_is_freed_of_its_traceback():
     )
     assert sentence(UserError(told)) == "a.png is empty; copy it again"
     assert sentence(UserError("a.png is empty; copy it again")) == "a.png is empty; copy it again"
+
+
+@pytest.mark.parametrize("script", ["train.py", "plan.py"])
+def test_help_comes_without_pytorch(script: str) -> None:
+    program = (
+        f"import runpy, sys; sys.argv = ['{script}', '--help']\n"
+        f"try: runpy.run_path('experiments/{script}', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'pytorch_lightning', 'timm', 'pandas'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "hseb" in ended.stdout

@@ -514,6 +514,7 @@ def signalled(small: list[str], tmp_path: Path) -> Callable[..., subprocess.Comp
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_the_signals_of_a_scheduler_end_a_run_at_once_where_nobody_handles_them(
     signalled: Callable, train_small: TrainSmall, done: Path, tmp_path: Path, number: signal.Signals
@@ -527,6 +528,7 @@ def test_the_signals_of_a_scheduler_end_a_run_at_once_where_nobody_handles_them(
     assert_same(done, folder)
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_that_is_told_to_leave_queues_again_once_however_often_it_is_told(
     signalled: Callable, train_small: TrainSmall, done: Path, tmp_path: Path
 ) -> None:
@@ -711,6 +713,7 @@ def test_a_sweep_that_is_killed_five_times_is_the_one_that_was_left_alone(tmp_pa
     assert all(pd.read_csv(path)["epoch"].tolist() == [0, 1, 2] for path in metrics)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_sixty_done_runs_is_passed_over_without_pytorch(
     configure: Callable, small: list[str], tmp_path: Path
 ) -> None:

@@ -424,6 +424,7 @@ def test_another_process_scores(study: Path) -> None:
         evaluate(configured(study, "set=again"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX's")
 def test_ctrl_c_ends_the_workers(study: Path) -> None:
     """The terminal sends SIGINT to the command and its workers alike; none is left, and the pass goes on."""

@@ -613,18 +613,6 @@ def test_jobs_may_have_a_gpu_where_this_machine_has_none(plan: Callable[..., Pla
 # --- the command
 
 
-def test_help_comes_without_pytorch() -> None:
-    program = (
-        "import runpy, sys; sys.argv = ['plan.py', '--help']\n"
-        "try: runpy.run_path('experiments/plan.py', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
-        "assert not {'torch', 'pytorch_lightning', 'timm', 'pandas'} & set(sys.modules)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "hseb" in ended.stdout
-
-
 # What takes long, and how often it was done.
 COUNTED = """
 import collections, runpy, sys
@@ -651,6 +639,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_sixty_runs_are_planned_in_seconds(small: list[str], tmp_path: Path) -> None:
     """A configuration is composed for each method, and there is one network and one reading of the data for all."""
     overrides = [one for one in small if not one.startswith(("data", "trainer.max_epochs"))]

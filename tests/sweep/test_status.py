@@ -425,6 +425,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, status: Callable, overrides: 
 # --- a run that is trained meanwhile
 
 
+@pytest.mark.slow
 def test_a_run_while_it_is_trained_and_after_it_was_killed(small: list[str], tmp_path: Path) -> None:
     study = tmp_path / "live"
     folder = study / "droid" / "seed0"

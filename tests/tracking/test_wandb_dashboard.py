@@ -147,6 +147,7 @@ def test_the_workspace_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "dashboard: " in caplog.text
 
 
+@pytest.mark.slow
 def test_without_a_key_one_sentence(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     ended = subprocess.run(

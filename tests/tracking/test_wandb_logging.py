@@ -603,6 +603,7 @@ def test_offline_opens_no_connection(silent_server, tmp_path):
     assert not silent_server.asked
 
 
+@pytest.mark.slow
 def test_without_wandb_as_logger_it_is_not_even_imported(runs, tmp_path):
     code = f"""
 import runpy, sys
