@@ -1,6 +1,7 @@
 """The rooms of the house: where each import of the package may lead."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,11 @@ def room(module: str) -> str:
 
 def test_every_file_is_in_a_room_of_the_order() -> None:
     assert {room(module) for module in modules()} == set(ORDER)
+
+
+def test_the_map_of_the_readme_has_the_same_order() -> None:
+    shown = (ROOT / "README.md").read_text().split("Each imports only from itself")[1].split("```")[1]
+    assert tuple(re.findall(r"^\w+(?=/)|\w+(?=\.py)", shown, re.MULTILINE)) == ORDER
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
