@@ -5,9 +5,10 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing import get_context
 from unittest.mock import patch
 
@@ -15,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.steps import droid_cyborg_module, random_batch, take_step
-from benchmarks.timing import in_turn
+from benchmarks.timing import in_turn, ratio
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.parallel import thread_count
 
@@ -28,29 +29,40 @@ WAYS_TO_WAIT = {
 }
 # Ends by itself when its parent, whose number it is given, is killed.
 BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]): pass"
+_step: Callable[[], None]  # a training step, in a process that takes them
 
 
 def benchmark_waiting(cfg: DictConfig) -> None:
-    """Time training steps of ``cfg.waiting.backbone`` on the processor, alone and beside a process that keeps one core
-    busy, with threads that sleep while they wait for each other and with threads that spin."""
-    medians = {}
-    for name, variables in WAYS_TO_WAIT.items():
-        # A process of its own, since OpenMP reads the variables once, when PyTorch is loaded.
-        with patch.dict(os.environ, variables), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            medians[name] = alone, beside = process.submit(_median_steps, cfg).result()
+    """Time training steps of ``cfg.waiting.backbone`` on the processor: in turn with threads that sleep while they wait
+    for each other and with threads that spin; first alone, then beside a process that keeps one core busy."""
+    with ExitStack() as stack:
+        steps = {name: stack.enter_context(_process(cfg, variables)) for name, variables in WAYS_TO_WAIT.items()}
+        alone = in_turn(steps, cfg.repeats)
+        with busy_core():
+            beside = in_turn(steps, cfg.repeats)
+    for name in steps:
         log.info(
             "%s, %d px, threads that %-5s %8.1f ms a step; beside a busy core %8.1f ms, %.2f x as long",
-            cfg.waiting.backbone.name, cfg.waiting.backbone.image_size, name, 1000 * alone, 1000 * beside,
-            beside / alone,
+            cfg.waiting.backbone.name, cfg.waiting.backbone.image_size, name, 1000 * statistics.median(alone[name]),
+            1000 * statistics.median(beside[name]), ratio(beside[name], alone[name]),
         )  # fmt: skip
     log.info(
         "a step with threads that spin takes %.2f x as long as with threads that sleep; beside a busy core %.2f x",
-        *(spin / sleep for spin, sleep in zip(medians["spin"], medians["sleep"], strict=True)),
-    )
+        ratio(alone["spin"], alone["sleep"]), ratio(beside["spin"], beside["sleep"]),
+    )  # fmt: skip
 
 
-def _median_steps(cfg: DictConfig) -> tuple[float, float]:
-    """Seconds of a step of ``droid_cyborg`` alone, and beside a busy core."""
+@contextmanager
+def _process(cfg: DictConfig, variables: dict[str, str]) -> Iterator[Callable[[], None]]:
+    """A training step in a new process, since OpenMP reads the variables once, when PyTorch is loaded."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _prepare, (cfg,)) as process:
+        with patch.dict(os.environ, variables):
+            process.submit(_take_step).result()
+        yield lambda: process.submit(_take_step).result()
+
+
+def _prepare(cfg: DictConfig) -> None:
+    global _step
     torch.set_num_threads(cfg.threads or thread_count())
     torch.manual_seed(0)
     device = torch.device("cpu")
@@ -58,14 +70,11 @@ def _median_steps(cfg: DictConfig) -> tuple[float, float]:
     module = droid_cyborg_module(cfg, backbone, device)
     optimizer = module.configure_optimizers()["optimizer"]
     batch = random_batch(cfg.protocol.batch_size, backbone.image_size, backbone.cam_size, device)
+    _step = partial(take_step, partial(module.training_step, batch, 0), optimizer)
 
-    def median() -> float:
-        step = {"step": lambda: take_step(lambda: module.training_step(batch, 0), optimizer)}
-        return statistics.median(in_turn(step, cfg.repeats)["step"])
 
-    alone = median()
-    with busy_core():
-        return alone, median()
+def _take_step() -> None:
+    _step()
 
 
 @contextmanager
