@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.data import FaceDataModule
+from saliency_entropy.data.table import data_hash
 from saliency_entropy.errors import UserError, in_one_line, is_no_room, whole_number
 from saliency_entropy.losses import LossSum
 from saliency_entropy.metrics import score_table
@@ -121,8 +122,9 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     # 1. The network, its loss and the images.
     module, data = build(cfg, config)
     if first:
-        run_folder.check_same_data(folder, data.summary["data_hash"])
-        run_folder.save_data_hash(folder, data.summary["data_hash"])
+        digest = data_hash(data.manifest.table)
+        run_folder.check_same_data(folder, digest)
+        run_folder.save_data_hash(folder, digest)
         run_folder.save_config(folder, cfg)
     with _logged(cfg, config, folder) as wandb_run:
         # 2. The Trainer, with the callbacks that save and watch the run.
@@ -142,7 +144,7 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
             if first:
                 for split, table in scores.items():
                     save_scores(folder / "scores" / f"{split}.parquet", [table], score_schema(table))
-                result = save_result(folder, config, data.summary, scores, code, stopwatch.seconds, wandb_run)
+                result = save_result(folder, config, data.summary(), scores, code, stopwatch.seconds, wandb_run)
     if first:
         log.info("%s", headline(result))
         log.info("results: %s", folder)

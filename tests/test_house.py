@@ -31,6 +31,7 @@ def imports(path: Path) -> Iterator[str]:
     """The modules of the package that one of its files imports, also inside functions."""
     known = modules()
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path} has a relative import"
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"

@@ -1,6 +1,6 @@
 """Images that are in a data set more than once: the same file, the same picture or nearly the same picture.
 
-A test image that was trained on measures nothing, and a picture under both labels teaches nothing.
+A test image seen in training measures nothing, and a picture under both labels teaches nothing.
 
 Near-identical pictures are found in two steps. Candidates are the pairs whose 64-bit perceptual hashes differ in at
 most 8 bits. They are found without comparing all pairs: of eleven blocks of such hashes, at least three are equal

@@ -369,7 +369,7 @@ def usable_bytes(total: int, free: int) -> int:
 
 
 def _state(file: DataFile) -> bytes:
-    """What changes when the content of a file does."""
+    """A fingerprint that changes whenever the file's content does."""
     try:
         status = file.stat()
     except OSError as error:

@@ -132,7 +132,7 @@ class FaceDataModule(pl.LightningDataModule):
             raise UserError("data.cache is 'disk', but data.cache_folder is not given; name a folder with room")
         unknown = [split for split in cached_splits if split not in SPLITS]
         if unknown:
-            raise UserError(f"data.cached_splits names {unknown[0]!r}; choose of {', '.join(SPLITS)}")
+            raise UserError(f"data.cached_splits names {unknown[0]!r}; choose from {', '.join(SPLITS)}")
         whole_number("data.num_workers", num_workers, 0, or_null=True)
         whole_number("data.train_batches", train_batches, 1, or_null=True)
         whole_number("data.eval_batch_size", eval_batch_size, 1, or_null=True)
@@ -198,7 +198,6 @@ class FaceDataModule(pl.LightningDataModule):
         named = train["generator"][train["label"] == "synthetic"].unique()
         return sorted({generator for value in named for generator in value.split("+") if generator})
 
-    @property
     def summary(self) -> dict[str, Any]:
         """What ``result.json`` says of the data: its generators, the CAM grid's cells, the manifest's digest, and how
         many images and files were left out."""
@@ -256,7 +255,7 @@ class FaceDataModule(pl.LightningDataModule):
         return FaceDataset(self.manifest, split, transform)
 
     def bytes_to_keep(self) -> int:
-        """The room that images will take that are not kept yet: on the disk with ``cache=disk``, else in memory."""
+        """The space that the images not yet cached will take: on the disk with ``cache=disk``, else in memory."""
         splits = [split for split in SPLITS if self._kept(split)]
         if self.cache == "disk":
             return sum(self._dataset(split).missing_bytes(Path(self.cache_folder)) for split in splits)
@@ -301,7 +300,7 @@ class FaceDataModule(pl.LightningDataModule):
 
     @property
     def _process(self) -> tuple[int, int]:
-        """Which process of how many."""
+        """The rank of this process and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _in_order(self, split: str) -> DataLoader[FaceBatch]:

@@ -109,7 +109,7 @@ def map_in_processes(
 
 @contextmanager
 def _forked(serve: Callable[[Connection], None], count: int) -> Iterator[dict[Connection, ForkProcess]]:
-    """This many processes that each call ``serve(connection)``, by this process's ends of the connections. An error is
+    """This many processes that each call ``serve(connection)``, by this process's end of each connection. An error is
     sent to this process. All processes are ended in the end."""
     context = multiprocessing.get_context("fork")
     processes: dict[Connection, ForkProcess] = {}

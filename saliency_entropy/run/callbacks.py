@@ -28,7 +28,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(dirpath=folder, filename=name, enable_version_counter=False, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the best score when the folder has changed; the next epoch would then pass for the best.
+        # Lightning forgets the best score when the folder has changed; the next epoch would then be taken for the best.
         path = str(Path(self.dirpath) / f"{self.filename}.ckpt")
         here = {"dirpath": self.dirpath, "best_model_path": path, "kth_best_model_path": path}
         scores = dict.fromkeys([path] if self.monitor else [], state_dict["best_model_score"])

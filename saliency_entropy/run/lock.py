@@ -16,7 +16,7 @@ clock. An owner from before this machine was started (a power cut) has been sile
 up, and needs to be silent no longer.
 
 A thread gives the sign of life, not the training's steps: filling the decode cache or scoring may take longer than any
-patience, and whether the training advances is for those to judge who gave it its time.
+patience, and whether the training advances is for the scheduler to judge.
 
 filelock's SoftFileLease does less: a process that leaves at once never takes over from a lost machine, since it would
 have to watch for the ten minutes itself; and a living owner on another machine of the same host name is robbed.

@@ -61,7 +61,7 @@ def save_result(
     Args:
         folder: the run's folder.
         config: its resolved configuration.
-        data_summary: :attr:`saliency_entropy.data.FaceDataModule.summary`.
+        data_summary: :meth:`saliency_entropy.data.FaceDataModule.summary`.
         scores: the score table of each of :data:`SCORED_SPLITS`.
         code: the versions and the commit that the run was begun with.
         wall_seconds: the time that training and scoring took, over all attempts.

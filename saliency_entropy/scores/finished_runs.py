@@ -107,7 +107,7 @@ def _set_name(cfg: DictConfig, images: ScoredImages) -> str:
 
 
 def read_detector(folder: Path, runs: FinishedRuns) -> tuple[Backbone, str, Transform]:
-    """The network of a run, whose CAM it takes, and how it sees an image and its human map."""
+    """A run's network, the class of its CAM, and its transform of images and human maps."""
     backbone, class_index = read_network(best_checkpoint(folder))
     transform = runs.images.transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
     return backbone.eval().requires_grad_(False).to(runs.device), class_index, transform
@@ -140,7 +140,7 @@ def missing_files(
     were made from something else.
 
     Args:
-        made_from: file -> what it is to be made from: a digest by what another digest means (``other images``).
+        made_from: file -> what it is to be made from: what a mismatch means (``other images``) -> the digest expected.
         read_origin: file -> what it was made from; raises UserError if it is damaged.
         overwrite: whether files may be replaced.
 

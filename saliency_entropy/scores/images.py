@@ -27,7 +27,7 @@ READERS = {
     for reader in ("builtin.builtin_faces", "folder_tree.folder_tree", "manifest.read_manifest", "shards.read_shards",
                    "und_cyborg.und_cyborg")
 }  # fmt: skip
-# What reading a configuration raises that is damaged, or that of something else.
+# The errors raised by reading a damaged or foreign configuration.
 UNUSABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, YAMLError, OmegaConfBaseException)
 
 
@@ -73,7 +73,7 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
         read = instantiate(cfg.data.source)
     else:
         data = _own_data(folders)
-        # Called with plain values, not instantiated: whatever they name stays a word.
+        # Called with plain values, not instantiated: names in them are never resolved.
         source = {key: value for key, value in data["source"].items() if key not in ("_target_", "_partial_")}
         read = partial(get_method(data["source"]["_target_"]), **source)
     manifest = with_template_maps(read()) if data.get("template_maps") else read()
@@ -97,7 +97,7 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
 
 
 def file_sizes(manifest: Manifest) -> np.ndarray:
-    """``(N,)`` int64, the bytes of each image's file, which tell but for a rare chance whether it was changed."""
+    """``(N,)`` int64, the bytes of each image's file, which almost always reveal a change."""
 
     def size(name: str) -> int:
         file = manifest.file(name)

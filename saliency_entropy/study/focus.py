@@ -281,7 +281,7 @@ def mean_cams(maps: StudyMaps) -> dict[str, np.ndarray]:
 
 
 def shown_focus(table: pd.DataFrame, maps: StudyMaps) -> ShownTable:
-    """:func:`focus_table` as readers see it; its notes tell whether a low entropy is one of other maps, too."""
+    """:func:`focus_table` as readers see it; its notes tell whether other kinds of map are as focused."""
     count, (height, width) = len(maps.sample.row), maps.sample.human_map.shape[1:]
     about_figures = (
         f"Entropy H and focus area exp(H) of the maps of the same {wording.count(count, 'image')} of set {maps.name}, "

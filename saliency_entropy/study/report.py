@@ -150,7 +150,12 @@ def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_fe
     row = questions.comparison(compared, best["method"], BASELINE)
     if row is None:
         return f"{first}. Whether it is better than cross-entropy is not shown: the study has no run of it."
-    return " ".join((f"{first}.", questions.in_words(row), *questions.these_images_only(row)))
+    sentences = [f"{first}.", questions.in_words(row)]
+    if row["difference"] < 0:
+        sentences.append(
+            "On the seeds in common it is below cross-entropy: its higher mean comes from the other seeds."
+        )
+    return " ".join((*sentences, *questions.these_images_only(row)))
 
 
 def all_warnings(study: Study, measures: Measures) -> list[str]:

@@ -49,8 +49,8 @@ class GridSweeper(Sweeper):
             folder, times = Counter(folders).most_common(1)[0]
             if times > 1:
                 raise UserError(
-                    f"the command has {folder} more than once; give what differs a study= of its own, or leave out the "
-                    "double"
+                    f"the command has {folder} more than once; give what differs a study= of its own, or remove the "
+                    "duplicate"
                 )
             # Not earlier: status and report name the missing runs of the last sweep that was not refused.
             study = Path(self.config.hydra.sweep.dir)

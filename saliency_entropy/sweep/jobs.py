@@ -20,7 +20,7 @@ from saliency_entropy.sweep.swept import parse_overrides
 
 @dataclass(frozen=True, eq=False)
 class SweepJob:
-    """One run of a sweep, which is equal to itself only.
+    """One run of a sweep, compared by identity.
 
     Args:
         overrides: those that its configuration is composed with.

@@ -13,20 +13,21 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-MOST_VALUES = 10_000  # of one key in a sweep
+MOST_RUNS = 10_000  # of a sweep that a file names, which may be anybody's
 
 # Ten times as fast as the loader in Python, where PyYAML was built with it.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def sweep_overrides(hydra: Mapping[str, Any]) -> list[list[str]] | None:
+def sweep_overrides(hydra: Mapping[str, Any], most: int | None = None) -> list[list[str]] | None:
     """The overrides of each run of a sweep, in the order of the sweep; None if its sweeper chooses them as it goes.
 
     Args:
         hydra: Hydra's part of the sweep's configuration, composed or as ``multirun.yaml`` keeps it.
+        most: the largest number of runs allowed; None for no limit.
 
     Raises:
-        HydraException: an override cannot be read, or has more than :data:`MOST_VALUES` values.
+        HydraException: an override cannot be read, or there are more runs than ``most``.
     """
     sweeper, command_line = hydra["sweeper"], hydra["overrides"]["task"]
     if str(sweeper.get("_target_")).rpartition(".")[2] not in ("GridSweeper", "BasicSweeper"):
@@ -34,11 +35,12 @@ def sweep_overrides(hydra: Mapping[str, Any]) -> list[list[str]] | None:
     if OmegaConf.is_list(command_line):
         command_line = OmegaConf.to_container(command_line, resolve=False)  # each run resolves its own
     overrides = parse_overrides(sweeper.get("params"), command_line)
-    for override in overrides:
+    runs = 1
+    for override in overrides if most is not None else ():
         if override.is_discrete_sweep():
-            values = islice(override.sweep_string_iterator(), MOST_VALUES + 1)
-            if sum(1 for _ in values) > MOST_VALUES:
-                raise HydraException(f"{override.key_or_group} has more than {MOST_VALUES} values")
+            runs *= sum(1 for _ in islice(override.sweep_string_iterator(), most + 1))
+            if runs > most:
+                raise HydraException(f"the sweep has more than {most} runs")
     return [run for batch in BasicSweeper.split_arguments(overrides, None) for run in batch]
 
 
@@ -63,7 +65,7 @@ def swept_runs(study: Path) -> set[tuple[str, int]]:
     there; empty if they are not known."""
     try:
         sweep = plain_yaml(study / "multirun.yaml")
-        runs = sweep_overrides(sweep["hydra"]) or []
+        runs = sweep_overrides(sweep["hydra"], MOST_RUNS) or []
         values = [dict(override.lstrip("+").split("=", 1) for override in overrides) for overrides in runs]
         folders = {(run.get("runs_dir"), run.get("study")) for run in values}
         if len(folders) > 1:

@@ -329,7 +329,7 @@ def test_an_interpolation_that_there_is_none_of(root: Path) -> None:
 def test_caches_that_there_are_none_of(root: Path) -> None:
     with pytest.raises(UserError, match=r"^data\.cache is 'ram'; it must be 'disk', 'memory' or 'none'$"):
         module(root, cache="ram")
-    with pytest.raises(UserError, match=r"data\.cached_splits names 'valid'; choose of train, val, test"):
+    with pytest.raises(UserError, match=r"data\.cached_splits names 'valid'; choose from train, val, test"):
         module(root, cached_splits=["train", "valid"])
     with pytest.raises(UserError, match=r"data\.cache is 'disk', but data\.cache_folder is not given"):
         module(root, cache="disk", cache_folder=None)

@@ -32,7 +32,7 @@ MOST_ELEMENTS = 10_000
 DEEPEST = 32
 SVG = "http://www.w3.org/2000/svg"
 SHAPES = ("path", "polyline", "polygon", "line", "circle", "ellipse", "rect")
-# What shapes may lie in; in defs, no renderer draws them, which is what defs is for.
+# The elements that may contain shapes; in defs, no renderer draws them, which is what defs is for.
 CONTAINERS = {"svg", "g", "defs"}
 ELEMENTS = {*SHAPES, *CONTAINERS, "style", "title", "desc", "metadata"}
 GEOMETRY = {

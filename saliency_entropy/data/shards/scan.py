@@ -94,7 +94,7 @@ def _entries(file: io.BufferedReader) -> Iterator[tarfile.TarInfo]:
             before = tar.offset
             yield entry
             tar.members.clear()
-        # tarfile considers anything that is not a header the end.
+        # tarfile treats anything that is not a header as the end.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"it ends at byte {tar.offset} without an end marker")

@@ -30,7 +30,7 @@ PACKAGE = "saliency-entropy"
 
 @contextmanager
 def noted(problems: list[str]) -> Iterator[None]:
-    """A user's mistake that is raised in here is added to the problems, unless it is among them."""
+    """Add a user's mistake that is raised in the block to the problems, once."""
     try:
         yield
     except Exception as error:

@@ -212,6 +212,6 @@ def _require_time_for_an_epoch(launcher: DictConfig, kind: Kind, name: str) -> N
     if needed > room:
         raise UserError(
             f"{name}an epoch takes about {duration(kind.seconds_an_epoch)}, but a job is told to leave after "
-            f"{duration(max(0, room))}, so that a run would never get on: give at least "
+            f"{duration(max(0, room))}, so the run would never advance: give at least "
             f"hydra.launcher.timeout_min={math.ceil((needed + delay) / 60)}"
         )
