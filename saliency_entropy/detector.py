@@ -19,6 +19,8 @@ from saliency_entropy.run.checkpoint import read_checkpoint
 class Detection:
     """What a detector says about one image.
 
+    A network that has diverged gives figures that are not finite (NaN); :attr:`verdict` is None then.
+
     Attributes:
         logit_real, logit_synthetic: the two logits; AUROC ranks by the second.
         probability_synthetic: their softmax, 0 to 1.
@@ -36,6 +38,13 @@ class Detection:
     def focus_area(self) -> float:
         """``exp(H)``, in cells of the CAM grid."""
         return float(np.exp(self.cam_entropy))
+
+    @property
+    def verdict(self) -> str | None:
+        """``real`` or ``synthetic``, the class of the larger logit; None if a logit or the entropy is not finite."""
+        if not np.isfinite([self.logit_real, self.logit_synthetic, self.cam_entropy]).all():
+            return None
+        return "synthetic" if self.logit_synthetic > self.logit_real else "real"
 
 
 class Detector:
@@ -95,7 +104,7 @@ class Detector:
 
         Yields:
             ``(path, pixels, detection)`` in the order of the paths, with the pixels ``(S, S, 3)`` uint8 that the
-            network saw; for a file that cannot be read, ``(path, None, reason)``.
+            network saw; for a file that cannot be read, or whose scores are not finite, ``(path, None, reason)``.
         """
         # Imported here, because its package imports the LightningDataModule, which the detector itself does not need.
         from saliency_entropy.data.images import load_image
@@ -117,7 +126,12 @@ class Detector:
         pixels = [image for _, image in batch if not isinstance(image, str)]
         detections = iter(self(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)) if pixels else [])
         for path, image in batch:
-            yield (path, None, image) if isinstance(image, str) else (path, image, next(detections))
+            if isinstance(image, str):
+                yield path, None, image
+            elif (detection := next(detections)).verdict is None:
+                yield path, None, f"{path}: the detector's scores are not finite, as those of a run that has diverged"
+            else:
+                yield path, image, detection
 
 
 def read_network(path: Path) -> tuple[Backbone, str]:

@@ -27,8 +27,8 @@ def predict(cfg: DictConfig) -> None:
     """Judge ``cfg.images`` with ``cfg.checkpoint`` and write ``predictions.csv`` and overlays below ``cfg.output``.
 
     Raises:
-        UserError: the checkpoint, the images or the output folder cannot be used; files that cannot be read are named
-            after the others have been judged and written.
+        UserError: the checkpoint, the images or the output folder cannot be used; images that have no score are
+            counted after the others have been judged and written.
     """
     images, output = Path(str(cfg.images)), Path(str(cfg.output))
     whole_number("batch_size", cfg.batch_size, 1)
@@ -49,15 +49,14 @@ def predict(cfg: DictConfig) -> None:
     log.info("written: %s", output)
     if broken:
         raise UserError(
-            f"{len(broken)} of {len(paths)} images could not be read and have no score, the first of them: "
-            + _one_line(broken[0])
+            f"{len(broken)} of {len(paths)} images have no score, the first of them: {_one_line(broken[0])}"
         )
 
 
 def _judge(
     detector: Detector, paths: list[Path], overlays: Sequence[Path | None], batch_size: int
 ) -> tuple[list[str], list[dict[str, object]]]:
-    """What is wrong with the files that cannot be read, and a row of the table for each path."""
+    """Why images have no score, for each that has none, and a row of the table for each path."""
     rows: list[dict[str, object]] = []
     broken: list[str] = []
     for (path, pixels, detection), overlay in zip(detector.judge(paths, batch_size), overlays, strict=True):
@@ -65,9 +64,8 @@ def _judge(
             broken.append(detection)
             rows.append({"path": _encodable(str(path)), "error": _encodable(detection)})
             continue
-        verdict = "synthetic" if detection.logit_synthetic > detection.logit_real else "real"
-        figures = {name: getattr(detection, name) for name in FIGURES}
-        rows.append({"path": _encodable(str(path)), "verdict": verdict} | figures)
+        figures = {name: getattr(detection, name) for name in ("verdict", *FIGURES)}
+        rows.append({"path": _encodable(str(path))} | figures)
         if overlay is not None:
             overlay.parent.mkdir(parents=True, exist_ok=True)
             cam_overlay(pixels, detection.cam).save(overlay)
