@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.losses import CrossEntropy, LossSum
 from saliency_entropy.module import DetectorModule
 from saliency_entropy.run.callbacks import WholeFiles
+from saliency_entropy.run.checkpoint import checkpoint_to_resume
 from saliency_entropy.run.command import command as wrapped
 from saliency_entropy.training import fit, load_best
 
@@ -153,9 +153,12 @@ def test_code_in_a_checkpoint_of_a_run_is_not_executed(checkpoint, marker, tmp_p
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    go_on = partial(fit, trainer, module, DataLoader([0]), tmp_path, first=True)
+    calls = {
+        "resume": lambda: fit(trainer, module, DataLoader([0]), checkpoint_to_resume(tmp_path)),
+        "best": lambda: load_best(module, tmp_path),
+    }
     with pytest.raises((UserError, pickle.UnpicklingError)):
-        go_on() if name == "resume" else load_best(module, tmp_path)
+        calls[name]()
     assert not marker.exists()
 
 
