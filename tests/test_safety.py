@@ -284,6 +284,31 @@ def test_weights_that_a_description_names_are_not_opened(checkpoint, marker, tra
     assert not marker.exists()
 
 
+def nested(levels: int) -> list:
+    """A list of two times the same list, over and over: ``2 ** levels`` values in a file of some bytes a level."""
+    found: list = ["x"]
+    for _ in range(levels):
+        found = [found, found]
+    return found
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", ["timm_name", "mean", "image_size", "features", "timm_options", "name"])
+@pytest.mark.parametrize("value", [nested(32), ["x"] * 10_000, "x" * 10_000], ids=["nested", "wide", "long"])
+def test_a_description_without_end_is_refused_in_a_sentence(checkpoint, place, value):
+    path = checkpoint({place: value})
+    with pytest.raises(UserError, match="describes its network with more values than one has") as caught:
+        Detector.from_checkpoint(path)
+    assert len(sentence(caught, path)) < 500
+
+
+def test_a_network_larger_than_its_file_is_not_built(checkpoint, monkeypatch):
+    monkeypatch.setattr("saliency_entropy.detector.Backbone", None)
+    path = checkpoint({"timm_name": "resnet50", "image_size": 64})
+    with pytest.raises(UserError, match=r"it has 235\d{5} parameters, more than the file has bytes"):
+        Detector.from_checkpoint(path)
+
+
 # 5. Secrets in the environment.
 
 SECRET = "s3cr3t-" + "0123456789abcdef" * 2
