@@ -114,12 +114,7 @@ def read_detector(folder: Path, runs: FinishedRuns) -> tuple[Backbone, str, Tran
 
 
 def refuse_diverged(runs: Sequence[str], what: str) -> None:
-    """Raises UserError, with which the command ends in spite of the other runs' files, if there are such ``runs``.
-
-    Args:
-        runs: their names.
-        what: what of them is not finite.
-    """
+    """Raises UserError if there are ``runs`` of which ``what`` is not finite, after all others are done."""
     if runs:
         raise UserError(
             f"{listing(runs)}: {what} are not finite, since training diverged; no verdict rests on them, and all other "

@@ -16,7 +16,7 @@ from saliency_entropy.errors import whole_number, writing
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
-from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.run.whole_files import remove_parts_of, write_atomically
 from saliency_entropy.study import comparisons, figures, questions, robustness, tables
 from saliency_entropy.study.bootstrap import read_image_covariance
 from saliency_entropy.study.focus import read_study_maps
@@ -108,6 +108,7 @@ def write(
         # They are from an earlier report; a folder without photographs may be meant for publication.
         for kind in ("png", "pdf"):
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
+            remove_parts_of(output / "figures" / f"{name}.{kind}")
     write_atomically(output / "runs.csv", wording.neutralised(runs).to_csv(index=False))
     write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
