@@ -13,7 +13,7 @@ from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.detector import Detection, Detector
 from saliency_entropy.errors import UserError, whole_number, writing
 from saliency_entropy.page.overlay import cam_overlay
-from saliency_entropy.page.wording import neutralised
+from saliency_entropy.page.wording import csv_text
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,7 @@ def predict(cfg: DictConfig) -> None:
         output.mkdir(parents=True, exist_ok=True)
         broken, rows = _judge(detector, paths, overlays, cfg.batch_size)
         table = pd.concat([pd.DataFrame(rows), further], axis=1)
-        names = neutralised(pd.DataFrame({"name": list(table.columns)}))["name"]
-        write_atomically(output / "predictions.csv", neutralised(table.set_axis(names, axis=1)).to_csv(index=False))
+        write_atomically(output / "predictions.csv", csv_text(table))
     shown = table[[name for name in SHOWN if name in table]].head(20)
     log.info("%s", shown.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell).to_string())
     if len(table) > 20:

@@ -109,12 +109,12 @@ def write(
         for kind in ("png", "pdf"):
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
             remove_parts_of(output / "figures" / f"{name}.{kind}")
-    write_atomically(output / "runs.csv", wording.neutralised(runs).to_csv(index=False))
+    write_atomically(output / "runs.csv", wording.csv_text(runs))
     write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
         if table.cells.empty:
             continue
-        write_atomically(output / f"{table.name}.csv", wording.neutralised(table.numbers).to_csv(index=False))
+        write_atomically(output / f"{table.name}.csv", wording.csv_text(table.numbers))
         write_atomically(output / f"{table.name}.md", markdown(table.cells, table.notes))
         write_atomically(output / f"{table.name}.tex", latex(table.cells, table.notes))
     write_atomically(output / "index.html", page)
