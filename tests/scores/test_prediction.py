@@ -316,6 +316,20 @@ def test_a_batch_size_that_is_none(predicted, tmp_path, batch_size):
         predicted(image(tmp_path / "a.png"), batch_size=batch_size)
 
 
+def test_an_overlay_that_cannot_be_written_is_named_and_the_table_written(predicted, tmp_path):
+    image(tmp_path / "in" / f"{'z' * 248}.png", 1)  # 252 bytes; its overlay's name would have 256
+    image(tmp_path / "in" / "0.jpg", 2)
+    image(tmp_path / "in" / "0.jpg.png" / "y.png", 3)  # its overlay's folder has the name of the overlay of 0.jpg
+    with pytest.raises(
+        UserError, match=r"^2 overlays could not be written: \S+y\.png\.png \(.*z\.png\.png \(File name"
+    ):
+        predicted(tmp_path / "in")
+    table = read(tmp_path)
+    assert len(table) == 3
+    assert set(table["verdict"]) <= {"real", "synthetic"}
+    assert overlays(tmp_path) == ["0.jpg.png"]
+
+
 @pytest.mark.parametrize("blocked", ["out", "out/overlays", "out/predictions.csv"])
 def test_an_output_folder_that_cannot_be_written(predicted, tmp_path, blocked):
     # A file where a folder should be, and the reverse: permissions do not bind root, who may run the tests.
