@@ -334,7 +334,6 @@ def test_a_damaged_table_of_epochs_is_named_too(tmp_path, content, message):
         ({"cam_cells": 10**30}, r"its cam_cells is 10{10}"),
         ({"versions": {"torch": {"a": [1]}}}, r"its versions\.torch is \{'a': \[1\]\}"),
         ({"title": ""}, "its title is ''"),
-        ({"title": "\x1b[2J\nx"}, "its title is "),
         ({"left_out": {"test": 5}}, r"its left_out\.test is 5"),
         ({"epochs": 3}, None),  # though metrics.csv has four
     ],
