@@ -13,7 +13,7 @@ from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.detector import Detection, Detector
 from saliency_entropy.errors import UserError, in_one_line, is_no_room, listing, whole_number, writing
 from saliency_entropy.page.overlay import cam_overlay
-from saliency_entropy.page.wording import csv_text
+from saliency_entropy.page.wording import count, csv_text
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ def predict(cfg: DictConfig) -> None:
         problems.append(f"{len(broken)} of {len(paths)} images have no score, the first of them: {first}")
     if unwritten:
         named = listing(map(_one_line, unwritten))
-        problems.append(f"{len(unwritten)} overlays could not be written: {named}; give these images other names")
+        problems.append(
+            f"{count(len(unwritten), 'overlay')} could not be written: {named}; give other names to their images"
+        )
     if problems:
         raise UserError("; ".join(problems))
 
