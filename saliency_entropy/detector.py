@@ -3,21 +3,28 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saliency_entropy.backbone import Backbone
+from saliency_entropy.backbone import CLASSES, Backbone
 from saliency_entropy.cam import CAM_CLASSES, detector_cam
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.functional import min_max, spatial_entropy
 from saliency_entropy.run.checkpoint import read_checkpoint
+from saliency_entropy.weights import timm_network
+
+MOST_VALUES, LONGEST = 200, 500  # values in the description of a network, and letters of one of them
+SIZES = ("name", "timm_name", "output_stride", "timm_options")  # the arguments that decide a network's tensors
 
 
 @dataclass(frozen=True)
 class Detection:
     """What a detector says about one image.
+
+    A network that has diverged gives figures that are not finite (NaN); :attr:`verdict` is None then.
 
     Attributes:
         logit_real, logit_synthetic: the two logits; AUROC ranks by the second.
@@ -36,6 +43,13 @@ class Detection:
     def focus_area(self) -> float:
         """``exp(H)``, in cells of the CAM grid."""
         return float(np.exp(self.cam_entropy))
+
+    @property
+    def verdict(self) -> str | None:
+        """``real`` or ``synthetic``, the class of the larger logit; None if a logit or the entropy is not finite."""
+        if not np.isfinite([self.logit_real, self.logit_synthetic, self.cam_entropy]).all():
+            return None
+        return "synthetic" if self.logit_synthetic > self.logit_real else "real"
 
 
 class Detector:
@@ -95,7 +109,7 @@ class Detector:
 
         Yields:
             ``(path, pixels, detection)`` in the order of the paths, with the pixels ``(S, S, 3)`` uint8 that the
-            network saw; for a file that cannot be read, ``(path, None, reason)``.
+            network saw; for a file that cannot be read, or whose scores are not finite, ``(path, None, reason)``.
         """
         # Imported here, because its package imports the LightningDataModule, which the detector itself does not need.
         from saliency_entropy.data.images import load_image
@@ -117,7 +131,12 @@ class Detector:
         pixels = [image for _, image in batch if not isinstance(image, str)]
         detections = iter(self(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)) if pixels else [])
         for path, image in batch:
-            yield (path, None, image) if isinstance(image, str) else (path, image, next(detections))
+            if isinstance(image, str):
+                yield path, None, image
+            elif (detection := next(detections)).verdict is None:
+                yield path, None, f"{path}: the detector's scores are not finite, as those of a run that has diverged"
+            else:
+                yield path, image, detection
 
 
 def read_network(path: Path) -> tuple[Backbone, str]:
@@ -133,7 +152,15 @@ def read_network(path: Path) -> tuple[Backbone, str]:
     config, class_index = described.get("backbone"), described.get("class_index")
     if not isinstance(config, dict) or class_index not in CAM_CLASSES:
         raise UserError(f"{path} does not describe its network: give the best.ckpt of a run")
+    _refuse_endless(path, config)
     try:
+        # Sizes first, which allocates nothing: a name alone may ask for billions of parameters.
+        with torch.device("meta"):
+            sizes = timm_network(**{key: config.get(key) for key in SIZES}, pretrained=False)
+            sizes.reset_classifier(CLASSES)
+        parameters = sum(value.numel() for value in sizes.state_dict().values())
+        if parameters > path.stat().st_size:
+            raise ValueError(f"it has {parameters} parameters, more than the file has bytes")
         # The weights come from this file; nothing else is fetched or opened.
         backbone = Backbone(**config | {"pretrained": False, "weights_package": None, "checkpoint": None})
     except Exception as error:  # timm and PyTorch may raise anything on values that describe no network
@@ -147,6 +174,21 @@ def read_network(path: Path) -> tuple[Backbone, str]:
             f"the weights in {path} do not fit the network it describes ({in_one_line(error, 200)})"
         ) from None
     return backbone, class_index
+
+
+def _refuse_endless(path: Path, config: dict[str, Any]) -> None:
+    """Raises UserError for a description that is longer than that of any network: a list of the same list, 32 times
+    over, is two kilobytes in a file and billions of values to whoever walks through it or prints it."""
+    left, seen = [config], 0
+    while left:
+        value = left.pop()
+        seen += 1
+        if isinstance(value, dict):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            left += value
+        if seen > MOST_VALUES or (isinstance(value, str) and len(value) > LONGEST):
+            raise UserError(f"{path} describes its network with more values than one has; give the best.ckpt of a run")
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -126,6 +126,8 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
         run_folder.check_same_data(folder, digest)
         run_folder.save_data_hash(folder, digest)
         run_folder.save_config(folder, cfg)
+    # Before the logger, which reads the epochs so far from metrics.csv.
+    resume = checkpoint_to_resume(folder, first)
     with _logged(cfg, config, folder) as wandb_run:
         # 2. The Trainer, with the callbacks that save and watch the run.
         end = devices.EndTogether() if devices.requested_processes(cfg.trainer) > 1 else None
@@ -133,7 +135,7 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
         devices.warn_of_batch_normalisation(trainer, module)
         with attempts.attempt(folder) if first else nullcontext(), end.noting_sigterm() if end else nullcontext():
             # 3. Train, starting after the last whole epoch.
-            fit(trainer, module, data, folder, first)
+            fit(trainer, module, data, resume)
             if not cfg.checkpoints:
                 log.info("no results are kept of this run (checkpoints=false); its log: %s", folder / "train.log")
                 return
@@ -281,9 +283,8 @@ def build_trainer(
         raise UserError(f"trainer: {in_one_line(error, None)}") from error
 
 
-def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, folder: Path, first: bool) -> None:
-    """Train, going on after the last whole epoch if there is one."""
-    resume = checkpoint_to_resume(folder, first)
+def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, resume: Path | None) -> None:
+    """Train, going on from a checkpoint if there is one."""
     if resume is not None:
         log.info("going on from %s", resume)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)

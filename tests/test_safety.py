@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.losses import CrossEntropy, LossSum
 from saliency_entropy.module import DetectorModule
 from saliency_entropy.run.callbacks import WholeFiles
+from saliency_entropy.run.checkpoint import checkpoint_to_resume
 from saliency_entropy.run.command import command as wrapped
 from saliency_entropy.training import fit, load_best
 
@@ -153,9 +153,12 @@ def test_code_in_a_checkpoint_of_a_run_is_not_executed(checkpoint, marker, tmp_p
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    go_on = partial(fit, trainer, module, DataLoader([0]), tmp_path, first=True)
+    calls = {
+        "resume": lambda: fit(trainer, module, DataLoader([0]), checkpoint_to_resume(tmp_path)),
+        "best": lambda: load_best(module, tmp_path),
+    }
     with pytest.raises((UserError, pickle.UnpicklingError)):
-        go_on() if name == "resume" else load_best(module, tmp_path)
+        calls[name]()
     assert not marker.exists()
 
 
@@ -279,6 +282,31 @@ def test_weights_that_a_description_names_are_not_opened(checkpoint, marker, tra
     Detector.from_checkpoint(path)
     assert opened == [path]
     assert not marker.exists()
+
+
+def nested(levels: int) -> list:
+    """A list of two times the same list, over and over: ``2 ** levels`` values in a file of some bytes a level."""
+    found: list = ["x"]
+    for _ in range(levels):
+        found = [found, found]
+    return found
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", ["timm_name", "mean", "image_size", "features", "timm_options", "name"])
+@pytest.mark.parametrize("value", [nested(32), ["x"] * 10_000, "x" * 10_000], ids=["nested", "wide", "long"])
+def test_a_description_without_end_is_refused_in_a_sentence(checkpoint, place, value):
+    path = checkpoint({place: value})
+    with pytest.raises(UserError, match="describes its network with more values than one has") as caught:
+        Detector.from_checkpoint(path)
+    assert len(sentence(caught, path)) < 500
+
+
+def test_a_network_larger_than_its_file_is_not_built(checkpoint, monkeypatch):
+    monkeypatch.setattr("saliency_entropy.detector.Backbone", None)
+    path = checkpoint({"timm_name": "resnet50", "image_size": 64})
+    with pytest.raises(UserError, match=r"it has 235\d{5} parameters, more than the file has bytes"):
+        Detector.from_checkpoint(path)
 
 
 # 5. Secrets in the environment.

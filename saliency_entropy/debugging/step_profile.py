@@ -15,6 +15,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from saliency_entropy.errors import UserError, whole_number
+from saliency_entropy.page.wording import csv_text
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class StepProfiler(Profiler):
             return
         folder = Path(self._lightning_module.trainer.default_root_dir) / "profile"
         table = self.table()
-        write_atomically(folder / "step.csv", table.to_csv(index=False))
+        write_atomically(folder / "step.csv", csv_text(table))
         with tempfile.TemporaryDirectory() as temporary:
             trace = Path(temporary) / "trace.json.gz"  # by this name torch knows to compress it
             self._trace.export_chrome_trace(str(trace))

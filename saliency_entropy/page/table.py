@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import pandas as pd
@@ -69,7 +70,7 @@ class ShownTable:
     cells: pd.DataFrame
     notes: list[str]
 
-    @property
+    @cached_property  # a page asks for it at every cell
     def word_columns(self) -> list[bool]:
         return [is_words(self.cells[name]) for name in self.cells]
 

@@ -1,12 +1,14 @@
 """How figures and names are written, in tables and in sentences."""
 
+import csv
 import re
 
 import numpy as np
 import pandas as pd
 
 NONE = "–"
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# At a cell's beginning, or where a reader may begin another; quotation marks vanish in reading.
+FORMULA_START = re.compile(r"""^(?=[\t\r])|(?:^|(?<=[;\t\r\n]))(?=[\s"]*[=+\-@])""")
 
 
 def number(value: float, digits: int = 3, sign: str = "") -> str:
@@ -61,8 +63,15 @@ def markdown(text: str) -> str:
 
 def neutralised(table: pd.DataFrame) -> pd.DataFrame:
     """A copy whose text no spreadsheet takes for a formula: cells that begin with ``= + - @``, a tab or a carriage
-    return get a ``'`` before it. Numbers stay numbers."""
+    return get a ``'`` before it. So does what follows a semicolon, a tab or a line break in a cell: spreadsheets in
+    much of Europe begin a cell there, even between quotation marks. Numbers stay numbers."""
     return table.apply(lambda column: column if pd.api.types.is_numeric_dtype(column) else column.map(_as_text))
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A CSV for people: all text, the names of the columns too, is quoted and :func:`neutralised`."""
+    named = neutralised(table).set_axis([_as_text(name) for name in table.columns], axis=1)
+    return named.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
 def printable(text: str) -> str:
@@ -71,4 +80,4 @@ def printable(text: str) -> str:
 
 
 def _as_text(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+    return FORMULA_START.sub("'", cell) if isinstance(cell, str) else cell

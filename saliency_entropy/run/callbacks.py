@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from saliency_entropy.run.checkpoint import BEFORE, RESUME
+from saliency_entropy.run.checkpoint import BEFORE, EPOCHS, RESUME
+from saliency_entropy.run.epochs import epochs_text, read_epochs
 from saliency_entropy.run.whole_files import write_atomically, written_whole
 
 log = logging.getLogger(__name__)
@@ -120,17 +120,28 @@ class EpochCallback(Checkpoint):
 
 
 class MetricsTable(EpochCallback):
-    """``metrics.csv``: one row per epoch. A resumed run continues the table; a repeated epoch replaces its row."""
+    """``metrics.csv``: one row per epoch. A resumed run continues the table; a repeated epoch replaces its row.
+
+    The rows are kept in ``resume.ckpt``, too: a resumed run need not trust the file.
+    """
+
+    state_key = EPOCHS
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._rows = state_dict["rows"]
 
     def log_epoch(self, row: dict[str, float]) -> None:
-        table = pd.DataFrame([row])
-        if row["epoch"] > 0 and self.path.exists():
-            earlier = pd.read_csv(self.path)
-            table = pd.concat([earlier[earlier["epoch"] < row["epoch"]], table])
-        write_atomically(self.path, table.to_csv(index=False))
+        if row["epoch"] > 0 and not self._rows:  # the checkpoint is of a version that did not keep them there
+            self._rows = read_epochs(self.path.parent).to_dict("records")
+        self._rows = [*(earlier for earlier in self._rows if earlier["epoch"] < row["epoch"]), row]
+        write_atomically(self.path, epochs_text(self._rows))
 
 
 class EpochLines(EpochCallback):

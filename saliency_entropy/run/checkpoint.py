@@ -6,16 +6,19 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.run.epochs import epochs_text, read_epochs
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
 
 RESUME = "resume.ckpt"
 BEFORE = "resume-before.ckpt"  # the resume.ckpt of the epoch before
+EPOCHS = "MetricsTable"  # the key of the callbacks' states in them under which the rows of metrics.csv are
 
 
 def best_checkpoint(folder: Path) -> Path:
@@ -26,7 +29,7 @@ def best_checkpoint(folder: Path) -> Path:
 def best_epoch(folder: Path) -> int:
     """The epoch with the highest validation accuracy in ``metrics.csv``, the last of equals; it is the one kept by
     :class:`~saliency_entropy.run.callbacks.BestCheckpoint`."""
-    epochs = pd.read_csv(folder / "metrics.csv")
+    epochs = read_epochs(folder)
     return int(epochs[epochs["val/accuracy"] == epochs["val/accuracy"].max()].iloc[-1]["epoch"])
 
 
@@ -38,6 +41,8 @@ def begin_anew(checkpoint: Path) -> str:
 def checkpoint_to_resume(folder: Path, first: bool = True) -> Path | None:
     """The checkpoint from which a run goes on; None if no epoch has ended.
 
+    ``metrics.csv`` is compared with the checkpoint, and made again from it if they differ.
+
     A damaged ``resume.ckpt`` is replaced by the one before it. The epoch between the two is done again, with the same
     result.
 
@@ -47,23 +52,45 @@ def checkpoint_to_resume(folder: Path, first: bool = True) -> Path | None:
             they have met the first in Lightning, which is later.
 
     Raises:
-        UserError: neither checkpoint can be used.
+        UserError: neither checkpoint can be used; or metrics.csv is damaged, and the checkpoint is of an earlier
+            version, which kept no rows in it.
     """
     newest, before = (folder / "checkpoints" / name for name in (RESUME, BEFORE))
     if not newest.exists():
         return None
     if first:
         try:
-            _read_resume(newest)
+            content = _read_resume(newest)
         except UserError as damaged:
             try:
-                _read_resume(before)
+                content = _read_resume(before)
             except UserError:
                 raise damaged from None
             problem = str(damaged).removesuffix(f"; {begin_anew(newest)}")
             log.warning("%s: going on from the checkpoint before it", problem)
             before.replace(newest)
+        _mend_epochs(folder, content)
     return newest
+
+
+def _mend_epochs(folder: Path, content: dict[str, Any]) -> None:
+    """Make ``metrics.csv`` again if it lacks rows, or has others, than when ``content``, of a resume.ckpt, was written.
+    Later rows stay: they are of an epoch that is done again."""
+    file, epochs = folder / "metrics.csv", content["epoch"] + 1
+    rows = content.get("callbacks", {}).get(EPOCHS, {}).get("rows")
+    try:
+        found, expected = read_epochs(folder)[:epochs], pd.DataFrame(rows)
+        if len(found) < epochs:
+            raise ValueError(f"it has {len(found)} of {epochs} epochs")
+        if rows and (list(found) != list(expected) or not np.allclose(found, expected, rtol=1e-9, equal_nan=True)):
+            raise ValueError("it has other figures than the checkpoint")
+    except (OSError, ValueError) as error:
+        problem = f"{file} is damaged ({getattr(error, 'strerror', None) or in_one_line(error)})"
+        if not rows or file.is_dir():
+            restart = begin_anew(folder / "checkpoints" / RESUME)
+            raise UserError(f"{problem} and cannot be made again; put it back as it was, or {restart}") from None
+        log.warning("%s: made again from %s", problem, RESUME)
+        write_atomically(file, epochs_text(rows))
 
 
 def _read_resume(path: Path) -> dict[str, Any]:

@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.errors import UserError, whole_number
+from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,9 @@ KEYS_WITHOUT_EFFECT = (
 DATA_FOLDER_KEYS = {"data.root", "data.source.root", "data.source.path"}
 
 
+MOST_LEVELS = 50  # of a YAML file that is read back
+# Ten times as fast as the loader in Python, where PyYAML was built with it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
 
 
@@ -97,13 +102,58 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def finished_result(folder: Path) -> dict[str, Any] | None:
-    """The ``result.json`` of a finished run, or None."""
+    """The ``result.json`` of a finished run, or None; raises UserError if it cannot be read."""
+    path = folder / "result.json"
+    remedy = "delete it to score the run again"
     try:
-        return json.loads((folder / "result.json").read_text())
+        result = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"{folder / 'result.json'} is not JSON ({error}); delete it to score the run again") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON ({in_one_line(error)}); {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    if not isinstance(result, dict):
+        raise UserError(f"{path} is damaged (it is not a table of names and values); {remedy}")
+    return result
+
+
+def plain_yaml(path: Path) -> Any:
+    """The content of a file that Hydra or a run wrote, such as a configuration, as plain values.
+
+    Raises:
+        OSError, ValueError, yaml.YAMLError: the file cannot be read.
+    """
+    return yaml.load(_bounded(path.read_text()), _Loader)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's ``config.yaml``. A run writes it resolved; an interpolation that somebody put there stays text.
+
+    Raises:
+        OSError, ValueError, yaml.YAMLError: the file cannot be read, or is not a configuration.
+    """
+    try:
+        content = OmegaConf.create(_bounded((folder / "config.yaml").read_text()))
+        config = OmegaConf.to_container(content, resolve=False)
+    except OmegaConfBaseException as error:
+        raise ValueError(in_one_line(error)) from None
+    if not isinstance(config, dict):
+        raise ValueError("it is not a configuration")
+    return config
+
+
+def _bounded(text: str) -> str:
+    """YAML that takes about as much memory as it has letters; raises ValueError for any other."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.AliasEvent):
+            # Two kilobytes of aliases of aliases are billions of values.
+            raise ValueError("it has YAML aliases, which no run writes")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_LEVELS:
+            raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+    return text
 
 
 def epochs_done(folder: Path) -> int:
@@ -146,11 +196,17 @@ def is_done(folder: Path, config: dict[str, Any]) -> bool:
 
 
 def differing_keys(folder: Path, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which ``config`` and a folder's ``config.yaml`` decide different results: key -> (there, here)."""
-    kept = folder / "config.yaml"
-    if not kept.exists():
+    """The keys in which ``config`` and a folder's ``config.yaml`` decide different results: key -> (there, here).
+    Raises UserError if the file cannot be read."""
+    try:
+        there, here = scientific_config(read_config(folder)), scientific_config(config)
+    except FileNotFoundError:
         return {}
-    there, here = scientific_config(OmegaConf.to_container(OmegaConf.load(kept))), scientific_config(config)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{folder / 'config.yaml'} cannot be read ({in_one_line(error)}), so what was trained there is not known; "
+            f"put it back, or delete {folder} to train the run again"
+        ) from None
     keys = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
     return {key: (there.get(key), here.get(key)) for key in keys}
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from saliency_entropy.metrics import SCORES, auroc, score_table, unseen_images
 from saliency_entropy.run.checkpoint import best_checkpoint, best_epoch, file_digest
+from saliency_entropy.run.epochs import read_epochs
 from saliency_entropy.run.folder import config_hash
 from saliency_entropy.run.whole_files import write_atomically, written_whole
 
@@ -85,7 +86,7 @@ def summarise(
     config: dict[str, Any], folder: Path, data_summary: dict[str, Any], scores: dict[str, pd.DataFrame]
 ) -> dict[str, Any]:
     """The content of ``result.json``, except for the time and the code."""
-    epochs = pd.read_csv(folder / "metrics.csv")
+    epochs = read_epochs(folder)
     human_entropy = epochs["train/human_entropy"].iloc[-1]
     return {
         "method": config["method"]["name"],

@@ -1,10 +1,11 @@
 """Files that are written whole or not at all, whatever ends the process that writes them."""
 
+import fcntl
+import glob
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from saliency_entropy.run.lock import require_held
@@ -15,7 +16,7 @@ PART = ".part"  # the end of the name of a file that is not whole yet
 @contextmanager
 def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
     """A temporary file that becomes ``path`` at the end: a reader, or a run that comes after a kill or a power cut,
-    never sees half a file.
+    never sees half a file. The umask says who may read it. What killed writers of ``path`` left is removed.
 
     Args:
         path: the file to be written.
@@ -27,12 +28,15 @@ def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
             :func:`~saliency_entropy.run.lock.require_held`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-    temporary = Path(name)
+    remove_parts_of(path)
+    temporary = _part(path)
+    # Not tempfile.mkstemp, whose files have modes of their own whatever the umask.
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield temporary
         os.fsync(handle)
-        temporary.chmod(0o644)
         require_held(path)
         if before is not None and path.exists():
             _link(path, before)
@@ -45,9 +49,21 @@ def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+
+
+def remove_parts_of(path: Path) -> None:
+    """Delete what writers of one file left when they were killed; a living one holds a lock on its part."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.????????{PART}"):
+        with suppress(OSError), part.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
 def _link(path: Path, name: Path) -> None:
     """Give a file a second name, which may be that of another file."""
-    link = path.with_name(f".{name.name}.{secrets.token_hex(4)}{PART}")
+    link = _part(name)
     link.hardlink_to(path)
     link.replace(name)
     link.unlink(missing_ok=True)  # still there if both names were of one file, after a kill at this point

@@ -3,7 +3,8 @@
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from saliency_entropy.scores.finished_runs import (
     finished_runs,
     missing_files,
     read_detector,
+    refuse_diverged,
 )
 from saliency_entropy.scores.images import file_sizes
 from saliency_entropy.scores.one_pass import MADE_FROM, Scored, made_from, remove_parts, score_images
-from saliency_entropy.scores.tables import PLAIN, SUFFIX, ScoreTable, sampled
+from saliency_entropy.scores.tables import PLAIN, SUFFIX, VARIANT_SCORES, ScoreTable, sampled
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ def evaluate(cfg: DictConfig) -> None:
 
     Raises:
         UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; without
-            ``cfg.overwrite``, a score file is damaged or was made from something else.
+            ``cfg.overwrite``, a score file is damaged or was made from something else; or, after all runs are scored,
+            scores are not finite.
     """
     corruptions = [cfg.corruptions] if isinstance(cfg.corruptions, str) else cfg.corruptions
     corrupted = None if corruptions is None else variants(corruptions)
@@ -59,6 +62,8 @@ def evaluate(cfg: DictConfig) -> None:
             sample = replace(manifest, table=sampled(manifest.table, cfg.corruption_images))
             images = replace(runs.images, manifest=sample)
             _score(cfg, replace(runs, images=images, name=runs.name + SUFFIX), corrupted)
+        diverged = [f"{run.parent.name}/{run.name}" for run in runs.folders if not _is_finite(_score_file(run, runs))]
+        refuse_diverged(diverged, f"the scores in scores/{runs.name}.parquet")
 
 
 def _score(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]) -> None:
@@ -124,6 +129,20 @@ def _missing(
     return detectors, sizes
 
 
+def _is_finite(file: Path) -> bool:
+    with _reading(file):
+        table = pq.read_table(file, columns=list(VARIANT_SCORES))
+    return all(np.isfinite(column.to_numpy()).all() for column in table.columns)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError):
+        raise UserError(f"{file} is damaged; delete it, or give overwrite=true") from None
+
+
 def _made_from(file: Path, whole: bool) -> str:
     """What a score file says that it was made from; "" if it says nothing.
 
@@ -134,11 +153,8 @@ def _made_from(file: Path, whole: bool) -> str:
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        with pq.ParquetFile(file) as scores:
-            if whole:
-                for _ in scores.iter_batches():
-                    pass
-            return (scores.schema_arrow.metadata or {}).get(MADE_FROM, b"").decode()
-    except (ValueError, OSError):
-        raise UserError(f"{file} is damaged; delete it, or give overwrite=true") from None
+    with _reading(file), pq.ParquetFile(file) as scores:
+        if whole:
+            for _ in scores.iter_batches():
+                pass
+        return (scores.schema_arrow.metadata or {}).get(MADE_FROM, b"").decode()

@@ -113,6 +113,15 @@ def read_detector(folder: Path, runs: FinishedRuns) -> tuple[Backbone, str, Tran
     return backbone.eval().requires_grad_(False).to(runs.device), class_index, transform
 
 
+def refuse_diverged(runs: Sequence[str], what: str) -> None:
+    """Raises UserError if there are ``runs`` of which ``what`` is not finite, after all others are done."""
+    if runs:
+        raise UserError(
+            f"{listing(runs)}: {what} are not finite, since training diverged; no verdict rests on them, and all other "
+            "runs are done: train these again with a lower learning rate (debug=finite says where it begins)"
+        )
+
+
 def checkpoint_digests(folders: Sequence[Path]) -> dict[Path, str]:
     """What the weights of each run are, see :func:`~saliency_entropy.run.checkpoint.file_digest`.
 

@@ -19,6 +19,7 @@ from saliency_entropy.data.human_maps.templates import with_template_maps
 from saliency_entropy.data.table import REPEATED, check_files, file_problems, without_broken
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
+from saliency_entropy.run.folder import read_config
 
 SKIP = "skip_broken"
 # The readers that a study's own config.yaml may name: the file is data, and must not choose what is called.
@@ -121,7 +122,7 @@ def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
     for folder in folders:
         path = folder / "config.yaml"
         try:
-            data = OmegaConf.to_container(OmegaConf.load(path), resolve=False)["data"]
+            data = read_config(folder)["data"]
             source, maps = data["source"], data.get("human_maps") or {}
             known = source.get("_target_") in READERS and not any(isinstance(value, dict) for value in source.values())
             if known:
@@ -140,4 +141,4 @@ def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
     differing = [str(path) for path, data in others if data != expected]
     if differing:
         raise UserError(f"other data than in {first} are named in {listing(differing)}; {remedy}, or split the study")
-    return OmegaConf.to_container(OmegaConf.load(first), resolve=False)["data"]
+    return read_config(first.parent)["data"]

@@ -31,6 +31,7 @@ from saliency_entropy.scores.finished_runs import (
     finished_runs,
     missing_files,
     read_detector,
+    refuse_diverged,
 )
 from saliency_entropy.scores.images import ScoredImages, file_sizes
 from saliency_entropy.scores.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
@@ -50,7 +51,8 @@ def focus(cfg: DictConfig) -> None:
 
     Raises:
         UserError: the study, a checkpoint or the data cannot be used, or a file cannot be written; without
-            ``cfg.overwrite``, maps that are there are damaged or were made from something else.
+            ``cfg.overwrite``, maps that are there are damaged or were made from something else; or, after all others
+            are kept, maps are not finite.
     """
     with finished_runs(cfg, ".focus.lock", "has its maps made", "without maps") as runs:
         try:
@@ -82,7 +84,7 @@ def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
     digests = checkpoint_digests(runs.folders)
     origins = {maps_file(folder, runs.name): {IMAGES: sample, CHECKPOINT: digest} for folder, digest in digests.items()}
     missing = missing_files(origins, _maps_origin, cfg.overwrite)
-    made = 0
+    made, diverged = 0, []
     for folder, digest in digests.items():
         file = maps_file(folder, runs.name)
         if file not in missing:
@@ -90,7 +92,7 @@ def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
         backbone, class_index, transform = read_detector(folder, runs)
         maps = run_maps(backbone, class_index, batches(transform))
         if not all(np.isfinite(values).all() for values in maps.values()):
-            log.warning("warning: %s diverged: its maps are not finite, and are not kept", folder)
+            diverged.append(f"{folder.parent.name}/{folder.name}")
             continue
         save_maps(file, RunMaps(sample, digest, chosen.index.to_numpy(), **maps))
         made += 1
@@ -100,6 +102,7 @@ def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
         runs.name, wording.count(made, "run"), len(origins) - len(missing), len(chosen),
         (chosen["human_map"] != "").sum(),
     )  # fmt: skip
+    refuse_diverged(diverged, "its maps, which are not kept,")
 
 
 def _sample_origin(file: Path) -> dict[str, str]:

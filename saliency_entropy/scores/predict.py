@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from saliency_entropy.data.images import EXTENSIONS
 from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.detector import Detection, Detector
-from saliency_entropy.errors import UserError, whole_number, writing
+from saliency_entropy.errors import UserError, in_one_line, is_no_room, listing, whole_number, writing
 from saliency_entropy.page.overlay import cam_overlay
-from saliency_entropy.page.wording import neutralised
+from saliency_entropy.page.wording import count, csv_text
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ def predict(cfg: DictConfig) -> None:
     """Judge ``cfg.images`` with ``cfg.checkpoint`` and write ``predictions.csv`` and overlays below ``cfg.output``.
 
     Raises:
-        UserError: the checkpoint, the images or the output folder cannot be used; files that cannot be read are named
-            after the others have been judged and written.
+        UserError: the checkpoint, the images or the output folder cannot be used; images that have no score, and
+            overlays that cannot be written, are counted after all others are written.
     """
     images, output = Path(str(cfg.images)), Path(str(cfg.output))
     whole_number("batch_size", cfg.batch_size, 1)
@@ -37,41 +37,52 @@ def predict(cfg: DictConfig) -> None:
     base = images if images.is_dir() else images.parent
     overlays = _overlay_paths(paths, base, output / "overlays") if cfg.overlays else [None] * len(paths)
     with writing(f"output={output}", "set it to a folder that you may write to"):
-        output.mkdir(parents=True, exist_ok=True)
-        broken, rows = _judge(detector, paths, overlays, cfg.batch_size)
+        (output / "overlays" if cfg.overlays else output).mkdir(parents=True, exist_ok=True)
+        broken, unwritten, rows = _judge(detector, paths, overlays, cfg.batch_size)
         table = pd.concat([pd.DataFrame(rows), further], axis=1)
-        names = neutralised(pd.DataFrame({"name": list(table.columns)}))["name"]
-        write_atomically(output / "predictions.csv", neutralised(table.set_axis(names, axis=1)).to_csv(index=False))
+        write_atomically(output / "predictions.csv", csv_text(table))
     shown = table[[name for name in SHOWN if name in table]].head(20)
     log.info("%s", shown.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell).to_string())
     if len(table) > 20:
         log.info("... %d more images", len(table) - 20)
     log.info("written: %s", output)
+    problems = []
     if broken:
-        raise UserError(
-            f"{len(broken)} of {len(paths)} images could not be read and have no score, the first of them: "
-            + _one_line(broken[0])
+        first = _one_line(broken[0])
+        problems.append(f"{len(broken)} of {len(paths)} images have no score, the first of them: {first}")
+    if unwritten:
+        named = listing(map(_one_line, unwritten))
+        problems.append(
+            f"{count(len(unwritten), 'overlay')} could not be written: {named}; give other names to their images"
         )
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def _judge(
     detector: Detector, paths: list[Path], overlays: Sequence[Path | None], batch_size: int
-) -> tuple[list[str], list[dict[str, object]]]:
-    """What is wrong with the files that cannot be read, and a row of the table for each path."""
+) -> tuple[list[str], list[str], list[dict[str, object]]]:
+    """Why images have no score, and why overlays could not be written, for each of these; and a row of the table for
+    each path."""
     rows: list[dict[str, object]] = []
     broken: list[str] = []
+    unwritten: list[str] = []
     for (path, pixels, detection), overlay in zip(detector.judge(paths, batch_size), overlays, strict=True):
         if not isinstance(detection, Detection):
             broken.append(detection)
             rows.append({"path": _encodable(str(path)), "error": _encodable(detection)})
             continue
-        verdict = "synthetic" if detection.logit_synthetic > detection.logit_real else "real"
-        figures = {name: getattr(detection, name) for name in FIGURES}
-        rows.append({"path": _encodable(str(path)), "verdict": verdict} | figures)
+        figures = {name: getattr(detection, name) for name in ("verdict", *FIGURES)}
+        rows.append({"path": _encodable(str(path))} | figures)
         if overlay is not None:
-            overlay.parent.mkdir(parents=True, exist_ok=True)
-            cam_overlay(pixels, detection.cam).save(overlay)
-    return broken, rows
+            try:
+                overlay.parent.mkdir(parents=True, exist_ok=True)
+                cam_overlay(pixels, detection.cam).save(overlay)
+            except OSError as error:
+                if is_no_room(error):
+                    raise
+                unwritten.append(f"{overlay} ({error.strerror or in_one_line(error)})")
+    return broken, unwritten, rows
 
 
 def _overlay_paths(paths: list[Path], base: Path, folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from saliency_entropy.errors import whole_number, writing
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
-from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.run.whole_files import remove_parts_of, write_atomically
 from saliency_entropy.study import comparisons, figures, questions, robustness, tables
 from saliency_entropy.study.bootstrap import read_image_covariance
 from saliency_entropy.study.focus import read_study_maps
@@ -108,12 +108,13 @@ def write(
         # They are from an earlier report; a folder without photographs may be meant for publication.
         for kind in ("png", "pdf"):
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-    write_atomically(output / "runs.csv", wording.neutralised(runs).to_csv(index=False))
+            remove_parts_of(output / "figures" / f"{name}.{kind}")
+    write_atomically(output / "runs.csv", wording.csv_text(runs))
     write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
         if table.cells.empty:
             continue
-        write_atomically(output / f"{table.name}.csv", wording.neutralised(table.numbers).to_csv(index=False))
+        write_atomically(output / f"{table.name}.csv", wording.csv_text(table.numbers))
         write_atomically(output / f"{table.name}.md", markdown(table.cells, table.notes))
         write_atomically(output / f"{table.name}.tex", latex(table.cells, table.notes))
     write_atomically(output / "index.html", page)

@@ -8,38 +8,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from saliency_entropy.data.table import LABELS, OPTIONAL, REQUIRED, SPLITS
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.data.table import OPTIONAL, REQUIRED, SPLITS
+from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
-from saliency_entropy.run.folder import epochs_done, finished_result, flatten, scientific_config
+from saliency_entropy.run.folder import epochs_done, finished_result, flatten, plain_yaml, scientific_config
 from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
-from saliency_entropy.sweep.swept import plain_yaml, swept_runs
+from saliency_entropy.study.run_files import (
+    OPTIONAL_SCORE_COLUMNS,
+    SCORE_COLUMNS,
+    VAL_SCORE_COLUMNS,
+    check_result,
+    checked_config,
+    checked_epochs,
+    read_scores,
+    reading,
+)
+from saliency_entropy.sweep.swept import swept_runs
 
 BASELINE = "cross_entropy"
-# The keys that a report needs of a result: one that lacks any was not written by a run.
-RESULT_KEYS = ("method", "title", "seed", "train_generators", "cam_cells", "test", "git_commit", "versions")
-# The types of these, and of the keys that a result of an earlier version may lack.
-RESULT_TYPES: dict[str, tuple[type, ...]] = {
-    "method": (str,), "title": (str,), "seed": (int,), "train_generators": (list,), "cam_cells": (int,),
-    "test": (dict,), "git_commit": (str, NoneType), "versions": (dict,), "human_entropy": (int, float, NoneType),
-    "wall_seconds": (int, float, NoneType), "finished": (str,), "data_hash": (str,), "checkpoint": (str,),
-    "left_out": (dict,), "unread": (dict,),
-}  # fmt: skip
-SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_entropy")
-OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
-VAL_SCORE_COLUMNS = ("label", "logit_real", "logit_synthetic")
-EPOCH_COLUMNS = ("epoch", "train/cam_entropy", "val/cam_entropy")
 # The keys in which two runs of a study may differ: those of the method, and the seeds.
 METHOD_KEYS = ("method", "loss")
 VARIED = (*METHOD_KEYS, "seed", "data.seed", "data.human_maps.seed")
@@ -74,11 +69,7 @@ class Run:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """``metrics.csv``: one row per epoch. Raises UserError if it cannot be read."""
-        path = self.folder / "metrics.csv"
-        with _reading(path, f"delete {self.folder} and train the run again"):
-            table = pd.read_csv(path)
-            _require(EPOCH_COLUMNS, table.columns, "column")
-            return table
+        return checked_epochs(self.folder, self.result.get("epochs"))
 
     def setting(self, key: str, missing: Any = None) -> Any:
         """The value of a key of the configuration, such as ``data.name``; ``missing`` where there is no such key."""
@@ -99,7 +90,7 @@ class Run:
             UserError: the file cannot be read or lacks a column.
         """
         with self._reading_scores("test") as path:
-            return _read_scores(path, columns, [*OPTIONAL_SCORE_COLUMNS, *optional])
+            return read_scores(path, columns, [*OPTIONAL_SCORE_COLUMNS, *optional])
 
     def val_scores(self) -> pd.DataFrame | None:
         """``scores/val.parquet``: ``label, logit_real, logit_synthetic`` of each image; None if there is no such file.
@@ -108,7 +99,7 @@ class Run:
             UserError: the file cannot be read or lacks a column.
         """
         with self._reading_scores("val") as path:
-            return _read_scores(path, VAL_SCORE_COLUMNS) if path.exists() else None
+            return read_scores(path, VAL_SCORE_COLUMNS) if path.exists() else None
 
     def manifest_columns(self) -> list[str]:
         """The columns of ``scores/test.parquet`` that come from the manifest, without the label, the split, the
@@ -130,7 +121,7 @@ class Run:
     @contextmanager
     def _reading_scores(self, split: str) -> Iterator[Path]:
         path = self.folder / "scores" / f"{split}.parquet"
-        with _reading(path, f"delete {self.folder / 'result.json'} and train again, which then only scores the run"):
+        with reading(path, f"delete {self.folder / 'result.json'} and train again, which then only scores the run"):
             yield path
 
 
@@ -265,22 +256,14 @@ def _progress(run_folder: Path) -> str:
     return f"no result, {done}{total} epochs done"
 
 
-def _read_run(folder: Path, result: Any) -> Run:
-    with _reading(folder / "result.json", "delete it and train again, which then only scores the run"):
-        if not isinstance(result, dict):
-            raise ValueError("it is not a table of names and values")
-        _check_types(result)
+def _read_run(folder: Path, result: dict[str, Any]) -> Run:
+    check_result(folder, result)
     if f"{result['method']}/seed{result['seed']}" != f"{folder.parent.name}/{folder.name}":
         raise UserError(
             f"{folder} holds the result of {result['method']}, seed {result['seed']}, so it is a copy or was renamed; "
             "move it out of the study"
         )
-    path = folder / "config.yaml"
-    with _reading(path, f"delete {folder} and train the run again"):
-        # A run writes it resolved; an interpolation that somebody put there stays text.
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        if not isinstance(config, dict):
-            raise ValueError("it is not a configuration")
+    config = checked_config(folder)
     run = Run(folder, result, config)
     method, seed = run.setting("method.name", run.method), run.setting("seed", run.seed)
     if (method, seed) != (run.method, run.seed):
@@ -456,51 +439,3 @@ def _files_left_out(runs: list[Run]) -> list[str]:
                     "(data.skip_broken=true)."
                 )
     return sentences
-
-
-def _read_scores(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
-    names = pq.read_schema(path).names
-    _require(columns, names, "column")
-    further = [name for name in dict.fromkeys(optional) if name in names and name not in columns]
-    table = pd.read_parquet(path, columns=[*columns, *further])
-    if table.empty:
-        raise ValueError("it holds no image")
-    # An image with another label would count as real.
-    labels = {*table["label"].unique()} - {*LABELS} if "label" in table else {}
-    if labels:
-        raise ValueError(f"it has a label that is neither {' nor '.join(LABELS)}: {sorted(map(str, labels))[0]}")
-    return table.fillna({"generator": ""})
-
-
-@contextmanager
-def _reading(path: Path, remedy: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist, though the run is finished; {remedy}") from None
-    # pandas and pyarrow raise ValueErrors and OSErrors.
-    except (ValueError, OSError, YAMLError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({in_one_line(error, None)}); {remedy}") from None
-
-
-def _check_types(result: dict[str, Any]) -> None:
-    """Raises ValueError if a result lacks a key that a report needs, or holds a value of another type."""
-    _require(RESULT_KEYS, result, "key")
-    # By their exact type: JSON's true is an int to Python.
-    wrong = [name for name, types in RESULT_TYPES.items() if name in result and type(result[name]) not in types]
-    for name in ("left_out", "unread"):
-        if name not in wrong and any(type(count) is not int for count in flatten(result.get(name, {})).values()):
-            wrong.append(name)
-    if wrong:
-        raise ValueError(f"its {wrong[0]} is {result[wrong[0]]!r}")
-    if not all(isinstance(name, str) for name in result["train_generators"]):
-        raise ValueError(f"its train_generators are {result['train_generators']!r}")
-    _require(("auroc",), result["test"], "key test.")
-    if type(auroc := result["test"]["auroc"]) not in (int, float, NoneType):
-        raise ValueError(f"its test.auroc is {auroc!r}")
-
-
-def _require(names: Sequence[str], present: Any, kind: str) -> None:
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise ValueError(f"it has no {kind} {' and '.join(missing)}")

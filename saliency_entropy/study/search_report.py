@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.page.wording import csv_text
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study.figures import COLOURS, STYLE, pdf, png
 from saliency_entropy.sweep.search import read_search
@@ -41,7 +42,7 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"no trial of the search in {study} has ended with an objective yet: wait for the first")
     output = study / "search" if cfg.output is None else Path(str(cfg.output))
     figure = trials_figure(table)
-    write_atomically(output / "trials.csv", table.to_csv(index=False))
+    write_atomically(output / "trials.csv", csv_text(table))
     write_atomically(output / "search.png", png(figure))
     write_atomically(output / "search.pdf", pdf(figure))
     counts = table["state"].value_counts()

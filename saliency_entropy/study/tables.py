@@ -70,6 +70,11 @@ def measure(study: Study) -> Measures:
     roc: dict[str, list[np.ndarray]] = {method: [] for method in study.methods}
     for run in study.runs:
         test = run.test_scores(optional=columns)
+        if unusable := [column for column in columns if column not in test]:
+            warnings.append(
+                f"{run.name}: scores/test.parquet has no column of values {wording.listed(unusable)}; the "
+                "tables of these groups are without this run."
+            )
         found = run_figures(test, run.val_scores(), study.train_generators, columns)
         name = {"method": run.method, "seed": run.seed}
         rows.append({"method": run.method, "title": study.titles[run.method], "seed": run.seed} | found.figures)
@@ -80,7 +85,7 @@ def measure(study: Study) -> Measures:
         for problem in found.problems:
             problems.setdefault(problem, []).append(run.name)
         noted = run.result["test"]["auroc"]
-        if noted is not None and abs(rows[-1]["auroc"] - noted) > 1e-3:
+        if noted is not None and not np.isclose(rows[-1]["auroc"], noted, rtol=0, atol=1e-3, equal_nan=True):
             warnings.append(
                 f"{run.name}: scores/test.parquet gives AUROC {rows[-1]['auroc']:.4f}, result.json says {noted:.4f}; "
                 "the tables follow the scores."

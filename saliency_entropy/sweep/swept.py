@@ -13,10 +13,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-MOST_RUNS = 10_000  # of a sweep that a file names, which may be anybody's
+from saliency_entropy.run.folder import plain_yaml
 
-# Ten times as fast as the loader in Python, where PyYAML was built with it.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_RUNS = 10_000  # of a sweep that a file names, which may be anybody's
 
 
 def sweep_overrides(hydra: Mapping[str, Any], most: int | None = None) -> list[list[str]] | None:
@@ -80,12 +79,3 @@ def swept_runs(study: Path) -> set[tuple[str, int]]:
 
 def _unquoted(value: object) -> str:
     return str(value).strip("'\"")
-
-
-def plain_yaml(path: Path) -> Any:
-    """The content of a file that Hydra wrote, such as a configuration, as plain values.
-
-    Raises:
-        OSError, ValueError, yaml.YAMLError: the file cannot be read.
-    """
-    return yaml.load(path.read_text(), _Loader)

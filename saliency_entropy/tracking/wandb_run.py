@@ -22,6 +22,7 @@ from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
+from saliency_entropy.run.epochs import read_epochs
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study.run_figures import RankedScores
 
@@ -248,8 +249,8 @@ class WandbRun:
         self.run.define_metric(TRUE_POSITIVE_RATE, step_metric=FALSE_POSITIVE_RATE, step_sync=False, summary="none")
 
     def _epochs_on_disk(self) -> list[dict[str, Any]]:
-        path = self.folder / "metrics.csv"
-        return pd.read_csv(path).to_dict("records") if self._goes_on and path.exists() else []
+        exists = (self.folder / "metrics.csv").exists()
+        return read_epochs(self.folder).to_dict("records") if self._goes_on and exists else []
 
     def _give_up(self, error: Exception) -> None:
         log.warning("W&B is left out from here (%s); the figures are in the run's own files", in_one_line(error))

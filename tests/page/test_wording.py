@@ -1,7 +1,11 @@
 """How figures and names are written."""
 
+import csv
+import io
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from saliency_entropy.page import wording
 
@@ -28,6 +32,26 @@ def test_text_that_a_spreadsheet_would_run_is_neutralised():
     assert list(found["mixed"].drop(2)) == [-1, "'-1", "x", 1.5, "'=x", "'", True]
     assert found.to_csv(index=False).splitlines()[1] == "'=1+1,-1.5,-1,-1"
     pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_reader_finds_a_formula_in_a_csv(separator):
+    """Whatever it takes for the end of a cell."""
+    formulas = ("=cmd()", "+1", "-1", "@x", "\t=1", "\r=1")
+    cells = [f"{before}{formula}{after}" for formula in formulas for before, after in (
+        ("", ""), ("x;", ";y"), ("x; ", ""), ('x;"', '"'), ("x\n", ""), (" ", ""), ("\n", ""), ("x\t", ""), (";", ","),
+    )]  # fmt: skip
+    table = pd.DataFrame({"x;=name()": cells, "number": np.arange(len(cells)) - 5.5, "other": cells[::-1]})
+    text = wording.csv_text(table)
+    for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+        for cell in row:
+            begun = cell.strip('" ')
+            assert not begun.startswith(("=", "+", "@")), (cell, row)
+            # A comma's reader alone sees the numbers for themselves.
+            assert not begun.startswith("-") or (separator == "," and float(begun) < 0), (cell, row)
+    again = pd.read_csv(io.StringIO(text))
+    assert again["number"].tolist() == table["number"].tolist()
+    assert again.columns[0] == "x;'=name()"
 
 
 def test_an_empty_table_can_be_neutralised():

@@ -181,6 +181,53 @@ def test_weights_of_another_network_are_refused(train_small: TrainSmall, unscore
         train_small(unscored, *METHOD)
 
 
+EPOCHS_DAMAGED: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut": lambda whole: whole[:-200],
+    "NUL": lambda whole: whole[:-30] + b"\0\0" + whole[-28:],
+    "without its last row": lambda whole: whole[: whole[:-1].rindex(b"\n") + 1],
+    "with another best epoch": lambda whole: whole.replace(b"\n1,", b"\n1,9"),
+}
+
+
+@pytest.mark.parametrize("how", ["deleted", *EPOCHS_DAMAGED])
+@pytest.mark.parametrize("newest", ["resume.ckpt", "resume-before.ckpt"])
+def test_a_damaged_table_of_epochs_is_made_again_from_the_checkpoint(
+    train_small: TrainSmall, done: Path, unscored: Path, caplog: pytest.LogCaptureFixture, how: str, newest: str
+) -> None:
+    """After the last epoch, and in the middle of the run."""
+    folder, table = unscored / "checkpoints", unscored / "metrics.csv"
+    if newest == "resume-before.ckpt":
+        (folder / newest).replace(folder / "resume.ckpt")
+    if how == "deleted":
+        table.unlink()
+    else:
+        table.write_bytes(EPOCHS_DAMAGED[how](table.read_bytes()))
+    with caplog.at_level(logging.WARNING, "saliency_entropy"):
+        train_small(unscored, *METHOD)
+    if (how, newest) != ("without its last row", "resume-before.ckpt"):  # that row is of the epoch that is done again
+        assert re.fullmatch(r"\S+/metrics\.csv is damaged \(.+\): made again from resume\.ckpt", caplog.messages[0])
+    assert_same(done, unscored)
+
+
+def test_a_table_of_epochs_that_an_earlier_versions_checkpoint_cannot_mend(
+    train_small: TrainSmall, done: Path, unscored: Path
+) -> None:
+    path = unscored / "checkpoints" / "resume.ckpt"
+    content = torch.load(path, weights_only=True)
+    del content["callbacks"]["MetricsTable"]
+    torch.save(content, path)
+    whole = (unscored / "metrics.csv").read_bytes()
+    (unscored / "metrics.csv").unlink()
+    with pytest.raises(
+        UserError, match=r"metrics\.csv is damaged \(No such file .*\) and cannot be made again; put it back as it was,"
+    ):
+        train_small(unscored, *METHOD)
+    (unscored / "metrics.csv").write_bytes(whole)
+    train_small(unscored, *METHOD)
+    assert_same(done, unscored)
+
+
 def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often a kill comes between keeping the one before and writing the next."""
     path, before = tmp_path / "resume.ckpt", tmp_path / "resume-before.ckpt"

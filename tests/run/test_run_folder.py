@@ -19,7 +19,7 @@ from saliency_entropy.run.folder import (
     save_data_hash,
     study_folder,
 )
-from saliency_entropy.run.whole_files import remove_parts, write_atomically
+from saliency_entropy.run.whole_files import remove_parts, write_atomically, written_whole
 
 
 def config(**changes):
@@ -179,6 +179,30 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
     (tmp_path / "checkpoints" / "best.ckpt").touch()
     remove_parts(tmp_path)
     assert [path.name for path in left.parent.iterdir()] == ["best.ckpt"]
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    path = tmp_path / "a[1].html"
+    left, other = tmp_path / ".a[1].html.abcd1234.part", tmp_path / ".b.html.abcd1234.part"
+    left.touch()
+    other.touch()
+    with written_whole(path) as living:
+        living.write_text("first")
+        assert not left.exists()
+        write_atomically(path, "second")  # another process at the same time
+        assert living.exists()
+    assert path.read_text() == "first"
+    assert {*tmp_path.iterdir()} == {path, other}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o007, 0o660)])
+def test_the_umask_says_who_may_read_a_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "index.html", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "index.html").stat().st_mode & 0o777 == mode
 
 
 def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:

@@ -122,6 +122,20 @@ def test_an_interrupted_overwrite_goes_on(study: Path, monkeypatch: pytest.Monke
     pd.testing.assert_frame_equal(pd.read_parquet(path), whole)
 
 
+def test_scores_that_are_not_finite_end_the_command_after_all_others(study: Path) -> None:
+    path = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    for value in checkpoint["state_dict"].values():
+        if value.is_floating_point():
+            value.fill_(float("nan"))
+    torch.save(checkpoint, path)
+    for _ in range(2):  # the second time all is scored before
+        with pytest.raises(UserError, match=r"^droid/seed1: the scores in scores/mine.parquet are not finite, since"):
+            evaluate(configured(study, "set=mine"))
+    tables = score_files(study, "mine")
+    assert [bool(np.isfinite(table["logit_real"]).all()) for table in tables.values()] == [True, True, False]
+
+
 def other_images(root: Path) -> Path:
     (root / "x").mkdir(parents=True)
     for number in range(3):

@@ -264,15 +264,15 @@ def test_another_process_makes_maps(study: Path) -> None:
         focus(configured(study))
 
 
-def test_a_run_that_diverged_has_no_maps_and_is_named(study: Path, caplog) -> None:
+def test_a_run_that_diverged_has_no_maps_and_is_named(study: Path) -> None:
     path = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     for value in checkpoint["state_dict"].values():
         if value.is_floating_point():
             value.fill_(float("nan"))
     torch.save(checkpoint, path)
-    focus(configured(study))
-    assert "droid/seed1 diverged: its maps are not finite, and are not kept" in caplog.text
+    with pytest.raises(UserError, match=r"^droid/seed1: its maps, which are not kept, are not finite, since training"):
+        focus(configured(study))
     assert maps_file(study / "cross_entropy/seed0", "test").exists()
     assert not maps_file(study / "droid/seed1", "test").exists()
 

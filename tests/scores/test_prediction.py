@@ -160,7 +160,7 @@ def test_broken_files_are_named_and_the_others_scored(predicted, tmp_path):
     with pytest.raises(UserError) as caught:
         predicted(tmp_path / "in")
     assert str(caught.value).startswith(
-        f"3 of 5 images could not be read and have no score, the first of them: {tmp_path}/in/b.png is not an image"
+        f"3 of 5 images have no score, the first of them: {tmp_path}/in/b.png is not an image"
     )
     assert "\n" not in str(caught.value)
     table = read(tmp_path)
@@ -174,9 +174,26 @@ def test_broken_files_are_named_and_the_others_scored(predicted, tmp_path):
 
 def test_all_files_broken(predicted, tmp_path):
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(UserError, match="1 of 1 images could not be read"):
+    with pytest.raises(UserError, match="1 of 1 images have no score"):
         predicted(tmp_path / "a.png")
     assert list(read(tmp_path)) == ["path", "error"]
+
+
+def test_without_finite_scores_there_is_no_verdict(checkpoint, predicted, tmp_path):
+    """A network of NaN prefers neither class: ``logit_synthetic > logit_real`` would be False, "real"."""
+    content = torch.load(checkpoint, weights_only=True)
+    for value in content["state_dict"].values():
+        if value.is_floating_point():
+            value.fill_(float("nan"))
+    torch.save(content, tmp_path / "nan.ckpt")
+    paths = [image(tmp_path / "in" / f"{seed}.png", seed) for seed in range(2)]
+    with pytest.raises(UserError, match=r"2 of 2 images have no score, .*0\.png: the detector's scores are not finite"):
+        predicted(tmp_path / "in", checkpoint=str(tmp_path / "nan.ckpt"))
+    assert list(read(tmp_path)) == ["path", "error"]
+    assert overlays(tmp_path) == []
+    pixels = torch.from_numpy(load_image(paths[0], SIZE)).permute(2, 0, 1)[None]
+    assert Detector.from_checkpoint(tmp_path / "nan.ckpt")(pixels)[0].verdict is None
+    assert Detector.from_checkpoint(checkpoint)(pixels)[0].verdict in ("real", "synthetic")
 
 
 # Names and cells.
@@ -299,6 +316,20 @@ def test_a_batch_size_that_is_none(predicted, tmp_path, batch_size):
         predicted(image(tmp_path / "a.png"), batch_size=batch_size)
 
 
+def test_an_overlay_that_cannot_be_written_is_named_and_the_table_written(predicted, tmp_path):
+    image(tmp_path / "in" / f"{'z' * 248}.png", 1)  # 252 bytes; its overlay's name would have 256
+    image(tmp_path / "in" / "0.jpg", 2)
+    image(tmp_path / "in" / "0.jpg.png" / "y.png", 3)  # its overlay's folder has the name of the overlay of 0.jpg
+    with pytest.raises(
+        UserError, match=r"^2 overlays could not be written: \S+y\.png\.png \(.*z\.png\.png \(File name"
+    ):
+        predicted(tmp_path / "in")
+    table = read(tmp_path)
+    assert len(table) == 3
+    assert set(table["verdict"]) <= {"real", "synthetic"}
+    assert overlays(tmp_path) == ["0.jpg.png"]
+
+
 @pytest.mark.parametrize("blocked", ["out", "out/overlays", "out/predictions.csv"])
 def test_an_output_folder_that_cannot_be_written(predicted, tmp_path, blocked):
     # A file where a folder should be, and the reverse: permissions do not bind root, who may run the tests.
@@ -331,7 +362,7 @@ def test_the_command_itself(checkpoint, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "1 of 2 images could not be read and have no score, the first of them: in/b.png" in done.stderr
+    assert "1 of 2 images have no score, the first of them: in/b.png" in done.stderr
     table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
     assert table["path"].tolist() == ["in/a.png", "in/b.png"]
     assert (tmp_path / "predictions" / "overlays" / "a.png.png").is_file()

@@ -349,7 +349,12 @@ def test_where_the_methods_look(study_with_maps):
 
 def test_a_report_without_photographs_deletes_those_of_an_earlier_one(study_with_maps, tmp_path):
     output = shutil.copytree(study_with_maps / "report", tmp_path / "report")
+    # And of one that was killed.
+    left = [output / ".index.html.0123abcd.part", output / "figures" / ".cams_by_method.png.0123abcd.part"]
+    for part in left:
+        part.touch()
     write_report(study_with_maps, output, gallery_images=0)
+    assert not any(part.exists() for part in left)
     page = (output / "index.html").read_text()
     assert "data:image/jpeg" not in page
     assert 'id="gallery"' not in page

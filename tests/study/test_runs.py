@@ -300,7 +300,11 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, file, content, messag
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "No columns to parse"), ("epoch\n0\n", "it has no column train/cam_entropy and val/cam_entropy")],
+    [
+        ("", "row 1 has no end"),
+        ("epoch", "row 1 has no end"),
+        ("epoch\n0\n", "it has no column train/cam_entropy and val/cam_entropy"),
+    ],
 )
 def test_a_damaged_table_of_epochs_is_named_too(tmp_path, content, message):
     (write_run(tmp_path, "droid", 0) / "metrics.csv").write_text(content)
@@ -317,12 +321,21 @@ def test_a_damaged_table_of_epochs_is_named_too(tmp_path, content, message):
         ({"test": {"auroc": "0.9"}}, r"its test\.auroc is '0\.9'"),
         ({"versions": []}, r"its versions is \[\]"),
         ({"train_generators": None}, "its train_generators is None"),
-        ({"train_generators": [1]}, r"its train_generators are \[1\]"),
+        ({"train_generators": [1]}, r"its train_generators\.0 is 1"),
         ({"git_commit": 5}, "its git_commit is 5"),
         ({"left_out": None}, "its left_out is None"),
-        ({"left_out": {"train": {"images": "2"}}}, "its left_out is "),
-        ({"unread": {".webp": []}}, "its unread is "),
+        ({"left_out": {"train": {"images": "2"}}}, r"its left_out\.train\.images is '2'"),
+        ({"unread": {".webp": []}}, r"its unread\.\.webp is \[\]"),
         ({"wall_seconds": "long"}, "its wall_seconds is 'long'"),
+        ({"wall_seconds": float("inf")}, "its wall_seconds is inf"),
+        ({"wall_seconds": -1e308}, "its wall_seconds is -1e"),
+        ({"human_entropy": float("nan")}, "its human_entropy is nan"),
+        ({"cam_cells": 0}, "its cam_cells is 0"),
+        ({"cam_cells": 10**30}, r"its cam_cells is 10{10}"),
+        ({"versions": {"torch": {"a": [1]}}}, r"its versions\.torch is \{'a': \[1\]\}"),
+        ({"title": ""}, "its title is ''"),
+        ({"left_out": {"test": 5}}, r"its left_out\.test is 5"),
+        ({"epochs": 3}, None),  # though metrics.csv has four
     ],
 )
 def test_values_of_another_kind_in_a_result(tmp_path, changes, message):
@@ -330,7 +343,76 @@ def test_values_of_another_kind_in_a_result(tmp_path, changes, message):
     change_result(tmp_path / "droid" / "seed0", **changes)
     study = read_study(tmp_path)
     assert [run.name for run in study.runs] == ["droid/seed1"]
+    if message is None:
+        assert "metrics.csv is damaged (it has 4 epochs, and result.json says 3)" in study.left_out[0].reason
+        return
     assert re.search(rf"droid/seed0/result\.json is damaged \({message}.*\); delete it", study.left_out[0].reason)
+
+
+def test_a_folder_in_a_files_place_and_endless_nesting_are_named(tmp_path):
+    write_study(tmp_path, {"droid": 5})
+    first, second, third, fourth = (tmp_path / "droid" / f"seed{seed}" for seed in range(4))
+    (first / "result.json").unlink()
+    (first / "result.json").mkdir()
+    (second / "result.json").write_text("[" * 100_000 + "]" * 100_000)
+    (third / "config.yaml").write_text("a: " + "[" * 3000 + "]" * 3000)
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+    (fourth / "config.yaml").write_text((fourth / "config.yaml").read_text() + bomb)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed4"]
+    parts = ("cannot be read (Is a directory)", "is not JSON", "nested more than 50 levels", "it has YAML aliases")
+    for run, part in zip(study.left_out, parts, strict=True):
+        assert part in run.reason
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\n1,", "\nxx,", "could not convert string to float: 'xx'"),
+        ("\n1,", "\n7,", "its column epoch is not 0, 1, 2 and so on"),
+        ("train/loss", "train/l\0ss", "row 1 is damaged"),
+        ("\n2,", "\n2\0,", "row 4 is damaged"),
+        (",0.9\n3,", "\n3,", "row 4 is damaged"),
+        (",0.9\n3,", ",=cmd()\n3,", "could not convert string to float: '=cmd\\(\\)'"),
+        ("\n3,", "\n3,9,-5.0,", "row 5 is damaged"),
+    ],
+)
+def test_edited_epochs_are_named(tmp_path, old, new, message):
+    write_study(tmp_path, {"droid": 2})
+    path = tmp_path / "droid" / "seed0" / "metrics.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed1"]
+    assert re.search(message, study.left_out[0].reason)
+
+
+@pytest.mark.parametrize("end", [-1, -30])
+def test_a_table_of_epochs_that_is_cut_is_named(tmp_path, end):
+    write_study(tmp_path, {"droid": 2})
+    path = tmp_path / "droid" / "seed0" / "metrics.csv"
+    path.write_text(path.read_text()[:end])
+    assert "metrics.csv is damaged (row 5 has no end)" in read_study(tmp_path).left_out[0].reason
+
+
+def test_a_cam_entropy_that_is_none_is_named(tmp_path):
+    write_study(tmp_path, {"droid": 2})
+    path = tmp_path / "droid" / "seed0" / "metrics.csv"
+    pd.read_csv(path).assign(**{"val/cam_entropy": np.inf}).to_csv(path, index=False)
+    assert "metrics.csv is damaged (it has a CAM entropy that is none)" in read_study(tmp_path).left_out[0].reason
+
+
+@pytest.mark.parametrize(
+    ("split", "column", "value", "kind"),
+    [("test", "logit_real", "0.5", "string"), ("val", "logit_real", "x", "string"), ("test", "generator", 5, "int64")],
+)
+def test_scores_of_another_type_are_named(tmp_path, split, column, value, kind):
+    write_study(tmp_path, {"droid": 2})
+    path = tmp_path / "droid" / "seed0" / "scores" / f"{split}.parquet"
+    pd.read_parquet(path).assign(**{column: value}).to_parquet(path)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["droid/seed1"]
+    assert re.search(rf"damaged \(its column {column} is of (large_)?{kind}\)", study.left_out[0].reason)
 
 
 def test_a_copy_under_another_seed_is_left_out(tmp_path):

@@ -261,3 +261,17 @@ def test_a_test_set_of_one_class_has_no_auroc(tmp_path):
     ]
     shown = tables.shown_methods(tables.method_table(measures), measures).cells
     assert (shown["AUROC"] == "–").all()
+
+
+def test_a_run_whose_column_holds_lists_is_named(tmp_path):
+    images = scored_images()
+    images["pose"] = np.where(np.arange(len(images)) % 2, "frontal", "turned")
+    write_study(tmp_path, {"droid": 2}, images=images)
+    path = tmp_path / "droid" / "seed1" / "scores" / "test.parquet"
+    pd.read_parquet(path).assign(pose=[[1]] * len(images)).to_parquet(path)
+    measures = tables.measure(read_study(tmp_path))
+    assert measures.warnings == [
+        "droid/seed1: scores/test.parquet has no column of values pose; the tables of these groups are without this "
+        "run."
+    ]
+    assert set(measures.groups.loc[measures.groups["column"] == "pose", "seed"]) == {0}

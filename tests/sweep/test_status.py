@@ -234,7 +234,7 @@ def test_a_sweep_that_has_begun_no_run_yet(tmp_path: Path) -> None:
     ("file", "content", "state", "says"),
     [
         ("result.json", "{", "damaged", "result.json is not JSON"),
-        ("result.json", "[]", "damaged", "result.json was not written by a run; delete it to score the run again"),
+        ("result.json", "[]", "damaged", "is not a table of names and values); delete it to score the run again"),
         ("result.json", "{}", "damaged", "result.json was not written by a run; delete it to score the run again"),
         ("attempts.json", "{}", "damaged", "attempts.json is not a list of attempts; delete it"),
         ("metrics.csv", "", "interrupted", ""),

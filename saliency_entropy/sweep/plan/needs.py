@@ -17,7 +17,7 @@ from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.table import SPLITS
 from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.module import DetectorModule
-from saliency_entropy.run.folder import flatten
+from saliency_entropy.run.folder import flatten, plain_yaml
 from saliency_entropy.run.result import versions
 from saliency_entropy.run.study_folders import seed_folders
 from saliency_entropy.sweep.cores import is_local, runs_at_once
@@ -28,7 +28,6 @@ from saliency_entropy.sweep.plan.disk import gigabytes
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, PlannedRun, runs_on_slurm
 from saliency_entropy.sweep.run_grid import counted
 from saliency_entropy.sweep.status import RunStatus, run_status, timed_runs
-from saliency_entropy.sweep.swept import plain_yaml
 from saliency_entropy.training import build_loss, build_module
 
 # The groups of the configuration that decide what a run costs, and keys in them that do not: seeds choose among images.
