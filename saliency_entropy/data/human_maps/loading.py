@@ -16,8 +16,9 @@ from saliency_entropy.data.images import EXTENSIONS, DataFile, decode
 from saliency_entropy.errors import UserError
 
 MAP_EXTENSIONS = (*EXTENSIONS, ".svg")
-# The versions of what draws and blurs: besides Pillow's, a map's cells depend on them.
-DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")}
+# What a map's cells depend on besides its files, Pillow and the options: the versions of what draws and blurs, and the
+# rule for a layer's range, without which a decode cache would serve the cells of versions that left it as it was.
+DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")} | {"range": "own"}
 
 
 def load_human_map(
@@ -47,10 +48,15 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
     """The annotators' maps of one image as one grey map at full size.
 
     Each file is one annotator's layer. In a layer with an alpha channel that varies (a stroke layer), and in an SVG,
-    the map is the opacity, whatever the colours; of any other image, it is the grey values (ITU-R 601 luma). A single
-    layer is the map as it is. Several layers are averaged, each pixel rounded to the nearest of 256 levels, halves up,
-    at the size of the layer with the most pixels (the first of equals), to which the others are resized (bilinear). A
-    constant layer marks nothing: among others it counts as zeros.
+    the map is the opacity, whatever the colours; of any other image, it is the grey values (ITU-R 601 luma).
+
+    Each layer is first scaled to its own range, its least level to 0 and its greatest to 255, rounded to the nearest:
+    a mask stored as 0/1 is the same map as 0/255, and each annotator counts alike. So a map that is faint throughout
+    is not taken for a less certain one. A layer from 0 to 255 stays as it is.
+
+    Several layers are averaged, each pixel rounded to the nearest of 256 levels, halves up, at the size of the layer
+    with the most pixels (the first of equals), to which the others are resized (bilinear). A constant layer marks
+    nothing: among others it counts as zeros.
 
     Args:
         files: JPEG, PNG, WebP, BMP or SVG.
@@ -70,7 +76,7 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
     if not files:
         raise UserError("a cell of column human_map names no file; name one, or leave the cell empty")
     name = _name(files)
-    image = _averaged([_layer(file) for file in files])
+    image = _averaged([_in_full_range(read_layer(file)) for file in files])
     _refuse_constant(image, name, "remove it from column human_map")
     if blur > 0:
         image = _blurred(image, blur * max(image.size))
@@ -149,8 +155,8 @@ def keep_fraction(table: pd.DataFrame, fraction: float, seed: int) -> pd.DataFra
     return table
 
 
-def _layer(path: DataFile) -> Image.Image:
-    """One annotator's map, in mode ``L``."""
+def read_layer(path: DataFile) -> Image.Image:
+    """One annotator's map in mode ``L``, in the range of its file; raises UserError as :func:`merged_map`."""
     suffix = path.suffix.lower()
     if suffix == ".svg":
         return draw_svg(path)
@@ -173,6 +179,14 @@ def _layer(path: DataFile) -> Image.Image:
             "without transparency if its greys are, or in one colour if its strokes are"
         )
     return alpha
+
+
+def _in_full_range(layer: Image.Image) -> Image.Image:
+    """The layer scaled to 0 to 255; a constant one stays, to be recognised as such."""
+    low, high = layer.getextrema()
+    if low == high or (low, high) == (0, 255):
+        return layer
+    return layer.point([round(255 * (min(max(level, low), high) - low) / (high - low)) for level in range(256)])
 
 
 def _averaged(layers: list[Image.Image]) -> Image.Image:
