@@ -34,6 +34,7 @@ from saliency_entropy.data.table import (
     without_broken,
 )
 from saliency_entropy.errors import UserError, whole_number
+from saliency_entropy.metrics import NOT_KNOWN
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ class FaceDataModule(pl.LightningDataModule):
         """The generators of the synthetic training images, sorted; those of ``a+b`` (one of these) are two."""
         train = self.split_table("train")
         named = train["generator"][train["label"] == "synthetic"].unique()
-        return sorted({generator for value in named for generator in value.split("+") if generator})
+        return sorted({generator for value in named for generator in value.split("+")} - {"", *NOT_KNOWN})
 
     @property
     def summary(self) -> dict[str, Any]:

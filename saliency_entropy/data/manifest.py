@@ -24,8 +24,9 @@ def read_manifest(
             :func:`~saliency_entropy.data.human_maps.join.join_by_base_name`.
 
     Returns:
-        The manifest; folders in column ``human_map`` are replaced by the files in them. Values are never interpreted:
-        ``=cmd()`` or ``NA`` are text like any other.
+        The manifest; folders in column ``human_map`` are replaced by the files in them. Values are not interpreted:
+        ``=cmd()`` or ``NA`` are text like any other, but for generators and sources that are not known; see
+        :func:`~saliency_entropy.data.group_names.with_clean_names`.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or rows are wrong: all of them are named.

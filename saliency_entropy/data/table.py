@@ -18,6 +18,7 @@ from typing import Protocol
 
 import pandas as pd
 
+from saliency_entropy.data.group_names import spelling_problems, with_clean_names
 from saliency_entropy.data.images import DataFile
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.parallel import each, thread_count
@@ -59,8 +60,8 @@ class Manifest:
     Attributes:
         table: columns ``path, label, split, generator, source, human_map`` (text; "" if not given), then any further
             ones; rows in the order of the file, index 0 to n - 1. A ``generator`` of the form ``a+b`` says that the
-            image is by one of these two, unknown which. A ``human_map`` of the form ``a;b`` names the maps of several
-            annotators.
+            image is by one of these two, unknown which; "" is not known. A ``human_map`` of the form ``a;b`` names the
+            maps of several annotators.
         root: the folder that ``path`` and ``human_map`` are relative to.
         origin: the file, as named in messages.
         parts: for a table read from several files without headers, (file, number of rows) of each in turn.
@@ -139,7 +140,7 @@ def table_problems(manifest: Manifest) -> list[str]:
     Returns:
         One sentence for each kind of fault: the column, the rule, the rows that break it, and what to do. Looked for
         are missing columns, columns with the name of a score, a table without rows, words that are not labels or
-        splits, and :func:`name_problems`.
+        splits, names of groups in several spellings, and :func:`name_problems`.
     """
     columns = list(manifest.table)
     manifest = replace(manifest, table=_with_text_columns(manifest.table))
@@ -168,7 +169,7 @@ def table_problems(manifest: Manifest) -> list[str]:
     for column, allowed in (("label", LABELS), ("split", SPLITS)):
         if column in table:
             problems += word_problems(manifest, column, allowed, "correct it")
-    return problems + name_problems(manifest)
+    return problems + spelling_problems(table, origin) + name_problems(manifest)
 
 
 def word_problems(manifest: Manifest, column: str, allowed: Sequence[str], remedy: str) -> list[str]:
@@ -377,7 +378,8 @@ def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
 
 
 def _with_text_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a manifest as text and in their order, the optional ones added, then the further ones."""
+    """The columns of a manifest as text and in their order, the optional ones added, then the further ones; all as
+    :func:`~saliency_entropy.data.group_names.with_clean_names`."""
     text = {name: table[name].astype("str").fillna("") for name in REQUIRED + OPTIONAL if name in table}
     for name in OPTIONAL:
         text.setdefault(name, pd.Series("", table.index, dtype="str"))
@@ -388,7 +390,8 @@ def _with_text_columns(table: pd.DataFrame) -> pd.DataFrame:
     lists = cells.str.contains(r";|^\s|\s$")
     text["human_map"] = cells.mask(lists, cells[lists].map(lambda cell: ";".join(map_names(cell))).astype("str"))
     further = table.drop(columns=list(text), errors="ignore")
-    return pd.concat([pd.DataFrame(text)[[name for name in REQUIRED + OPTIONAL if name in text]], further], axis=1)
+    table = pd.concat([pd.DataFrame(text)[[name for name in REQUIRED + OPTIONAL if name in text]], further], axis=1)
+    return with_clean_names(table)
 
 
 def _names(cells: pd.Series) -> pd.Series:

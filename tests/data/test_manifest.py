@@ -55,6 +55,57 @@ def test_columns_order_and_text_are_kept(tmp_path: Path) -> None:
     assert manifest.where(1) == "row 3"
 
 
+def test_blanks_around_names_of_groups_are_left_out(tmp_path: Path) -> None:
+    rows = ["path,label,split,generator,source,compare_with,light", "a.png,real,test,, ffhq ,,day "]
+    rows += ["b.png,synthetic,test,StyleGAN2\u00a0,,ffhq + celeba,none", "c.png,synthetic,train, a + b,,,night"]
+    table = read_manifest(written(tmp_path, "\n".join(rows))).table
+    assert table["generator"].tolist() == ["", "StyleGAN2", "a+b"]
+    assert table["source"].tolist() == ["ffhq", "", ""]
+    assert table["compare_with"].tolist() == ["", "ffhq+celeba", ""]
+    assert table["light"].tolist() == ["day", "none", "night"]  # none is a value here
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", " unknown ", "?"])
+def test_words_for_not_known_are_no_names(tmp_path: Path, word: str) -> None:
+    rows = [
+        "path,label,split,generator,source,compare_with",
+        f"a.png,real,test,,{word},",
+        f"b.png,synthetic,test,{word},,{word}",
+    ]
+    table = read_manifest(written(tmp_path, "\n".join(rows))).table
+    assert (table[["generator", "source", "compare_with"]] == "").all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("column", "names", "said"),
+    [
+        ("generator", ("StyleGAN2", "stylegan2", "style-gan_2"), "'StyleGAN2' and 'style-gan_2' and 'stylegan2'"),
+        ("generator", ("sd 1.5", "progan+SD-1.5"), "'SD-1.5' and 'sd 1.5'"),
+        ("source", ("FFHQ", "ffhq"), "'FFHQ' and 'ffhq'"),
+        ("light", ("Day", "day"), "'Day' and 'day'"),
+    ],
+)
+def test_names_in_several_spellings(tmp_path: Path, column: str, names: tuple[str, ...], said: str) -> None:
+    rows = [f"{number}.png,real,test,{name}" for number, name in enumerate(names)]
+    message = refusal(tmp_path, "\n".join([f"path,label,split,{column}", *rows]))
+    assert f"column {column}" in message
+    assert f"would count as different: {said}; write each name in one way" in message
+
+
+def test_sources_are_compared_with_what_they_are_called(tmp_path: Path) -> None:
+    text = "path,label,split,source,compare_with\na.png,real,test,FFHQ,\nb.png,synthetic,test,,ffhq+celeba\n"
+    assert "column source and compare_with holds" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "values", [("-1.5", "15"), ("1e3", "1.e3"), ("-", "_"), (*tuple(f"p{n}" for n in range(30)), "P1")]
+)
+def test_values_that_only_look_like_one_name(tmp_path: Path, values: tuple[str, ...]) -> None:
+    rows = [f"{number}.png,real,test,{value}" for number, value in enumerate(values)]
+    table = read_manifest(written(tmp_path, "\n".join(["path,label,split,pose", *rows]))).table
+    assert tuple(table["pose"]) == values
+
+
 def test_cells_that_a_spreadsheet_would_calculate_are_names(tmp_path: Path) -> None:
     text = "path,label,split,human_map\n=1+1.png,real,train,=HYPERLINK(0)\n@a.png,real,val,-1\n"
     table = read_manifest(written(tmp_path, text)).table
