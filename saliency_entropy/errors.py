@@ -21,6 +21,12 @@ def in_one_line(error: BaseException, length: int | None = 160) -> str:
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
+def named(path: object) -> str:
+    """A path or name as it stands in a sentence: in quotes if blanks at an end would be overlooked."""
+    name = str(path)
+    return name if name == name.strip() else repr(name)
+
+
 def is_no_room(error: BaseException | None) -> bool:
     """Whether the disk was full, over quota or read-only: this is the error, or the error was raised from it."""
     while error is not None:

@@ -134,6 +134,7 @@ class FaceDataModule(pl.LightningDataModule):
         unknown = [split for split in cached_splits if split not in SPLITS]
         if unknown:
             raise UserError(f"data.cached_splits names {unknown[0]!r}; choose of {', '.join(SPLITS)}")
+        whole_number("data.batch_size", batch_size, 1)
         whole_number("data.num_workers", num_workers, 0, or_null=True)
         whole_number("data.train_batches", train_batches, 1, or_null=True)
         whole_number("data.eval_batch_size", eval_batch_size, 1, or_null=True)

@@ -11,6 +11,7 @@ import logging
 import os
 import posixpath
 import stat
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import pandas as pd
 
 from saliency_entropy.data.group_names import spelling_problems, with_clean_names
 from saliency_entropy.data.images import DataFile
-from saliency_entropy.errors import UserError, listing
+from saliency_entropy.errors import UserError, listing, named
 from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Manifest:
 
     def file(self, name: str) -> DataFile:
         """The image or map that the table calls ``name``."""
-        return self.archive.file(name) if self.archive else self.root / name
+        return self.archive.file(name) if self.archive else self.root / _as_on_disk(self.root, name)
 
     def map_files(self, cell: str) -> list[DataFile]:
         """The files of a cell of column ``human_map``, one an annotator."""
@@ -274,7 +275,7 @@ def check_root(root: Path) -> None:
         what = "is not a folder" if root.exists() else "does not exist"
     except OSError as error:  # of a folder above it
         what = f"cannot be looked at ({error.strerror})"
-    raise UserError(f"data.root={root} {what}; set data.root to the folder that holds the data set")
+    raise UserError(f"data.root={named(root)} {what}; set data.root to the folder that holds the data set")
 
 
 def map_names(cell: str) -> list[str]:
@@ -355,8 +356,8 @@ def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
     folders = {name: os.path.realpath(inside + name) for name in {name.rpartition("/")[0] for name in names}}
 
     def problem(name: str) -> str | None:
-        parent, _, base = name.rpartition("/")
-        folder = folders[parent]
+        parent, _, base = _as_on_disk(root, name).rpartition("/")
+        folder = folders.get(parent) or os.path.realpath(inside + parent)
         if folder != root and not folder.startswith(inside):
             return OUTSIDE_ROOT[0]
         file = f"{folder}/{base}"
@@ -375,6 +376,18 @@ def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
         return None if status.st_size else "is empty (0 bytes)"
 
     return problem
+
+
+def _as_on_disk(root: Path | str, name: str) -> str:
+    """The name in the Unicode form that the disk has it in: macOS, and archives made there, write accents apart (NFD).
+    The table keeps its own, so that a data set is the same on every disk."""
+    if name.isascii():
+        return name
+    parts: list[str] = []
+    for part in name.split("/"):
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        parts.append(next((form for form in forms if os.path.lexists(os.path.join(root, *parts, form))), part))  # noqa: PTH118
+    return "/".join(parts)
 
 
 def _with_text_columns(table: pd.DataFrame) -> pd.DataFrame:
@@ -406,7 +419,7 @@ def _names(cells: pd.Series) -> pd.Series:
 def _normal(names: pd.Series) -> pd.Series:
     """One spelling for all spellings of a path."""
     odd = names.str.contains(r"//|(?:^|/)\./|/$")
-    return names.where(~odd, names[odd].map(posixpath.normpath))
+    return names.where(~odd, names[odd].map(posixpath.normpath)).str.normalize("NFC")
 
 
 def data_hash(table: pd.DataFrame) -> str:

@@ -17,18 +17,20 @@ def read_fields(path: Path) -> pd.DataFrame:
     """All fields of a CSV file as text, the first row like the others; blank lines at the end are left out.
 
     The separator is a comma, a semicolon (written by spreadsheets where the comma is the decimal sign) or a tab:
-    whichever comes first in the first row. Fields that hold it are in double quotes.
+    whichever comes first in the first row. Fields that hold it are in double quotes. A line ``sep=;`` before the first
+    row, which Excel writes and does not show, names the separator.
 
     Raises:
         UserError: the file is empty, its first row is blank, it is not UTF-8, or rows have more fields than the first.
     """
     with _reading(path):
-        separator = _separator(path)
+        separator, hidden = _separator(path)
         # header=None: with a header, pandas takes the first fields of longer rows for an index, and renames a column
         # that occurs twice. Blank lines are kept, for the row numbers.
         fields = pd.read_csv(
             path,
             sep=separator,
+            skiprows=hidden,
             header=None,
             dtype=str,
             keep_default_na=False,
@@ -46,13 +48,16 @@ def read_parquet(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path)
 
 
-def _separator(path: Path) -> str:
+def _separator(path: Path) -> tuple[str, int]:
+    """The separator, and how many lines there are before the first row: 1 or 0."""
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline()
+    if stated := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
+        return stated[1], 1
     if first.isspace():
         raise UserError(f"{path} begins with a blank row; remove it")
     outside_quotes = re.sub(r'"[^"]*"', "", first)
-    return next((sign for sign in outside_quotes if sign in SEPARATORS), ",")
+    return next((sign for sign in outside_quotes if sign in SEPARATORS), ","), 0
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _undecodable(path: Path) -> str:
-    """The rows that are not UTF-8, with the wrong bytes written as ``\\xff``."""
+    """The lines that are not UTF-8, with the wrong bytes written as ``\\xff``."""
     found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -89,10 +94,10 @@ def _undecodable(path: Path) -> str:
 
 def _longer_rows(path: Path) -> str:
     """The rows with more fields than the first; "" if no row has more."""
-    separator = _separator(path)
+    separator, hidden = _separator(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            counts = [len(row) for row in csv.reader(file, delimiter=separator)]
+            counts = [len(row) for row in csv.reader(file, delimiter=separator)][hidden:]
         except csv.Error:
             return ""
     longer = [(row, count) for row, count in enumerate(counts, start=1) if count > counts[0]]

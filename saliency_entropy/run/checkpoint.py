@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, named
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
                 raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"checkpoint {path} does not exist; {remedy}") from None
+        raise UserError(f"checkpoint {named(path)} does not exist; {remedy}") from None
     except Exception as error:  # a damaged or malicious file makes the unpickler raise almost anything
         # Only PyTorch's first sentence: the next ones tell how to load the file in spite of the danger.
         reason = " ".join(str(error).split(". ")[0].split())[:160] or type(error).__name__

@@ -336,6 +336,11 @@ def test_an_interpolation_that_there_is_none_of(root: Path) -> None:
         module(root, interpolation="cubic")
 
 
+def test_a_batch_holds_an_image_at_least(root: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.batch_size is 0; give a whole number from 1 on"):
+        module(root, batch_size=0)
+
+
 def test_caches_that_there_are_none_of(root: Path) -> None:
     with pytest.raises(UserError, match=r"^data\.cache is 'ram'; it must be 'disk', 'memory' or 'none'$"):
         module(root, cache="ram")

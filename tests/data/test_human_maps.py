@@ -202,6 +202,19 @@ def test_of_a_palette_with_transparency_too(tmp_path: Path) -> None:
     assert merged(tmp_path / "m.png") == [[0, 128, 255]]
 
 
+def test_a_bitmap_of_32_bits(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3, 4), dtype=np.uint8)
+    pixels[0] = [(0, 0, 0, 0), (255, 255, 255, 0), (51, 51, 51, 0)]
+    for opacity in (0, 255):  # no opacity: a byte that fills up
+        pixels[..., 3] = opacity
+        assert merged(saved(tmp_path / "m.bmp", pixels)) == [[0, 255, 51], [0, 0, 0]]
+    pixels[0, 1, 3] = 7
+    with pytest.raises(UserError, match=r"m\.bmp is a BMP with an opacity that programs read in .* ways; save it"):
+        merged(saved(tmp_path / "m.bmp", pixels))
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "m.bmp")
+    assert merged(tmp_path / "m.bmp") == [[0, 255, 51], [0, 0, 0]]
+
+
 def test_a_layer_that_is_opaque_throughout_is_its_grey_values(tmp_path: Path) -> None:
     pixels = np.full((1, 3, 4), 255, dtype=np.uint8)
     pixels[0, :, :3] = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]

@@ -128,7 +128,7 @@ def test_a_jpeg_with_further_pictures_is_its_photograph(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_image(path, 16), load_image(alone, 16))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp", "bmp"])
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "jfif", "png", "webp", "bmp"])
 def test_every_allowed_format(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path / f"a.{suffix}", np.full((8, 8, 3), 100, dtype=np.uint8))
     assert abs(load_image(path, 4).astype(int) - 100).max() <= 2

@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from saliency_entropy.data.images import load_image
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.data.table import Manifest, check_files, complete, file_problems, refuse_broken, table_problems
 from saliency_entropy.errors import UserError
@@ -140,6 +142,50 @@ def test_the_first_row_decides_on_the_separator(tmp_path: Path) -> None:
 def test_excel_csv(tmp_path: Path) -> None:
     text = GOOD.replace("\n", "\r\n") + "\r\n,,\r\n"  # a byte order mark, Windows line ends, blank lines at the end
     assert read_manifest(written(tmp_path, text, "utf-8-sig")).table["path"].tolist() == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=; "])
+def test_a_line_that_names_the_separator(tmp_path: Path, line: str) -> None:
+    text = line + "\r\nnote,x;path;label;split\r\n1,5;a.png;real;train\r\n"
+    manifest = read_manifest(written(tmp_path, text, "utf-8-sig"))
+    assert (manifest.table["path"].tolist(), manifest.table["note,x"].tolist()) == (["a.png"], ["1,5"])
+    assert manifest.where(0) == "row 2"  # as Excel shows it, which does not show that line
+    message = refusal(tmp_path, text + "2;b.png;real;train;5\r\n")
+    assert "row 3 has 5 fields, but the first row has 4" in message
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_in_another_unicode_form_than_on_the_disk(tmp_path: Path, form: str) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    on_disk, in_table = (unicodedata.normalize(each, "Zoë/Å ö.png") for each in (other, form))
+    assert on_disk != in_table
+    made = image(tmp_path / on_disk)
+    manifest = read_manifest(written(tmp_path, f"path,label,split,human_map\n{in_table},real,train,{in_table}\n"))
+    assert file_problems(manifest) == []
+    assert manifest.table["path"].tolist() == [in_table]
+    assert manifest.file(in_table) == made
+    assert manifest.map_files(in_table) == [made]
+    missing = read_manifest(written(tmp_path, f"path,label,split\n{in_table}x,real,train\n"))
+    assert file_problems(missing) == [(0, "path", f"'{in_table}x', does not exist")]
+    twice = f"path,label,split\n{in_table},real,train\n{on_disk},real,test\n"
+    assert "must be listed once" in refusal(tmp_path, twice)
+
+
+def test_a_link_in_another_unicode_form_may_not_lead_out(tmp_path: Path) -> None:
+    image(tmp_path / "other" / "a.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / unicodedata.normalize("NFD", "é")).symlink_to(tmp_path / "other")
+    manifest = read_manifest(written(tmp_path / "root", "path,label,split\né/a.png,real,train\n"))
+    assert file_problems(manifest) == [(0, "path", "'é/a.png', lies outside the data root")]
+
+
+def test_blanks_at_an_end_of_a_name_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"data.root='{tmp_path} ' does not exist"):
+        read_manifest(written(tmp_path, GOOD), root=f"{tmp_path} ")
+    with pytest.raises(UserError, match=f"'{tmp_path}/m.csv ' does not exist"):
+        read_manifest(f"{tmp_path}/m.csv ")
+    with pytest.raises(UserError, match=f"'{tmp_path}/a.png ' does not exist"):
+        load_image(tmp_path / "a.png ", 8)
 
 
 def test_quoted_and_foreign_names(tmp_path: Path) -> None:

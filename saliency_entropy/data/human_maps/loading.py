@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import math
+import struct
 from collections.abc import Sequence
 from numbers import Real
 
@@ -165,7 +166,9 @@ def read_layer(path: DataFile) -> Image.Image:
     image = decode(path, "RGBA")
     alpha = image.getchannel("A")
     low, high = alpha.getextrema()
-    if high == 0:
+    if suffix in (".bmp", ".dib"):
+        _refuse_unread_opacity(path)
+    elif high == 0:
         return alpha  # nothing was drawn; the colours under it mean nothing
     if low == high:
         return image.convert("L")
@@ -179,6 +182,19 @@ def read_layer(path: DataFile) -> Image.Image:
             "without transparency if its greys are, or in one colour if its strokes are"
         )
     return alpha
+
+
+def _refuse_unread_opacity(path: DataFile) -> None:
+    """Raises UserError if the fourth bytes of a BMP of 32 bits a pixel, which Pillow passes over unless a mask names
+    them, are neither all 0 nor all 255: then they are an opacity, without which strokes lose their shape."""
+    with path.open("rb") as file:
+        content = file.read()
+    begin, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", content, 10)
+    if header < 40 or bits != 32 or compression:
+        return
+    fourth = content[begin : begin + 4 * abs(width * height)][3::4]
+    if set(fourth) not in ({0}, {255}):
+        raise UserError(f"{path} is a BMP with an opacity that programs read in different ways; save it as PNG")
 
 
 def _in_full_range(layer: Image.Image) -> Image.Image:
