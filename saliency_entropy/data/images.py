@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from saliency_entropy.errors import UserError, in_one_line, named
+from saliency_entropy.errors import UserError, in_one_line, named, refuse_pipe
 
 # Given to Image.open, so that no file reaches another of Pillow's decoders, whatever its name.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -116,6 +116,7 @@ def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES was switched on, which pads truncated images with grey; switch it off"
         )
     try:
+        refuse_pipe(path)
         with path.open("rb") as file:
             start = file.read(25)
             if not start:

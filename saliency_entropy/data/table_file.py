@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from saliency_entropy.errors import UserError, in_one_line, listing
 
 SEPARATORS = ",;\t"
+MOST_ROWS = 20_000_000  # of a Parquet file: more images than anyone trains on, and some GB of names
 
 
 def read_fields(path: Path) -> pd.DataFrame:
@@ -43,9 +45,19 @@ def read_fields(path: Path) -> pd.DataFrame:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """Raises UserError if the file cannot be read."""
+    """Raises UserError if the file cannot be read, or has too many rows."""
     with _reading(path):
+        with pq.ParquetFile(path) as file:
+            refuse_many_rows(path, file)
         return pd.read_parquet(path)
+
+
+def refuse_many_rows(path: Path, file: pq.ParquetFile) -> None:
+    """Raises UserError if the table would not fit into memory: a few MB may hold the same row 300 million times."""
+    groups = file.metadata
+    rows = max(groups.num_rows, sum(groups.row_group(number).num_rows for number in range(groups.num_row_groups)))
+    if rows > MOST_ROWS:
+        raise UserError(f"{path} has {rows:,} rows, more than {MOST_ROWS:,}; keep only those of your images")
 
 
 def _separator(path: Path) -> tuple[str, int]:

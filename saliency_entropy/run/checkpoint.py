@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from saliency_entropy.errors import UserError, named
+from saliency_entropy.errors import UserError, named, refuse_pipe
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
         UserError: the file is missing or damaged, or holds more than tensors and plain values.
     """
     try:
+        refuse_pipe(path)
         # torch.load does not compare the checksums in the file: a flipped bit would change a weight.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
@@ -121,6 +122,8 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
             if damaged is not None:
                 raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"checkpoint {named(path)} does not exist; {remedy}") from None
     except Exception as error:  # a damaged or malicious file makes the unpickler raise almost anything

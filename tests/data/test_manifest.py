@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -191,6 +193,18 @@ def test_blanks_at_an_end_of_a_name_are_shown(tmp_path: Path) -> None:
 def test_quoted_and_foreign_names(tmp_path: Path) -> None:
     text = 'path,label,split\n"a, ""b"".png",real,train\n顔/é.png,real,val\n'
     assert read_manifest(written(tmp_path, text)).table["path"].tolist() == ['a, "b".png', "顔/é.png"]
+
+
+def test_a_parquet_file_of_too_many_rows(tmp_path: Path) -> None:
+    # A few MB: all rows are the same. Read, they would take some 100 GB.
+    rows = pa.table({name: pa.repeat(pa.scalar(value), 1_000_000).dictionary_encode()
+                     for name, value in (("path", "a.png"), ("label", "real"), ("split", "train"))})  # fmt: skip
+    with pq.ParquetWriter(tmp_path / "m.parquet", rows.schema) as file:
+        for _ in range(21):
+            file.write_table(rows)
+    assert (tmp_path / "m.parquet").stat().st_size < 1_000_000
+    with pytest.raises(UserError, match=r"m\.parquet has 21,000,000 rows, more than 20,000,000; keep only those"):
+        read_manifest(tmp_path / "m.parquet")
 
 
 def test_parquet_keeps_the_types_of_further_columns(tmp_path: Path) -> None:
