@@ -1,6 +1,7 @@
 """The names by which images are grouped: their generator, their source and the values of further columns."""
 
 import re
+import unicodedata
 from collections import defaultdict
 
 import pandas as pd
@@ -46,7 +47,7 @@ def spelling_problems(table: pd.DataFrame, origin: str) -> list[str]:
         spellings: dict[str, list[str]] = defaultdict(list)
         for name in sorted(names):
             if not _is_number(name):  # -1.5 and 15 are two values
-                spellings[re.sub(r"[\s_.-]", "", name.casefold())].append(repr(name))
+                spellings[re.sub(r"[\s_.-]", "", unicodedata.normalize("NFKC", name).casefold())].append(repr(name))
         alike = [" and ".join(found) for key, found in spellings.items() if key and len(found) > 1]
         if alike:
             problems.append(

@@ -85,6 +85,7 @@ def test_words_for_not_known_are_no_names(tmp_path: Path, word: str) -> None:
     [
         ("generator", ("StyleGAN2", "stylegan2", "style-gan_2"), "'StyleGAN2' and 'style-gan_2' and 'stylegan2'"),
         ("generator", ("sd 1.5", "progan+SD-1.5"), "'SD-1.5' and 'sd 1.5'"),
+        ("generator", ("\u00e9", "e\u0301"), "'e\u0301' and '\u00e9'"),
         ("source", ("FFHQ", "ffhq"), "'FFHQ' and 'ffhq'"),
         ("light", ("Day", "day"), "'Day' and 'day'"),
     ],

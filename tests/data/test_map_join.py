@@ -116,6 +116,14 @@ def test_other_spellings_that_may_be_of_another(
     assert bool(unused) == bool(caplog.text)
 
 
+def test_a_map_of_another_split_is_no_other_spelling(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made(tmp_path, "maps/A.png", "maps/b.png", "maps/c.jpg.png")
+    splits = {"A.png": "val", "C.png": "test"}
+    images = manifest(tmp_path, "a.png", "A.png", "b.png", "c.png", "C.png", splits=splits)
+    assert joined(images, "maps", "train") == ["", "", "maps/b.png", "", ""]
+    assert "2 maps there are not used" in caplog.text
+
+
 def test_training_images_with_fewer_maps_than_other_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made(tmp_path, *(f"maps/{number}.png" for number in (1, 2, 3, 5)))
     images = manifest(tmp_path, *(f"{number}.png" for number in range(1, 6)), splits={"5.png": "val"})

@@ -6,7 +6,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,10 +69,14 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
     images = manifest.table["path"] if split is None else manifest.split(split)["path"]
     stems = images.map(base_name)
     what = "training images" if split == "train" else "images"
+    # By what the spellings of a base name have in common; of all splits, since a map of another is no map of this.
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for stem in manifest.table["path"].map(base_name):
+        spellings[_any_spelling(stem)].add(stem)
     maps: dict[str, list[str]] = defaultdict(list)
     problems = []
     for folder in folders:
-        found, faults = _maps_in(manifest.root, folder, set(stems), what)
+        found, faults = _maps_in(manifest.root, folder, set(stems), spellings, what)
         problems += faults
         for stem, names in found.items():
             maps[stem] += names
@@ -122,15 +126,20 @@ def _checked_folders(root: Path, folders: Sequence[str]) -> list[str]:
     return names
 
 
-def _maps_in(root: Path, folder: str, stems: set[str], what: str) -> tuple[dict[str, list[str]], list[str]]:
-    """The maps in a folder by the base name that they belong to, and what is wrong with it."""
+def _maps_in(
+    root: Path, folder: str, stems: set[str], spellings: Mapping[str, set[str]], what: str
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The maps in a folder by the base name that they belong to, and what is wrong with it.
+
+    Args:
+        root, folder: where they lie.
+        stems: the base names that are joined.
+        spellings: the base names of all images by what their spellings have in common.
+        what: whose base names ``stems`` are, for messages.
+    """
     path = root / folder
     found: dict[str, list[list[str]]] = defaultdict(list)
-    # The maps under another spelling of a base name, and the base names by what all their spellings have in common.
-    respelled: dict[str, list[list[str]]] = defaultdict(list)
-    by_key: dict[str, list[str]] = defaultdict(list)
-    for stem in stems:
-        by_key[_any_spelling(stem)].append(stem)
+    respelled: dict[str, list[list[str]]] = defaultdict(list)  # under another spelling of the base name
     unused: list[str] = []
     passed_over: Counter[str] = Counter()
     for entry in _entries(path):
@@ -143,13 +152,13 @@ def _maps_in(root: Path, folder: str, stems: set[str], what: str) -> tuple[dict[
         elif not _is_map(entry.name):
             files = []
             passed_over["files that are no image or SVG"] += 1
-        meant = by_key.get(_any_spelling(stem), ())
+        meant = spellings.get(_any_spelling(stem), set())
         if not files:
             continue
         if stem in stems:
             found[stem].append(files)
-        elif len(meant) == 1:
-            respelled[meant[0]].append(files)
+        elif len(meant) == 1 and stem not in meant and meant <= stems:
+            respelled[min(meant)].append(files)
         else:
             unused += files
     for stem, places in respelled.items():
