@@ -1,6 +1,7 @@
 """The one kind of error that a user can mend, and the wording that its messages share."""
 
 import errno
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +20,23 @@ class UserError(ValueError):
 def in_one_line(error: BaseException, length: int | None = 160) -> str:
     """A library's error message on one line, cut to ``length`` characters, to stand in a sentence."""
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def named(path: object) -> str:
+    """A path or name as it stands in a sentence: in quotes if blanks at an end would be overlooked."""
+    name = str(path)
+    return name if name == name.strip() else repr(name)
+
+
+def refuse_pipe(path: object) -> None:
+    """Raises UserError if a path is a pipe, a socket or a device, to be called before it is opened: that might wait, or
+    be read, for ever.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    if isinstance(path, Path) and not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{path} is not a file, but a pipe, a socket or a device; name a file")
 
 
 def is_no_room(error: BaseException | None) -> bool:

@@ -13,6 +13,9 @@ from torchmetrics.utilities import dim_zero_cat
 from saliency_entropy.functional import spatial_entropy
 from saliency_entropy.losses import Prediction
 
+# What a generator is called that nobody knows, in lower case. A score table of an older version holds them as names.
+NOT_KNOWN = ("nan", "none", "null", "unknown", "?")
+
 
 def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
     """Exact area under the ROC curve; equal scores count one half.
@@ -42,11 +45,12 @@ def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarr
 
 
 def seen_in_training(generator: str, train_generators: list[str]) -> str:
-    """``yes``, ``no`` or ``not known``: an image may name no generator, or ``a+b`` (either a or b), only one of which
-    is in training."""
+    """``yes``, ``no`` or ``not known``: an image may name no generator or one of :data:`NOT_KNOWN`, or ``a+b`` (either
+    a or b), only one of which is in training."""
     parts = [part for part in generator.split("+") if part]
     seen = [part in train_generators for part in parts]
-    if not parts or any(seen) != all(seen):
+    unknown = any(part.strip().lower() in NOT_KNOWN for part in parts)
+    if not parts or unknown or any(seen) != all(seen):
         return "not known"
     return "yes" if all(seen) else "no"
 

@@ -1,5 +1,6 @@
 """A detector rebuilt from a checkpoint says what the trained module says, without Hydra or a Trainer."""
 
+import os
 import re
 import subprocess
 import sys
@@ -214,6 +215,12 @@ def refusal(path: Path | str, device: str = "cpu") -> str:
 def test_a_missing_file_and_a_folder(tmp_path):
     assert refusal(tmp_path / "no.ckpt") == f"checkpoint {tmp_path}/no.ckpt does not exist; give the best.ckpt of a run"
     assert "cannot be loaded as plain weights" in refusal(tmp_path)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "best.ckpt")
+    assert "best.ckpt is not a file, but a pipe, a socket or a device; name a file" in refusal(tmp_path / "best.ckpt")
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.99])

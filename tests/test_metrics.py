@@ -46,7 +46,8 @@ def test_one_class_has_no_auroc():
 @pytest.mark.parametrize(
     ("generator", "seen"),
     [("srefi", "yes"), ("progan", "no"), ("srefi+stylegan2", "yes"), ("srefi+progan", "not known"),
-     ("progan+stargan", "no"), ("", "not known"), ("stylegan", "no")],
+     ("progan+stargan", "no"), ("", "not known"), ("stylegan", "no"), ("nan", "not known"),
+     ("None", "not known"), (" Unknown", "not known"), ("srefi+?", "not known"), ("progan+null", "not known")],
 )  # fmt: skip
 def test_whether_a_generator_was_in_training(generator, seen):
     assert seen_in_training(generator, ["srefi", "stylegan2"]) == seen

@@ -164,6 +164,11 @@ WARNINGS = {
         "Human maps in colour",
         "see that their grey values (ITU-R 601 luma) are the map; the colours of a colour map must be converted",
     ),
+    "map_narrow_range": (
+        "Human maps that use a small part of the levels from 0 to 255",
+        "nothing, if they were stored so (a mask as 0/1, strokes drawn with some transparency): each file is scaled to "
+        "its own range. If faint was to mean less certain, that is lost; a map that marks nothing must be one level",
+    ),
     "map_other_aspect": (
         "Human maps whose aspect ratio differs from their image's",
         "see that the map is of this image, and of the whole of it: both are squashed to the same square",

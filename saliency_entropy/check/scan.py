@@ -21,7 +21,7 @@ import torch
 from PIL import ExifTags, Image, ImageChops, ImageOps
 
 from saliency_entropy.data.forked import map_in_processes, may_fork
-from saliency_entropy.data.human_maps.loading import merged_map, on_grid
+from saliency_entropy.data.human_maps.loading import merged_map, on_grid, read_layer
 from saliency_entropy.data.human_maps.svg_strokes import draw_svg
 from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels, decode
 from saliency_entropy.data.table import Manifest
@@ -34,6 +34,7 @@ HASHED = 64  # pixels, at least, that the shorter side of an image keeps when it
 COVERED = 25  # level of 255; a map counts as marked above it
 SAME_ASPECT = 0.01  # the largest difference between the aspect ratios of an image and its map, relative to the image's
 COLOURED = 16  # levels of 255; a map is not grey where two channels differ by more
+NARROW = 230  # levels; lossy maps and soft blobs span nine tenths of 255, a mask stored as 0/1 or 0/100 does not
 # More than an image of LARGEST_PIXELS needs in any format: such a file is something else, not to be held in memory.
 LARGEST_BYTES = 5 * LARGEST_PIXELS
 CHUNK = 64  # rows a task: a task for each row would cost more than a look at a small image
@@ -101,6 +102,7 @@ class MapScan:
             - ``problem``: why the map cannot be used (missing, damaged, constant, ...); "" if it can;
             - ``unusual``: traits of a usable map that are worth a warning, separated by ";": ``colour``,
               ``other aspect`` (the aspect ratios of the upright map and image differ by more than 1 %),
+              ``narrow range`` (a layer, before it is scaled, spans less than :data:`NARROW` of 255 levels),
               ``several annotators``;
             - ``annotators``: the number of files;
             - ``entropy``: in nats, on the grid; NaN where there is a problem;
@@ -330,6 +332,7 @@ def _unusual_traits(image: DataFile, files: Sequence[DataFile]) -> str:
     words = {
         "colour": any(layer.mode == "RGBA" and _coloured(layer) for layer in layers),
         "other aspect": any(abs(aspect / image_aspect - 1) > SAME_ASPECT for aspect in aspects),
+        "narrow range": any(0 < np.ptp(read_layer(file).getextrema()) < NARROW for file in files),
         "several annotators": len(files) > 1,
     }
     return ";".join(word for word, found in words.items() if found)

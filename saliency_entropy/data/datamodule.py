@@ -34,6 +34,7 @@ from saliency_entropy.data.table import (
     without_broken,
 )
 from saliency_entropy.errors import UserError, whole_number
+from saliency_entropy.metrics import NOT_KNOWN
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ class FaceDataModule(pl.LightningDataModule):
         unknown = [split for split in cached_splits if split not in SPLITS]
         if unknown:
             raise UserError(f"data.cached_splits names {unknown[0]!r}; choose from {', '.join(SPLITS)}")
+        whole_number("data.batch_size", batch_size, 1)
         whole_number("data.num_workers", num_workers, 0, or_null=True)
         whole_number("data.train_batches", train_batches, 1, or_null=True)
         whole_number("data.eval_batch_size", eval_batch_size, 1, or_null=True)
@@ -196,7 +198,7 @@ class FaceDataModule(pl.LightningDataModule):
         """The generators of the synthetic training images, sorted; those of ``a+b`` (one of these) are two."""
         train = self.split_table("train")
         named = train["generator"][train["label"] == "synthetic"].unique()
-        return sorted({generator for value in named for generator in value.split("+") if generator})
+        return sorted({generator for value in named for generator in value.split("+")} - {"", *NOT_KNOWN})
 
     def summary(self) -> dict[str, Any]:
         """What ``result.json`` says of the data: its generators, the CAM grid's cells, the manifest's digest, and how

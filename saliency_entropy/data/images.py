@@ -14,12 +14,13 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, named, refuse_pipe
 
 # Given to Image.open, so that no file reaches another of Pillow's decoders, whatever its name.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 EXTENSIONS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP",
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP",
+    ".dib": "BMP",
 }  # fmt: skip
 # Far above any face image (1024 x 1024 is one megapixel), far below what exhausts memory: 64 MP is 192 MB of RGB.
 LARGEST_PIXELS = 64_000_000
@@ -115,6 +116,7 @@ def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES was switched on, which pads truncated images with grey; switch it off"
         )
     try:
+        refuse_pipe(path)
         with path.open("rb") as file:
             start = file.read(25)
             if not start:
@@ -126,7 +128,7 @@ def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
-        raise UnreadableFile(f"{path} does not exist; copy it again, or leave it out") from None
+        raise UnreadableFile(f"{named(path)} does not exist; copy it again, or leave it out") from None
     except PermissionError:
         raise UnreadableFile(f"{path} may not be read (permission denied); give yourself read access") from None
     except Image.UnidentifiedImageError:
@@ -151,8 +153,7 @@ def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
 def _check_header(path: DataFile, image: Image.Image, start: bytes) -> None:
     # A JPEG that carries further pictures (a preview, a depth map) is MPO to Pillow; its first is the photograph.
     kind = "JPEG" if image.format == "MPO" else image.format
-    named = EXTENSIONS.get(path.suffix.lower())
-    if named != kind:
+    if EXTENSIONS.get(path.suffix.lower()) != kind:
         raise UserError(
             f"{path} holds a {kind} image under the extension {path.suffix!r}; rename it to what it is, so that an "
             "audit of the file formats can be trusted"

@@ -8,7 +8,7 @@ import pandas as pd
 from saliency_entropy.data.human_maps.join import with_human_maps
 from saliency_entropy.data.table import REQUIRED, Manifest, check_root, complete
 from saliency_entropy.data.table_file import read_fields, read_parquet
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, named
 
 
 def read_manifest(
@@ -24,8 +24,9 @@ def read_manifest(
             :func:`~saliency_entropy.data.human_maps.join.join_by_base_name`.
 
     Returns:
-        The manifest; folders in column ``human_map`` are replaced by the files in them. Values are never interpreted:
-        ``=cmd()`` or ``NA`` are text like any other.
+        The manifest; folders in column ``human_map`` are replaced by the files in them. Values are not interpreted:
+        ``=cmd()`` or ``NA`` are text like any other, but for generators and sources that are not known; see
+        :func:`~saliency_entropy.data.group_names.with_clean_names`.
 
     Raises:
         UserError: the file cannot be read, a column is missing, or rows are wrong: all of them are named.
@@ -38,7 +39,7 @@ def read_manifest(
         path = path.with_suffix(".parquet")
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist; a data set needs a manifest there (.csv or .parquet), with the columns "
+            f"{named(path)} does not exist; a data set needs a manifest there (.csv or .parquet), with the columns "
             f"{', '.join(REQUIRED)}; images in folders split/label are data=folder"
         )
     table = read_parquet(path) if path.suffix == ".parquet" else _named_columns(read_fields(path), path)

@@ -11,6 +11,7 @@ import logging
 import os
 import posixpath
 import stat
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Protocol
 
 import pandas as pd
 
+from saliency_entropy.data.group_names import spelling_problems, with_clean_names
 from saliency_entropy.data.images import DataFile
-from saliency_entropy.errors import UserError, listing
+from saliency_entropy.errors import UserError, listing, named
 from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
@@ -59,8 +61,8 @@ class Manifest:
     Attributes:
         table: columns ``path, label, split, generator, source, human_map`` (text; "" if not given), then any further
             ones; rows in the order of the file, index 0 to n - 1. A ``generator`` of the form ``a+b`` says that the
-            image is by one of these two, unknown which. A ``human_map`` of the form ``a;b`` names the maps of several
-            annotators.
+            image is by one of these two, unknown which; "" is not known. A ``human_map`` of the form ``a;b`` names the
+            maps of several annotators.
         root: the folder that ``path`` and ``human_map`` are relative to.
         origin: the file, as named in messages.
         parts: for a table read from several files without headers, (file, number of rows) of each in turn.
@@ -102,7 +104,7 @@ class Manifest:
 
     def file(self, name: str) -> DataFile:
         """The image or map that the table calls ``name``."""
-        return self.archive.file(name) if self.archive else self.root / name
+        return self.archive.file(name) if self.archive else self.root / _as_on_disk(self.root, name)
 
     def map_files(self, cell: str) -> list[DataFile]:
         """The files of a cell of column ``human_map``, one an annotator."""
@@ -139,7 +141,7 @@ def table_problems(manifest: Manifest) -> list[str]:
     Returns:
         One sentence for each kind of fault: the column, the rule, the rows that break it, and what to do. Looked for
         are missing columns, columns with the name of a score, a table without rows, words that are not labels or
-        splits, and :func:`name_problems`.
+        splits, names of groups in several spellings, and :func:`name_problems`.
     """
     columns = list(manifest.table)
     manifest = replace(manifest, table=_with_text_columns(manifest.table))
@@ -168,7 +170,7 @@ def table_problems(manifest: Manifest) -> list[str]:
     for column, allowed in (("label", LABELS), ("split", SPLITS)):
         if column in table:
             problems += word_problems(manifest, column, allowed, "correct it")
-    return problems + name_problems(manifest)
+    return problems + spelling_problems(table, origin) + name_problems(manifest)
 
 
 def word_problems(manifest: Manifest, column: str, allowed: Sequence[str], remedy: str) -> list[str]:
@@ -273,7 +275,7 @@ def check_root(root: Path) -> None:
         what = "is not a folder" if root.exists() else "does not exist"
     except OSError as error:  # of a folder above it
         what = f"cannot be looked at ({error.strerror})"
-    raise UserError(f"data.root={root} {what}; set data.root to the folder that holds the data set")
+    raise UserError(f"data.root={named(root)} {what}; set data.root to the folder that holds the data set")
 
 
 def map_names(cell: str) -> list[str]:
@@ -354,8 +356,8 @@ def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
     folders = {name: os.path.realpath(inside + name) for name in {name.rpartition("/")[0] for name in names}}
 
     def problem(name: str) -> str | None:
-        parent, _, base = name.rpartition("/")
-        folder = folders[parent]
+        parent, _, base = _as_on_disk(root, name).rpartition("/")
+        folder = folders.get(parent) or os.path.realpath(inside + parent)
         if folder != root and not folder.startswith(inside):
             return OUTSIDE_ROOT[0]
         file = f"{folder}/{base}"
@@ -376,8 +378,21 @@ def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
     return problem
 
 
+def _as_on_disk(root: Path | str, name: str) -> str:
+    """The name in the Unicode form that the disk has it in: macOS, and archives made there, write accents apart (NFD).
+    The table keeps its own, so that a data set is the same on every disk."""
+    if name.isascii():
+        return name
+    parts: list[str] = []
+    for part in name.split("/"):
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        parts.append(next((form for form in forms if os.path.lexists(os.path.join(root, *parts, form))), part))  # noqa: PTH118
+    return "/".join(parts)
+
+
 def _with_text_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a manifest as text and in their order, the optional ones added, then the further ones."""
+    """The columns of a manifest as text and in their order, the optional ones added, then the further ones; all as
+    :func:`~saliency_entropy.data.group_names.with_clean_names`."""
     text = {name: table[name].astype("str").fillna("") for name in REQUIRED + OPTIONAL if name in table}
     for name in OPTIONAL:
         text.setdefault(name, pd.Series("", table.index, dtype="str"))
@@ -388,7 +403,8 @@ def _with_text_columns(table: pd.DataFrame) -> pd.DataFrame:
     lists = cells.str.contains(r";|^\s|\s$")
     text["human_map"] = cells.mask(lists, cells[lists].map(lambda cell: ";".join(map_names(cell))).astype("str"))
     further = table.drop(columns=list(text), errors="ignore")
-    return pd.concat([pd.DataFrame(text)[[name for name in REQUIRED + OPTIONAL if name in text]], further], axis=1)
+    table = pd.concat([pd.DataFrame(text)[[name for name in REQUIRED + OPTIONAL if name in text]], further], axis=1)
+    return with_clean_names(table)
 
 
 def _names(cells: pd.Series) -> pd.Series:
@@ -403,7 +419,7 @@ def _names(cells: pd.Series) -> pd.Series:
 def _normal(names: pd.Series) -> pd.Series:
     """One spelling for all spellings of a path."""
     odd = names.str.contains(r"//|(?:^|/)\./|/$")
-    return names.where(~odd, names[odd].map(posixpath.normpath))
+    return names.where(~odd, names[odd].map(posixpath.normpath)).str.normalize("NFC")
 
 
 def data_hash(table: pd.DataFrame) -> str:

@@ -7,28 +7,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from saliency_entropy.errors import UserError, in_one_line, listing
 
 SEPARATORS = ",;\t"
+MOST_ROWS = 20_000_000  # of a Parquet file: more images than anyone trains on, and some GB of names
 
 
 def read_fields(path: Path) -> pd.DataFrame:
     """All fields of a CSV file as text, the first row like the others; blank lines at the end are left out.
 
     The separator is a comma, a semicolon (written by spreadsheets where the comma is the decimal sign) or a tab:
-    whichever comes first in the first row. Fields that hold it are in double quotes.
+    whichever comes first in the first row. Fields that hold it are in double quotes. A line ``sep=;`` before the first
+    row, which Excel writes and does not show, names the separator.
 
     Raises:
         UserError: the file is empty, its first row is blank, it is not UTF-8, or rows have more fields than the first.
     """
     with _reading(path):
-        separator = _separator(path)
+        separator, hidden = _separator(path)
         # header=None: with a header, pandas takes the first fields of longer rows for an index, and renames a column
         # that occurs twice. Blank lines are kept, for the row numbers.
         fields = pd.read_csv(
             path,
             sep=separator,
+            skiprows=hidden,
             header=None,
             dtype=str,
             keep_default_na=False,
@@ -41,18 +45,31 @@ def read_fields(path: Path) -> pd.DataFrame:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """Raises UserError if the file cannot be read."""
+    """Raises UserError if the file cannot be read, or has too many rows."""
     with _reading(path):
+        with pq.ParquetFile(path) as file:
+            refuse_many_rows(path, file)
         return pd.read_parquet(path)
 
 
-def _separator(path: Path) -> str:
+def refuse_many_rows(path: Path, file: pq.ParquetFile) -> None:
+    """Raises UserError if the table would not fit into memory: a few MB may hold the same row 300 million times."""
+    groups = file.metadata
+    rows = max(groups.num_rows, sum(groups.row_group(number).num_rows for number in range(groups.num_row_groups)))
+    if rows > MOST_ROWS:
+        raise UserError(f"{path} has {rows:,} rows, more than {MOST_ROWS:,}; keep only those of your images")
+
+
+def _separator(path: Path) -> tuple[str, int]:
+    """The separator, and how many lines there are before the first row: 1 or 0."""
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline()
+    if stated := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
+        return stated[1], 1
     if first.isspace():
         raise UserError(f"{path} begins with a blank row; remove it")
     outside_quotes = re.sub(r'"[^"]*"', "", first)
-    return next((sign for sign in outside_quotes if sign in SEPARATORS), ",")
+    return next((sign for sign in outside_quotes if sign in SEPARATORS), ","), 0
 
 
 @contextmanager
@@ -76,7 +93,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _undecodable(path: Path) -> str:
-    """The rows that are not UTF-8, with the wrong bytes written as ``\\xff``."""
+    """The lines that are not UTF-8, with the wrong bytes written as ``\\xff``."""
     found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -89,10 +106,10 @@ def _undecodable(path: Path) -> str:
 
 def _longer_rows(path: Path) -> str:
     """The rows with more fields than the first; "" if no row has more."""
-    separator = _separator(path)
+    separator, hidden = _separator(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
-            counts = [len(row) for row in csv.reader(file, delimiter=separator)]
+            counts = [len(row) for row in csv.reader(file, delimiter=separator)][hidden:]
         except csv.Error:
             return ""
     longer = [(row, count) for row, count in enumerate(counts, start=1) if count > counts[0]]

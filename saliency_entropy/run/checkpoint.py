@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, named, refuse_pipe
 from saliency_entropy.run.epochs import epochs_text, read_epochs
 from saliency_entropy.run.whole_files import write_atomically
 
@@ -141,6 +141,7 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
         UserError: the file is missing or damaged, or holds more than tensors and plain values.
     """
     try:
+        refuse_pipe(path)
         # torch.load does not compare the checksums in the file: a flipped bit would change a weight.
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
@@ -148,8 +149,10 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
             if damaged is not None:
                 raise ValueError(f"the checksum of {damaged} is wrong: the file is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
-        raise UserError(f"checkpoint {path} does not exist; {remedy}") from None
+        raise UserError(f"checkpoint {named(path)} does not exist; {remedy}") from None
     except Exception as error:  # a damaged or malicious file makes the unpickler raise almost anything
         # Only PyTorch's first sentence: the next ones tell how to load the file in spite of the danger.
         reason = " ".join(str(error).split(". ")[0].split())[:160] or type(error).__name__

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saliency_entropy.data.group_names import MAX_GROUPS
 from saliency_entropy.data.table import LABELS
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.page.wording import NONE
@@ -17,7 +18,6 @@ from saliency_entropy.study.run_figures import (
     CALIBRATION_FIGURES,
     GROUP_FIGURES,
     LOW_RATES,
-    MAX_GROUPS,
     MIN_IMAGES,
     RANKING_FIGURES,
 )

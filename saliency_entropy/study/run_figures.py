@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from saliency_entropy.data.group_names import MAX_GROUPS
 from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
 from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study.calibration import expected_calibration_error, fitted_temperature
@@ -23,8 +24,6 @@ from saliency_entropy.study.statistics import NAN
 
 # With fewer images a figure of one generator or group says more about these images than about the group.
 MIN_IMAGES = 30
-# Images are not grouped by a column of more different values, such as a person's number.
-MAX_GROUPS = 20
 # Shares of the real images, of test (for TPR) or validation (for thresholds), that may be called synthetic.
 LOW_RATES = (0.01, 0.001)
 # The thresholds fixed on validation: name -> the share of its real images called synthetic; None for equal errors.

@@ -352,15 +352,15 @@ def test_maps_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_colour_is_what_grey_values_lose(tmp_path: Path) -> None:
     saved(tmp_path / "a.png", noise(16, 16))
-    grey = quarters(0, 50, 100, 200)
+    grey = quarters(0, 50, 100, 250)
     saved(tmp_path / "rgb.png", np.stack([grey] * 3, axis=-1))
     saved(tmp_path / "rgb.jpg", np.stack([grey] * 3, axis=-1))
     saved(tmp_path / "heat.png", np.stack([grey, grey[::-1], grey], axis=-1))
     strokes = np.zeros((16, 16, 4), np.uint8)
-    strokes[4:8, 4:8] = 255, 0, 0, 180  # red strokes: their opacity counts
+    strokes[4:8, 4:8] = 255, 0, 0, 240  # red strokes: their opacity counts
     saved(tmp_path / "strokes.png", strokes)
     found = {name: mapped(tmp_path, name)["unusual"] for name in ("rgb.png", "rgb.jpg", "heat.png", "strokes.png")}
-    assert found == {"rgb.png": "", "rgb.jpg": "", "heat.png": "colour", "strokes.png": ""}
+    assert found == {"rgb.png": "", "rgb.jpg": "", "heat.png": "colour;narrow range", "strokes.png": ""}
 
 
 @pytest.mark.parametrize(
@@ -399,10 +399,22 @@ def test_of_an_image_that_cannot_be_used_no_aspect_is_compared(tmp_path: Path) -
     assert (facts["problem"], facts["unusual"]) == ("", "")
 
 
+@pytest.mark.parametrize(("top", "words"), [(1, "narrow range"), (100, "narrow range"), (240, ""), (255, "")])
+def test_a_map_that_uses_few_of_the_levels(tmp_path: Path, top: int, words: str) -> None:
+    saved(tmp_path / "a.png", noise(16, 16))
+    saved(tmp_path / "m.png", quarters(0, 0, 0, top))
+    strokes = np.zeros((16, 16, 4), np.uint8)
+    strokes[:8, :8, 3] = top
+    saved(tmp_path / "strokes.png", strokes)
+    for name in ("m.png", "strokes.png"):
+        facts = mapped(tmp_path, name)
+        assert (facts["problem"], facts["unusual"], facts["covered"]) == ("", words, 0.25)
+
+
 def test_several_annotators(tmp_path: Path) -> None:
     saved(tmp_path / "a.png", noise(16, 16))
-    saved(tmp_path / "m.png", quarters(0, 0, 0, 100))
-    saved(tmp_path / "n.png", quarters(100, 0, 0, 0))
+    saved(tmp_path / "m.png", quarters(0, 0, 0, 255))
+    saved(tmp_path / "n.png", quarters(255, 0, 0, 0))
     facts = mapped(tmp_path, "m.png;n.png")
     assert (facts["unusual"], facts["annotators"], facts["covered"]) == ("several annotators", 2, 0.5)
 

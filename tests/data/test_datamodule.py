@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch import Tensor
 
-from saliency_entropy.data import FaceBatch, FaceDataModule, read_manifest
+from saliency_entropy.data import FaceBatch, FaceDataModule, dataset, read_manifest
 from saliency_entropy.data.table import SPLITS
 from saliency_entropy.errors import UserError
 
@@ -131,6 +131,16 @@ def test_workers_and_caches_do_not_change_the_batches(root: Path) -> None:
         for workers in (0, 2):
             assert equal(batches(**cache, num_workers=workers), reference)
     assert equal(batches(cache="disk", num_workers=1), reference)  # now from the files that others left
+
+
+def test_maps_that_an_older_version_cached_are_not_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        drawn_with = {name: version for name, version in dataset.DRAWN_WITH.items() if name in ("resvg_py", "scipy")}
+        older.setattr(dataset, "DRAWN_WITH", drawn_with)
+        older.setattr(dataset, "load_human_map", lambda files, grid, blur, binarise: np.ones(grid, np.float32))
+        assert all(item.human_map.all() for item in ready(root, cache="disk")._datasets["train"] if item.has_map)
+    for item in ready(root, cache="disk")._datasets["train"]:
+        assert item.human_map.min() == 0
 
 
 def test_loading_leaves_the_global_random_state_alone(root: Path) -> None:
@@ -324,6 +334,11 @@ def test_an_interpolation_that_there_is_none_of(root: Path) -> None:
     """Told at once, not of every image."""
     with pytest.raises(UserError, match=r"^interpolation is 'cubic'; use one of nearest, box, bilinear"):
         module(root, interpolation="cubic")
+
+
+def test_a_batch_holds_an_image_at_least(root: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.batch_size is 0; give a whole number from 1 on"):
+        module(root, batch_size=0)
 
 
 def test_caches_that_there_are_none_of(root: Path) -> None:

@@ -44,8 +44,8 @@ def test_map_grid_is_rows_by_columns(tmp_path: Path) -> None:
 def test_a_coloured_map_goes_through_grey(tmp_path: Path) -> None:
     pixels = np.zeros((2, 2, 3), dtype=np.uint8)
     pixels[0, 1], pixels[1, 0], pixels[1, 1] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    # ITU-R 601: 0.299, 0.587, 0.114 of 255 are 76, 150, 29.
-    expected = np.array([[0, 76], [150, 29]], dtype=np.float32) / 150
+    # ITU-R 601: 0.299, 0.587, 0.114 of 255 are 76, 150, 29; of 150, in 255 levels, 129, 255 and 49.
+    expected = np.array([[0, 129], [255, 49]], dtype=np.float32) / 255
     np.testing.assert_allclose(load_human_map([saved(tmp_path / "m.png", pixels)], (2, 2)), expected, rtol=1e-6)
 
 
@@ -85,9 +85,36 @@ def merged(*files: Path, **options: float) -> list[list[int]]:
     return np.asarray(image).tolist()
 
 
-def test_one_layer_is_the_map_as_it_is(tmp_path: Path) -> None:
+def test_one_layer_from_0_to_255_is_the_map_as_it_is(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (9, 7)).tolist()
     assert merged(grey(tmp_path / "m.png", rows)) == rows
+
+
+@pytest.mark.parametrize("top", [1, 2, 100, 254, 255])
+def test_the_range_of_a_mask_does_not_matter(tmp_path: Path, top: int) -> None:
+    # A disc of 9 x 9 on 56 x 56 pixels covers a part of many cells only, which 0/1 would round to 0.
+    y, x = np.mgrid[:56, :56]
+    mask = (x - 20) ** 2 + (y - 24) ** 2 < 81
+    other = saved(tmp_path / "other.png", np.roll(mask, 17, 1).astype(np.uint8) * 255)
+    whole = saved(tmp_path / "whole.png", mask.astype(np.uint8) * 255)
+    given = saved(tmp_path / "given.png", mask.astype(np.uint8) * top)
+    assert (load_human_map([given], (7, 7)) == load_human_map([whole], (7, 7))).all()
+    # Of two annotators, each counts alike, and the resize to the other's size loses nothing either.
+    large = saved(tmp_path / "large.png", np.kron(np.roll(mask, 17, 1), np.ones((2, 2))).astype(np.uint8) * 255)
+    for second in (other, large):
+        assert merged(given, second) == merged(whole, second)
+    bits = tmp_path / "bits.png"
+    Image.fromarray(mask).save(bits)
+    assert Image.open(bits).mode == "1"
+    assert merged(bits) == merged(whole)
+
+
+def test_faint_layers_are_scaled_to_their_own_range(tmp_path: Path) -> None:
+    # 10 to 90: (30 - 10) * 255 / 80 = 63.75; 128 of 255 by 40 of 128: 79.7.
+    assert merged(grey(tmp_path / "soft.png", [[10, 30, 90]])) == [[0, 64, 255]]
+    assert merged(strokes(tmp_path / "faint.png", [[0, 40, 128]])) == [[0, 80, 255]]
+    faint = svg(tmp_path / "faint.svg", '<path d="M0 4h4" stroke="red" stroke-width="2" stroke-opacity="0.3"/>')
+    assert merged_map([faint]).getextrema() == (0, 255)
 
 
 def test_two_layers_are_averaged_halves_up(tmp_path: Path) -> None:
@@ -98,26 +125,27 @@ def test_two_layers_are_averaged_halves_up(tmp_path: Path) -> None:
 
 
 def test_three_layers_are_averaged_to_the_nearest(tmp_path: Path) -> None:
-    files = [grey(tmp_path / f"{index}.png", [[0, *row]]) for index, row in enumerate([(1, 9), (0, 0), (0, 2)])]
-    # 1/3 and 11/3.
-    assert merged(*files) == [[0, 0, 4]]
+    files = [grey(tmp_path / f"{index}.png", [[0, *row]]) for index, row in
+             enumerate([(1, 11, 255), (0, 0, 0), (0, 0, 255)])]  # fmt: skip
+    # 1/3, 11/3 and 170.
+    assert merged(*files) == [[0, 0, 4, 170]]
 
 
 def test_a_layer_that_marks_nothing_counts_as_zeros(tmp_path: Path) -> None:
-    drawn = grey(tmp_path / "a.png", [[0, 200, 100]])
+    drawn = grey(tmp_path / "a.png", [[0, 255, 100]])
     black = grey(tmp_path / "b.png", [[0, 0, 0]])
     white = grey(tmp_path / "c.png", [[255, 255, 255]])
     empty = strokes(tmp_path / "d.png", [[0, 0, 0]])
-    assert merged(drawn, black) == merged(drawn, white) == merged(empty, drawn) == [[0, 100, 50]]
-    assert merged(drawn, black, white, empty) == [[0, 50, 25]]
+    assert merged(drawn, black) == merged(drawn, white) == merged(empty, drawn) == [[0, 128, 50]]
+    assert merged(drawn, black, white, empty) == [[0, 64, 25]]
 
 
 def test_layers_meet_at_the_size_of_the_largest(tmp_path: Path) -> None:
     small = grey(tmp_path / "a.png", [[0, 255]])
-    large = grey(tmp_path / "b.png", [[0, 0, 0, 100], [0, 0, 0, 100]])
-    # Bilinear, 2 to 4 columns: 0, 0.25, 0.75, 1 of 255 are 0, 64, 191, 255. Halves of these, and of + 100.
-    assert merged(small, large) == [[0, 32, 96, 178]] * 2
-    assert merged(large, small) == [[0, 32, 96, 178]] * 2
+    large = grey(tmp_path / "b.png", [[0, 0, 0, 255], [0, 0, 0, 255]])
+    # Bilinear, 2 to 4 columns: 0, 0.25, 0.75, 1 of 255 are 0, 64, 191, 255. Halves of these, and of + 255.
+    assert merged(small, large) == [[0, 32, 96, 255]] * 2
+    assert merged(large, small) == [[0, 32, 96, 255]] * 2
 
 
 def test_of_layers_as_large_the_first_decides(tmp_path: Path) -> None:
@@ -128,10 +156,10 @@ def test_of_layers_as_large_the_first_decides(tmp_path: Path) -> None:
 
 
 def test_a_merged_map_that_is_constant_names_all_its_files(tmp_path: Path) -> None:
-    a = grey(tmp_path / "a.png", [[0, 7], [7, 7]])
-    b = grey(tmp_path / "b.png", [[7, 0], [0, 0]])
-    # 3.5 everywhere.
-    with pytest.raises(UserError, match=r"a\.png; .*b\.png is a constant map \(every pixel is 4\); remove it from"):
+    a = grey(tmp_path / "a.png", [[0, 255], [255, 255]])
+    b = grey(tmp_path / "b.png", [[255, 0], [0, 0]])
+    # 127.5 everywhere.
+    with pytest.raises(UserError, match=r"a\.png; .*b\.png is a constant map \(every pixel is 128\); remove it from"):
         merged(a, b)
 
 
@@ -174,13 +202,27 @@ def test_of_a_palette_with_transparency_too(tmp_path: Path) -> None:
     assert merged(tmp_path / "m.png") == [[0, 128, 255]]
 
 
+def test_a_bitmap_of_32_bits(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3, 4), dtype=np.uint8)
+    pixels[0] = [(0, 0, 0, 0), (255, 255, 255, 0), (51, 51, 51, 0)]
+    for opacity in (0, 255):  # no opacity: a byte that fills up
+        pixels[..., 3] = opacity
+        assert merged(saved(tmp_path / "m.bmp", pixels)) == [[0, 255, 51], [0, 0, 0]]
+    pixels[0, 1, 3] = 7
+    with pytest.raises(UserError, match=r"m\.bmp is a BMP with an opacity that programs read in .* ways; save it"):
+        merged(saved(tmp_path / "m.bmp", pixels))
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "m.bmp")
+    assert merged(tmp_path / "m.bmp") == [[0, 255, 51], [0, 0, 0]]
+
+
 def test_a_layer_that_is_opaque_throughout_is_its_grey_values(tmp_path: Path) -> None:
     pixels = np.full((1, 3, 4), 255, dtype=np.uint8)
     pixels[0, :, :3] = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     path = saved(tmp_path / "m.png", pixels)
-    assert merged(path) == [[76, 150, 29]]
+    # 76, 150 and 29, from 29 to 150.
+    assert merged(path) == [[99, 255, 0]]
     pixels[..., 3] = 128
-    assert merged(saved(path, pixels)) == [[76, 150, 29]]
+    assert merged(saved(path, pixels)) == [[99, 255, 0]]
 
 
 def test_grey_levels_under_a_hard_mask_are_not_guessed_at(tmp_path: Path) -> None:
@@ -194,11 +236,11 @@ def test_grey_levels_under_a_hard_mask_are_not_guessed_at(tmp_path: Path) -> Non
 
 def test_strokes_in_svg_merge_with_images(tmp_path: Path) -> None:
     right = svg(tmp_path / "a.svg", '<rect x="4" width="4" height="8"/>')
-    lower = grey(tmp_path / "b.png", [[0, 0], [200, 200]])
+    lower = grey(tmp_path / "b.png", [[0, 0], [255, 255]])
     np.testing.assert_array_equal(load_human_map([right], (2, 2)), [[0, 1], [0, 1]])
-    # Quadrants far from the borders between them: halves of 0, 255, 200 and 455.
+    # Quadrants far from the borders between them: halves of 0, 255, 255 and 510.
     image = merged_map([right, lower])
-    assert [image.getpixel(at) for at in [(9, 9), (500, 9), (9, 500), (500, 500)]] == [0, 128, 100, 228]
+    assert [image.getpixel(at) for at in [(9, 9), (500, 9), (9, 500), (500, 500)]] == [0, 128, 128, 255]
 
 
 def test_extensions_are_those_of_images_and_svg(tmp_path: Path) -> None:
@@ -270,13 +312,14 @@ def test_binarise_comes_after_the_merge_and_the_blur(tmp_path: Path) -> None:
 
 
 def test_a_map_that_binarise_or_blur_leaves_constant(tmp_path: Path) -> None:
-    path = grey(tmp_path / "m.png", [[50, 100]])
+    # A Gaussian of one pixel leaves exp(-1) of the difference: 80 and 174.
+    path = grey(tmp_path / "m.png", [[0, 255]])
     with pytest.raises(
-        UserError, match=r"m\.png is a constant map \(every pixel is 255\); raise .*binarise, which is 0\.5"
+        UserError, match=r"m\.png is a constant map \(every pixel is 255\); raise .*binarise, which is 0\.4"
     ):
-        merged(path, binarise=0.5)
+        merged(path, blur=0.5, binarise=0.4)
     with pytest.raises(UserError, match=r"m\.png is a constant map .*; lower data\.human_maps\.blur, which is 0\.5"):
-        merged(grey(tmp_path / "m.png", [[254, 255]]), blur=0.5)
+        merged(grey(tmp_path / "m.png", [[0] + [255, 0] * 20]), blur=0.5)
 
 
 @pytest.mark.parametrize("blur", [-0.1, 0.51, float("nan"), "wide", True, None])

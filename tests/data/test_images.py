@@ -6,6 +6,7 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image, ImageFile
 from torchvision.transforms import InterpolationMode, Resize
 
+from saliency_entropy.data.human_maps import load_human_map
 from saliency_entropy.data.images import UnreadableFile, check_header, check_pixels, load_channels, load_image
 from saliency_entropy.errors import UserError
 
@@ -128,10 +130,23 @@ def test_a_jpeg_with_further_pictures_is_its_photograph(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_image(path, 16), load_image(alone, 16))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp", "bmp"])
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "jfif", "png", "webp", "bmp"])
 def test_every_allowed_format(tmp_path: Path, suffix: str) -> None:
     path = saved(tmp_path / f"a.{suffix}", np.full((8, 8, 3), 100, dtype=np.uint8))
     assert abs(load_image(path, 4).astype(int) - 100).max() <= 2
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("read", [check_header, check_pixels, lambda path: load_human_map([path], (2, 2))])
+@pytest.mark.parametrize("name", ["a.png", "a.svg"])
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is not a file, but a pipe, a socket or a device; name a file"):
+        read(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=rf"{name} is not a file, but a pipe, a socket or a device; name a file"):
+        read(tmp_path / name)
 
 
 def test_an_unknown_interpolation(tmp_path: Path) -> None:

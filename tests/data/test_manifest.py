@@ -4,13 +4,17 @@ import os
 import re
 import resource
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from saliency_entropy.data.images import load_image
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.data.table import Manifest, check_files, complete, file_problems, refuse_broken, table_problems
 from saliency_entropy.errors import UserError
@@ -55,6 +59,58 @@ def test_columns_order_and_text_are_kept(tmp_path: Path) -> None:
     assert manifest.where(1) == "row 3"
 
 
+def test_blanks_around_names_of_groups_are_left_out(tmp_path: Path) -> None:
+    rows = ["path,label,split,generator,source,compare_with,light", "a.png,real,test,, ffhq ,,day "]
+    rows += ["b.png,synthetic,test,StyleGAN2\u00a0,,ffhq + celeba,none", "c.png,synthetic,train, a + b,,,night"]
+    table = read_manifest(written(tmp_path, "\n".join(rows))).table
+    assert table["generator"].tolist() == ["", "StyleGAN2", "a+b"]
+    assert table["source"].tolist() == ["ffhq", "", ""]
+    assert table["compare_with"].tolist() == ["", "ffhq+celeba", ""]
+    assert table["light"].tolist() == ["day", "none", "night"]  # none is a value here
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", " unknown ", "?"])
+def test_words_for_not_known_are_no_names(tmp_path: Path, word: str) -> None:
+    rows = [
+        "path,label,split,generator,source,compare_with",
+        f"a.png,real,test,,{word},",
+        f"b.png,synthetic,test,{word},,{word}",
+    ]
+    table = read_manifest(written(tmp_path, "\n".join(rows))).table
+    assert (table[["generator", "source", "compare_with"]] == "").all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("column", "names", "said"),
+    [
+        ("generator", ("StyleGAN2", "stylegan2", "style-gan_2"), "'StyleGAN2' and 'style-gan_2' and 'stylegan2'"),
+        ("generator", ("sd 1.5", "progan+SD-1.5"), "'SD-1.5' and 'sd 1.5'"),
+        ("generator", ("\u00e9", "e\u0301"), "'e\u0301' and '\u00e9'"),
+        ("source", ("FFHQ", "ffhq"), "'FFHQ' and 'ffhq'"),
+        ("light", ("Day", "day"), "'Day' and 'day'"),
+    ],
+)
+def test_names_in_several_spellings(tmp_path: Path, column: str, names: tuple[str, ...], said: str) -> None:
+    rows = [f"{number}.png,real,test,{name}" for number, name in enumerate(names)]
+    message = refusal(tmp_path, "\n".join([f"path,label,split,{column}", *rows]))
+    assert f"column {column}" in message
+    assert f"would count as different: {said}; write each name in one way" in message
+
+
+def test_sources_are_compared_with_what_they_are_called(tmp_path: Path) -> None:
+    text = "path,label,split,source,compare_with\na.png,real,test,FFHQ,\nb.png,synthetic,test,,ffhq+celeba\n"
+    assert "column source and compare_with holds" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "values", [("-1.5", "15"), ("1e3", "1.e3"), ("-", "_"), (*tuple(f"p{n}" for n in range(30)), "P1")]
+)
+def test_values_that_only_look_like_one_name(tmp_path: Path, values: tuple[str, ...]) -> None:
+    rows = [f"{number}.png,real,test,{value}" for number, value in enumerate(values)]
+    table = read_manifest(written(tmp_path, "\n".join(["path,label,split,pose", *rows]))).table
+    assert tuple(table["pose"]) == values
+
+
 def test_cells_that_a_spreadsheet_would_calculate_are_names(tmp_path: Path) -> None:
     text = "path,label,split,human_map\n=1+1.png,real,train,=HYPERLINK(0)\n@a.png,real,val,-1\n"
     table = read_manifest(written(tmp_path, text)).table
@@ -91,9 +147,65 @@ def test_excel_csv(tmp_path: Path) -> None:
     assert read_manifest(written(tmp_path, text, "utf-8-sig")).table["path"].tolist() == ["a.png", "b.png"]
 
 
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=; "])
+def test_a_line_that_names_the_separator(tmp_path: Path, line: str) -> None:
+    text = line + "\r\nnote,x;path;label;split\r\n1,5;a.png;real;train\r\n"
+    manifest = read_manifest(written(tmp_path, text, "utf-8-sig"))
+    assert (manifest.table["path"].tolist(), manifest.table["note,x"].tolist()) == (["a.png"], ["1,5"])
+    assert manifest.where(0) == "row 2"  # as Excel shows it, which does not show that line
+    message = refusal(tmp_path, text + "2;b.png;real;train;5\r\n")
+    assert "row 3 has 5 fields, but the first row has 4" in message
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_in_another_unicode_form_than_on_the_disk(tmp_path: Path, form: str) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    on_disk, in_table = (unicodedata.normalize(each, "Zoë/Å ö.png") for each in (other, form))
+    assert on_disk != in_table
+    made = image(tmp_path / on_disk)
+    manifest = read_manifest(written(tmp_path, f"path,label,split,human_map\n{in_table},real,train,{in_table}\n"))
+    assert file_problems(manifest) == []
+    assert manifest.table["path"].tolist() == [in_table]
+    assert manifest.file(in_table) == made
+    assert manifest.map_files(in_table) == [made]
+    missing = read_manifest(written(tmp_path, f"path,label,split\n{in_table}x,real,train\n"))
+    assert file_problems(missing) == [(0, "path", f"'{in_table}x', does not exist")]
+    twice = f"path,label,split\n{in_table},real,train\n{on_disk},real,test\n"
+    assert "must be listed once" in refusal(tmp_path, twice)
+
+
+def test_a_link_in_another_unicode_form_may_not_lead_out(tmp_path: Path) -> None:
+    image(tmp_path / "other" / "a.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / unicodedata.normalize("NFD", "é")).symlink_to(tmp_path / "other")
+    manifest = read_manifest(written(tmp_path / "root", "path,label,split\né/a.png,real,train\n"))
+    assert file_problems(manifest) == [(0, "path", "'é/a.png', lies outside the data root")]
+
+
+def test_blanks_at_an_end_of_a_name_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"data.root='{tmp_path} ' does not exist"):
+        read_manifest(written(tmp_path, GOOD), root=f"{tmp_path} ")
+    with pytest.raises(UserError, match=f"'{tmp_path}/m.csv ' does not exist"):
+        read_manifest(f"{tmp_path}/m.csv ")
+    with pytest.raises(UserError, match=f"'{tmp_path}/a.png ' does not exist"):
+        load_image(tmp_path / "a.png ", 8)
+
+
 def test_quoted_and_foreign_names(tmp_path: Path) -> None:
     text = 'path,label,split\n"a, ""b"".png",real,train\n顔/é.png,real,val\n'
     assert read_manifest(written(tmp_path, text)).table["path"].tolist() == ['a, "b".png', "顔/é.png"]
+
+
+def test_a_parquet_file_of_too_many_rows(tmp_path: Path) -> None:
+    # A few MB: all rows are the same. Read, they would take some 100 GB.
+    rows = pa.table({name: pa.repeat(pa.scalar(value), 1_000_000).dictionary_encode()
+                     for name, value in (("path", "a.png"), ("label", "real"), ("split", "train"))})  # fmt: skip
+    with pq.ParquetWriter(tmp_path / "m.parquet", rows.schema) as file:
+        for _ in range(21):
+            file.write_table(rows)
+    assert (tmp_path / "m.parquet").stat().st_size < 1_000_000
+    with pytest.raises(UserError, match=r"m\.parquet has 21,000,000 rows, more than 20,000,000; keep only those"):
+        read_manifest(tmp_path / "m.parquet")
 
 
 def test_parquet_keeps_the_types_of_further_columns(tmp_path: Path) -> None:

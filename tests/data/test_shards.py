@@ -26,7 +26,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from saliency_entropy.data import FaceBatch, FaceDataModule, Manifest, read_manifest
+from saliency_entropy.data import FaceBatch, FaceDataModule, Manifest, read_manifest, table_file
 from saliency_entropy.data.images import UnreadableFile, check_header
 from saliency_entropy.data.shards import member as shard_member
 from saliency_entropy.data.shards import read_shards
@@ -574,6 +574,11 @@ def test_an_index_that_points_to_another_member(manifest: Manifest, output: Path
     for row in (1, 2):
         with pytest.raises(UserError, match=f"00000000{row}.* does not lie where the index"):
             bytes_of(again, manifest.table["path"][row])
+
+
+def test_an_index_of_too_many_rows(output: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_file, "MOST_ROWS", 2)
+    refused(rf"manifest\.parquet has {len(manifest.table)} rows, more than 2; keep only", output)
 
 
 def test_manifests_that_are_no_index(root: Path, manifest: Manifest, output: Path) -> None:

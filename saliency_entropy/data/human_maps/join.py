@@ -4,8 +4,9 @@ import logging
 import os
 import posixpath
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from saliency_entropy.errors import UserError, listing
 from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
+
+EXAMPLES = 5  # of the maps that are not used, named in the log
+FURTHER_EXTENSIONS = re.compile(rf"(?:{'|'.join(map(re.escape, MAP_EXTENSIONS))})+\Z")
+UNEVEN = 0.01  # by which the share of the images with a map may be less in training than in another split
 
 
 def with_human_maps(manifest: Manifest, maps: str | Sequence[str] | None, split: str | None = None) -> Manifest:
@@ -43,7 +48,12 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
     """The manifest with the human maps that have the base name of an image.
 
     The map of ``a/0001.png`` is ``FOLDER/0001.EXT``, EXT that of an image or ``svg``; or it is every such file in
-    ``FOLDER/0001/``, one for each annotator. An image may have no map.
+    ``FOLDER/0001/``, one for each annotator. An image may have no map. A name that differs from a base name only in
+    case, in its Unicode form (as macOS writes accents) or in a further extension of an image (``0001.jpg.png``) stands
+    for it, if there is no other for it and it fits no other.
+
+    A warning in the log names maps that belong to no image, and tells if another split has more maps than the training
+    images.
 
     Args:
         manifest: complete, without human maps.
@@ -59,10 +69,14 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
     images = manifest.table["path"] if split is None else manifest.split(split)["path"]
     stems = images.map(base_name)
     what = "training images" if split == "train" else "images"
+    # By what the spellings of a base name have in common; of all splits, since a map of another is no map of this.
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for stem in manifest.table["path"].map(base_name):
+        spellings[_any_spelling(stem)].add(stem)
     maps: dict[str, list[str]] = defaultdict(list)
     problems = []
     for folder in folders:
-        found, faults = _maps_in(manifest.root, folder, set(stems), what)
+        found, faults = _maps_in(manifest.root, folder, set(stems), spellings, what)
         problems += faults
         for stem, names in found.items():
             maps[stem] += names
@@ -77,6 +91,13 @@ def join_by_base_name(manifest: Manifest, folders: str | Sequence[str], split: s
     refuse(problems)
     table = manifest.table.copy()
     table.loc[images.index, "human_map"] = [";".join(maps.get(stem, ())) for stem in stems]
+    share = (table["human_map"] != "").groupby(table["split"]).mean()
+    if split is None and share.get("train", 1) < share.max() - UNEVEN:
+        log.warning(
+            "data.source.maps=%s: of the training images, %.1f %% have a map, of split %s %.1f %%; see that the names "
+            "of the others' maps are right",
+            _as_given(folders), 100 * share["train"], share.idxmax(), 100 * share.max(),
+        )  # fmt: skip
     return complete(replace(manifest, table=table))
 
 
@@ -105,31 +126,55 @@ def _checked_folders(root: Path, folders: Sequence[str]) -> list[str]:
     return names
 
 
-def _maps_in(root: Path, folder: str, stems: set[str], what: str) -> tuple[dict[str, list[str]], list[str]]:
-    """The maps in a folder by the base name that they belong to, and what is wrong with it."""
+def _maps_in(
+    root: Path, folder: str, stems: set[str], spellings: Mapping[str, set[str]], what: str
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The maps in a folder by the base name that they belong to, and what is wrong with it.
+
+    Args:
+        root, folder: where they lie.
+        stems: the base names that are joined.
+        spellings: the base names of all images by what their spellings have in common.
+        what: whose base names ``stems`` are, for messages.
+    """
     path = root / folder
     found: dict[str, list[list[str]]] = defaultdict(list)
+    respelled: dict[str, list[list[str]]] = defaultdict(list)  # under another spelling of the base name
+    unused: list[str] = []
     passed_over: Counter[str] = Counter()
     for entry in _entries(path):
         name = f"{folder}/{entry.name}"
+        files, stem = [name], base_name(entry.name)
         if is_folder(entry):
-            if entry.name not in stems:
-                passed_over["folders of other base names"] += 1
-                continue
             files, others = _map_files(root, name)
+            stem = entry.name
             passed_over["files that are no image or SVG"] += others
-            if files:
-                found[entry.name].append(files)
         elif not _is_map(entry.name):
+            files = []
             passed_over["files that are no image or SVG"] += 1
-        elif base_name(entry.name) in stems:
-            found[base_name(entry.name)].append([name])
+        meant = spellings.get(_any_spelling(stem), set())
+        if not files:
+            continue
+        if stem in stems:
+            found[stem].append(files)
+        elif len(meant) == 1 and stem not in meant and meant <= stems:
+            respelled[min(meant)].append(files)
         else:
-            passed_over["maps of other base names"] += 1
-    passed_over = +passed_over
-    if passed_over:
+            unused += files
+    for stem, places in respelled.items():
+        if stem in found or len(places) > 1:
+            unused += [file for files in places for file in files]
+        else:
+            found[stem] = places
+    if passed_over := +passed_over:
         counts = ", ".join(f"{count} {kind}" for kind, count in passed_over.items())
         log.info("data.source.maps=%s: %d %s have maps there; passed over: %s", folder, len(found), what, counts)
+    if unused:
+        names = listing((repr(posixpath.relpath(name, folder)) for name in unused[:EXAMPLES]), len(unused))
+        log.warning(
+            "data.source.maps=%s: %d %s have maps there; %d maps there are not used, since no base name of the %s, or "
+            "not only one, is theirs: %s", folder, len(found), what, len(unused), what, names,
+        )  # fmt: skip
     problems = []
     if not found:
         example = repr(min(stems)) if stems else "there are none"
@@ -225,6 +270,11 @@ def is_text(name: str) -> bool:
 
 def base_name(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
+
+
+def _any_spelling(name: str) -> str:
+    """What the spellings of a base name have in common: see :func:`join_by_base_name`."""
+    return FURTHER_EXTENSIONS.sub("", unicodedata.normalize("NFC", name).casefold())
 
 
 def _as_given(folders: str | Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import math
+import struct
 from collections.abc import Sequence
 from numbers import Real
 
@@ -16,8 +17,9 @@ from saliency_entropy.data.images import EXTENSIONS, DataFile, decode
 from saliency_entropy.errors import UserError
 
 MAP_EXTENSIONS = (*EXTENSIONS, ".svg")
-# The versions of what draws and blurs: besides Pillow's, a map's cells depend on them.
-DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")}
+# What a map's cells depend on besides its files, Pillow and the options: the versions of what draws and blurs, and the
+# rule for a layer's range, without which a decode cache would serve the cells of versions that left it as it was.
+DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")} | {"range": "own"}
 
 
 def load_human_map(
@@ -47,10 +49,15 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
     """The annotators' maps of one image as one grey map at full size.
 
     Each file is one annotator's layer. In a layer with an alpha channel that varies (a stroke layer), and in an SVG,
-    the map is the opacity, whatever the colours; of any other image, it is the grey values (ITU-R 601 luma). A single
-    layer is the map as it is. Several layers are averaged, each pixel rounded to the nearest of 256 levels, halves up,
-    at the size of the layer with the most pixels (the first of equals), to which the others are resized (bilinear). A
-    constant layer marks nothing: among others it counts as zeros.
+    the map is the opacity, whatever the colours; of any other image, it is the grey values (ITU-R 601 luma).
+
+    Each layer is first scaled to its own range, its least level to 0 and its greatest to 255, rounded to the nearest:
+    a mask stored as 0/1 is the same map as 0/255, and each annotator counts alike. So a map that is faint throughout
+    is not taken for a less certain one. A layer from 0 to 255 stays as it is.
+
+    Several layers are averaged, each pixel rounded to the nearest of 256 levels, halves up, at the size of the layer
+    with the most pixels (the first of equals), to which the others are resized (bilinear). A constant layer marks
+    nothing: among others it counts as zeros.
 
     Args:
         files: JPEG, PNG, WebP, BMP or SVG.
@@ -70,7 +77,7 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
     if not files:
         raise UserError("a cell of column human_map names no file; name one, or leave the cell empty")
     name = _name(files)
-    image = _averaged([_layer(file) for file in files])
+    image = _averaged([_in_full_range(read_layer(file)) for file in files])
     _refuse_constant(image, name, "remove it from column human_map")
     if blur > 0:
         image = _blurred(image, blur * max(image.size))
@@ -149,8 +156,8 @@ def keep_fraction(table: pd.DataFrame, fraction: float, seed: int) -> pd.DataFra
     return table
 
 
-def _layer(path: DataFile) -> Image.Image:
-    """One annotator's map, in mode ``L``."""
+def read_layer(path: DataFile) -> Image.Image:
+    """One annotator's map in mode ``L``, in the range of its file; raises UserError as :func:`merged_map`."""
     suffix = path.suffix.lower()
     if suffix == ".svg":
         return draw_svg(path)
@@ -159,7 +166,9 @@ def _layer(path: DataFile) -> Image.Image:
     image = decode(path, "RGBA")
     alpha = image.getchannel("A")
     low, high = alpha.getextrema()
-    if high == 0:
+    if suffix in (".bmp", ".dib"):
+        _refuse_unread_opacity(path)
+    elif high == 0:
         return alpha  # nothing was drawn; the colours under it mean nothing
     if low == high:
         return image.convert("L")
@@ -173,6 +182,27 @@ def _layer(path: DataFile) -> Image.Image:
             "without transparency if its greys are, or in one colour if its strokes are"
         )
     return alpha
+
+
+def _refuse_unread_opacity(path: DataFile) -> None:
+    """Raises UserError if the fourth bytes of a BMP of 32 bits a pixel, which Pillow passes over unless a mask names
+    them, are neither all 0 nor all 255: then they are an opacity, without which strokes lose their shape."""
+    with path.open("rb") as file:
+        content = file.read()
+    begin, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", content, 10)
+    if header < 40 or bits != 32 or compression:
+        return
+    fourth = content[begin : begin + 4 * abs(width * height)][3::4]
+    if set(fourth) not in ({0}, {255}):
+        raise UserError(f"{path} is a BMP with an opacity that programs read in different ways; save it as PNG")
+
+
+def _in_full_range(layer: Image.Image) -> Image.Image:
+    """The layer scaled to 0 to 255; a constant one stays, to be recognised as such."""
+    low, high = layer.getextrema()
+    if low == high or (low, high) == (0, 255):
+        return layer
+    return layer.point([round(255 * (min(max(level, low), high) - low) / (high - low)) for level in range(256)])
 
 
 def _averaged(layers: list[Image.Image]) -> Image.Image:

@@ -20,7 +20,7 @@ import resvg_py
 from PIL import Image
 
 from saliency_entropy.data.images import DataFile, UnreadableFile
-from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.errors import UserError, in_one_line, refuse_pipe
 
 # The longer side of a drawn map, in pixels: a CAM has some 7 to 14 cells a side. The size that the file states gives
 # the aspect only, so strokes in fractions of the image (viewBox="0 0 1 1") are drawn as finely as those in pixels.
@@ -110,6 +110,7 @@ def draw_svg(path: DataFile) -> Image.Image:
 
 def _read(path: DataFile) -> str:
     try:
+        refuse_pipe(path)
         with path.open("rb") as file:
             content = file.read(LARGEST_BYTES + 1)
     except OSError as error:

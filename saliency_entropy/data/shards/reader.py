@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from saliency_entropy.data.shards.member import Member, Shard
 from saliency_entropy.data.shards.scan import described, scan
 from saliency_entropy.data.table import Manifest, complete, map_names, refuse
+from saliency_entropy.data.table_file import refuse_many_rows
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
 
@@ -219,7 +220,10 @@ def _scan(path: Path) -> tuple[Shard, list[tuple[dict[str, object], list[tuple[s
 def _read_with_index(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
+            refuse_many_rows(path, file)
             table = file.read()
+    except UserError:  # a ValueError, too
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read as a table ({in_one_line(error)}); copy it again") from None
     for column, kind in INDEX.items():

@@ -1,0 +1,71 @@
+"""The names by which images are grouped: their generator, their source and the values of further columns."""
+
+import re
+import unicodedata
+from collections import defaultdict
+
+import pandas as pd
+
+from saliency_entropy.errors import listing
+
+# Images are not grouped by a further column of more different values, such as a person's number.
+MAX_GROUPS = 20
+
+
+def with_clean_names(table: pd.DataFrame) -> pd.DataFrame:
+    """The table, its text columns but for the names of files without blanks around their values and, in ``generator``
+    and ``compare_with``, around ``+``; where ``generator``, ``source`` or ``compare_with`` says that nothing is known
+    (``nan``, ``none``, ``null``, ``unknown``, ``?``), the cell becomes "". In a further column, "none" is a value."""
+    from saliency_entropy.metrics import NOT_KNOWN  # here, since it loads PyTorch: see table_problems
+
+    cleaned = {}
+    for column in table.select_dtypes("str").columns.difference(["path", "human_map"]):
+        names = table[column].str.strip()
+        if column in ("generator", "compare_with"):
+            names = names.str.replace(r"\s*\+\s*", "+", regex=True)
+        if column in ("generator", "source", "compare_with"):
+            names = names.mask(names.str.lower().isin(NOT_KNOWN), "")
+        cleaned[column] = names
+    return table.assign(**cleaned)
+
+
+def spelling_problems(table: pd.DataFrame, origin: str) -> list[str]:
+    """A sentence for each column that spells a name in several ways, which would count as several groups: an image of
+    a generator in training would be taken for one of an unseen generator."""
+    compared = [column for column in ("source", "compare_with") if column in table]
+    further = table.select_dtypes("str").columns.difference(
+        ["path", "label", "split", "human_map", "generator", *compared], sort=False
+    )
+    # A further column groups the test images, if it has few values.
+    tests = table[table["split"] == "test"] if "split" in table else table
+    groups = [(column, set(tests[column].dropna())) for column in further if tests[column].nunique() <= MAX_GROUPS]
+    if "generator" in table:
+        groups.insert(0, ("generator", _parts(table["generator"])))
+    groups.append((" and ".join(compared), set().union(*(_parts(table[column]) for column in compared))))
+    problems = []
+    for columns, names in groups:
+        spellings: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(names):
+            if not _is_number(name):  # -1.5 and 15 are two values
+                spellings[re.sub(r"[\s_.-]", "", unicodedata.normalize("NFKC", name).casefold())].append(repr(name))
+        alike = [" and ".join(found) for key, found in spellings.items() if key and len(found) > 1]
+        if alike:
+            problems.append(
+                f"{origin}: column {columns} holds names that differ only in case, blanks, '-', '_' or '.', so that "
+                f"they would count as different: {listing(alike)}; write each name in one way (names of different "
+                "things must differ in more)"
+            )
+    return problems
+
+
+def _parts(cells: pd.Series) -> set[str]:
+    """The names in a column that may hold ``a+b``."""
+    return {part for cell in cells.dropna().astype("str").unique() for part in cell.split("+") if part}
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
