@@ -15,6 +15,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from saliency_entropy.run.choices import refuse_null
+
 # Hydra composes the command as it does for training, and calls its callbacks before it makes a folder or launches a
 # run: there the plan is made, and the command ends.
 PLAN = (
@@ -31,6 +33,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    refuse_null(sys.argv[1:])
     # Before the first override, since flags may stand before and after all of them, but not between.
     overrides = [at for at, word in enumerate(sys.argv) if at and word[:1] != "-" and ("=" in word or word[:1] == "~")]
     first = min(overrides, default=len(sys.argv))
