@@ -96,6 +96,7 @@ def summarise(
         "seed": config["seed"],
         "study": config["study"],
         "backbone": config["backbone"]["name"],
+        "timm_name": config["backbone"]["timm_name"],  # which the name need not tell: backbone.timm_name=resnet18
         "data": config["data"]["name"],
         "best_epoch": best_epoch(folder),
         "epochs": len(epochs),
