@@ -70,8 +70,11 @@ class SweepProgress(Callback):
                 _write_into_log_file(error)
             return
         number = config.hydra.job.num + 1
-        elsewhere = isinstance(getattr(error, "__cause__", None), HeldElsewhere)
-        if elsewhere:  # another launch of the sweep trains the run, which is no failure of this one
+        # Another launch of the sweep trains the run, which is no failure of this one. Of several processes, though,
+        # only the first finds that, and has to fail for Slurm to end the others, which wait for it.
+        alone = (config.trainer.devices, config.trainer.get("num_nodes", 1)) == (1, 1)
+        elsewhere = alone and isinstance(getattr(error, "__cause__", None), HeldElsewhere)
+        if elsewhere:
             log.info("run %d of %d is left to another launch: %s", number, self.total, error)
             job_return.status, job_return.return_value, error = JobStatus.COMPLETED, None, None
         # A launcher that reports how a run ended (its process died, or an earlier launch began it) did not start it.
