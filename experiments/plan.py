@@ -15,6 +15,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from saliency_entropy.run.choices import refuse_null
+from saliency_entropy.run.command import prepare_process
+
 # Hydra composes the command as it does for training, and calls its callbacks before it makes a folder or launches a
 # run: there the plan is made, and the command ends.
 PLAN = (
@@ -31,6 +34,8 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    prepare_process()
+    refuse_null(sys.argv[1:])
     # Before the first override, since flags may stand before and after all of them, but not between.
     overrides = [at for at, word in enumerate(sys.argv) if at and word[:1] != "-" and ("=" in word or word[:1] == "~")]
     first = min(overrides, default=len(sys.argv))

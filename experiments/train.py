@@ -12,12 +12,14 @@ A run leaves runs/<study>/<method>/seed<seed>/. The same command again skips wha
 begun and starts what is missing.
 """
 
+import sys
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from saliency_entropy.run.choices import refuse_null
 from saliency_entropy.run.command import command
 from saliency_entropy.run.folder import finished_result, is_done
 
@@ -38,4 +40,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    refuse_null(sys.argv[1:])
     main()

@@ -4,6 +4,7 @@ Zhou's class activation map needs a network that averages its last feature maps 
 to one linear layer. Every network here is checked for that when it is built.
 """
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -154,8 +155,12 @@ class Backbone(nn.Module):
         was_training = self.training
         try:
             logits, maps, weight = self.eval()(images)
-            bias = self.net.get_classifier().bias
-            same = torch.allclose(self.activation(maps).mean(dim=(2, 3)) @ weight.T + bias, logits, atol=1e-4)
+            linear = isinstance(self.net.get_classifier(), nn.Linear) and maps.shape[1] == weight.shape[1]
+            bias = self.net.get_classifier().bias if linear else None
+            same = linear and torch.allclose(
+                self.activation(maps).mean(dim=(2, 3)) @ weight.T + (0 if bias is None else bias), logits, atol=1e-4
+            )
+            cause = "" if same else self._cause_of_no_cam(images)
         except Exception as error:  # timm's networks fail in their own ways on an input that does not suit them
             why = in_one_line(error)
             raise UserError(
@@ -166,6 +171,24 @@ class Backbone(nn.Module):
         if not same:
             raise UserError(
                 f"backbone {self.name} has no class activation map: its logits are not a linear layer of its averaged "
-                "feature maps; choose a network with global average pooling"
+                f"feature maps ({cause}); choose a network with global average pooling"
             )
         return tuple(maps.shape[-2:])
+
+    def _cause_of_no_cam(self, images: Tensor) -> str:
+        """What else the logits of ``(1, 3, S, S)`` images come from."""
+        features, classifier = self.net.forward_features(images), self.net.get_classifier()
+        if not isinstance(classifier, nn.Linear):
+            return f"its classifier is a {type(classifier).__name__}"
+        if features.dim() == 4 and features.shape[1] != classifier.in_features == features.shape[3]:
+            return "it has tokens with the channels last instead of feature maps"
+        passed: list[str] = []
+        layers = [layer for layer in self.net.modules() if not list(layer.children()) and layer is not classifier]
+        hooks = [layer.register_forward_hook(lambda layer, *_: passed.append(type(layer).__name__)) for layer in layers]
+        self.net.forward_head(features)
+        for hook in hooks:
+            hook.remove()
+        between = [name for name in passed if not re.search("AvgPool|Identity|Flatten|Dropout", name)]
+        if between:
+            return f"before the linear layer come {' and '.join(between)}"
+        return "the linear layer takes something else than their average"

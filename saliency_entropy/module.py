@@ -49,6 +49,11 @@ class DetectorModule(pl.LightningModule):
         self.train_metrics = SplitMetrics(terms, human_terms)
         self.val_metrics = SplitMetrics(terms, human_terms)
 
+    @property
+    def figures(self) -> list[str]:
+        """The names of the figures that are logged for every epoch."""
+        return [f"{split}/{name}" for split in ("train", "val") for name in (*self.train_metrics.sums, "auroc")]
+
     def forward(self, batch: FaceBatch) -> Prediction:
         return predict_batch(self.backbone, batch, self.class_index)
 

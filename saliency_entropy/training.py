@@ -24,7 +24,7 @@ from saliency_entropy.losses import LossSum
 from saliency_entropy.metrics import score_table
 from saliency_entropy.module import DetectorModule
 from saliency_entropy.parallel import thread_count
-from saliency_entropy.run import attempts, callbacks, devices
+from saliency_entropy.run import attempts, callbacks, devices, trainer_options
 from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.checkpoint import begin_anew, best_checkpoint, checkpoint_to_resume, read_best
@@ -132,6 +132,7 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
         # 2. The Trainer, with the callbacks that save and watch the run.
         end = devices.EndTogether() if devices.requested_processes(cfg.trainer) > 1 else None
         trainer = build_trainer(cfg, folder, wandb_run, stopwatch, end)
+        trainer_options.check_callbacks(trainer.callbacks, module.figures)
         devices.warn_of_batch_normalisation(trainer, module)
         with attempts.attempt(folder) if first else nullcontext(), end.noting_sigterm() if end else nullcontext():
             # 3. Train, starting after the last whole epoch.
@@ -181,6 +182,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     whole_number("protocol.batch_size", config["protocol"]["batch_size"], 1)
     whole_number("max_attempts", config["max_attempts"], 1)
     whole_number("threads", config["threads"], 1, or_null=True)
+    trainer_options.check_options(config)
     devices.check_launch(cfg.trainer)
     _class_index(config)
     return config
@@ -257,7 +259,13 @@ def build_trainer(
     options = instantiate(cfg.trainer, _convert_="all")  # a profiler is given by its _target_
     bars = callbacks.progress_bars() if options.pop("enable_progress_bar", True) else []
     # Their order counts: the row of an epoch is written before the state from which an interrupted run goes on.
-    watchers = [*bars, stopwatch, callbacks.EpochSeed(cfg.seed), callbacks.MetricsTable(folder / "metrics.csv")]
+    watchers = [
+        *bars,
+        stopwatch,
+        callbacks.EarlyEnd(),
+        callbacks.EpochSeed(cfg.seed),
+        callbacks.MetricsTable(folder / "metrics.csv"),
+    ]
     if not bars:
         watchers.append(callbacks.EpochLines(f"{cfg.method.name} seed {cfg.seed}", cfg.trainer.max_epochs))
     if cfg.checkpoints:
@@ -284,10 +292,17 @@ def build_trainer(
 
 
 def fit(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule, resume: Path | None) -> None:
-    """Train, going on from a checkpoint if there is one."""
+    """Train, going on from a checkpoint if there is one.
+
+    Raises:
+        UserError: an option or a callback of the Trainer cannot be used.
+    """
     if resume is not None:
         log.info("going on from %s", resume)
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer or callbacks: {in_one_line(error, None)}") from error
 
 
 def load_best(module: DetectorModule, folder: Path) -> None:

@@ -103,16 +103,19 @@ def test_where_there_is_no_single_last_activation_pre_activation_is_refused(name
 
 
 @pytest.mark.parametrize(
-    "timm_name",
+    ("timm_name", "size", "cause"),
     [
-        "mobilenetv3_small_050",  # a layer between the average and the classifier
-        "test_vit",  # the class token
-        "test_convnext",  # a normalisation after the average
+        ("mobilenetv3_small_050", 160, "before the linear layer come Conv2d and Hardswish"),
+        ("ghostnet_050", 64, "before the linear layer come Conv2d and ReLU"),
+        ("test_vit", 160, "the linear layer takes something else than their average"),  # the class token
+        ("test_convnext", 160, "before the linear layer come LayerNorm2d"),
+        ("swin_tiny_patch4_window7_224", 224, "it has tokens with the channels last instead of feature maps"),
+        ("resnetv2_50", 64, "its classifier is a Conv2d"),
     ],
 )
-def test_a_network_without_a_cam_is_refused(timm_name):
-    with pytest.raises(UserError, match=r"backbone mine has no class activation map|cannot be used at"):
-        build(timm_name=timm_name, image_size=160)
+def test_a_network_without_a_cam_is_refused_for_its_true_cause(timm_name, size, cause):
+    with pytest.raises(UserError, match=rf"backbone mine has no class activation map: .*\({cause}"):
+        build(timm_name=timm_name, image_size=size)
 
 
 def test_images_are_normalised_by_hand():

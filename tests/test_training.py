@@ -128,6 +128,7 @@ def test_its_result(done: Path) -> None:
     epochs = pd.read_csv(done / "metrics.csv")
     scores = pd.read_parquet(done / "scores" / "test.parquet")
     assert (result["method"], result["seed"], result["study"], result["data"]) == ("droid_cyborg", 0, "faces", "faces")
+    assert (result["backbone"], result["timm_name"]) == ("tiny", "test_resnet")
     assert (result["epochs"], result["cam_cells"], result["train_generators"]) == (2, 9, ["gan", "vae"])
     best = epochs["val/accuracy"][::-1].idxmax()
     assert result["best_epoch"] == best

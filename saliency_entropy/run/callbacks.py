@@ -103,6 +103,17 @@ class Stopwatch(Callback):
         self._earlier = state_dict["seconds"]
 
 
+class EarlyEnd(Callback):
+    """Keeps a run ended that a callback or ``trainer.max_time`` has ended before its last epoch, if it is killed before
+    it is scored."""
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ended_early"] = trainer.should_stop
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        trainer.should_stop = checkpoint.get("ended_early", False)
+
+
 class EpochCallback(Checkpoint):
     """Receives the figures of every epoch before its resume.ckpt is written, so an epoch that is not repeated has them.
 

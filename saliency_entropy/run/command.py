@@ -1,6 +1,9 @@
 """What every command shares: a user's mistake becomes one sentence, not a traceback."""
 
+import codecs
 import functools
+import io
+import locale
 import logging
 import multiprocessing
 import os
@@ -28,6 +31,23 @@ logging.raiseExceptions = False
 ENDING = (signal.SIGINT, signal.SIGTERM)  # from Ctrl-C, and from a scheduler
 
 
+def prepare_process() -> None:
+    """Let no line that is printed fail: standard output may be closed, or lack a character, or be a pipe that is no
+    longer read. Ends the process with a sentence where files would be read and written in another encoding than UTF-8.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed; its number would go to the next file, and what is printed into it
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode))  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"} & {*sys.argv[1:]}:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # such a command only prints; a run goes on without a reader
+    encoding = locale.getpreferredencoding(False)
+    if codecs.lookup(encoding).name != "utf-8":
+        sys.exit(f"the locale's encoding is {encoding}, in which not every name can be written: set PYTHONUTF8=1")
+
+
 class _OneSentence(CompactHydraException):
     """An error that Hydra prints without a traceback (HYDRA_FULL_ERROR=1 shows it) before it exits with 1; in a sweep
     the other jobs still run."""
@@ -35,7 +55,9 @@ class _OneSentence(CompactHydraException):
 
 def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Wrap the task function of a Hydra command: a :class:`UserError` reaches the user as its sentence alone, and no
-    environment variable reaches a configuration, see :func:`no_environment_variables`."""
+    environment variable reaches a configuration, see :func:`no_environment_variables`. The process is prepared, see
+    :func:`prepare_process`."""
+    prepare_process()
 
     @functools.wraps(task)
     def wrapped(config: DictConfig) -> Any:

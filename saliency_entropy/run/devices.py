@@ -1,7 +1,10 @@
 """Several processes that train one detector together, each on a device of its own."""
 
 import logging
+import os
 import signal
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,6 +28,9 @@ from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.losses import Prediction
 
 log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+_STORES: list[Any] = []  # open as long as this process
 
 
 def check_launch(trainer: DictConfig) -> None:
@@ -58,7 +64,32 @@ def cluster_environment(trainer: DictConfig) -> ClusterEnvironment:
     """
     if requested_processes(trainer) > 1 and SLURMEnvironment.detect():
         return SLURMEnvironment(auto_requeue=False)
-    return LightningEnvironment()
+    environment = LightningEnvironment()
+    if requested_processes(trainer) > 1 and trainer.get("num_nodes", 1) == 1:
+        _meet_on_loopback(environment)
+    return environment
+
+
+def _meet_on_loopback(environment: LightningEnvironment) -> None:
+    """Let the processes of one machine listen on its loopback interface only; PyTorch would listen on all, where
+    anyone in the network could write into their store."""
+    if sys.platform == "linux":  # elsewhere the interface has another name
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
+    os.environ["MASTER_ADDR"] = LOOPBACK
+    if rank_zero_only.rank == 0:
+        listener = socket.create_server((LOOPBACK, environment.main_port))
+        # PyTorch's own store of this port, which it opens later, is this one (multi_tenant).
+        _STORES.append(
+            distributed.TCPStore(
+                LOOPBACK,
+                environment.main_port,
+                is_master=True,
+                wait_for_workers=False,
+                multi_tenant=True,
+                master_listen_fd=listener.detach(),
+            )
+        )
 
 
 def trainer_options(trainer: DictConfig) -> dict[str, Any]:

@@ -50,6 +50,10 @@ MACHINE_ID = Path("/etc/machine-id")
 _CLAIM = re.compile(r"(\d+)\.claim")
 
 
+class HeldElsewhere(UserError):
+    """Another process holds a run's folder: the run is in good hands, though not in these."""
+
+
 @dataclass(frozen=True)
 class Owner:
     """The process that holds, or held, a run's folder. Equal owners are the same process.
@@ -96,7 +100,8 @@ def held(folder: Path) -> Iterator[Owner | None]:
         the process that was killed while it held the folder before; None if the folder was free.
 
     Raises:
-        UserError: another process holds it (found out in under 5 seconds), or the folder cannot be written to.
+        HeldElsewhere: another process holds it (found out in under 5 seconds).
+        UserError: the folder cannot be written to.
     """
     claims = _claims_folder(folder)
     with writing(claims, "give another runs_dir="):
@@ -187,7 +192,11 @@ def _newest(claims: Path) -> tuple[int, Owner | None]:
 
 
 def _take(folder: Path) -> tuple[Path, Owner | None]:
-    """This process's claim to a folder, and the owner that was killed before; UserError if another process holds it."""
+    """This process's claim to a folder, and the owner that was killed before.
+
+    Raises:
+        HeldElsewhere: another process holds it.
+    """
     claims = _claims_folder(folder)
     while True:
         number, owner = _newest(claims)
@@ -196,7 +205,7 @@ def _take(folder: Path) -> tuple[Path, Owner | None]:
             if owner.machine != _machine():
                 minutes = f"{SILENCE / 60:.0f} minutes"
                 message += f" (if {owner.host} is lost, the run can be taken over after {minutes})"
-            raise UserError(message)
+            raise HeldElsewhere(message)
         claim = claims / _name(number + 1)
         if _make(claim):
             # Now the listing is up to date: NFS asks the server again after a change of one's own.

@@ -19,6 +19,7 @@ from saliency_entropy.metrics import SCORES, auroc, score_table, unseen_images
 from saliency_entropy.run.checkpoint import best_checkpoint, best_epoch, file_digest
 from saliency_entropy.run.epochs import read_epochs
 from saliency_entropy.run.folder import config_hash
+from saliency_entropy.run.trainer_options import images_left_out
 from saliency_entropy.run.whole_files import write_atomically, written_whole
 
 log = logging.getLogger(__name__)
@@ -88,15 +89,21 @@ def summarise(
     """The content of ``result.json``, except for the time and the code."""
     epochs = read_epochs(folder)
     human_entropy = epochs["train/human_entropy"].iloc[-1]
+    planned = config["trainer"]["max_epochs"]
+    left_out = images_left_out(config["trainer"])
     return {
         "method": config["method"]["name"],
         "title": config["method"]["title"],
         "seed": config["seed"],
         "study": config["study"],
         "backbone": config["backbone"]["name"],
+        "timm_name": config["backbone"]["timm_name"],  # which the name need not tell: backbone.timm_name=resnet18
         "data": config["data"]["name"],
         "best_epoch": best_epoch(folder),
         "epochs": len(epochs),
+        # These two only where they say that the figures are not those of a whole run.
+        **({"planned_epochs": planned} if len(epochs) < planned else {}),
+        **({"images_left_out": left_out} if left_out else {}),
         **data_summary,
         "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
         **{split: split_figures(table, data_summary["train_generators"]) for split, table in scores.items()},
@@ -127,6 +134,12 @@ def headline(result: dict[str, Any]) -> str:
         + (f", unseen generators {unseen:.4f}" if unseen is not None else "")
         + f", mean CAM entropy {result['test']['cam_entropy']:.2f} nats (epoch {result['best_epoch'] + 1} of "
         f"{result['epochs']}, {result['wall_seconds']:.0f} s)"
+        + (
+            f"; ended after epoch {result['epochs']} of {result['planned_epochs']}"
+            if "planned_epochs" in result
+            else ""
+        )
+        + ("; of a part of the images" if "images_left_out" in result else "")
     )
 
 

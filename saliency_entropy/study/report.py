@@ -23,7 +23,7 @@ from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
 from saliency_entropy.study.questions import Answer
-from saliency_entropy.study.runs import BASELINE, LeftOut, Study, read_study
+from saliency_entropy.study.runs import BASELINE, LeftOut, Run, Study, read_study
 from saliency_entropy.study.sections import (
     PHOTOGRAPHS,
     ShownFigure,
@@ -183,12 +183,18 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
     return [*warnings, *study.warnings, *measures.warnings]
 
 
+def _network(run: Run) -> str:
+    """Its name in conf/backbone, and timm's, which decides: ``tiny (test_resnet)``."""
+    name, timm_name = run.setting("backbone.name", "not known"), run.setting("backbone.timm_name")
+    return str(name) if timm_name is None else f"{name} ({timm_name})"
+
+
 def how_it_was_made(study: Study) -> dict[str, str]:
     """Heading -> text; where runs differ, every value is listed."""
     results = [run.result for run in study.runs]
     settings = {
         key: _distinct(str(run.setting(key, "not known")) for run in study.runs)
-        for key in ("data.name", "backbone.name", "data.image_size", "protocol.name", "trainer.max_epochs")
+        for key in ("data.name", "data.image_size", "protocol.name", "trainer.max_epochs")
     }
     return {
         "Study": study.folder.resolve().name,
@@ -196,7 +202,7 @@ def how_it_was_made(study: Study) -> dict[str, str]:
         "Seeds": _seeds(study),
         "Data": settings["data.name"],
         "Trained on": ", ".join(study.train_generators) or "generators not named",
-        "Backbone": settings["backbone.name"],
+        "Backbone": _distinct(_network(run) for run in study.runs),
         "Image size": settings["data.image_size"] + " pixels",
         "CAM": _distinct(f"{result['cam_cells']} cells" for result in results),
         "Protocol": settings["protocol.name"],

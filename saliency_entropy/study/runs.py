@@ -22,6 +22,7 @@ from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
 from saliency_entropy.run.folder import epochs_done, finished_result, flatten, plain_yaml, scientific_config
 from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
+from saliency_entropy.run.trainer_options import images_left_out
 from saliency_entropy.study.run_files import (
     OPTIONAL_SCORE_COLUMNS,
     SCORE_COLUMNS,
@@ -215,7 +216,7 @@ def read_study(folder: Path) -> Study:
         left_out += [LeftOut(scored.run.name, reason) for scored, reason in reasons.items()]
         runs = [scored for scored in runs if scored not in reasons]
     kept = [scored.run for scored in runs]
-    warnings = [*_diverged_later(kept), *_files_left_out(kept), *_differing_configs(kept)]
+    warnings = [*_cut_short(kept), *_diverged_later(kept), *_files_left_out(kept), *_differing_configs(kept)]
     return Study(folder, kept, left_out, warnings)
 
 
@@ -417,6 +418,24 @@ def _diverged_later(runs: list[Run]) -> list[str]:
         f"In some epochs of {wording.first_few(names)} the CAM entropy is not a number, as after a run has diverged. "
         "The epoch that is scored is an earlier one; in the figure by epoch the line of the method has a gap there."
     ]
+
+
+def _cut_short(runs: list[Run]) -> list[str]:
+    """A sentence on the runs that ended before their last epoch, and one on those that left out images."""
+    warnings = []
+    planned = {run: run.setting("trainer.max_epochs") for run in runs}
+    ended = [run for run in runs if type(planned[run]) is int and len(run.epochs) < planned[run]]
+    if ended:
+        named = [f"{run.name} (epoch {len(run.epochs)} of {planned[run]})" for run in ended]
+        warnings.append(f"These runs ended before their last epoch, by a callback or a time limit: {', '.join(named)}.")
+    trainers = {run.name: run.setting("trainer") for run in runs}
+    partial = [name for name, trainer in trainers.items() if isinstance(trainer, dict) and images_left_out(trainer)]
+    if partial:
+        warnings.append(
+            f"{wording.first_few(partial)} left out images that they were validated or scored with, by an option of "
+            "the Trainer; their figures are of the others."
+        )
+    return warnings
 
 
 def _files_left_out(runs: list[Run]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether the folder of a run or sweep can be made and written to."""
+"""Whether a run or sweep has one option of each group, and a folder that can be made and written to."""
 
 import sys
 import tempfile
@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError, writing
+from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.run.folder import run_folder, study_folder
 
@@ -18,20 +19,21 @@ PROBE = 1 << 16  # bytes
 
 
 class CheckFolder(Callback):
-    """A Hydra callback that says in one sentence why the folder of a run or sweep cannot be made.
+    """A Hydra callback that says in one sentence why a run or sweep cannot begin, or its folder cannot be made.
 
-    Hydra makes it before the command begins, and would show a traceback of its own.
+    Hydra makes the folder before the command begins, and would show a traceback of its own.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(lambda: run_folder(config.runs_dir, config.study, config.method.name, config.seed))
+        self._check(config, lambda: run_folder(config.runs_dir, config.study, config.method.name, config.seed))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(lambda: study_folder(config.runs_dir, config.study))
+        self._check(config, lambda: study_folder(config.runs_dir, config.study))
 
-    def _check(self, name: Callable[[], str]) -> None:
+    def _check(self, config: DictConfig, name: Callable[[], str]) -> None:
         # Hydra turns what a callback raises into a warning, except SystemExit.
         try:
+            refuse_mixtures(config.hydra)
             with no_environment_variables():
                 folder = Path(name())
             with writing(folder, "give another runs_dir="):

@@ -14,6 +14,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import no_environment_variables
 from saliency_entropy.sweep.swept import parse_overrides
 
@@ -97,6 +98,7 @@ def composed_runs(loader: ConfigLoader, config: DictConfig, overrides: Sequence[
         overrides: of each run.
 
     Raises:
+        UserError: a run has several options of one group.
         HydraException: a run cannot be composed.
     """
     composed: dict[tuple[str, ...], tuple[DictConfig, list[Override]]] = {}
@@ -104,6 +106,7 @@ def composed_runs(loader: ConfigLoader, config: DictConfig, overrides: Sequence[
         but_for_seed = tuple("" if override.startswith("seed=") else override for override in own)
         if but_for_seed not in composed:
             run = loader.load_sweep_config(config, list(own))
+            refuse_mixtures(run.hydra)
             composed[but_for_seed] = run, parse_overrides(None, list(run.hydra.overrides.task))
             yield copy.deepcopy(run)
         else:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import in_one_line
+from saliency_entropy.run.lock import HeldElsewhere
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.sweep.cores import runs_at_once
 from saliency_entropy.sweep.duration import duration
@@ -68,6 +70,13 @@ class SweepProgress(Callback):
                 _write_into_log_file(error)
             return
         number = config.hydra.job.num + 1
+        # Another launch of the sweep trains the run, which is no failure of this one. Of several processes, though,
+        # only the first finds that, and has to fail for Slurm to end the others, which wait for it.
+        alone = (config.trainer.devices, config.trainer.get("num_nodes", 1)) == (1, 1)
+        elsewhere = alone and isinstance(getattr(error, "__cause__", None), HeldElsewhere)
+        if elsewhere:
+            log.info("run %d of %d is left to another launch: %s", number, self.total, error)
+            job_return.status, job_return.return_value, error = JobStatus.COMPLETED, None, None
         # A launcher that reports how a run ended (its process died, or an earlier launch began it) did not start it.
         seconds = time.monotonic() - (self.launched if self.started is None else self.started)
         entry = {"state": "trained", "seconds": seconds, "folder": config.hydra.runtime.output_dir}
@@ -75,8 +84,8 @@ class SweepProgress(Callback):
             entry |= {"state": "failed", "reason": in_one_line(error, None)}
             # A run in a process or on a machine of its own shows only here where in the program it was.
             log.error("run %d of %d failed, the others go on: %s", number, self.total, error, exc_info=_traced(error))
-        elif self.was_done:
-            entry["state"] = "skipped"
+        elif elsewhere or self.was_done:
+            entry["state"] = "elsewhere" if elsewhere else "skipped"
         self.was_done, self.started = False, None
         write_atomically(self.folder / f"{number}.json", json.dumps(entry))
         self.log_if_ended()
@@ -90,10 +99,11 @@ class SweepProgress(Callback):
         """Log what became of the sweep, once all its runs have ended."""
         ended = self._ended()
         if len(ended) + self.passed_over == self.total:
-            counts = {state: sum(run["state"] == state for run in ended) for state in ("trained", "skipped")}
+            counts = Counter(run["state"] for run in ended)
+            elsewhere = f", {counts['elsewhere']} left to another launch" if counts["elsewhere"] else ""
             log.info(
-                "sweep ended: %d runs, %d trained, %d done before%s",
-                self.total, counts["trained"], counts["skipped"] + self.passed_over, _failures(ended),
+                "sweep ended: %d runs, %d trained, %d done before%s%s",
+                self.total, counts["trained"], counts["skipped"] + self.passed_over, elsewhere, _failures(ended),
             )  # fmt: skip
 
     def _ended(self) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ STATE_SIGNS = {
     "missing": Sign("·", "dim", "missing"),
 }
 WITH_PERCENT = ("running", "interrupted", "stale")
-EXPLAINED = ("running", "stale", "failed", "damaged")  # below the grid, run by run
+EXPLAINED = ("running", "stale", "failed", "damaged", "done")  # below the grid, run by run; of the done ones, if marked
 FORMATS = ("table", "json")
 
 
@@ -151,7 +151,8 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
         result = finished_result(folder)
         if result is not None:
             epochs, seconds = result["epochs"], result["wall_seconds"]
-            return status("done", epochs=epochs, seconds=seconds / epochs)
+            ended = f"ended after epoch {epochs} of {result['planned_epochs']}" if "planned_epochs" in result else ""
+            return status("done", ended, epochs, seconds / epochs)
         attempts = read_attempts(folder)
     except UserError as error:
         return status("damaged", str(error).replace(f"{folder}/", ""))
@@ -215,7 +216,7 @@ def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
     title = f"{study}: {whole} × {counted(len(seeds), 'seed')}"
     print_runs(console, title, cells, STATE_SIGNS, "trial" if trials else "method")
     for state in EXPLAINED:
-        explained = [run for run in runs if run.state == state]
+        explained = [run for run in runs if run.state == state and (run.detail or state != "done")]
         if explained:
             sign, style, words = STATE_SIGNS[state]
             console.print(Text(f"\n{sign} {words}", style=style))

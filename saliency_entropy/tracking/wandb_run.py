@@ -89,6 +89,8 @@ class WandbRun:
 
         If anything fails here, the log says so, and the run goes on without W&B.
         """
+        if _disabled():
+            return
         try:
             identity, attempts = self._identity()
             self.run = self._begun(identity, attempts)
@@ -134,6 +136,8 @@ class WandbRun:
     def add_finished(self, result: dict[str, Any]) -> None:
         """Log a run that is done already, or the part of it that W&B lacks, from its files. It takes seconds, since
         nothing is computed again; CAM overlays are not in the files and are left out."""
+        if _disabled():
+            return
         _, attempts = self._identity()
         whole = any(TRUE_POSITIVE_RATE in row for attempt in attempts for row in attempt.rows)
         if whole and (attempts[-1].offline or attempts[-1].sent):
@@ -331,3 +335,11 @@ def roc_points(scores: pd.DataFrame) -> list[tuple[float, float]]:
     false_positive, true_positive, _ = binary_roc(ranks, labels)
     kept = np.unique(np.linspace(0, len(false_positive) - 1, ROC_POINTS).astype(int))
     return list(zip(false_positive[kept].tolist(), true_positive[kept].tolist(), strict=True))
+
+
+def _disabled() -> bool:
+    """Whether the user's environment switches W&B off; if so, the log says so."""
+    if os.environ.get("WANDB_MODE") != "disabled":
+        return False
+    log.warning("W&B is left out, since WANDB_MODE is disabled; the figures are in the run's own files")
+    return True

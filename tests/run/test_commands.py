@@ -1,5 +1,8 @@
 """What every command shares: how it ends, and what a user is told."""
 
+import io
+import locale
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +13,8 @@ from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.command import command, sentence
+from saliency_entropy.run.callbacks import progress_bars
+from saliency_entropy.run.command import command, prepare_process, sentence
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,3 +85,42 @@ def test_help_comes_without_pytorch(script: str) -> None:
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "hseb" in ended.stdout
+
+
+def test_a_process_without_standard_output_prints_into_nothing(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    prepare_process()
+    print("nobody reads this", flush=True)
+    assert sys.stdin.read() == ""
+    assert progress_bars() == []
+    files = {Path(f"/proc/self/fd/{stream.fileno()}").readlink() for stream in (sys.stdin, sys.stdout, sys.stderr)}
+    assert files == {Path(os.devnull)}
+
+
+def test_a_character_that_the_output_lacks_costs_no_line(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    prepare_process()
+    print("1.96 ± 0.02 ✓", flush=True)
+    assert written.getvalue() == b"1.96 \\xb1 0.02 \\u2713\n"
+
+
+@pytest.mark.parametrize("flag", ["--help", "--cfg"])
+def test_what_only_prints_ends_quietly_when_its_pipe_is_closed(monkeypatch, flag):
+    before = signal.getsignal(signal.SIGPIPE)
+    try:
+        prepare_process()
+        assert signal.getsignal(signal.SIGPIPE) == before  # a run goes on
+        monkeypatch.setattr(sys, "argv", ["train.py", flag])
+        prepare_process()
+        assert signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+@pytest.mark.parametrize("encoding", ["ANSI_X3.4-1968", "ISO-8859-1"])
+def test_another_encoding_than_utf_8_is_refused(monkeypatch, encoding):
+    monkeypatch.setattr(locale, "getpreferredencoding", lambda _: encoding)
+    with pytest.raises(SystemExit, match=f"^the locale's encoding is {encoding}, .* set PYTHONUTF8=1$"):
+        prepare_process()

@@ -138,3 +138,34 @@ def test_numbers_of_devices_that_are_none(name: str, value: object) -> None:
     trainer = OmegaConf.create({"devices": 1} | {name: value})
     with pytest.raises(UserError, match=rf"^trainer\.{name} is {value!r}; give a whole number from 1 on$"):
         processes.check_launch(trainer)
+
+
+LISTENING = """
+import os, re
+from pathlib import Path
+from pytorch_lightning.callbacks import Callback
+
+class Listening(Callback):
+    def on_train_start(self, trainer, module):
+        sockets = {os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+        for table in ("tcp", "tcp6"):
+            for line in Path("/proc/self/net", table).read_text().splitlines()[1:]:
+                _, local, _, state, *rest = line.split()
+                if state == "0A" and f"socket:[{rest[5]}]" in sockets:
+                    with Path("listening.txt").open("a") as file:
+                        file.write(f"{trainer.global_rank} {local.split(':')[0]}\\n")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_processes_of_one_machine_listen_on_its_loopback_only(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "listening.py").write_text(LISTENING)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    options = "trainer.devices=2", "trainer.max_epochs=1", "+callbacks.listening._target_=listening.Listening"
+    ran = train(tmp_path, small, "method=hseb", "study=s", *options)
+    assert ran.returncode == 0, ran.stderr
+    listening = [line.split() for line in (tmp_path / "listening.txt").read_text().splitlines()]
+    assert {rank for rank, _ in listening} == {"0", "1"}
+    assert {address for _, address in listening} == {"0100007F"}  # 127.0.0.1

@@ -19,8 +19,8 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.page.table import ShownTable
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.study import reproduction
-from saliency_entropy.study.report import _by_reason, _ranges, headline, printed, report
-from saliency_entropy.study.runs import LeftOut
+from saliency_entropy.study.report import _by_reason, _ranges, headline, how_it_was_made, printed, report
+from saliency_entropy.study.runs import LeftOut, read_study
 from saliency_entropy.study.sections import CHAPTERS, chapters
 
 TABLES = [
@@ -416,6 +416,11 @@ def test_how_it_was_made(page):
         "Versions": "torch 2.14.1, timm 1.0.31",
         "Git commit": "0123456789abcdef0123456789abcdef01234567",
     }
+
+
+def test_the_network_that_was_trained_is_named(tmp_path):
+    write_run(tmp_path, "droid", 0, config={"backbone": {"name": "tiny", "timm_name": "resnet18"}})
+    assert how_it_was_made(read_study(tmp_path))["Backbone"] == "tiny (resnet18)"
 
 
 def test_drawn_faces_template_maps_and_differing_runs_are_said_at_the_top(tmp_path, page, caplog):

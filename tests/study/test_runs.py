@@ -235,7 +235,11 @@ def test_other_training_generators_are_refused(tmp_path):
 def test_a_differing_configuration_is_a_warning_that_names_the_key_but_no_value(tmp_path):
     write_study(tmp_path, {"cross_entropy": 2, "droid": 2})
     write_run(
-        tmp_path, "hseb", 0, config={"trainer": {"max_epochs": 9}, "data": {"root": "/home/me", "num_workers": 3}}
+        tmp_path,
+        "hseb",
+        0,
+        epochs=9,
+        config={"trainer": {"max_epochs": 9}, "data": {"root": "/home/me", "num_workers": 3}},
     )
     warnings = read_study(tmp_path).warnings
     assert warnings == [

@@ -655,3 +655,13 @@ def test_sixty_runs_are_planned_in_seconds(small: list[str], tmp_path: Path) -> 
     assert sorted(map(int, ended.stdout.splitlines()[-1].split())) == [1, 1, 6]
     # Of the processor: 10 where nothing else is done, most of them for imports; twice as many on cores that are shared.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60
+
+
+def test_two_options_of_a_group_are_refused(plan: Callable[..., Planned]) -> None:
+    for flags in ([], ["-m"]):
+        planned = plan(*flags, "method=[cyborg,droid]")
+        assert planned.code == 1
+        assert "-m method=cyborg,droid for a run with each" in planned.err
+    swept = plan("-m", "method=hseb,[cyborg,droid]")
+    assert (swept.code, "-m method=cyborg,droid for a run with each" in swept.err) == (1, True)
+    assert plan("logger=null").err.startswith("logger=null names no option of conf/logger")

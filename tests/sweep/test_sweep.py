@@ -21,6 +21,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.folder import register_resolvers
 from saliency_entropy.sweep.cores import runs_at_once, runs_that_fit, shared_threads
 from saliency_entropy.sweep.jobs import composed_runs
@@ -82,6 +83,21 @@ def test_two_methods_in_one_process_in_two_and_alone(
 
     alone = train_small(tmp_path / "alone", "method=hseb", "seed=1", "trainer.max_epochs=1")
     assert state(alone) == results["hseb", 1]
+
+
+def test_a_run_that_another_launch_trains_is_no_failure_of_this_one(command: Callable, tmp_path: Path) -> None:
+    sweep = ["-m", "method=cross_entropy,droid", "trainer.max_epochs=1", "study=two"]
+    with run_lock.held(tmp_path / "runs" / "two" / "droid" / "seed0"):
+        launched = command(*sweep)
+        assert launched.code == 0, launched.err
+        assert lines(launched.out, "sweep ended") == [
+            "sweep ended: 2 runs, 1 trained, 0 done before, 1 left to another launch"
+        ]
+        (left,) = lines(launched.out, "run 2 of 2 is left to another launch")
+        assert re.search(r"seed0 is being trained by process \d+ on ", left)
+        assert "Error executing job" not in launched.err
+        assert command("method=droid", "trainer.max_epochs=1", "study=two").code == 1  # asked for this run alone
+    assert lines(command(*sweep).out, "sweep ended") == ["sweep ended: 2 runs, 1 trained, 1 done before"]
 
 
 def test_a_run_that_fails_does_not_stop_the_others(

@@ -270,6 +270,19 @@ def test_online_without_a_key_is_offline_and_says_so(tmp_path, monkeypatch, capl
     assert begun(tmp_path).run_group == "s/droid"
 
 
+def test_w_and_b_that_the_environment_disables_is_left_out_and_the_log_says_so(
+    tmp_path, train_small, monkeypatch, caplog
+):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("a W&B run began"))
+    for launch in (1, 2):  # the second finds the run done
+        folder = train_small(tmp_path, *OFFLINE, "method=droid", "trainer.max_epochs=1")
+        assert caplog.text.count("W&B is left out, since WANDB_MODE is disabled") == launch
+    assert (folder / "result.json").exists()
+    assert not (folder / "wandb").exists()
+    assert not (folder / "wandb_id").exists()
+
+
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """A key, and no server that would take it; the modes that were tried."""

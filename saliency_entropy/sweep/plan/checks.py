@@ -1,6 +1,7 @@
 """What would make the runs of a plan fail. A problem is a sentence."""
 
 import importlib.metadata
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,8 @@ def logging_to(cfg: DictConfig, problems: list[str]) -> str:
         instantiate(cfg.logger)(folder=Path(), config={})  # it refuses what it cannot use, and does nothing else
     if len(problems) > before:
         return "not known"
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return "the runs' own files alone, since WANDB_MODE is disabled"
     if cfg.logger.get("mode") == "offline":
         return "W&B, offline: wandb sync sends it later"
     if not wandb.login(prompt=False, verify=False):

@@ -17,6 +17,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run import attempts
 from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
+from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import require_values, sentence
 from saliency_entropy.sweep.jobs import composed_runs
 from saliency_entropy.sweep.queue import QueuedJob, require_queued_jobs
@@ -88,9 +89,11 @@ def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
         loader: composes the configuration of each run of a sweep.
 
     Raises:
-        UserError: the sweeper chooses the runs as it goes, or Slurm does not say which of them it has already.
+        UserError: a run has several options of one group, the sweeper chooses the runs as it goes, or Slurm does not
+            say which of them it has already.
         HydraException: a run cannot be composed.
     """
+    refuse_mixtures(config.hydra)
     queued = _queued(config)
     runs: list[PlannedRun] = []
     for composed in _configurations(config, loader):
