@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 # Keys in a score file's metadata.
 MADE_FROM = b"saliency_entropy.made_from"
-CHECKPOINT = b"saliency_entropy.run.checkpoint"
+CHECKPOINT = b"saliency_entropy.checkpoint"
 
 
 @dataclass(frozen=True, eq=False)
