@@ -1,4 +1,4 @@
-"""One run: from its configuration to its ``result.json``, in the five steps of :func:`_train`."""
+"""One run: from its configuration to its ``result.json``, in the five steps of :func:`train_and_score`."""
 
 import logging
 import warnings
@@ -80,7 +80,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     try:
         with _claimed(cfg, config, folder) as to_train:
             if to_train:
-                _train(cfg, config, folder)
+                train_and_score(cfg, config, folder)
     except OSError as error:
         if not is_no_room(error):
             raise
@@ -90,28 +90,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
         ) from error
 
 
-@contextmanager
-def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[bool]:
-    """Hold the run's folder; yields whether there is anything left to train."""
-    if not devices.is_first(cfg.trainer):
-        # The first process reports the signal; Lightning would kill it if another process reported it.
-        with suppress(SIGTERMException):
-            yield True
-        return
-    with run_lock.held(folder) as killed_owner:
-        if run_folder.is_done(folder, config):  # another process has finished it in the meantime
-            yield False
-            return
-        if run_folder.differing_keys(folder, config):
-            attempts.forget_attempts(folder)  # they were attempts at another configuration
-        attempts.refuse_after_failures(folder, cfg.max_attempts)
-        attempts.date_killed_attempt(folder, killed_owner)
-        attempts.refuse_endless_requeue(folder)
-        remove_parts(folder)
-        yield True
-
-
-def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
+def train_and_score(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
+    """The five steps of a run whose folder is held."""
     stopwatch = callbacks.Stopwatch()
     first = devices.is_first(cfg.trainer)
     # Read now: by the end of the run the checkout may be at a commit whose code this run did not execute.
@@ -151,6 +131,27 @@ def _train(cfg: DictConfig, config: dict[str, Any], folder: Path) -> None:
     if first:
         log.info("%s", headline(result))
         log.info("results: %s", folder)
+
+
+@contextmanager
+def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[bool]:
+    """Hold the run's folder; yields whether there is anything left to train."""
+    if not devices.is_first(cfg.trainer):
+        # The first process reports the signal; Lightning would kill it if another process reported it.
+        with suppress(SIGTERMException):
+            yield True
+        return
+    with run_lock.held(folder) as killed_owner:
+        if run_folder.is_done(folder, config):  # another process has finished it in the meantime
+            yield False
+            return
+        if run_folder.differing_keys(folder, config):
+            attempts.forget_attempts(folder)  # they were attempts at another configuration
+        attempts.refuse_after_failures(folder, cfg.max_attempts)
+        attempts.date_killed_attempt(folder, killed_owner)
+        attempts.refuse_endless_requeue(folder)
+        remove_parts(folder)
+        yield True
 
 
 @contextmanager

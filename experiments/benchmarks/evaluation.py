@@ -16,7 +16,7 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.scores.images import file_sizes
 from saliency_entropy.scores.one_pass import Scored, score_images
-from saliency_entropy.scores.tables import PLAIN, ScoreTable
+from saliency_entropy.scores.score_table import PLAIN, ScoreTable
 
 log = logging.getLogger(__name__)
 

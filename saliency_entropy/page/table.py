@@ -102,11 +102,11 @@ def markdown(cells: pd.DataFrame, notes: Iterable[str] = ()) -> str:
     """A pipe table of text cells, and below it the notes, which are to go where the table goes."""
 
     def line(texts: Iterable[str]) -> str:
-        return "| " + " | ".join(wording.markdown(text) for text in texts) + " |"
+        return "| " + " | ".join(wording.escape_markdown(text) for text in texts) + " |"
 
     rule = "|" + "|".join(":--" if is_words(cells[name]) else "--:" for name in cells) + "|"
     rows = [line(row) for row in cells.itertuples(index=False)]
-    return "\n".join([line(cells), rule, *rows, *(f"\n{wording.markdown(note)}" for note in notes)]) + "\n"
+    return "\n".join([line(cells), rule, *rows, *(f"\n{wording.escape_markdown(note)}" for note in notes)]) + "\n"
 
 
 def latex(cells: pd.DataFrame, notes: Iterable[str] = ()) -> str:

@@ -56,7 +56,7 @@ def tied(text: str) -> str:
     return re.sub(r" (?=[<=≥±] ?\d|%)|(?<=[<=≥±]) (?=\d)", "\u00a0", text)
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text in which neither Markdown nor the HTML in it finds markup."""
     return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(text.split()))
 

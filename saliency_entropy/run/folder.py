@@ -107,7 +107,7 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
     remedy = "delete it to score the run again"
     try:
         result = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({in_one_line(error)}); {remedy}") from None

@@ -28,8 +28,8 @@ from saliency_entropy.scores.finished_runs import (
     refuse_diverged,
 )
 from saliency_entropy.scores.images import file_sizes
-from saliency_entropy.scores.one_pass import MADE_FROM, Scored, made_from, remove_parts, score_images
-from saliency_entropy.scores.tables import PLAIN, SUFFIX, VARIANT_SCORES, ScoreTable, sampled
+from saliency_entropy.scores.one_pass import MADE_FROM, Scored, made_from, remove_interrupted_passes, score_images
+from saliency_entropy.scores.score_table import PLAIN, SUFFIX, VARIANT_SCORES, ScoreTable, sampled
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def evaluate(cfg: DictConfig) -> None:
     """
     corruptions = [cfg.corruptions] if isinstance(cfg.corruptions, str) else cfg.corruptions
     corrupted = None if corruptions is None else variants(corruptions)
-    with finished_runs(cfg, ".evaluate.lock", "is being scored", "not scored") as runs:
+    with finished_runs(cfg, ".evaluate.lock", "evaluate.py", "not scored") as runs:
         if runs.name.endswith(SUFFIX):
             raise UserError(f"set={runs.name} is a name for files of corrupted images; give another")
         _score(cfg, runs, PLAIN)
@@ -125,7 +125,7 @@ def _missing(
     missing = missing_files(origins, read_origin, cfg.overwrite)
     detectors = {folder: (identities[folder], digests[folder]) for folder in files if files[folder] in missing}
     for folder in runs.folders:
-        remove_parts(_score_file(folder, runs), identities[folder] if folder in detectors else None)
+        remove_interrupted_passes(_score_file(folder, runs), identities[folder] if folder in detectors else None)
     return detectors, sizes
 
 

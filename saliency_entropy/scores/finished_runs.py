@@ -50,13 +50,13 @@ class FinishedRuns:
 
 
 @contextmanager
-def finished_runs(cfg: DictConfig, lock: str, activity: str, consequence: str) -> Iterator[FinishedRuns]:
+def finished_runs(cfg: DictConfig, lock: str, command: str, consequence: str) -> Iterator[FinishedRuns]:
     """Check the configuration, read the study and its images, and keep a second such command out meanwhile.
 
     Args:
         cfg: of the command.
         lock: the name of the file that is locked in the study's folder.
-        activity: what the log says of the study if another process holds the lock: ``is being scored``.
+        command: its script, which is named if another process of it holds the lock.
         consequence: what the log says of a run that is not finished: ``not scored``.
 
     Raises:
@@ -78,11 +78,11 @@ def finished_runs(cfg: DictConfig, lock: str, activity: str, consequence: str) -
         with FileLock(study / lock, timeout=0):
             yield FinishedRuns(study, folders, images, name, device)
     except Timeout:
-        raise UserError(f"{study} {activity} by another process; wait for it") from None
+        raise UserError(f"{command} works on {study} in another process; wait for it") from None
     except OSError as error:
         raise UserError(
-            f"{error.filename or study} cannot be written ({error.strerror or in_one_line(error)}); make room or give "
-            "yourself access, then the same command goes on"
+            f"{error.filename or study} cannot be read or written ({error.strerror or in_one_line(error)}); make room "
+            "or give yourself access, then the same command goes on"
         ) from None
 
 

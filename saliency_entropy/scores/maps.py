@@ -54,7 +54,7 @@ def focus(cfg: DictConfig) -> None:
             ``cfg.overwrite``, maps that are there are damaged or were made from something else; or, after all others
             are kept, maps are not finite.
     """
-    with finished_runs(cfg, ".focus.lock", "has its maps made", "without maps") as runs:
+    with finished_runs(cfg, ".focus.lock", "focus.py", "without maps") as runs:
         try:
             _keep_maps(cfg, runs)
         except torch.OutOfMemoryError:

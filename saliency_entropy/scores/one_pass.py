@@ -29,7 +29,7 @@ from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES, score_columns
 from saliency_entropy.run.result import save_scores
 from saliency_entropy.run.whole_files import write_atomically
-from saliency_entropy.scores.tables import ScoreTable, VariantDataset
+from saliency_entropy.scores.score_table import ScoreTable, VariantDataset
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def made_from(identity: str, sizes: np.ndarray) -> str:
     return hashlib.sha256(identity.encode() + sizes.astype("<i8").tobytes()).hexdigest()[:16]
 
 
-def remove_parts(file: Path, identity: str | None) -> None:
+def remove_interrupted_passes(file: Path, identity: str | None) -> None:
     """Remove what interrupted passes left beside a score file, except for the pass ``identity``, which is to go on."""
     # Digits, since another set may be called "<set>-2".
     folder = re.compile(rf"\.{re.escape(file.stem)}-([0-9a-f]{{16}})")

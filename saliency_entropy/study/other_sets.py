@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.page.table import Column, ShownTable, shown_table
-from saliency_entropy.scores.tables import SUFFIX
+from saliency_entropy.scores.score_table import SUFFIX
 from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.score_files import comparable_figures, not_finite

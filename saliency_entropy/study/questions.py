@@ -181,9 +181,9 @@ def markdown(answered: list[Answer]) -> str:
     paragraphs = []
     for answer in answered:
         paragraphs += [
-            f"**{answer.question.name}.** *{wording.markdown(answer.question.quote)}*\n",
-            f"**{wording.markdown(answer.claim)}**\n",
-            *(f"- {wording.markdown(sentence)}" for sentence in answer.sentences),
+            f"**{answer.question.name}.** *{wording.escape_markdown(answer.question.quote)}*\n",
+            f"**{wording.escape_markdown(answer.claim)}**\n",
+            *(f"- {wording.escape_markdown(sentence)}" for sentence in answer.sentences),
             "",
         ]
     return "\n".join(paragraphs)

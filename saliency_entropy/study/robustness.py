@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.scores.corruptions import NONE, STRENGTHS
-from saliency_entropy.scores.tables import SUFFIX
+from saliency_entropy.scores.score_table import SUFFIX
 from saliency_entropy.study.figures import STYLE, Figure, method_styles, plain
 from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
 from saliency_entropy.study.runs import Study

@@ -18,8 +18,8 @@ from saliency_entropy.errors import in_one_line
 from saliency_entropy.run.lock import HeldElsewhere
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.sweep.cores import runs_at_once
-from saliency_entropy.sweep.duration import duration
 from saliency_entropy.sweep.swept import sweep_overrides
+from saliency_entropy.sweep.terminal_grid import duration
 
 log = logging.getLogger(__name__)
 

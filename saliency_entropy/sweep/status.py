@@ -23,10 +23,9 @@ from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.attempts import read_attempts
 from saliency_entropy.run.folder import epochs_done, finished_result, plain_yaml
 from saliency_entropy.run.study_folders import method_order, run_folders, seed_folders, trial_folders
-from saliency_entropy.sweep.duration import duration
 from saliency_entropy.sweep.queue import queued_jobs
-from saliency_entropy.sweep.run_grid import Cell, Sign, counted, print_lines, print_runs, terminal
 from saliency_entropy.sweep.swept import swept_runs
+from saliency_entropy.sweep.terminal_grid import Cell, Sign, counted, duration, print_lines, print_runs, terminal
 
 # running: a process holds it. queued: a Slurm job of it waits for its turn. stale: the process that held it died.
 # interrupted: begun, and let go of. damaged: a reader of its files would fail. missing: not begun.

@@ -52,7 +52,7 @@ def sent_mark(file: Path | str) -> Path:
     return Path(f"{file}.synced")
 
 
-def read_attempts(run_folder: Path, identity: str) -> list[Attempt]:
+def read_wandb_attempts(run_folder: Path, identity: str) -> list[Attempt]:
     """The attempts of the W&B run ``identity`` in a run's folder, from the first to the last."""
     files = run_folder.glob(f"wandb/*run-*-{identity}/run-{identity}.wandb")
     in_time = sorted(files, key=lambda file: file.parent.name.removeprefix("offline-"))

@@ -30,7 +30,7 @@ from saliency_entropy.study.run_figures import RankedScores
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 import wandb
 
-from saliency_entropy.tracking.wandb_files import Attempt, read_attempts, sent_mark
+from saliency_entropy.tracking.wandb_files import Attempt, read_wandb_attempts, sent_mark
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class WandbRun:
         file = self.folder / "wandb_id"
         if file.exists():
             identity = file.read_text().strip()
-            attempts = read_attempts(self.folder, identity)
+            attempts = read_wandb_attempts(self.folder, identity)
             # Where a run begins anew, the epochs that W&B has are those of another run.
             if self._goes_on or not any(attempt.epochs for attempt in attempts):
                 return identity, attempts

@@ -146,7 +146,7 @@ from pathlib import Path
 from saliency_entropy import training
 
 script, folder, *arguments = sys.argv[1:]
-claimed, train = training._claimed, training._train
+claimed, train = training._claimed, training.train_and_score
 
 @contextmanager
 def timed(*of_run):
@@ -164,7 +164,7 @@ def when_the_others_have_left(*of_run):
         time.sleep(0.05)
     train(*of_run)
 
-training._claimed, training._train = timed, when_the_others_have_left
+training._claimed, training.train_and_score = timed, when_the_others_have_left
 children = []
 for number in range(16):
     pid = os.fork()

@@ -30,7 +30,7 @@ from saliency_entropy.scores import one_pass as scoring_pass
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.scores.evaluate import evaluate
 from saliency_entropy.scores.one_pass import CHECKPOINT
-from saliency_entropy.scores.tables import sampled
+from saliency_entropy.scores.score_table import sampled
 
 ROOT = Path(__file__).parents[2]
 RUNS = ("cross_entropy/seed0", "droid/seed0", "droid/seed1")
@@ -395,7 +395,9 @@ def test_a_full_disk(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written.append(path)
 
     monkeypatch.setattr(scoring_pass, "write_atomically", full)
-    with pytest.raises(UserError, match=r"8-12-\w+\.npz cannot be written \(No space left on device\); make room"):
+    with pytest.raises(
+        UserError, match=r"8-12-\w+\.npz cannot be read or written \(No space left on device\); make room"
+    ):
         evaluate(configured(study, "set=again"))
     monkeypatch.setattr(scoring_pass, "write_atomically", lambda path, content: write(path, content))
     assert all(path.exists() for path in written)
@@ -410,7 +412,7 @@ def test_a_disk_that_is_full_at_the_end(study: Path, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patched:
         patched.setattr(pq, "ParquetWriter", Full)
-        with pytest.raises(UserError, match=r"study cannot be written \(No space left on device\)"):
+        with pytest.raises(UserError, match=r"study cannot be read or written \(No space left on device\)"):
             evaluate(configured(study, "set=again"))
     assert not score_files(study, "again")
     monkeypatch.setattr(dataset, "load_channels", None)  # nothing need be decoded again
@@ -433,7 +435,7 @@ def test_another_process_scores(study: Path) -> None:
 
     with (
         FileLock(study / ".evaluate.lock"),
-        pytest.raises(UserError, match="study is being scored by another process; wait for it"),
+        pytest.raises(UserError, match=r"evaluate\.py works on .*study in another process; wait for it"),
     ):
         evaluate(configured(study, "set=again"))
 

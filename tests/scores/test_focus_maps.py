@@ -259,7 +259,7 @@ def test_unfinished_runs_are_named(study: Path, caplog: pytest.LogCaptureFixture
 def test_another_process_makes_maps(study: Path) -> None:
     with (
         FileLock(study / ".focus.lock"),
-        pytest.raises(UserError, match="study has its maps made by another process; wait"),
+        pytest.raises(UserError, match=r"focus\.py works on .*study in another process; wait"),
     ):
         focus(configured(study))
 
@@ -309,7 +309,7 @@ def test_without_a_finished_run_or_a_checkpoint(study: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to(study: Path) -> None:
     (study / "maps").write_text("in the way")
-    with pytest.raises(UserError, match=r"maps cannot be written \(.*\); make room or give yourself access"):
+    with pytest.raises(UserError, match=r"maps cannot be read or written \(.*\); make room or give yourself access"):
         focus(configured(study))
 
 

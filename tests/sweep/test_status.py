@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.sweep.queue import QueuedJob, record_jobs
-from saliency_entropy.sweep.run_grid import terminal
 from saliency_entropy.sweep.status import RunStatus, print_status, run_status, study_status, time_left
+from saliency_entropy.sweep.terminal_grid import terminal
 
 ROOT = Path(__file__).parents[2]
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}

@@ -371,7 +371,12 @@ def attempt(folder: Path, rows: list[int], goes_on: bool = True, exit_code: int 
 
 
 def logged_epochs(folder: Path, identity: str) -> list[int]:
-    return [row["epoch"] for part in wandb_files.read_attempts(folder, identity) for row in part.rows if "epoch" in row]
+    return [
+        row["epoch"]
+        for part in wandb_files.read_wandb_attempts(folder, identity)
+        for row in part.rows
+        if "epoch" in row
+    ]
 
 
 def write_metrics(folder: Path, epochs: int) -> None:
@@ -394,7 +399,7 @@ def test_no_epoch_twice_and_none_left_out(tmp_path):
 
 def test_what_was_cut_off_is_logged_again(tmp_path):
     identity = attempt(tmp_path, list(range(40)))
-    (part,) = wandb_files.read_attempts(tmp_path, identity)
+    (part,) = wandb_files.read_wandb_attempts(tmp_path, identity)
     content = part.file.read_bytes()
     part.file.write_bytes(content[: len(content) // 2])
     kept = logged_epochs(tmp_path, identity)
@@ -420,7 +425,7 @@ def test_online_stays_offline_until_the_earlier_epochs_are_sent(tmp_path, monkey
     run.begin()
     assert run.run.offline
     run.finish(1)
-    (part, _) = wandb_files.read_attempts(tmp_path, identity)
+    (part, _) = wandb_files.read_wandb_attempts(tmp_path, identity)
     assert f"wandb sync {part.file.parent}" in caplog.text
     assert not part.sent
     Path(f"{part.file}.synced").touch()  # as wandb sync does it
@@ -581,7 +586,7 @@ def test_a_server_that_falls_silent_in_the_middle_holds_nothing_up(silent_server
     assert [row["epoch"] for row in silent_server.rows if "epoch" in row] == [0]
     # What it has not got is on disk, and is not taken for sent.
     for _ in range(600):  # by W&B's own process
-        (attempt,) = wandb_files.read_attempts(tmp_path, identity)
+        (attempt,) = wandb_files.read_wandb_attempts(tmp_path, identity)
         if len(attempt.epochs) == 40:
             break
         time.sleep(0.1)
@@ -596,7 +601,7 @@ def test_what_only_the_server_knows_is_not_logged_offline(silent_server, tmp_pat
     identity = run.run.id
     run.log_epoch({"epoch": 0})
     run.finish(1)
-    (attempt,) = wandb_files.read_attempts(tmp_path, identity)
+    (attempt,) = wandb_files.read_wandb_attempts(tmp_path, identity)
     assert attempt.sent
     wandb_files.sent_mark(attempt.file).unlink()  # as if the process had been killed
     (tmp_path / "checkpoints").mkdir()

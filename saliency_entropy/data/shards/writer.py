@@ -174,7 +174,7 @@ def _begin(plan: _Plan, output: Path) -> None:
 
 
 def _write_shard(plan: _Plan, path: Path, rows: range) -> None:
-    # Not run.folder.written_whole, whose files everybody may read whatever the umask: these may be faces of volunteers.
+    # Under a name of its own, not by run.whole_files: write_shards removes what a killed process left by that name.
     partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("xb") as file:

@@ -18,8 +18,8 @@ from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.sweep.plan.job_script import job_script
 from saliency_entropy.sweep.plan.needs import describe_needs
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, planned_runs, runs_on_slurm
-from saliency_entropy.sweep.run_grid import Cell, Sign, counted, print_lines, print_runs, terminal
 from saliency_entropy.sweep.status import STATE_SIGNS
+from saliency_entropy.sweep.terminal_grid import Cell, Sign, counted, print_lines, print_runs, terminal
 
 ACTION_SIGNS = {
     "start": Sign("+", "bold blue", "start"),

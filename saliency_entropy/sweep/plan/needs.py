@@ -21,13 +21,12 @@ from saliency_entropy.run.folder import flatten, plain_yaml
 from saliency_entropy.run.result import versions
 from saliency_entropy.run.study_folders import seed_folders
 from saliency_entropy.sweep.cores import is_local, runs_at_once
-from saliency_entropy.sweep.duration import duration
 from saliency_entropy.sweep.plan import checks, disk
 from saliency_entropy.sweep.plan.checks import noted
 from saliency_entropy.sweep.plan.disk import gigabytes
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, PlannedRun, runs_on_slurm
-from saliency_entropy.sweep.run_grid import counted
 from saliency_entropy.sweep.status import RunStatus, run_status, timed_runs
+from saliency_entropy.sweep.terminal_grid import counted, duration
 from saliency_entropy.training import build_loss, build_module
 
 # The groups of the configuration that decide what a run costs, and keys in them that do not: seeds choose among images.
