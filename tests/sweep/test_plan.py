@@ -582,8 +582,8 @@ def test_an_epoch_fits_the_time_limit_of_a_job(
     planned = plan(*sweep)
     assert planned.code == too_short, planned.out + planned.err
     told = (
-        f"1 problem: 1. an epoch takes about 60 min, but a job is told to leave after {timeout_min - 2} min, so the run "
-        "would never advance"
+        f"1 problem: 1. an epoch takes about 60 min, but a job is told to leave after {timeout_min - 2} min, so the "
+        "run would never advance"
     )
     assert (told in words(planned)) == too_short
     assert ("give at least hydra.launcher.timeout_min=63" in words(planned)) == too_short
