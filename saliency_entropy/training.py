@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from saliency_entropy.backbone import Backbone
@@ -278,6 +279,8 @@ def build_trainer(
         watchers.append(end)
     watchers += instantiate(cfg.callbacks).values()
     try:
+        if options.get("max_time") is not None:  # Lightning's timer would end a run in the middle of an epoch
+            watchers.append(Timer(options.pop("max_time"), interval="epoch"))
         return pl.Trainer(
             **devices.trainer_options(cfg.trainer),
             **options,

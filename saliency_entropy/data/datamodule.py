@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import FaceBatch, FaceDataset, Transform
-from saliency_entropy.data.human_maps.loading import check_options, keep_fraction
+from saliency_entropy.data.human_maps.loading import DRAWN_WITH, check_options, keep_fraction
 from saliency_entropy.data.human_maps.templates import with_template_maps
 from saliency_entropy.data.images import INTERPOLATIONS
 from saliency_entropy.data.loaders import DealtBatches, SplitBatches, batch_loader, worker_count
@@ -210,6 +210,8 @@ class FaceDataModule(pl.LightningDataModule):
             "data_hash": data_hash(self.manifest.table),
             "left_out": self.left_out,
             "unread": kinds,
+            # How map files are read: results without it are of versions that did not scale each to its own range.
+            **({"map_range": DRAWN_WITH["range"]} if self.manifest.has_map_files else {}),
         }
 
     def split_table(self, split: str) -> pd.DataFrame:

@@ -38,16 +38,20 @@ def spelling_problems(table: pd.DataFrame, origin: str) -> list[str]:
     )
     # A further column groups the test images, if it has few values.
     tests = table[table["split"] == "test"] if "split" in table else table
-    groups = [(column, set(tests[column].dropna())) for column in further if tests[column].nunique() <= MAX_GROUPS]
+    groups = [
+        (column, set(tests[column].dropna()), _in_one_case)
+        for column in further
+        if tests[column].nunique() <= MAX_GROUPS
+    ]
     if "generator" in table:
-        groups.insert(0, ("generator", _parts(table["generator"])))
-    groups.append((" and ".join(compared), set().union(*(_parts(table[column]) for column in compared))))
+        groups.insert(0, ("generator", _parts(table["generator"]), _without_separators))
+    sources = set().union(*(_parts(table[column]) for column in compared))
+    groups.append((" and ".join(compared), sources, _without_separators))
     problems = []
-    for columns, names in groups:
+    for columns, names, key_of in groups:
         spellings: dict[str, list[str]] = defaultdict(list)
         for name in sorted(names):
-            if not _is_number(name):  # -1.5 and 15 are two values
-                spellings[re.sub(r"[\s_.-]", "", unicodedata.normalize("NFKC", name).casefold())].append(repr(name))
+            spellings[key_of(name)].append(repr(name))
         alike = [" and ".join(found) for key, found in spellings.items() if key and len(found) > 1]
         if alike:
             problems.append(
@@ -63,9 +67,12 @@ def _parts(cells: pd.Series) -> set[str]:
     return {part for cell in cells.dropna().astype("str").unique() for part in cell.split("+") if part}
 
 
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
+def _in_one_case(name: str) -> str:
+    """What two spellings of a value share: letters of one case and one Unicode form, single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _without_separators(name: str) -> str:
+    """What two spellings of a generator share. Between two digits a separator counts: ``v1.0`` is not ``v10``."""
+    numbers_kept = re.sub(r"(?<=\d)[\s_.-]+(?=\d)", "/", _in_one_case(name))
+    return re.sub(r"[\s_.-]", "", numbers_kept)

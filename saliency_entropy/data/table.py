@@ -84,6 +84,11 @@ class Manifest:
     template_maps: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def has_map_files(self) -> bool:
+        """Whether any image has a human map that is read from a file."""
+        return not self.template_maps and bool((self.table["human_map"] != "").any())
+
     def split(self, name: str) -> pd.DataFrame:
         """The rows of ``train``, ``val`` or ``test``; the index is the row in :attr:`table`."""
         return self.table[self.table["split"] == name]

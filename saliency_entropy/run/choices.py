@@ -23,6 +23,8 @@ def refuse_mixtures(hydra: Mapping[str, Any]) -> None:
             continue
         given = [text for text in hydra["overrides"]["task"] if re.match(rf"[+~]*{group}(=|$)", text)]
         options = ",".join(re.findall(r"[\w-]+", given[-1].partition("=")[2])) if given else ""
+        if group in ("experiment", "debug") and given and "," not in options:
+            continue  # none (~debug) or a list of one: these name no run
         remedy = "one command for each"
         if "," in options and group not in ("experiment", "debug"):
             remedy = f"-m {group}={options} for a run with each"

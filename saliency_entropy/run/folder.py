@@ -221,7 +221,8 @@ def check_same_data(folder: Path, data_hash: str) -> None:
     if (folder / "checkpoints" / "resume.ckpt").exists() and kept.exists() and kept.read_text() != data_hash:
         raise UserError(
             f"{folder} began with other data: the manifest has changed since, or the files that are left out of it "
-            f"(data.skip_broken); put them back, or delete {folder / 'checkpoints'} to begin anew"
+            "(data.skip_broken), or this version reads them otherwise; put them back, or delete "
+            f"{folder / 'checkpoints'} to begin anew"
         )
 
 

@@ -81,7 +81,7 @@ def check_callbacks(callbacks: Iterable[object], figures: Collection[str]) -> No
             if kind in [base.__name__ for base in type(callback).__mro__]:
                 raise UserError(f"the callback {name} cannot be used: {why}")
         monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in figures:
+        if monitor is not None and monitor not in (*figures, "epoch", "step"):  # Lightning has the last two
             raise UserError(f"the callback {name} monitors {monitor!r}, which no epoch has: {', '.join(figures)}")
 
 

@@ -29,12 +29,16 @@ def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_parts_of(path)
-    temporary = _part(path)
-    # Not tempfile.mkstemp, whose files have modes of their own whatever the umask.
-    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
+    while True:
+        temporary = _part(path)
+        # Not tempfile.mkstemp, whose files have modes of their own whatever the umask.
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # another writer took it for a dead one's before it was locked
+    try:
         yield temporary
         os.fsync(handle)
         require_held(path)

@@ -386,6 +386,11 @@ def _differing_configs(runs: list[Run]) -> list[str]:
             "The manifest was changed between runs, so that not all saw the same data; a difference between methods "
             "may come from that."
         )
+    if len({run.result.get("map_range") for run in runs}) > 1:
+        warnings.append(
+            "Some runs were trained by a version that did not scale each human map to its own range; a difference "
+            "between methods may come from that."
+        )
     for key, differing in _differing_keys(runs):
         if not _is_below(key, VARIED):
             warnings.append(f"The runs differ in {key}: {differing}; a difference between methods may come from that.")

@@ -103,12 +103,27 @@ def test_sources_are_compared_with_what_they_are_called(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [("-1.5", "15"), ("1e3", "1.e3"), ("-", "_"), (*tuple(f"p{n}" for n in range(30)), "P1")]
+    "values",
+    [
+        ("-1.5", "15"),
+        ("1e3", "1.e3"),
+        ("-", "_"),
+        ("-30deg", "30deg"),
+        ("f1.4", "f14"),
+        (*tuple(f"p{n}" for n in range(30)), "P1"),
+    ],
 )
 def test_values_that_only_look_like_one_name(tmp_path: Path, values: tuple[str, ...]) -> None:
     rows = [f"{number}.png,real,test,{value}" for number, value in enumerate(values)]
     table = read_manifest(written(tmp_path, "\n".join(["path,label,split,pose", *rows]))).table
     assert tuple(table["pose"]) == values
+
+
+@pytest.mark.parametrize("names", [("v1.0", "v10"), ("SD-1.10", "SD-11.0"), ("stylegan2", "stylegan2-ada")])
+def test_names_of_generators_with_other_numbers_or_parts_are_others(tmp_path: Path, names: tuple[str, ...]) -> None:
+    rows = [f"{number}.png,synthetic,test,{name}" for number, name in enumerate(names)]
+    table = read_manifest(written(tmp_path, "\n".join(["path,label,split,generator", *rows]))).table
+    assert tuple(table["generator"]) == names
 
 
 def test_cells_that_a_spreadsheet_would_calculate_are_names(tmp_path: Path) -> None:

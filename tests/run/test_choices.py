@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from saliency_entropy.run.choices import GROUPS, refuse_mixtures
+
 MIXTURES = [
     pytest.param("method=[cyborg,droid]", "-m method=cyborg,droid", id="method"),
     pytest.param("backbone=[tiny,resnet50]", "-m backbone=tiny,resnet50", id="backbone"),
@@ -40,6 +42,13 @@ def test_no_option_of_a_group_is_refused(command: Callable, tmp_path: Path, give
     ended = command("-m", given)
     assert (ended.code, (tmp_path / "runs").exists()) == (1, False)
     assert ended.err == f"{given} names no option of conf/{given.split('=')[0]}: give one, or leave it out\n"
+
+
+@pytest.mark.parametrize("given", ["~debug", "debug=[fast]"])
+def test_an_overlay_may_be_left_out_or_be_a_list_of_one(given: str) -> None:
+    choices = dict.fromkeys(GROUPS) | {"method": "droid"}
+    del choices["debug"]
+    refuse_mixtures({"runtime": {"choices": choices}, "overrides": {"task": [given]}})
 
 
 def test_terms_may_be_several(command: Callable) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saliency_entropy import training
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.trainer_options import check_callbacks
 from saliency_entropy.study.runs import read_study
 from saliency_entropy.sweep.status import run_status
 from saliency_entropy.training import checked
@@ -124,9 +126,16 @@ def test_a_run_that_comes_to_its_time_limit_is_scored_and_marked(train_small: Tr
     train_small(tmp_path, "method=droid", "trainer.max_epochs=400", "+trainer.max_time='00:00:00:01'")
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["epochs"] < 400, result["planned_epochs"]) == (True, 400)
+    steps = torch.load(tmp_path / "checkpoints" / "resume.ckpt", weights_only=True)["global_step"]
+    assert steps == 3 * result["epochs"]  # whole epochs
 
 
 def test_a_whole_run_has_no_mark(train_small: TrainSmall, tmp_path: Path) -> None:
     folder = train_small(tmp_path / "s" / "droid" / "seed0", "method=droid")
     assert not {"planned_epochs", "images_left_out"} & json.loads((folder / "result.json").read_text()).keys()
     assert (run_status(folder).detail, read_study(tmp_path / "s").warnings) == ("", [])
+
+
+@pytest.mark.parametrize("monitor", ["epoch", "step", "val/accuracy"])
+def test_what_lightning_itself_counts_may_be_monitored(monitor: str) -> None:
+    check_callbacks([ModelCheckpoint(monitor=monitor)], ["val/accuracy"])

@@ -256,6 +256,14 @@ def test_a_manifest_that_was_changed_between_runs_is_a_warning(tmp_path):
     assert "manifest was changed between runs" in read_study(tmp_path).warnings[0]
 
 
+def test_maps_that_were_read_in_another_way_are_a_warning(tmp_path):
+    write_run(tmp_path, "cyborg", 0, result={"map_range": "own"})
+    write_run(tmp_path, "cyborg", 1, result={"map_range": "own"})
+    assert read_study(tmp_path).warnings == []
+    write_run(tmp_path, "cyborg", 2)
+    assert "did not scale each human map to its own range" in read_study(tmp_path).warnings[0]
+
+
 def test_a_copied_run_is_refused(tmp_path):
     folder = write_run(tmp_path, "droid", 0)
     folder.rename(tmp_path / "droid" / "seed5")
