@@ -44,13 +44,17 @@ def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarr
     return ((scores["label"] == "synthetic") & (scores["generator"].map(seen) == "no")).to_numpy()
 
 
+def is_known(generator: str) -> bool:
+    """Whether the name of one generator is that of any: not empty and not one of :data:`NOT_KNOWN`, in any case."""
+    return generator.strip().lower() not in ("", *NOT_KNOWN)
+
+
 def seen_in_training(generator: str, train_generators: list[str]) -> str:
     """``yes``, ``no`` or ``not known``: an image may name no generator or one of :data:`NOT_KNOWN`, or ``a+b`` (either
     a or b), only one of which is in training."""
     parts = [part for part in generator.split("+") if part]
     seen = [part in train_generators for part in parts]
-    unknown = any(part.strip().lower() in NOT_KNOWN for part in parts)
-    if not parts or unknown or any(seen) != all(seen):
+    if not parts or not all(map(is_known, parts)) or any(seen) != all(seen):
         return "not known"
     return "yes" if all(seen) else "no"
 

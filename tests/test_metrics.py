@@ -10,7 +10,7 @@ from scipy.stats import mannwhitneyu
 
 from saliency_entropy.functional import spatial_entropy
 from saliency_entropy.losses import Prediction
-from saliency_entropy.metrics import AUROC, SplitMetrics, auroc, seen_in_training, unseen_images
+from saliency_entropy.metrics import AUROC, SplitMetrics, auroc, is_known, seen_in_training, unseen_images
 
 
 def rank_sum_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -119,3 +119,10 @@ def test_figures_of_an_epoch_do_not_depend_on_how_it_is_cut_into_batches():
     )
     metrics.reset()
     assert metrics.auroc.scores == []
+
+
+@pytest.mark.parametrize("name", ["", "nan", "None", "UNKNOWN", " unknown ", "?"])
+def test_names_that_say_that_a_generator_is_not_known(name: str) -> None:
+    assert not is_known(name)
+    assert is_known("StyleGAN2")
+    assert seen_in_training(f"StyleGAN2+{name}" if name else "", ["StyleGAN2"]) == "not known"

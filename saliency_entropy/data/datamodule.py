@@ -34,7 +34,7 @@ from saliency_entropy.data.table import (
     without_broken,
 )
 from saliency_entropy.errors import UserError, whole_number
-from saliency_entropy.metrics import NOT_KNOWN
+from saliency_entropy.metrics import is_known
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class FaceDataModule(pl.LightningDataModule):
         """The generators of the synthetic training images, sorted; those of ``a+b`` (one of these) are two."""
         train = self.split_table("train")
         named = train["generator"][train["label"] == "synthetic"].unique()
-        return sorted({generator for value in named for generator in value.split("+")} - {"", *NOT_KNOWN})
+        return sorted({generator for value in named for generator in value.split("+") if is_known(generator)})
 
     def summary(self) -> dict[str, Any]:
         """What ``result.json`` says of the data: its generators, the CAM grid's cells, the manifest's digest, and how
