@@ -12,14 +12,12 @@ python experiments/benchmark.py device=cuda
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="benchmark")
-@command
+@hydra_command("benchmark")
 def main(cfg: DictConfig) -> None:
     from benchmarks import benchmark
 

@@ -8,14 +8,12 @@ python experiments/chaos.py kills=20 seed=1 output=DIR
 import sys
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="chaos")
-@command
+@hydra_command("chaos")
 def main(cfg: DictConfig) -> None:
     # The kills belong to the tests, not to the package.
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "chaos"))

@@ -4,14 +4,12 @@ python experiments/dashboard.py entity=ENTITY project=saliency_entropy
 python experiments/dashboard.py entity=ENTITY study=demo generators=[stylegan2,sdxl] train_generators=[stylegan2]
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="dashboard")
-@command
+@hydra_command("dashboard")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.tracking.dashboard import save_dashboard
 

@@ -8,14 +8,12 @@ files, how well file properties alone tell real from synthetic images, human map
 Exits with 1 if the data has errors, and with 0 if there are only warnings.
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="check")
-@command
+@hydra_command("check")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.check.command import check
 

@@ -10,14 +10,12 @@ image and corruption. After an interruption, the same command goes on where it s
 are left as they are.
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="evaluate")
-@command
+@hydra_command("evaluate")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.scores.evaluate import evaluate
 

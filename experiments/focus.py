@@ -7,14 +7,12 @@ Writes maps/<set>.npz into each run, and the images, once, into maps/<set>.npz o
 same command goes on where it stopped; maps that already exist are left as they are.
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="focus")
-@command
+@hydra_command("focus")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.scores.maps import focus
 

@@ -1,4 +1,4 @@
-"""What experiments/train.py would do with the same arguments, without training anything.
+"""Show what the command train would do with the same arguments, without training anything.
 
     python experiments/plan.py experiment=paper data=und_cyborg data.root=DIR data.source.maps=FOLDER
     python experiments/plan.py experiment=paper data=faces data.root=DIR hydra/launcher=slurm
@@ -12,11 +12,9 @@ something would. Nothing is written, except that the built-in faces are drawn.
 
 import sys
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.choices import refuse_null
-from saliency_entropy.run.command import prepare_process
+from saliency_entropy.run.command import hydra_command
 
 # Hydra composes the command as it does for training, and calls its callbacks before it makes a folder or launches a
 # run: there the plan is made, and the command ends.
@@ -28,14 +26,12 @@ PLAN = (
 )
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@hydra_command("train")
 def main(cfg: DictConfig) -> None:
     raise AssertionError("a plan trains nothing")
 
 
 if __name__ == "__main__":
-    prepare_process()
-    refuse_null(sys.argv[1:])
     # Before the first override, since flags may stand before and after all of them, but not between.
     overrides = [at for at, word in enumerate(sys.argv) if at and word[:1] != "-" and ("=" in word or word[:1] == "~")]
     first = min(overrides, default=len(sys.argv))

@@ -7,14 +7,12 @@ Writes output/predictions.csv (path, verdict, softmax score, both logits, CAM en
 and the further columns of a manifest) and output/overlays/.
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="predict")
-@command
+@hydra_command("predict")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.scores.predict import predict
 

@@ -10,14 +10,12 @@ look and how they withstand corruptions once experiments/focus.py and experiment
 cannot be averaged are left out and named.
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="report")
-@command
+@hydra_command("report")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.study.report import report
 

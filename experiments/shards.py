@@ -8,14 +8,12 @@ from the files. After an interruption, the same command goes on where it stopped
 several folders: data.source.folders=[A,B].
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="shards")
-@command
+@hydra_command("shards")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.data.shards.writer import shards
 

@@ -9,14 +9,12 @@ machine that sees the folder; where squeue is available, it also shows which job
 missing if other runs have its seed or its method, or if the last sweep was meant to train it.
 """
 
-import hydra
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="status")
-@command
+@hydra_command("status")
 def main(cfg: DictConfig) -> None:
     from saliency_entropy.sweep.status import show_status
 

@@ -12,20 +12,16 @@ A run leaves runs/<study>/<method>/seed<seed>/. The same command again skips wha
 begun and starts what is missing.
 """
 
-import sys
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from saliency_entropy.run.choices import refuse_null
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 from saliency_entropy.run.folder import finished_result, is_done
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
-@command
+@hydra_command("train")
 def main(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     # A run that is done may still have to be logged elsewhere.
@@ -40,5 +36,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    refuse_null(sys.argv[1:])
     main()

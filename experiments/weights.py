@@ -8,15 +8,13 @@ against each weight. The search itself is: python experiments/train.py experimen
 
 import importlib.util
 
-import hydra
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.command import command
+from saliency_entropy.run.command import hydra_command
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="weights")
-@command
+@hydra_command("weights")
 def main(cfg: DictConfig) -> None:
     if importlib.util.find_spec("optuna") is None:
         raise UserError("a search is read with Optuna: pip install 'saliency-entropy[sweeps]'")

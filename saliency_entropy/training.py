@@ -107,6 +107,7 @@ def train_and_score(cfg: DictConfig, config: dict[str, Any], folder: Path) -> No
         run_folder.check_same_data(folder, digest)
         run_folder.save_data_hash(folder, digest)
         run_folder.save_config(folder, cfg)
+        run_folder.describe_files(folder, cfg.method.name, cfg.seed)
     # Before the logger, which reads the epochs so far from metrics.csv.
     resume = checkpoint_to_resume(folder, first)
     with _logged(cfg, config, folder) as wandb_run:

@@ -85,8 +85,9 @@ def done(train_small: TrainSmall, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_the_files_of_a_run(done: Path) -> None:
     assert sorted(contents(done)) == [
-        "attempts.json", "checkpoints/best.ckpt", "checkpoints/resume-before.ckpt", "checkpoints/resume.ckpt",
-        "config.yaml", "data_hash.txt", "metrics.csv", "result.json", "scores/test.parquet", "scores/val.parquet",
+        "README.md", "attempts.json", "checkpoints/best.ckpt", "checkpoints/resume-before.ckpt",
+        "checkpoints/resume.ckpt", "config.yaml", "data_hash.txt", "metrics.csv", "result.json",
+        "scores/test.parquet", "scores/val.parquet",
     ]  # fmt: skip
     times = {name: time for name, (time, _) in contents(done).items() if name != "attempts.json"}
     assert times["result.json"] == max(times.values())

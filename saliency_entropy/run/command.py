@@ -11,16 +11,22 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.choices import refuse_null
+from saliency_entropy.run.console import CONFIGURATION, script_help
 from saliency_entropy.run.folder import flatten, register_resolvers
+from saliency_entropy.run.misspelt import suggestions
 
 register_resolvers()
 # Only a file's owner and group may change what a command writes; this holds for folders that Hydra, Slurm and W&B make.
@@ -28,7 +34,49 @@ os.umask(os.umask(0o077) | 0o002)
 # A line that a full disk keeps out of train.log is still on the screen; without this, each would add a traceback.
 logging.raiseExceptions = False
 
+HELP = {"-h", "--help"}
 ENDING = (signal.SIGINT, signal.SIGTERM)  # from Ctrl-C, and from a scheduler
+
+
+def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a script's task function its command, which reads the command line by ``conf/<config_name>.yaml``; see
+    :func:`command`. Below Hydra's message about a misspelt name stands the nearest right one."""
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        run = hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name=config_name)(command(task))
+
+        @functools.wraps(task)
+        def main() -> None:
+            arguments = sys.argv[1:]
+            refuse_null(arguments)
+            if HELP & {*arguments}:
+                print(script_help(sys.modules["__main__"].__doc__), end="\n\n", flush=True)
+            folders = [CONFIGURATION, *own_configuration(arguments)]
+            try:
+                run()
+            except SystemExit as end:
+                if end.code == 1:
+                    print(*suggestions(arguments, folders, config_name), sep="\n", file=sys.stderr)
+                raise
+
+        return main
+
+    return decorate
+
+
+def own_configuration(arguments: list[str]) -> list[Path]:
+    """The folder that the user gives with ``--config-dir``, whose files go before the package's of the same name. Ends
+    the process where one hides a main file, since a copy from another version lacks what this one reads."""
+    given = get_args_parser().parse_known_args(arguments)[0].config_dir
+    if given is None or not Path(given).is_dir() or Path(given).resolve() == CONFIGURATION.resolve():
+        return []
+    own = {path.relative_to(given) for path in Path(given).rglob("*.yaml")}
+    hidden = sorted(path for path in own if (CONFIGURATION / path).exists())
+    for path in hidden:
+        if path.parent == Path():
+            sys.exit(f"{Path(given) / path} would replace the package's own {path}: keep only options of groups there")
+        print(f"{path} is read from {given}, not from the package", file=sys.stderr)
+    return [Path(given)]
 
 
 def prepare_process() -> None:
@@ -41,7 +89,7 @@ def prepare_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info"} & {*sys.argv[1:]}:
+    if {*HELP, "--hydra-help", "-c", "--cfg", "-i", "--info"} & {*sys.argv[1:]}:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # such a command only prints; a run goes on without a reader
     encoding = locale.getpreferredencoding(False)
     if codecs.lookup(encoding).name != "utf-8":

@@ -234,6 +234,16 @@ def save_config(folder: Path, config: DictConfig) -> None:
     write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
 
+def describe_files(folder: Path, method: str, seed: int) -> None:
+    """Write a ``README.md``, where it is missing, that names the files of a run, and one for those of its study."""
+    described = {folder: "run_folder.md"}
+    if folder.parts[-2:] == (method, f"seed{seed}"):  # not a folder of a caller's own choice
+        described[folder.parents[1]] = "study_folder.md"
+    for place, text in described.items():
+        if not (place / "README.md").exists():
+            write_atomically(place / "README.md", Path(__file__).with_name(text).read_text())
+
+
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """A nested configuration as ``a.b.c`` -> value."""
     if not isinstance(config, dict):

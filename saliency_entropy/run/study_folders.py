@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.console import typed
 
 # In the paper's order; other methods of a study come after these.
 METHODS = ("cross_entropy", "cyborg", "hseb", "fmmmse", "droid", "droid_cyborg")
@@ -28,9 +29,7 @@ def run_folders(study: Path) -> list[Path]:
             f"study={study} holds no runs but further studies: give one of them, "
             + " or ".join(f"study={part}" for part in parts[:5])
         )
-    raise UserError(
-        f"study={study} holds no runs; train some first: python experiments/train.py study={study.name} method=..."
-    )
+    raise UserError(f"study={study} holds no runs; train some first: {typed('train')} study={study.name} method=...")
 
 
 def seed_folders(study: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar, get_type_hints
 import numpy as np
 
 from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.run.console import typed
 from saliency_entropy.run.whole_files import write_atomically
 
 # The run's own CAM, whichever class it shows; the CAM of two other choices of the class; and another kind of map.
@@ -85,7 +86,7 @@ def read_maps(path: Path, kind: type[Kept]) -> Kept:
     except Exception as error:  # a damaged or malicious file makes the readers raise almost anything
         raise UserError(
             f"{path} cannot be read as plain arrays ({in_one_line(error)}), and nothing in it was executed; delete it "
-            "and give experiments/focus.py again"
+            f"and give {typed('focus')} again"
         ) from None
     return kind(**{name: str(array) if array.ndim == 0 else array for name, array in arrays.items()})
 

@@ -16,6 +16,7 @@ from scipy import stats
 from saliency_entropy.errors import UserError
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import Column, ShownTable, shown_table
+from saliency_entropy.run.console import typed
 from saliency_entropy.scores.map_files import KINDS, RunMaps, Sample, maps_file, read_maps
 from saliency_entropy.study.runs import BASELINE, Run, Study
 from saliency_entropy.study.tables import over_seeds
@@ -101,7 +102,7 @@ def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
             else:
                 found[run] = maps
     problems = [
-        f"{LEFT_OUT[reason].format(runs=wording.first_few(runs))} not in these figures: python experiments/focus.py "
+        f"{LEFT_OUT[reason].format(runs=wording.first_few(runs))} not in these figures: {typed('focus')} "
         f"makes them{'' if reason == 'missing' else ', with overwrite=true'}."
         for reason, runs in left_out.items()
         if runs

@@ -17,6 +17,7 @@ from scipy.special import expit
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import seen_in_training
 from saliency_entropy.page import wording
+from saliency_entropy.run.console import typed
 from saliency_entropy.scores.map_files import maps_file
 from saliency_entropy.study.figures import map_kind
 from saliency_entropy.study.focus import StudyMaps
@@ -25,7 +26,7 @@ from saliency_entropy.study.runs import Run, Study
 
 SCORED = ("path", "label", "generator", "logit_real", "logit_synthetic")
 JPEG_QUALITY = 85
-MAKE_MAPS = "python experiments/focus.py study=STUDY"
+MAKE_MAPS = f"{typed('focus')} study=STUDY"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.page.table import Column, ShownTable, shown_table
+from saliency_entropy.run.console import typed
 from saliency_entropy.scores.score_table import SUFFIX
 from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
 from saliency_entropy.study.runs import Study
@@ -39,7 +40,7 @@ def other_sets_table(study: Study) -> ShownTable | None:
     numbers = over_seeds(pd.concat(found), KEYS, ["auroc"]) if found else pd.DataFrame(columns=KEYS)
     rows = per_method(numbers, KEYS[:4], "auroc")
     sentences = [
-        "AUROC on the sets of images that experiments/evaluate.py scored beside the test images: synthetic + real "
+        f"AUROC on the sets of images that {typed('evaluate')} scored beside the test images: synthetic + real "
         "ones; ± is the standard deviation over the seeds (n − 1). These images are in no other table or "
         "figure."
     ]

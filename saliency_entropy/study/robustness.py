@@ -13,6 +13,7 @@ from matplotlib import rc_context
 
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page.table import Column, ShownTable, shown_table
+from saliency_entropy.run.console import typed
 from saliency_entropy.scores.corruptions import NONE, STRENGTHS
 from saliency_entropy.scores.score_table import SUFFIX
 from saliency_entropy.study.figures import STYLE, Figure, method_styles, plain
@@ -88,7 +89,7 @@ def robustness_table(study: Study) -> RobustnessTable | None:
         of = " by unseen generators" if clean["unseen"] else ""
         problems.append(
             f"“–”: an AUROC of {synthetic:,} synthetic images{of} and {real:,} real ones would say little, with fewer "
-            f"than {MIN_IMAGES} of either; experiments/evaluate.py with a larger corruption_images=, or null, scores "
+            f"than {MIN_IMAGES} of either; {typed('evaluate')} with a larger corruption_images=, or null, scores "
             "more, if there are any."
         )
     elif not min(synthetic, real):

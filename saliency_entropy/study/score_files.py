@@ -8,6 +8,7 @@ import pandas as pd
 
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.page import wording
+from saliency_entropy.run.console import typed
 from saliency_entropy.study.run_figures import is_of_this_checkpoint
 from saliency_entropy.study.runs import Run, Study
 
@@ -66,7 +67,7 @@ def comparable_figures(
         (others, f"they were scored on other {what} than {first}", again, "makes them alike"),
     )
     return kept, [
-        f"Left out{of_set}, since {why}: {wording.first_few(runs)}; experiments/evaluate.py"
+        f"Left out{of_set}, since {why}: {wording.first_few(runs)}; {typed('evaluate')}"
         f"{f' with {given}' if given else ''} {remedy}."
         for runs, why, given, remedy in reasons
         if runs

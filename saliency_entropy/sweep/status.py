@@ -21,6 +21,7 @@ from rich.text import Text
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.attempts import read_attempts
+from saliency_entropy.run.console import typed
 from saliency_entropy.run.folder import epochs_done, finished_result, plain_yaml
 from saliency_entropy.run.study_folders import method_order, run_folders, seed_folders, trial_folders
 from saliency_entropy.sweep.queue import queued_jobs
@@ -225,7 +226,7 @@ def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
     console.print(Text("\n" + _summary(runs)))
     if trials:
         console.print(Text("Only trials that have begun are shown; for what they found: "), end="")
-        console.print(Text(f"python experiments/weights.py study={study}"), soft_wrap=True)
+        console.print(Text(f"{typed('weights')} study={study}"), soft_wrap=True)
 
 
 def _summary(runs: list[RunStatus]) -> str:

@@ -32,6 +32,7 @@ from saliency_entropy.data.table import Manifest, complete, map_names, refuse
 from saliency_entropy.data.table_file import refuse_many_rows
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
+from saliency_entropy.run.console import typed
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ def _read_with_index(path: Path) -> pa.Table:
         if column not in table.column_names or table.schema.field(column).type != kind:
             raise UserError(
                 f"{path} has no column {column} that says where the images lie in the shards; write them with "
-                f"experiments/shards.py, or take the file away if every image has a .json with its label and split"
+                f"{typed('shards')}, or take the file away if every image has a .json with its label and split"
             )
     members = table["__members__"].combine_chunks().flatten()
     parts = [table[column] for column in INDEX] + [members, *members.flatten()]

@@ -13,6 +13,7 @@ from saliency_entropy.data.images import EXTENSIONS
 from saliency_entropy.data.shards.member import Member, Shard
 from saliency_entropy.data.table import CONTROL, LABELS, LEADS_OUT, REQUIRED, map_names
 from saliency_entropy.errors import UserError, in_one_line, listing
+from saliency_entropy.run.console import typed
 
 # Bytes of a name too long for a header, or of the JSON of an image: both are read into memory.
 LARGEST_TEXT = 1_000_000
@@ -79,7 +80,7 @@ def described(members: Sequence[Member]) -> list[tuple[dict[str, object], list[t
     if problems:
         raise UserError(
             f"{listing(problems)}; give every image a .json with {', '.join(REQUIRED[1:])}, or write the shards with "
-            "experiments/shards.py"
+            f"{typed('shards')}"
         )
     return samples
 

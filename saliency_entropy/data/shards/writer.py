@@ -31,6 +31,7 @@ from saliency_entropy.data.shards.scan import scan
 from saliency_entropy.data.table import Manifest, check_files, refuse_broken
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number, writing
 from saliency_entropy.parallel import each, thread_count
+from saliency_entropy.run.console import typed
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def shards(cfg: DictConfig) -> None:
     if cfg.data.get("skip_broken"):
         raise UserError(
             "data.skip_broken leaves files out of a training, not of shards: take them out of the data set, all of "
-            "which experiments/data.py names"
+            f"which {typed('data')} names"
         )
     manifest = instantiate(cfg.data.source, _convert_="all")()
     write_shards(manifest, Path(str(cfg.output)), cfg.shard_megabytes)
@@ -157,7 +158,7 @@ def _carry_out(plan: _Plan, output: Path) -> None:
     write_atomically(output / MANIFEST, buffer.getbuffer())
     size = sum(path.stat().st_size for path in paths)
     log.info("written: %d images in %d shards, %.2f GB", len(plan.table), len(paths), size / 1e9)
-    log.info("python experiments/train.py data=shards data.source.folders=[%s]", output)
+    log.info("%s data=shards data.source.folders=[%s]", typed("train"), output)
 
 
 def _begin(plan: _Plan, output: Path) -> None:

@@ -1,0 +1,62 @@
+"""The nearest right name for a key, group or option that a command line names and the configuration lacks."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from saliency_entropy.run.folder import flatten
+
+
+def suggestions(arguments: Sequence[str], folders: Sequence[Path], name: str) -> list[str]:
+    """A sentence for each override that names what is not there, such as ``methd: did you mean method?``.
+
+    Args:
+        arguments: the command line, flags included.
+        folders: of configuration files, the command's own first.
+        name: of its main file, ``train``.
+    """
+    given = [argument.partition("=") for argument in arguments if "=" in argument and argument[0] not in "-+~"]
+    groups = {
+        path.relative_to(folder).as_posix(): {option.stem for option in path.glob("*.yaml")}
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_dir()
+    }
+    right = [f"{key}={value}" for key, _, value in given if value in groups.get(key, ())]
+    keys = list(_keys(folders[0], name, right))
+    said = []
+    for key, _, value in given:
+        group = key.partition("@")[0]
+        if group in groups:
+            names = [option.strip(" '\"") for option in value.split(",")]
+            wrong = [option for option in names if option.isidentifier() and option not in groups[group]]
+            said += [_meant(f"{key}={option}", option, groups[group], f"{key}=") for option in wrong]
+        elif key not in keys and not key.startswith("hydra"):
+            said.append(_meant(key, key, [*groups, *keys]))
+    return [sentence for sentence in said if sentence]
+
+
+def _keys(folder: Path, name: str, overrides: list[str]) -> Iterator[str]:
+    """Every key of the configuration, those of its parts included: ``trainer``, ``trainer.max_epochs``."""
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            config = OmegaConf.to_container(compose(name, overrides))
+    except (HydraException, OmegaConfBaseException):
+        return
+    for key in flatten(config):
+        parts = key.split(".")
+        yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+def _meant(given: str, name: str, names: Sequence[str] | set[str], prefix: str = "") -> str:
+    # Whoever leaves out a part's name (max_epochs=3) means a key of that part, not one that looks alike.
+    close = sorted({known for known in names if known.endswith(f".{name}")})
+    close = close or difflib.get_close_matches(name, sorted(names), 1)
+    return f"{given}: did you mean {' or '.join(prefix + known for known in close)}?" if close else ""
