@@ -118,7 +118,8 @@ FILE_FAULTS = {
     "colour": (
         r"is in colour",
         "in colour",
-        "save them in grey; if they are heat maps, or name matplotlib's colour map: +data.human_maps.colormap=jet",
+        "save them in grey or, if they are heat maps, name their colour map in matplotlib: "
+        "+data.human_maps.colormap=jet",
     ),
     "constant": (
         r"is a constant map",
@@ -168,8 +169,8 @@ WARNINGS = {
         "see that the first is the photograph: the others are not used",
     ),
     "map_inverted": (f"Human maps that {KINDS['inverted']}", "invert them, if what was marked is dark in them"),
-    "map_bright_border": (f"Human maps that {KINDS['bright border']}", "see that no frame is taken for the map"),
-    "map_full_rectangle": (f"Human maps that {KINDS['full rectangle']}", "leave them out, if they mark no part of it"),
+    "map_bright_border": (f"Human maps that {KINDS['bright border']}", "see that they are no frames, and not inverted"),
+    "map_full_rectangle": (f"Human maps that {KINDS['full rectangle']}", "leave them out, if they mark nothing in it"),
     "map_image_itself": (f"Human maps that {KINDS['image itself']}", "name the files of the maps, not of the images"),
     "map_same_map": (f"Human maps that {KINDS['same map']}", "name each image's own, unless one is to stand for all"),
     "map_narrow_range": (

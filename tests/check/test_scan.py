@@ -373,7 +373,7 @@ def test_a_map_in_colour_is_refused(tmp_path: Path) -> None:
     for name in ("rgb.png", "rgb.jpg", "strokes.png"):
         assert (mapped(tmp_path, name)[["problem", "unusual"]] == "").all()
     facts = mapped(tmp_path, "heat.png")
-    assert facts["problem"].startswith(f"{tmp_path}/heat.png is in colour, so neither its grey values nor its opacity")
+    assert facts["problem"].startswith(f"{tmp_path}/heat.png is in colour; save the map in grey or")
     assert facts["unusual"] == ""
 
 

@@ -588,7 +588,7 @@ def test_coarse_grids_and_templates_are_not_judged(root: Path, caplog: pytest.Lo
 
 def test_heat_maps_are_refused_by_row_or_left_out_or_decoded(root: Path) -> None:
     draw_maps(root, lambda number: colormaps["jet"](gaussian_filter(spot(number), 2), bytes=True)[..., :3])
-    with pytest.raises(UserError, match=r"11 files cannot be used: row \d+: .*face\.png is in colour, .*colormap=jet"):
+    with pytest.raises(UserError, match=r"11 files cannot be used: row \d+: .*face\.png is in colour; .*colormap=jet"):
         ready(root, map_size=(7, 7))
     assert ready(root, map_size=(7, 7), skip_broken=True).left_out["train"] == {"images": 0, "human_maps": 11}
     decoded = ready(root, map_size=(7, 7), human_maps={"colormap": "jet"})

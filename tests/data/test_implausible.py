@@ -108,14 +108,20 @@ def test_a_frame_and_a_nearly_full_rectangle(grid: int, margin: int) -> None:
     assert found(on_grid(frame, (grid, grid), "m")[None]) == {"bright border": 1}
 
 
+def test_a_grid_need_not_be_square() -> None:
+    maps = [on_grid(Image.fromarray(np.pad(np.full((98, 98), 255, np.uint8), 7)), (8, 11), "m"), np.eye(8, 11)]
+    assert found(np.stack(maps)) == {"full rectangle": 1}
+
+
 def test_a_map_of_many_images() -> None:
-    maps = np.random.default_rng(0).random((16, 7, 7), dtype=np.float32)
+    maps = np.random.default_rng(0).random((40, 7, 7), dtype=np.float32)
     assert not repeated(maps).any()
     maps[[2, 5, 7]] = maps[1]
-    assert not repeated(np.delete(maps, 7, axis=0)).any()  # three of fifteen
+    assert not repeated(np.delete(maps, 7, axis=0)).any()  # three
     assert np.flatnonzero(repeated(maps)).tolist() == [1, 2, 5, 7]
-    assert not repeated(np.concatenate([maps, maps[8:9]])).any()  # less than a quarter
+    assert not repeated(np.concatenate([maps, maps[8:9]])).any()  # less than a tenth
     assert repeated(np.zeros((0, 7, 7))).tolist() == []
+    assert not repeated(np.zeros((40, 5, 5))).any()
 
 
 def test_a_map_that_shows_its_image() -> None:

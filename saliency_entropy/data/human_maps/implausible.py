@@ -35,7 +35,7 @@ def implausible_shapes(maps: np.ndarray) -> dict[str, np.ndarray]:
     maps = (maps - low) / np.maximum(high - low, 1e-6)
     deep = round(min(maps.shape[1:]) / 7)
     sides = [side for turn in range(4) for side in np.rot90(maps, turn, (1, 2))[:, :deep, deep:-deep].swapaxes(0, 1)]
-    even = np.ptp(sides, axis=2).max(axis=0) <= 0.1
+    even = np.max([np.ptp(side, axis=1) for side in sides], axis=0) <= 0.1
     rectangle = even & (maps[:, deep:-deep, deep:-deep].min(axis=(1, 2)) > 0.95)
     corners = np.sort(maps[:, [0, 0, -1, -1], [0, -1, 0, -1]], axis=1)
     inverted = ~rectangle & (np.median(maps, axis=(1, 2)) >= 0.6) & (corners[:, 1] >= 0.7)
@@ -46,9 +46,10 @@ def implausible_shapes(maps: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def repeated(maps: np.ndarray) -> np.ndarray:
-    """Which of the ``(n, h, w)`` maps stand for four images or more, and for a quarter of all: ``(n,)`` bool."""
+    """Which of the ``(n, h, w)`` maps stand for four images or more, and for a tenth of all: ``(n,)`` bool; none on a
+    grid of less than :data:`LEAST_CELLS` a side."""
     _, which, counts = np.unique(maps, axis=0, return_inverse=True, return_counts=True)
-    return (counts >= max(4, len(maps) / 4))[which]
+    return (counts >= max(4, len(maps) / 10))[which] & (min(maps.shape[1:]) >= LEAST_CELLS)
 
 
 def shows(human_map: np.ndarray, image: Image.Image) -> bool:

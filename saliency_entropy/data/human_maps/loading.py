@@ -204,7 +204,8 @@ def grey_layer(image: Image.Image, path: DataFile, colormap: str | None) -> Imag
     if high == 0:
         return alpha  # nothing was drawn; the colours under it mean nothing
     colours = image.convert("RGB")
-    colours.paste(0, mask=alpha.point([255] + 255 * [0]))
+    if low == 0:
+        colours.paste(0, mask=alpha.point([255] + 255 * [0]))
     red, green, blue = colours.split()
     pairs = (red, green), (green, blue), (blue, red)
     coloured = any(ImageChops.difference(*pair).getextrema()[1] > COLOURED for pair in pairs)
@@ -213,8 +214,8 @@ def grey_layer(image: Image.Image, path: DataFile, colormap: str | None) -> Imag
     visible = None if low == high else np.asarray(image)[np.asarray(alpha) > 0]
     if coloured and (_is_bent(colours) if visible is None else _has_many_colours(visible)):
         raise UserError(
-            f"{path} is in colour, so neither its grey values nor its opacity is the map; save the map in grey, or, if "
-            "it is a heat map, name its colour map: +data.human_maps.colormap=jet, or another of matplotlib's"
+            f"{path} is in colour; save the map in grey or, if it is a heat map, name its colour map in matplotlib: "
+            "+data.human_maps.colormap=jet"
         )
     if visible is None:
         return image.convert("L")
