@@ -94,8 +94,8 @@ def data_report(cfg: DictConfig) -> DataReport:
     except UserError as error:
         return DataReport(name, findings.table_findings(str(error)), None, made)
 
-    blur = OmegaConf.select(cfg, "data.human_maps.blur", default=0.0)
-    binarise = OmegaConf.select(cfg, "data.human_maps.binarise", default=None)
+    options = {key: OmegaConf.select(cfg, f"data.human_maps.{key}") for key in ("blur", "binarise", "colormap")}
+    options["blur"] = options["blur"] or 0.0
     grid = (cfg.grid, cfg.grid)
     made |= {"Table": manifest.origin, "CAM grid": f"{cfg.grid} × {cfg.grid} cells"}
     missing = file_problems(manifest)
@@ -105,7 +105,7 @@ def data_report(cfg: DictConfig) -> DataReport:
     with _progress("images", len(present.table)) as advance:
         images = scan_images(present, cfg.workers, advance)
     with _progress("human maps", int((present.table["human_map"] != "").sum())) as advance:
-        maps = scan_maps(present, grid, blur, binarise, cfg.workers, advance)
+        maps = scan_maps(present, images, grid, cfg.workers, advance, **options)
     usable = replace(present, table=present.table[(images.facts["problem"] == "").to_numpy()])
     duplicates = find_duplicates(present.table, images)
     log.info("shortcuts: classifying real against synthetic images by their files' properties")
@@ -129,11 +129,13 @@ def data_report(cfg: DictConfig) -> DataReport:
     pictures: dict[str, list[list[contact_sheets.Picture]]] = {}
     if cfg.contact_sheet_images:
         log.info("contact sheets: decoding some images of each kind")
-        sheets = contact_sheets.contact_sheets(usable, maps, blur, binarise, cfg.contact_sheet_images, cfg.seed)
+        sheets = contact_sheets.contact_sheets(usable, maps, cfg.contact_sheet_images, cfg.seed, **options)
         for finding in found:
             groups = finding.places[:GROUPS_PICTURED] if finding.pictures else ()
-            rows = (place.rows[:IMAGES_PICTURED] for place in groups)
-            pictures[finding.kind] = [contact_sheets.side_by_side(usable, group) for group in rows]
+            rows = [place.rows[:IMAGES_PICTURED] for place in groups]
+            if of_maps := finding.kind.startswith("map_"):
+                rows = [[row for group in rows for row in group if row in usable.table.index]]
+            pictures[finding.kind] = [contact_sheets.side_by_side(usable, group, of_maps) for group in rows if group]
     return DataReport(
         name,
         found,

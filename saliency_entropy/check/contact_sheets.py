@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from PIL import Image
 
 from saliency_entropy.check.facts import image_counts
 from saliency_entropy.check.scan import MapScan
-from saliency_entropy.data.human_maps.loading import merged_map
+from saliency_entropy.data.human_maps.loading import merged_map, open_layer
 from saliency_entropy.data.images import load_image
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.page.overlay import cam_overlay
@@ -52,9 +53,7 @@ class ContactSheet:
     pictures: tuple[Picture, ...]
 
 
-def contact_sheets(
-    manifest: Manifest, scan: MapScan, blur: float, binarise: float | None, images: int, seed: int
-) -> list[ContactSheet]:
+def contact_sheets(manifest: Manifest, scan: MapScan, images: int, seed: int, **options: Any) -> list[ContactSheet]:
     """A sheet for each combination of split, label, and generator or source.
 
     A picture is the image squashed to a square, as a network sees it. Where the image has a human map, the map follows,
@@ -63,9 +62,9 @@ def contact_sheets(
     Args:
         manifest: images that can be used.
         scan: the scan of their human maps; maps with a problem are left out.
-        blur, binarise: see :func:`~saliency_entropy.data.human_maps.loading.merged_map`.
         images: the largest number of images on a sheet; they are drawn at random.
         seed: seed of the draw.
+        options: see :func:`~saliency_entropy.data.human_maps.loading.merged_map`.
 
     Raises:
         UserError: a file has changed since it was scanned, and cannot be read any more.
@@ -86,7 +85,7 @@ def contact_sheets(
             if row not in position:
                 pictures.append(_picture(pixels, "JPEG", f"Image of {caption}", caption))
                 continue
-            drawn_map = merged_map(manifest.map_files(cell), blur, binarise).resize((SIDE, SIDE))
+            drawn_map = merged_map(manifest.map_files(cell), **options).resize((SIDE, SIDE))
             over = cam_overlay(pixels, scan.maps[position[row]])
             strip = np.hstack([pixels, np.asarray(drawn_map.convert("RGB")), np.asarray(over)])
             alt = f"Image, human map, and the map over the image, of {caption}"
@@ -95,13 +94,19 @@ def contact_sheets(
     return sheets
 
 
-def side_by_side(manifest: Manifest, rows: Sequence[int]) -> list[Picture]:
-    """Pictures of the images of these rows, with their labels and splits."""
+def side_by_side(manifest: Manifest, rows: Sequence[int], with_maps: bool = False) -> list[Picture]:
+    """Pictures of the images of these rows, with their labels and splits; on request, each beside the files of its map
+    as they are stored, on grey where they are transparent."""
     pictures = []
     for row in rows:
-        name, label, split = manifest.table.loc[row, ["path", "label", "split"]]
+        name, label, split, cell = manifest.table.loc[row, ["path", "label", "split", "human_map"]]
         caption = printable(f"{manifest.where(row)}: {name} ({label}, {split})")
-        pictures.append(_picture(load_image(manifest.file(name), SIDE), "JPEG", f"Image of {caption}", caption))
+        shown = [load_image(manifest.file(name), SIDE)]
+        for file in manifest.map_files(cell)[:3] if with_maps else ():
+            layer = open_layer(file).convert("RGBA").resize((SIDE, SIDE))
+            shown.append(np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "grey"), layer).convert("RGB")))
+        what = "Image and human map of" if with_maps else "Image of"
+        pictures.append(_picture(np.hstack(shown), "JPEG", f"{what} {caption}", caption))
     return pictures
 
 

@@ -15,6 +15,8 @@ import pandas as pd
 from saliency_entropy.check.duplicates import crossing_groups
 from saliency_entropy.check.scan import ImageScan, MapScan
 from saliency_entropy.check.shortcuts import WARN
+from saliency_entropy.data.group_names import near_misses
+from saliency_entropy.data.human_maps.implausible import KINDS
 from saliency_entropy.data.table import LABELS, OUTSIDE_ROOT, SPLITS, Manifest, map_names
 from saliency_entropy.errors import SHOWN
 from saliency_entropy.study.tables import MIN_IMAGES
@@ -56,7 +58,7 @@ class Finding:
         remedy: what to do.
         count: the number of places, including those that are not listed.
         places: the gravest first, at most :data:`MOST_PLACES`.
-        pictures: whether the images of a place are worth looking at side by side.
+        pictures: whether the images of a place are worth looking at side by side or, of a map, beside it.
     """
 
     kind: str
@@ -113,6 +115,12 @@ FILE_FAULTS = {
         "convert them to 8 bits, all images of both labels in the same way",
     ),
     "damaged": (r"is truncated or damaged", "that are truncated or damaged", COPY_AGAIN),
+    "colour": (
+        r"is in colour",
+        "in colour",
+        "save them in grey or, if they are heat maps, name their colour map in matplotlib: "
+        "+data.human_maps.colormap=jet",
+    ),
     "constant": (
         r"is a constant map",
         "that are constant, so that they mark nothing",
@@ -160,10 +168,11 @@ WARNINGS = {
         "JPEG files that hold further pictures",
         "see that the first is the photograph: the others are not used",
     ),
-    "map_colour": (
-        "Human maps in colour",
-        "see that their grey values (ITU-R 601 luma) are the map; the colours of a colour map must be converted",
-    ),
+    "map_inverted": (f"Human maps that {KINDS['inverted']}", "invert them, if what was marked is dark in them"),
+    "map_bright_border": (f"Human maps that {KINDS['bright border']}", "see that they are no frames, and not inverted"),
+    "map_full_rectangle": (f"Human maps that {KINDS['full rectangle']}", "leave them out, if they mark nothing in it"),
+    "map_image_itself": (f"Human maps that {KINDS['image itself']}", "name the files of the maps, not of the images"),
+    "map_same_map": (f"Human maps that {KINDS['same map']}", "name each image's own, unless one is to stand for all"),
     "map_narrow_range": (
         "Human maps that use a small part of the levels from 0 to 255",
         "nothing, if they were stored so (a mask as 0/1, strokes drawn with some transparency): each file is scaled to "
@@ -205,6 +214,10 @@ WARNINGS = {
     "unnamed_generator": (
         "Synthetic images without a generator",
         "fill in column generator: without it, no test image counts as of an unseen generator",
+    ),
+    "misspelt_generator": (
+        "Generators of the test images that look misspelt",
+        "correct column generator: spelt otherwise than in training, a generator counts as unseen",
     ),
     "few_test_images": (
         f"Fewer than {MIN_IMAGES} test images",
@@ -326,7 +339,11 @@ def generator_findings(manifest: Manifest) -> list[Finding]:
     real = int((test["label"] == "real").sum())
     if 0 < real < MIN_IMAGES:
         reasons.append(f"there are {_image_count(real, 'real test')}, against which every generator is measured")
-    return _finding("unnamed_generator", places, len(unnamed)) + _general_finding("few_test_images", reasons)
+    return [
+        *_finding("unnamed_generator", places, len(unnamed)),
+        *_general_finding("misspelt_generator", near_misses(table)),
+        *_general_finding("few_test_images", reasons),
+    ]
 
 
 def shortcut_findings(audit: pd.DataFrame) -> list[Finding]:
@@ -470,7 +487,8 @@ def _finding(kind: str, places: Iterable[Place], count: int, title_end: str = ""
             remedy,
             count,
             tuple(islice(places, MOST_PLACES)),
-            pictures=kind.startswith(("same_picture", "near_duplicates")),
+            pictures=kind.startswith(("same_picture", "near_duplicates", "map_colour"))
+            or (kind in WARNINGS and kind.startswith("map_")),
         )
     ]
 

@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import imagehash
 import numpy as np
 import pandas as pd
 import torch
-from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from saliency_entropy.data.forked import map_in_processes, may_fork
-from saliency_entropy.data.human_maps.loading import merged_map, on_grid, read_layer
-from saliency_entropy.data.human_maps.svg_strokes import draw_svg
-from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels, decode
+from saliency_entropy.data.human_maps.implausible import implausible_shapes, repeated, shows
+from saliency_entropy.data.human_maps.loading import check_options, grey_layer, merged_layers, on_grid, open_layer
+from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
@@ -33,7 +33,7 @@ THUMBNAIL = 12  # pixels a side: shows where eyes, mouth and background are, and
 HASHED = 64  # pixels, at least, that the shorter side of an image keeps when it is shrunk to be hashed and averaged
 COVERED = 25  # level of 255; a map counts as marked above it
 SAME_ASPECT = 0.01  # the largest difference between the aspect ratios of an image and its map, relative to the image's
-COLOURED = 16  # levels of 255; a map is not grey where two channels differ by more
+SHAPE_GRID = 14, 14  # cells, on which a map's shape is judged; see implausible.py
 NARROW = 230  # levels; lossy maps and soft blobs span nine tenths of 255, a mask stored as 0/1 or 0/100 does not
 # More than an image of LARGEST_PIXELS needs in any format: such a file is something else, not to be held in memory.
 LARGEST_BYTES = 5 * LARGEST_PIXELS
@@ -56,7 +56,7 @@ IMAGE_FACTS = {
     "green": (np.float32, np.nan),
     "blue": (np.float32, np.nan),
 }
-MAP_FACTS = {"unusual": ("S64", b""), "annotators": (np.int32, 0), "covered": (np.float32, np.nan)}
+MAP_FACTS = {"unusual": ("S128", b""), "annotators": (np.int32, 0), "covered": (np.float32, np.nan)}
 
 Progress = Callable[[int], object]
 T = TypeVar("T")
@@ -100,10 +100,10 @@ class MapScan:
         facts: the index is the row of the manifest; columns
 
             - ``problem``: why the map cannot be used (missing, damaged, constant, ...); "" if it can;
-            - ``unusual``: traits of a usable map that are worth a warning, separated by ";": ``colour``,
-              ``other aspect`` (the aspect ratios of the upright map and image differ by more than 1 %),
-              ``narrow range`` (a layer, before it is scaled, spans less than :data:`NARROW` of 255 levels),
-              ``several annotators``;
+            - ``unusual``: traits of a usable map that are worth a warning, separated by ";": ``other aspect`` (the
+              aspect ratios of the upright map and image differ by more than 1 %), ``narrow range`` (a layer, before it
+              is scaled, spans less than :data:`NARROW` of 255 levels), ``several annotators``, and those of
+              :data:`~saliency_entropy.data.human_maps.implausible.KINDS` (``image itself`` of a refused map, too);
             - ``annotators``: the number of files;
             - ``entropy``: in nats, on the grid; NaN where there is a problem;
             - ``covered``: share of the merged map's pixels above 25 of 255; NaN where there is a problem.
@@ -144,40 +144,54 @@ def scan_images(manifest: Manifest, workers: int | None = None, progress: Progre
 
 def scan_maps(
     manifest: Manifest,
+    images: ImageScan,
     grid: tuple[int, int] = (7, 7),
-    blur: float = 0.0,
-    binarise: float | None = None,
     workers: int | None = None,
     progress: Progress = lambda count: None,
+    colormap: str | None = None,
+    **options: Any,
 ) -> MapScan:
-    """Look at the human maps of every image that has any.
+    """Look at the human maps of every image that has any; each file is read once.
 
     Args:
         manifest: the table whose column ``human_map`` names the maps.
+        images: the scan of its images.
         grid: ``(h, w)`` of the CAM, in cells.
-        blur, binarise: see :func:`~saliency_entropy.data.human_maps.loading.merged_map`.
         workers, progress: see :func:`scan_images`; images are counted, not maps.
+        colormap, options: see :func:`~saliency_entropy.data.human_maps.loading.merged_map`.
 
     Returns:
         A map that cannot be used does not raise an error, see :attr:`MapScan.facts`.
 
     Raises:
-        UserError: ``blur`` or ``binarise`` is out of range, or a process was killed.
+        UserError: an option is out of range, or a process was killed.
     """
-    table = manifest.table.loc[manifest.table["human_map"] != "", ["path", "human_map"]]
+    check_options(colormap=colormap, **options)
+    rows = manifest.table.index[manifest.table["human_map"] != ""]
 
-    def look(item: tuple[str, str], facts: np.void) -> np.ndarray:
-        path, cell = item
-        files = manifest.map_files(cell)
+    def look(row: int, facts: np.void) -> np.ndarray:
+        files = manifest.map_files(manifest.table.at[row, "human_map"])
         facts["annotators"] = len(files)
-        merged = merged_map(files, blur, binarise)
-        cells = on_grid(merged, grid, "; ".join(map(str, files)))
-        facts["unusual"] = _unusual_traits(manifest.file(path), files)
+        pictures = [open_layer(file) for file in files]
+        image, name = images.facts.loc[row], "; ".join(map(str, files))
+        thumbnail = Image.fromarray(images.thumbnails[images.facts.index.get_loc(row)])
+        small = [picture.convert("L").resize(thumbnail.size, Image.Resampling.BILINEAR) for picture in pictures]
+        traits = {"image itself": any(shows(np.asarray(layer), thumbnail) for layer in small)}
+        facts["unusual"] = _words(traits)  # it may be why the map is refused
+        layers = [grey_layer(*layer, colormap) for layer in zip(pictures, files, strict=True)]
+        merged = merged_layers(layers, name, **options)
+        cells = on_grid(merged, grid, name)
+        upright = -1 if image["orientation"] > 4 else 1
+        aspect = (image["width"] / (image["height"] or math.nan)) ** upright
+        facts["unusual"] = _words(traits | _unusual_traits(layers, aspect))
         facts["covered"] = (np.asarray(merged) > COVERED).mean()
         return cells
 
-    items = pd.Series(list(table.itertuples(index=False, name=None)), table.index, dtype=object)
-    facts, maps = _scan(look, items, MAP_FACTS, np.zeros((len(table), *grid), np.float32), workers, progress)
+    items = pd.Series(rows, rows, dtype=object)
+    facts, maps = _scan(look, items, MAP_FACTS, np.zeros((len(rows), *grid), np.float32), workers, progress)
+    usable = facts.index[facts["problem"] == ""]
+    same = usable[repeated(maps[facts["problem"] == ""])]
+    facts.loc[same, "unusual"] = (facts.loc[same, "unusual"] + ";same map").str.lstrip(";")
     # Not in the processes: torch may hang in one that was forked from a process in which it ran.
     entropy = spatial_entropy(torch.from_numpy(maps)).numpy()
     facts.insert(3, "entropy", np.where(facts["problem"] == "", entropy, np.float32(np.nan)))
@@ -196,7 +210,7 @@ def _scan(
 
     Args:
         look: fills in the facts of one item, as far as they can be known, and returns its picture; or raises UserError.
-        items: the paths, or (path, maps); the index is the row of the manifest.
+        items: the paths of images, or the rows of maps; the index is the row of the manifest.
         columns: :data:`IMAGE_FACTS` or :data:`MAP_FACTS`; the table that is returned has a column ``problem``, too.
         pictures: ``(n, ...)`` zeros, filled with what ``look`` returns.
         workers, progress: see :func:`scan_images`.
@@ -307,7 +321,7 @@ def _header_facts(image: Image.Image, facts: np.void) -> None:
         "grey": image.mode in ("1", "L", "LA"),
         "several pictures": several,
     }
-    facts["unusual"] = ";".join(word for word, found in words.items() if found)
+    facts["unusual"] = _words(words)
 
 
 def _pixel_facts(image: Image.Image, facts: np.void) -> np.ndarray:
@@ -324,36 +338,17 @@ def _pixel_facts(image: Image.Image, facts: np.void) -> np.ndarray:
     return np.asarray(image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR))
 
 
-def _unusual_traits(image: DataFile, files: Sequence[DataFile]) -> str:
-    """The unusual traits of a map that can be used, separated by ";"."""
-    layers = [draw_svg(file) if file.suffix.lower() == ".svg" else decode(file, "RGBA") for file in files]
-    aspects = [width / height for width, height in (layer.size for layer in layers)]
-    image_aspect = _upright_aspect(image)
-    words = {
-        "colour": any(layer.mode == "RGBA" and _coloured(layer) for layer in layers),
-        "other aspect": any(abs(aspect / image_aspect - 1) > SAME_ASPECT for aspect in aspects),
-        "narrow range": any(0 < np.ptp(read_layer(file).getextrema()) < NARROW for file in files),
-        "several annotators": len(files) > 1,
+def _unusual_traits(layers: Sequence[Image.Image], aspect: float) -> dict[str, bool]:
+    """Trait -> whether a map that can be used, of these grey layers, has it; its image has this aspect."""
+    aspects = [layer.width / layer.height for layer in layers]
+    shapes = np.array([layer.resize(SHAPE_GRID, Image.Resampling.BILINEAR) for layer in layers], np.float32)
+    return {
+        "other aspect": any(abs(own / aspect - 1) > SAME_ASPECT for own in aspects),
+        "narrow range": any(0 < np.ptp(layer.getextrema()) < NARROW for layer in layers),
+        "several annotators": len(layers) > 1,
+        **{kind: bool(which.any()) for kind, which in implausible_shapes(shapes).items()},
     }
-    return ";".join(word for word, found in words.items() if found)
 
 
-def _upright_aspect(file: DataFile) -> float:
-    """Width over height as a viewer shows the image; NaN if it cannot be used, which the scan of the images reports."""
-    try:
-        check_header(file)
-        with file.open("rb") as opened, Image.open(opened, formats=FORMATS) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
-            return image.height / image.width if turned else image.width / image.height
-    except Exception:  # Pillow raises almost anything of a damaged file
-        return math.nan
-
-
-def _coloured(layer: Image.Image) -> bool:
-    """Whether grey values lose something of a layer, such as a heat map; a layer of strokes is read by its opacity."""
-    *colours, alpha = layer.split()
-    low, high = alpha.getextrema()
-    if low < high:
-        return False
-    pairs = zip(colours, colours[1:] + colours[:1], strict=True)
-    return any(ImageChops.difference(*pair).getextrema()[1] > COLOURED for pair in pairs)
+def _words(traits: dict[str, bool]) -> str:
+    return ";".join(word for word, found in traits.items() if found)

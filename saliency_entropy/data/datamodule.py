@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import FaceBatch, FaceDataset, Transform
+from saliency_entropy.data.group_names import near_misses
+from saliency_entropy.data.human_maps.implausible import KINDS
 from saliency_entropy.data.human_maps.loading import DRAWN_WITH, check_options, keep_fraction
 from saliency_entropy.data.human_maps.templates import with_template_maps
 from saliency_entropy.data.images import INTERPOLATIONS
@@ -53,16 +56,17 @@ class HumanMaps:
         fraction: share of the training images with a map that keep it, in [0, 1], for a study of how much annotation
             is needed; see :func:`~saliency_entropy.data.human_maps.loading.keep_fraction`.
         seed: of the choice.
-        blur, binarise: see :func:`~saliency_entropy.data.human_maps.loading.load_human_map`.
+        blur, binarise, colormap: see :func:`~saliency_entropy.data.human_maps.loading.load_human_map`.
     """
 
     fraction: float = 1.0
     seed: int = 0
     blur: float = 0.0
     binarise: float | None = None
+    colormap: str | None = None
 
     def __post_init__(self) -> None:
-        check_options(self.blur, self.binarise)
+        check_options(self.blur, self.binarise, self.colormap)
 
 
 class FaceDataModule(pl.LightningDataModule):
@@ -169,10 +173,11 @@ class FaceDataModule(pl.LightningDataModule):
         """
         manifest = self.source()
         if self.template_maps:
-            if self.human_maps.blur or self.human_maps.binarise is not None:
+            maps = self.human_maps
+            if maps.blur or maps.binarise is not None or maps.colormap is not None:
                 raise UserError(
-                    "data.template_maps is true, but data.human_maps.blur and binarise are for human maps; leave out "
-                    "the one or the other"
+                    "data.template_maps is true, but data.human_maps.blur, binarise and colormap are for human maps; "
+                    "leave out the one or the other"
                 )
             manifest = with_template_maps(manifest)
         # Before anything is left out, so that a broken file does not decide which other images keep their maps.
@@ -252,11 +257,27 @@ class FaceDataModule(pl.LightningDataModule):
         self._datasets |= prepared
         for split in prepared:
             log.info("%s", self._describe(split))
+        self._warn_of_doubtful_data(prepared)
 
     def _dataset(self, split: str) -> FaceDataset:
         maps = self.human_maps
-        transform = Transform(self.image_size, self.interpolation, self.map_size, maps.blur, maps.binarise)
+        options = maps.blur, maps.binarise, maps.colormap
+        transform = Transform(self.image_size, self.interpolation, self.map_size, *options)
         return FaceDataset(self.manifest, split, transform)
+
+    def _warn_of_doubtful_data(self, prepared: Mapping[str, FaceDataset]) -> None:
+        """One line in the log for what :mod:`saliency_entropy.check` says by row: maps that are probably none, and
+        names of generators that are probably misspelt."""
+        doubts = near_misses(self.manifest.table) if "test" in prepared else []
+        for split in prepared if not self.template_maps else ():
+            for kind, (found, of) in prepared[split].implausible_maps().items() if split in REPEATED else ():
+                doubts += [f"{found} of {of} human maps of {split} {KINDS[kind]}"] if found else []
+        if doubts:
+            root = f" data.root={shlex.quote(str(self.root))}" if self.root else ""
+            log.warning(
+                "data %s: %s; python experiments/data.py data=%s%s, with the other data options of this command, "
+                "shows them", self.name, ", ".join(doubts), self.name, root,
+            )  # fmt: skip
 
     def bytes_to_keep(self) -> int:
         """The space that the images not yet cached will take: on the disk with ``cache=disk``, else in memory."""

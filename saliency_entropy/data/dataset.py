@@ -1,5 +1,6 @@
 """The images of one split with their human maps: decoded when asked for, held in memory, or kept on disk."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,10 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from saliency_entropy.data.cache import CachedArrays, DecodeCache
+from saliency_entropy.data.human_maps.implausible import LEAST_CELLS, implausible_shapes, repeated, shows
 from saliency_entropy.data.human_maps.loading import DRAWN_WITH, load_human_map, on_grid
 from saliency_entropy.data.human_maps.templates import TEMPLATE, template_map
 from saliency_entropy.data.images import DataFile, check_header, check_pixels, load_channels
@@ -46,7 +49,8 @@ class Transform:
         image_size: S, in pixels.
         interpolation: of the images; see :func:`~saliency_entropy.data.images.load_image`.
         map_size: ``(h, w)``, the CAM grid, in cells.
-        blur, binarise: of the human maps; see :func:`~saliency_entropy.data.human_maps.loading.load_human_map`.
+        blur, binarise, colormap: of the human maps; see
+            :func:`~saliency_entropy.data.human_maps.loading.load_human_map`.
     """
 
     image_size: int
@@ -54,6 +58,7 @@ class Transform:
     map_size: tuple[int, int]
     blur: float = 0.0
     binarise: float | None = None
+    colormap: str | None = None
 
 
 class FaceDataset(Dataset[FaceBatch]):
@@ -77,14 +82,14 @@ class FaceDataset(Dataset[FaceBatch]):
             partial(read_image, size=size, interpolation=interpolation),
             (3, size, size), np.uint8, "images", {"image_size": size, "interpolation": interpolation},
         )  # fmt: skip
+        options = {"blur": transform.blur, "binarise": transform.binarise, "colormap": transform.colormap}
         if manifest.template_maps:
             maps = _Files(table["path"].where(self.has_map, "").array, _template_paths)
             read_map = partial(_read_template, grid=grid)
         else:
             maps = _Files(table["human_map"].array, manifest.map_files)
-            read_map = partial(load_human_map, grid=grid, blur=transform.blur, binarise=transform.binarise)
-        settings = {"blur": transform.blur, "binarise": transform.binarise} | DRAWN_WITH
-        self._maps = _Column(maps, read_map, grid, np.float32, "human_maps", settings)
+            read_map = partial(load_human_map, grid=grid, **options)
+        self._maps = _Column(maps, read_map, grid, np.float32, "human_maps", options | DRAWN_WITH)
         self._no_map = np.zeros(grid, dtype=np.float32)
 
     def __len__(self) -> int:
@@ -125,10 +130,25 @@ class FaceDataset(Dataset[FaceBatch]):
 
     def broken(self, decode: bool) -> list[tuple[int, str, str]]:
         """As :meth:`keep`, of images that are not kept: ``decode`` them, or read their headers only. Maps, which are
-        small and few, are read in any case."""
+        small and few, are kept in memory in any case."""
         look = check_pixels if decode else check_header
         images = self._images.failures(lambda _, files: look(files[0]))
-        return self._located(images, self._maps.failures(lambda _, files: self._maps.read(files)))
+        return self._located(images, self._maps.keep(None))
+
+    def implausible_maps(self) -> dict[str, tuple[int, int]]:
+        """How many of the human maps, which have been kept, are of each of the
+        :data:`~saliency_entropy.data.human_maps.implausible.KINDS`, and how many were looked at: all of them, but for
+        ``image itself`` 64 at most, spread over the split, since an image costs more than its map."""
+        with_map = np.flatnonzero(self.has_map)
+        if not len(with_map) or min(self._no_map.shape) < LEAST_CELLS:
+            return {}
+        maps = np.stack([self._maps[place] for place in self._places[with_map]])
+        kinds = implausible_shapes(maps) | {"same map": repeated(maps)}
+        items = [self[index] for index in with_map[:: math.ceil(len(maps) / 64)]]
+        pictures = [Image.fromarray(item.image.movedim(0, -1).numpy()) for item in items]
+        shown = [shows(item.human_map.numpy(), picture) for item, picture in zip(items, pictures, strict=True)]
+        kinds["image itself"] = np.array(shown)
+        return {kind: (int(which.sum()), len(which)) for kind, which in kinds.items()}
 
     def _located(self, images: Mapping[int, str], maps: Mapping[int, str]) -> list[tuple[int, str, str]]:
         return [

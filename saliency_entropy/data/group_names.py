@@ -1,8 +1,10 @@
 """The names by which images are grouped: their generator, their source and the values of further columns."""
 
+import difflib
 import re
 import unicodedata
 from collections import defaultdict
+from itertools import product
 
 import pandas as pd
 
@@ -10,6 +12,7 @@ from saliency_entropy.errors import listing
 
 # Images are not grouped by a further column of more different values, such as a person's number.
 MAX_GROUPS = 20
+ALIKE = 0.85  # difflib's ratio of two words, from which on one may be a misspelling: stlyegan 0.88, cyclegan 0.75
 
 
 def with_clean_names(table: pd.DataFrame) -> pd.DataFrame:
@@ -60,6 +63,26 @@ def spelling_problems(table: pd.DataFrame, origin: str) -> list[str]:
                 "things must differ in more)"
             )
     return problems
+
+
+def near_misses(table: pd.DataFrame) -> list[str]:
+    """A clause for each generator of the test split alone that is probably the misspelt name of one of the training
+    images, which the report would count as unseen: ``stlyegan2`` beside ``stylegan2``.
+
+    One word of five letters or more differs, a little; a word that goes on where the other ends, as well as other
+    numbers, make another generator (``stylegan2-ada``, ``stylegan3``)."""
+    synthetic = table[table["label"] == "synthetic"]
+    trained, tested = (_parts(synthetic["generator"][synthetic["split"] == split]) for split in ("train", "test"))
+    clauses = []
+    for name, other in product(sorted(tested - trained), sorted(trained)):
+        words, others = (re.findall(r"[^\W\d_]+", spelled.casefold()) for spelled in (name, other))
+        differing = [pair for pair in zip(words, others, strict=False) if len(set(pair)) == 2]
+        if len(words) == len(others) and len(differing) == 1:
+            short, long = sorted(differing[0], key=len)
+            alike = difflib.SequenceMatcher(None, short, long).ratio() >= ALIKE
+            if alike and len(short) >= 5 and not long.startswith(short):
+                clauses.append(f"test generator {name!r} looks like a misspelling of training generator {other!r}")
+    return clauses
 
 
 def _parts(cells: pd.Series) -> set[str]:

@@ -40,8 +40,8 @@ class ScoredImages:
         manifest: with the rows of one split only.
         split: the name of that split.
         data_name: of the data set, as in ``data=NAME``.
-        human_maps: ``blur`` and ``binarise`` of :class:`~saliency_entropy.data.dataset.Transform`, and whether the
-            split has ``template_maps``.
+        human_maps: ``blur``, ``binarise`` and, where it is given, ``colormap`` of
+            :class:`~saliency_entropy.data.dataset.Transform`, and whether the split has ``template_maps``.
         skip_broken: leave out what cannot be used.
     """
 
@@ -54,7 +54,7 @@ class ScoredImages:
     def transform(self, image_size: int, interpolation: str, map_size: tuple[int, int]) -> Transform:
         """The transform for a network with this image size, interpolation and CAM grid."""
         maps = self.human_maps
-        return Transform(image_size, interpolation, map_size, maps["blur"], maps["binarise"])
+        return Transform(image_size, interpolation, map_size, maps["blur"], maps["binarise"], maps.get("colormap"))
 
     def without_broken(self, checked: Manifest, decode: bool) -> Manifest:
         """The manifest without the images and human maps that cannot be used.
@@ -86,7 +86,7 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
         "blur": options.get("blur", 0.0),
         "binarise": options.get("binarise"),
         "template_maps": manifest.template_maps and cfg.split in REPEATED,
-    }
+    } | {key: options[key] for key in ("colormap",) if options.get(key)}  # stored scores lack it where it is not given
     skip_broken = bool(cfg.skip_broken or data.get("skip_broken"))
     if not skip_broken:
         check_files(manifest)
@@ -131,7 +131,7 @@ def _own_data(folders: Sequence[Path]) -> dict[str, Any]:
             found[path] = {
                 # The folder of drawn faces does not matter: they are the same wherever they are drawn.
                 "source": {key: value for key, value in source.items() if key != "folder"},
-                "human_maps": [maps.get("blur"), maps.get("binarise"), data.get("template_maps")],
+                "human_maps": [maps.get(key) for key in ("blur", "binarise", "colormap")] + [data.get("template_maps")],
             }
         except UNUSABLE as error:
             raise UserError(f"{path} does not say what data the run had ({in_one_line(error)}); {remedy}") from None

@@ -19,12 +19,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
+from matplotlib import colormaps
 from PIL import Image
 
 from saliency_entropy.check import command as module
 from saliency_entropy.check.command import check
 from saliency_entropy.check.contact_sheets import contact_sheets
-from saliency_entropy.check.scan import scan_maps
+from saliency_entropy.check.scan import scan_images, scan_maps
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.run.command import command
 
@@ -329,10 +330,33 @@ def test_contact_sheets_show_images_with_their_maps(faces: Path, run) -> None:
     assert not any("human map" in text for text, _ in sheets if "test/" in text)
 
 
+def test_implausible_maps_and_heat_maps_are_shown_beside_their_images(own_faces: Path, run) -> None:
+    y, x = np.mgrid[:48, :48]
+    spot = np.exp(-((x - 20) ** 2 + (y - 24) ** 2) / 60)
+    maps = sorted((own_faces / "maps").glob("*.png"))
+    for number, path in enumerate(maps):
+        Image.fromarray((255 * np.roll(spot, number, axis=1)).astype(np.uint8)).save(path)
+    assert not {kind for kind in run(own_faces).findings if kind.startswith("map_") and kind != "map_entropy"}
+    Image.fromarray((255 - 255 * spot).astype(np.uint8)).save(maps[0])
+    Image.fromarray(colormaps["jet"](spot, bytes=True)).save(maps[1])
+    checked = run(own_faces)
+    assert checked.code == 1
+    assert checked.files("map_inverted") == [[str(maps[0].relative_to(own_faces))]]
+    assert checked.files("map_colour") == [[str(maps[1].relative_to(own_faces))]]
+    shown = dict(pictures(checked.page))
+    for kind, path in (("inverted", maps[0]), ("colour", maps[1])):
+        (alt,) = {alt for alt in shown if alt.startswith("Image and human map of") and path.stem.split("_")[1] in alt}
+        assert shown[alt].size == (224, 112), kind
+        stored = np.asarray(Image.open(path).convert("RGB").resize((112, 112)), int)
+        assert np.abs(np.asarray(shown[alt], int)[:, 112:] - stored).mean() < 8
+    decoded = run(own_faces, "+data.human_maps.colormap=jet")
+    assert (decoded.code, "map_colour" in decoded.findings) == (0, False)
+
+
 def test_the_same_seed_draws_the_same_images(faces: Path) -> None:
     manifest = read_manifest(faces / "manifest.csv")
-    maps = scan_maps(manifest, workers=1)
-    first, again, other = (contact_sheets(manifest, maps, 0.0, None, 2, seed) for seed in (1, 1, 2))
+    maps = scan_maps(manifest, scan_images(manifest, 1), workers=1)
+    first, again, other = (contact_sheets(manifest, maps, 2, seed) for seed in (1, 1, 2))
     assert first == again
     assert [sheet.images for sheet in first] == [sheet.images for sheet in other]
     assert first != other
@@ -414,7 +438,7 @@ def test_an_output_that_cannot_be_written_to_is_told_before_the_files_are_looked
 
 
 def test_an_interrupted_check_leaves_no_report(faces: Path, run, monkeypatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "scan_maps", interrupted)

@@ -147,20 +147,28 @@ def test_human_maps_that_cannot_be_used_and_unusual_ones() -> None:
         ("a.png", "real", "train", "", "", "m/a.png;m/a.png.svg"),
         ("b.png", "synthetic", "train", "", "", "m/b.png;m/c.png"),
         ("c.png", "real", "train", "", "", "m/d.png"),
+        ("d.png", "synthetic", "val", "", "", "m/e.png"),
     )
     scan = map_scan(
         {
             0: ("/root/m/a.png.svg is truncated or damaged (x); copy it again", "", np.nan),
             1: ("/root/m/b.png; /root/m/c.png is a constant map (every pixel is 0); remove it", "", np.nan),
-            2: ("", "colour;other aspect;several annotators", 3.0),
+            2: ("", "other aspect;several annotators;inverted", 3.0),
+            3: ("/root/m/e.png is in colour, so its greys are no map; save it, or name it", "image itself", np.nan),
         }
     )
     found = by_kind(map_findings(faces, scan))
-    assert list(found) == ["map_damaged", "map_constant", "map_colour", "map_other_aspect"]
+    assert list(found) == [
+        "map_damaged", "map_colour", "map_constant", "map_inverted", "map_image_itself", "map_other_aspect",
+    ]  # fmt: skip
     assert found["map_damaged"].places[0].files == ("m/a.png.svg",)
     assert found["map_constant"].places[0].files == ("m/b.png;m/c.png",)
     assert found["map_constant"].places[0].reason == "is a constant map (every pixel is 0)"
-    assert found["map_colour"].counted_title == "Human maps in colour (1 real, 0 synthetic): 1"
+    assert found["map_colour"].severity == "error"
+    assert reasons(found["map_colour"]) == ["is in colour, so its greys are no map"]
+    inverted = "Human maps that look inverted (a bright ground with dark marks) (1 real, 0 synthetic): 1"
+    assert found["map_inverted"].counted_title == inverted
+    assert reasons(found["map_image_itself"]) == ["synthetic, val"]
 
 
 def test_no_training_image_with_a_map() -> None:
@@ -252,6 +260,13 @@ def test_generators_without_a_name_and_with_few_test_images() -> None:
     ]
     assert [place.files for place in found["unnamed_generator"].places] == [("x.png",)]
     assert reasons(found["unnamed_generator"]) == ["split train"]
+
+
+def test_a_generator_that_is_probably_misspelt() -> None:
+    faces = manifest(*many(1, "synthetic", "train", "stylegan2"), *many(1, "synthetic", "test", "stlyegan2"))
+    finding = by_kind(generator_findings(faces))["misspelt_generator"]
+    assert (finding.severity, finding.counted_title) == ("warning", "Generators of the test images that look misspelt")
+    assert reasons(finding) == ["test generator 'stlyegan2' looks like a misspelling of training generator 'stylegan2'"]
 
 
 def test_shortcuts_above_the_threshold_those_of_the_training_images_first() -> None:

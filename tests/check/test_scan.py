@@ -12,7 +12,8 @@ import imagehash
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageDraw
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFilter
 
 from saliency_entropy.check import scan as module
 from saliency_entropy.check.scan import ImageScan, MapScan, scan_images, scan_maps
@@ -42,8 +43,12 @@ def scanned(path: Path) -> pd.Series:
     return scan_images(manifest_of(path.parent, [path.name]), 1).facts.loc[0]
 
 
-def mapped(root: Path, cell: str, image: str = "a.png") -> pd.Series:
-    return scan_maps(manifest_of(root, [image], [cell]), (2, 2), workers=1).facts.loc[0]
+def mapped(root: Path, cell: str, image: str = "a.png", grid: int = 2) -> pd.Series:
+    return maps_of(manifest_of(root, [image], [cell]), (grid, grid), workers=1).facts.loc[0]
+
+
+def maps_of(manifest: Manifest, *options: object, **named: object) -> MapScan:
+    return scan_maps(manifest, scan_images(manifest, 1), *options, **named)
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -247,9 +252,15 @@ def test_every_file_is_read_once(tmp_path: Path) -> None:
         saved(tmp_path / name, noise(16, 16))
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:300])
     manifest = manifest_of(tmp_path, names)
-    facts = scan_images(Manifest(manifest.table, tmp_path, "shards", archive=Archive()), 1).facts
+    images = scan_images(Manifest(manifest.table, tmp_path, "shards", archive=Archive()), 1)
     assert reads == names
-    assert (facts["problem"] == "").tolist() == [True, True, False]
+    assert (images.facts["problem"] == "").tolist() == [True, True, False]
+    reads.clear()
+    for name in ("m.png", "n.png"):
+        saved(tmp_path / name, quarters(0, 9, 99, 255))
+    table = manifest_of(tmp_path, names, ["", "m.png;n.png", "n.png"]).table
+    scan_maps(Manifest(table, tmp_path, "shards", archive=Archive()), images, (2, 2), workers=1)
+    assert reads == ["m.png", "n.png", "n.png"]
 
 
 def same(first: ImageScan | MapScan, second: ImageScan | MapScan) -> None:
@@ -302,7 +313,7 @@ def test_threads_where_no_process_may_be_forked(tmp_path: Path, monkeypatch: pyt
 def test_no_image_and_no_map(tmp_path: Path) -> None:
     assert scan_images(manifest_of(tmp_path, [])).facts.empty
     saved(tmp_path / "a.png", noise(8, 8))
-    scan = scan_maps(manifest_of(tmp_path, ["a.png"]), (3, 5))
+    scan = maps_of(manifest_of(tmp_path, ["a.png"]), (3, 5))
     assert scan.facts.empty
     assert scan.maps.shape == (0, 3, 5)
 
@@ -318,7 +329,7 @@ def quarters(*values: int, size: int = 16) -> np.ndarray:
 def test_map_facts_by_hand(tmp_path: Path) -> None:
     saved(tmp_path / "a.png", noise(32, 32))
     saved(tmp_path / "m.png", quarters(0, 26, 25, 255))
-    scan = scan_maps(manifest_of(tmp_path, ["a.png", "a.png"], ["", "m.png"]), (2, 2), workers=1)
+    scan = maps_of(manifest_of(tmp_path, ["a.png", "a.png"], ["", "m.png"]), (2, 2), workers=1)
     facts = scan.facts.loc[1]
     assert scan.facts.index.tolist() == [1]
     assert (facts["problem"], facts["unusual"], facts["annotators"]) == ("", "", 1)
@@ -342,7 +353,7 @@ def test_maps_that_cannot_be_used(tmp_path: Path) -> None:
     saved(tmp_path / "flat.png", np.full((8, 8), 9, np.uint8))
     truncated(tmp_path / "cut.png")
     cells = ["gone.png", "flat.png", "cut.png", "flat.png;gone.png"]
-    scan = scan_maps(manifest_of(tmp_path, ["a.png"] * 4, cells), workers=1)
+    scan = maps_of(manifest_of(tmp_path, ["a.png"] * 4, cells), workers=1)
     for row, words in enumerate(["does not exist", "is a constant map", "is truncated or damaged", "does not exist"]):
         assert words in scan.facts["problem"][row]
     assert scan.facts["annotators"].tolist() == [1, 1, 1, 2]
@@ -350,7 +361,7 @@ def test_maps_that_cannot_be_used(tmp_path: Path) -> None:
     assert not scan.maps.any()
 
 
-def test_colour_is_what_grey_values_lose(tmp_path: Path) -> None:
+def test_a_map_in_colour_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "a.png", noise(16, 16))
     grey = quarters(0, 50, 100, 250)
     saved(tmp_path / "rgb.png", np.stack([grey] * 3, axis=-1))
@@ -359,8 +370,65 @@ def test_colour_is_what_grey_values_lose(tmp_path: Path) -> None:
     strokes = np.zeros((16, 16, 4), np.uint8)
     strokes[4:8, 4:8] = 255, 0, 0, 240  # red strokes: their opacity counts
     saved(tmp_path / "strokes.png", strokes)
-    found = {name: mapped(tmp_path, name)["unusual"] for name in ("rgb.png", "rgb.jpg", "heat.png", "strokes.png")}
-    assert found == {"rgb.png": "", "rgb.jpg": "", "heat.png": "colour;narrow range", "strokes.png": ""}
+    for name in ("rgb.png", "rgb.jpg", "strokes.png"):
+        assert (mapped(tmp_path, name)[["problem", "unusual"]] == "").all()
+    facts = mapped(tmp_path, "heat.png")
+    assert facts["problem"].startswith(f"{tmp_path}/heat.png is in colour; save the map in grey or")
+    assert facts["unusual"] == ""
+
+
+def disc(size: int = 64, inverted: bool = False) -> np.ndarray:
+    y, x = np.mgrid[:size, :size] / size
+    marked = (x - 0.4) ** 2 + (y - 0.5) ** 2 < 0.04
+    return np.where(marked != inverted, 255, 0).astype(np.uint8)
+
+
+def test_each_kind_of_implausible_map(tmp_path: Path) -> None:
+    """Beside its like that is plausible; also in one layer of two."""
+    smooth = Image.fromarray(noise(64, 64)).resize((16, 16), Image.Resampling.BOX).resize((64, 64))
+    saved(tmp_path / "a.png", smooth)
+    saved(tmp_path / "good.png", disc())
+    saved(tmp_path / "inverted.png", np.roll(disc(inverted=True), 9))
+    frame = np.full((64, 64), 255, np.uint8)
+    frame[3:-3, 3:-3] = 0
+    saved(tmp_path / "frame.png", frame)
+    saved(tmp_path / "rectangle.png", 255 - frame)
+    saved(tmp_path / "grey.jpg", smooth.convert("L").resize((40, 40)))
+    kinds = {"good": "", "inverted": "inverted", "frame": "bright border", "rectangle": "full rectangle"}
+    assert {name: mapped(tmp_path, f"{name}.png", grid=7)["unusual"] for name in kinds} == kinds
+    assert "image itself" in mapped(tmp_path, "grey.jpg")["unusual"].split(";")
+    assert mapped(tmp_path, "good.png;inverted.png")["unusual"] == "several annotators;inverted"
+
+
+def test_a_photograph_given_as_its_own_map_is_named_as_such(tmp_path: Path) -> None:
+    photograph = Image.fromarray(noise(8, 8)).resize((64, 64), Image.Resampling.NEAREST)
+    saved(tmp_path / "a.png", photograph)
+    saved(tmp_path / "b.png", noise(8, 8, seed=1))
+    saved(tmp_path / "m.jpg", photograph, quality=90)
+    own, other = mapped(tmp_path, "m.jpg"), mapped(tmp_path, "m.jpg", "b.png")
+    assert "is in colour" in own["problem"]
+    assert "is in colour" in other["problem"]
+    assert (own["unusual"], other["unusual"]) == ("image itself", "")
+
+
+def test_one_map_in_every_row(tmp_path: Path) -> None:
+    for number in range(8):
+        saved(tmp_path / f"{number}.png", noise(16, 16, seed=number))
+        saved(tmp_path / f"m{number}.png", np.roll(disc(), number, axis=1))
+    images, own = [f"{number}.png" for number in range(8)], [f"m{number}.png" for number in range(8)]
+    assert (maps_of(manifest_of(tmp_path, images, own), workers=1).facts["unusual"] == "").all()
+    assert (maps_of(manifest_of(tmp_path, images, ["m0.png"] * 8), workers=1).facts["unusual"] == "same map").all()
+
+
+def test_heat_maps_are_looked_at_as_they_will_be_decoded(tmp_path: Path) -> None:
+    saved(tmp_path / "a.png", noise(64, 64))
+    for name, levels in (("m.png", disc()), ("inverted.png", disc(inverted=True))):
+        blurred = np.asarray(Image.fromarray(levels).filter(ImageFilter.GaussianBlur(5)))
+        saved(tmp_path / name, colormaps["jet"](blurred, bytes=True))
+    manifest = manifest_of(tmp_path, ["a.png"] * 2, ["m.png", "inverted.png"])
+    facts = maps_of(manifest, workers=1, colormap="jet").facts
+    assert facts["problem"].tolist() == ["", ""]
+    assert facts["unusual"].tolist() == ["", "inverted"]
 
 
 @pytest.mark.parametrize(
@@ -423,12 +491,12 @@ def test_blur_and_binarise_are_those_of_the_training(tmp_path: Path) -> None:
     saved(tmp_path / "a.png", noise(16, 16))
     saved(tmp_path / "m.png", quarters(0, 50, 100, 200))
     manifest = manifest_of(tmp_path, ["a.png"], ["m.png"])
-    assert scan_maps(manifest, (2, 2), binarise=0.6, workers=1).facts["covered"][0] == 0.25
+    assert maps_of(manifest, (2, 2), binarise=0.6, workers=1).facts["covered"][0] == 0.25
     page = Image.new("L", (64, 64))
     ImageDraw.Draw(page).rectangle((30, 30, 33, 33), fill=255)
     saved(tmp_path / "m.png", page)
-    sharp = scan_maps(manifest, (8, 8), workers=1).facts["entropy"][0]
-    assert scan_maps(manifest, (8, 8), blur=0.1, workers=1).facts["entropy"][0] > sharp + 0.5
+    sharp = maps_of(manifest, (8, 8), workers=1).facts["entropy"][0]
+    assert maps_of(manifest, (8, 8), blur=0.1, workers=1).facts["entropy"][0] > sharp + 0.5
 
 
 def test_processes_change_no_map(tmp_path: Path) -> None:
@@ -437,6 +505,6 @@ def test_processes_change_no_map(tmp_path: Path) -> None:
     for seed, name in enumerate(names):
         saved(tmp_path / name, noise(16, 16, 1, seed))
     manifest = manifest_of(tmp_path, ["a.png"] * 100, names)
-    alone, together = scan_maps(manifest, workers=1), scan_maps(manifest, workers=2)
+    alone, together = maps_of(manifest, workers=1), maps_of(manifest, workers=2)
     same(alone, together)
     np.testing.assert_array_equal(alone.maps, together.maps)

@@ -11,7 +11,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
+from matplotlib import colormaps
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from saliency_entropy.data import FaceBatch, FaceDataModule, dataset, read_manifest
@@ -137,7 +139,7 @@ def test_maps_that_an_older_version_cached_are_not_used(root: Path, monkeypatch:
     with monkeypatch.context() as older:
         drawn_with = {name: version for name, version in dataset.DRAWN_WITH.items() if name in ("resvg_py", "scipy")}
         older.setattr(dataset, "DRAWN_WITH", drawn_with)
-        older.setattr(dataset, "load_human_map", lambda files, grid, blur, binarise: np.ones(grid, np.float32))
+        older.setattr(dataset, "load_human_map", lambda files, grid, **_: np.ones(grid, np.float32))
         assert all(item.human_map.all() for item in ready(root, cache="disk")._datasets["train"] if item.has_map)
     for item in ready(root, cache="disk")._datasets["train"]:
         assert item.human_map.min() == 0
@@ -509,7 +511,7 @@ def test_options_of_human_maps_that_cannot_be(root: Path) -> None:
         module(root, human_maps={"fraction": 1.5}).setup()
     edit(root, without_maps)
     with pytest.raises(
-        UserError, match=r"data\.template_maps is true, but data\.human_maps\.blur and binarise are for"
+        UserError, match=r"data\.template_maps is true, but data\.human_maps\.blur, binarise and colormap are for"
     ):
         module(root, template_maps=True, human_maps={"binarise": 0.5}).setup()
 
@@ -518,6 +520,88 @@ def test_counts_of_human_maps_are_logged(root: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO):
         module(root).setup("fit")
     assert "data made-up, train: 14 real, 8 synthetic; 11 human maps" in caplog.text
+
+
+def draw_maps(root: Path, draw: Callable[[int], np.ndarray]) -> None:
+    """Write every human map that the manifest names anew, from its number in the order of the files."""
+    for number, path in enumerate(sorted(root.glob("maps/*/face.png"))):
+        Image.fromarray(draw(number)).save(path)
+
+
+def spot(number: int) -> np.ndarray:
+    """A bright disc on a dark ground, elsewhere for each number."""
+    y, x = np.mgrid[:28, :28]
+    return np.where((x - 9 - number) ** 2 + (y - 14) ** 2 < 30, 255, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory", "none"])
+def test_implausible_maps_are_told_in_one_line(root: Path, caplog: pytest.LogCaptureFixture, cache: str) -> None:
+    draw_maps(root, lambda number: spot(number) if number % 4 else 255 - spot(number))
+    data = module(root, map_size=(7, 7), cache=cache)
+    data.root = "my faces"
+    data.setup()
+    (line,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert line == (
+        "data made-up: 3 of 11 human maps of train look inverted (a bright ground with dark marks); python "
+        "experiments/data.py data=made-up data.root='my faces', with the other data options of this command, shows them"
+    )
+    caplog.clear()
+    data.setup()  # everything is there already
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (spot, None),
+        (lambda _: spot(0), "11 of 11 human maps of train are one and the same map;"),
+        (lambda number: np.pad(np.full((28, 28 - number), 255, np.uint8), 2), "are a rectangle over nearly all of the"),
+        (
+            lambda number: np.pad(np.zeros((28, 28 - number), np.uint8), 2, constant_values=255),
+            "are brightest at their",
+        ),
+    ],
+)
+def test_what_is_told_of_human_maps(root: Path, caplog: pytest.LogCaptureFixture, draw: Callable, said: str) -> None:
+    draw_maps(root, draw)
+    ready(root, map_size=(7, 7))
+    lines = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [said in line for line in lines] == [True] if said else lines == []
+
+
+def test_images_given_as_their_own_maps_are_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    for names in read_manifest(root / "manifest.csv").table[["path", "human_map"]].itertuples(index=False):
+        pixels = rng.integers(0, 256, (SIZE, SIZE))
+        for name in filter(None, names):
+            grey(root / name, pixels)
+    ready(root, map_size=(7, 7))
+    assert "11 of 11 human maps of train show the image itself" in caplog.text
+
+
+def test_coarse_grids_and_templates_are_not_judged(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ready(root)  # its maps are two, on a grid of 2 x 2
+    edit(root, without_maps)
+    ready(root, map_size=(7, 7), template_maps=True)
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_heat_maps_are_refused_by_row_or_left_out_or_decoded(root: Path) -> None:
+    draw_maps(root, lambda number: colormaps["jet"](gaussian_filter(spot(number), 2), bytes=True)[..., :3])
+    with pytest.raises(UserError, match=r"11 files cannot be used: row \d+: .*face\.png is in colour; .*colormap=jet"):
+        ready(root, map_size=(7, 7))
+    assert ready(root, map_size=(7, 7), skip_broken=True).left_out["train"] == {"images": 0, "human_maps": 11}
+    decoded = ready(root, map_size=(7, 7), human_maps={"colormap": "jet"})
+    draw_maps(root, lambda number: gaussian_filter(spot(number), 2))
+    for item, other in zip(decoded._datasets["train"], ready(root, map_size=(7, 7))._datasets["train"], strict=True):
+        torch.testing.assert_close(item.human_map, other.human_map, atol=0.02, rtol=0)
+
+
+def test_a_misspelt_test_generator_is_told_in_the_same_line(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(root, lambda line: line.replace(",gan,", ",stylegan2,").replace(",new,", ",stlyegan2,"))
+    ready(root)
+    assert caplog.text.count("data.py") == 1
+    assert "test generator 'stlyegan2' looks like a misspelling of training generator 'stylegan2'" in caplog.text
 
 
 # The configs.

@@ -15,7 +15,9 @@ from saliency_entropy.data.table import Manifest, complete
 
 
 def image(path: Path, size: int = 64) -> Path:
-    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    """Noise; in grey, as a map must be, if its name begins with m."""
+    shape = (size, size) if path.name.startswith("m") else (size, size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 

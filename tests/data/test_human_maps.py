@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.special import ive
@@ -41,11 +42,11 @@ def test_map_grid_is_rows_by_columns(tmp_path: Path) -> None:
     assert loaded[1, 2] == 1
 
 
-def test_a_coloured_map_goes_through_grey(tmp_path: Path) -> None:
+def test_a_map_of_one_hue_goes_through_grey(tmp_path: Path) -> None:
     pixels = np.zeros((2, 2, 3), dtype=np.uint8)
-    pixels[0, 1], pixels[1, 0], pixels[1, 1] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    # ITU-R 601: 0.299, 0.587, 0.114 of 255 are 76, 150, 29; of 150, in 255 levels, 129, 255 and 49.
-    expected = np.array([[0, 129], [255, 49]], dtype=np.float32) / 255
+    pixels[0, 1], pixels[1, 0], pixels[1, 1] = (255, 0, 0), (130, 0, 0), (50, 0, 0)
+    # ITU-R 601: 0.299 of these are 76, 39, 15; of 76, in 255 levels, 255, 131 and 50.
+    expected = np.array([[0, 255], [131, 50]], dtype=np.float32) / 255
     np.testing.assert_allclose(load_human_map([saved(tmp_path / "m.png", pixels)], (2, 2)), expected, rtol=1e-6)
 
 
@@ -217,12 +218,70 @@ def test_a_bitmap_of_32_bits(tmp_path: Path) -> None:
 
 def test_a_layer_that_is_opaque_throughout_is_its_grey_values(tmp_path: Path) -> None:
     pixels = np.full((1, 3, 4), 255, dtype=np.uint8)
-    pixels[0, :, :3] = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    pixels[0, :, :3] = [(90, 90, 90), (200, 200, 200), (0, 0, 0)]
     path = saved(tmp_path / "m.png", pixels)
-    # 76, 150 and 29, from 29 to 150.
-    assert merged(path) == [[99, 255, 0]]
+    # 90 of 200, in 255 levels: 114.75.
+    assert merged(path) == [[115, 255, 0]]
     pixels[..., 3] = 128
-    assert merged(saved(path, pixels)) == [[99, 255, 0]]
+    assert merged(saved(path, pixels)) == [[115, 255, 0]]
+
+
+def heat(levels: np.ndarray, name: str, cold: int = 0) -> np.ndarray:
+    """``(h, w, 4)`` pixels of a colour map, transparent where the level is below ``cold``."""
+    colours = colormaps[name](levels, bytes=True)
+    colours[..., 3] = np.where(levels < cold, 0, 255)
+    return colours
+
+
+# A Gaussian blob: 255 in its middle, 0 in the corners.
+BLOB = np.outer(*2 * [np.exp(-(((np.arange(64) - 31.5) / 14) ** 2) / 2)])
+BLOB = (255 * (BLOB - BLOB.min()) / np.ptp(BLOB)).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("cold", [0, 20])
+@pytest.mark.parametrize("name", ["jet", "turbo", "viridis", "hot", "plasma"])
+def test_a_heat_map_is_refused_or_decoded_by_the_colour_map_that_is_named(tmp_path: Path, name: str, cold: int) -> None:
+    path = saved(tmp_path / "m.png", heat(BLOB, name, cold))
+    with pytest.raises(UserError, match=r"m\.png is in colour; save the map in grey or, .*: \+data\..*\.colormap=jet"):
+        merged(path)
+    # Levels of equal colours (the ends of hot are 0 and 255 of a channel, each for several) differ by a few.
+    expected = np.where(cold > BLOB, 0, BLOB).astype(int)
+    assert np.abs(np.array(merged(path, colormap=name)) - expected).max() <= 2
+    Image.fromarray(heat(BLOB, name)[..., :3]).save(tmp_path / "m.jpg", quality=90)
+    assert np.abs(np.array(merged(tmp_path / "m.jpg", colormap=name)) - BLOB.astype(int)).mean() < 2
+
+
+def test_colours_of_another_colour_map_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.png", heat(BLOB, "jet"))
+    with pytest.raises(UserError, match=r"m\.png is in colour, but not in the colours of viridis \(they are \d+ of"):
+        merged(path, colormap="viridis")
+    for wrong in ("jett", 3):
+        with pytest.raises(UserError, match=rf"data\.human_maps\.colormap is {wrong!r}; name one of matplotlib's"):
+            merged(path, colormap=wrong)
+
+
+def test_grey_files_among_heat_maps_are_read_as_ever(tmp_path: Path) -> None:
+    rgb = saved(tmp_path / "m.png", np.repeat(BLOB[..., None], 3, axis=-1))
+    assert merged(rgb) == merged(rgb, colormap="jet") == BLOB.tolist()
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2, :2] = 255, 0, 0, 128
+    assert np.array(merged(saved(rgb, pixels))).sum() == 4 * 255
+
+
+def test_strokes_in_several_colours_are_their_opacity(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[8:16], pixels[:, 30:40], pixels[50:60] = (255, 0, 0, 255), (0, 200, 0, 255), (40, 40, 255, 200)
+    np.testing.assert_array_equal(merged(saved(tmp_path / "m.png", pixels)), pixels[..., 3])
+
+
+@pytest.mark.parametrize(
+    ("ground", "mark"), [((0, 0, 0), (255, 0, 0)), ((0, 0, 0), (255, 255, 0)), ((30, 30, 30), (255, 0, 0))]
+)
+def test_a_mask_of_one_hue_survives_jpeg(tmp_path: Path, ground: tuple[int, ...], mark: tuple[int, ...]) -> None:
+    marked = np.kron(BLOB, np.ones((3, 3)))[..., None] > 128
+    Image.fromarray(np.where(marked, mark, ground).astype(np.uint8)).save(tmp_path / "m.jpg", quality=75)
+    grey = np.array(merged(tmp_path / "m.jpg"))
+    assert ((grey > 128) == marked[..., 0]).mean() > 0.98
 
 
 def test_grey_levels_under_a_hard_mask_are_not_guessed_at(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from saliency_entropy.data.group_names import near_misses
 from saliency_entropy.data.images import load_image
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.data.table import Manifest, check_files, complete, file_problems, refuse_broken, table_problems
@@ -605,3 +606,25 @@ def test_a_table_of_700_000_rows(tmp_path: Path) -> None:
     assert manifest.where(rows - 1) == "row 721822"
     assert took < 15, took
     assert grown < 1000, grown
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "told"),
+    [
+        ("stlyegan2", "stylegan2", True),
+        ("StlyeGAN2-ADA", "stylegan2-ada", True),
+        ("stable-difusion", "stable-diffusion", True),
+        ("stylegan3", "stylegan2", False),
+        ("stylegan2-ada", "stylegan2", False),
+        ("stylegan3-r", "stylegan3-t", False),
+        ("sdxl-turbo", "sd-turbo", False),
+        ("stylegan", "stargan", False),
+        ("wgan", "dgan", False),
+        ("stylegan2", "stylegan2", False),
+    ],
+)
+def test_near_misses_among_the_names_of_generators(name: str, other: str, told: bool) -> None:
+    table = pd.DataFrame({"label": "synthetic", "split": ["train", "test"], "generator": [other, f"{name}+vae"]})
+    said = [f"test generator {name!r} looks like a misspelling of training generator {other!r}"]
+    assert near_misses(table) == (said if told else [])
+    assert near_misses(table.assign(label="real")) == []

@@ -41,8 +41,10 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8"><path d="M1 1L4
 
 
 def noise(path: Path, seed: int, size: int = SIZE) -> None:
+    """In grey, if it is a map."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
+    shape = (size, size) if path.parent.name == "maps" else (size, size, 3)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
 
 
 @pytest.fixture

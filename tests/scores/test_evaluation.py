@@ -29,6 +29,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.scores import one_pass as scoring_pass
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.scores.evaluate import evaluate
+from saliency_entropy.scores.images import read_images
 from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.scores.score_table import sampled
 
@@ -69,6 +70,19 @@ def test_what_is_scored_is_left(study: Path, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(dataset, "load_channels", None)  # nothing may be decoded
     evaluate(configured(study))
     assert "scores/test.parquet: nothing to do, 3 scored before" in caplog.text
+
+
+def test_heat_maps_are_decoded_by_the_colour_map_of_the_command_or_of_the_runs(study: Path, own_faces: Path) -> None:
+    other = [f"data.root={own_faces}", "split=val", "data=faces", "+data.human_maps.colormap=jet"]
+    assert read_images(configured(study, *other), []).transform(48, "bilinear", (7, 7)).colormap == "jet"
+    # Without one, what the scores are made from has no such key: those that older versions stored are still right.
+    assert set(read_images(configured(study, *other[:-1]), []).human_maps) == {"blur", "binarise", "template_maps"}
+    folders = [study / name for name in RUNS]
+    for folder in folders:
+        config = OmegaConf.load(folder / "config.yaml")
+        config.data.human_maps.colormap = "viridis"
+        OmegaConf.save(config, folder / "config.yaml")
+    assert read_images(configured(study), folders).human_maps["colormap"] == "viridis"
 
 
 def test_an_interrupted_pass_goes_on(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

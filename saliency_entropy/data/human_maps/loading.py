@@ -6,10 +6,11 @@ import math
 import struct
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageChops
 from scipy.fft import dctn, idctn
 
 from saliency_entropy.data.human_maps.svg_strokes import draw_svg
@@ -18,13 +19,20 @@ from saliency_entropy.errors import UserError
 
 MAP_EXTENSIONS = (*EXTENSIONS, ".svg")
 # What a map's cells depend on besides its files, Pillow and the options: the versions of what draws and blurs, and the
-# rule for a layer's range, without which a decode cache would serve the cells of versions that left it as it was.
-DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")} | {"range": "own"}
+# rules for a layer's range and colours, without which a decode cache would serve the cells of versions without them.
+DRAWN_WITH = {name: importlib.metadata.version(name) for name in ("resvg_py", "scipy")}
+DRAWN_WITH |= {"range": "own", "colour": "refused"}
+COLOURED = 16  # levels of 255; a pixel is not grey where two channels differ by more
+# Levels by which colours may lie off one line: graded heat maps do by 55 to 300; one hue, as a JPEG of quality 75 with
+# 128 pixels a side or more, by up to 38.
+BENT = 48
+# The share that eight colours have, at least, of a layer's visible pixels: 0.91 of six crossing translucent brushes, up
+# to 0.85 of a heat map whose cold parts are transparent.
+BRUSHES = 0.88
+FIT = 8  # levels from a colour map on average: up to 5 in its own JPEGs (quality 50), 9 and more in other maps
 
 
-def load_human_map(
-    files: Sequence[DataFile], grid: tuple[int, int], blur: float = 0.0, binarise: float | None = None
-) -> np.ndarray:
+def load_human_map(files: Sequence[DataFile], grid: tuple[int, int], **options: Any) -> np.ndarray:
     """One image's human saliency map on the CAM grid: :func:`merged_map`, then :func:`on_grid`.
 
     Like its image, which becomes a square, the map is squashed to the grid whatever its size and aspect: a point of
@@ -33,8 +41,7 @@ def load_human_map(
     Args:
         files: the map of each annotator.
         grid: ``(h, w)``, in cells.
-        blur: see :func:`merged_map`.
-        binarise: see :func:`merged_map`.
+        options: ``blur``, ``binarise`` and ``colormap`` of :func:`merged_map`.
 
     Returns:
         ``(h, w)`` float32, its least cell 0 and its greatest 1.
@@ -42,14 +49,17 @@ def load_human_map(
     Raises:
         UserError: as :func:`merged_map`, or the map is constant on the grid.
     """
-    return on_grid(merged_map(files, blur, binarise), grid, _name(files))
+    return on_grid(merged_map(files, **options), grid, _name(files))
 
 
-def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | None = None) -> Image.Image:
+def merged_map(
+    files: Sequence[DataFile], blur: float = 0.0, binarise: float | None = None, colormap: str | None = None
+) -> Image.Image:
     """The annotators' maps of one image as one grey map at full size.
 
     Each file is one annotator's layer. In a layer with an alpha channel that varies (a stroke layer), and in an SVG,
-    the map is the opacity, whatever the colours; of any other image, it is the grey values (ITU-R 601 luma).
+    the map is the opacity, whatever the colours; of any other image, it is the grey values (ITU-R 601 luma), which keep
+    the order of one hue on black or white. Other colours are refused, or decoded by the colour map that they are of.
 
     Each layer is first scaled to its own range, its least level to 0 and its greatest to 255, rounded to the nearest:
     a mask stored as 0/1 is the same map as 0/255, and each annotator counts alike. So a map that is faint throughout
@@ -65,19 +75,28 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
             blurred map is scaled to a maximum of 255: else thin strokes would fall to a few of the 256 levels.
         binarise: after the blur, pixels of at least this fraction of the map's maximum, above 0 and below 1, become
             255 and the others 0; None: they stay.
+        colormap: the name of the matplotlib colour map of the layers in colour: each pixel becomes the position, 0 to
+            255, of the nearest of its 256 colours (Euclidean, in RGB), a transparent one 0.
 
     Returns:
         A grey (mode ``L``) image.
 
     Raises:
         UserError: an option is out of range; a file cannot be read (as :func:`~saliency_entropy.data.images.load_image`
-            and :func:`~saliency_entropy.data.human_maps.svg_strokes.draw_svg`); the map is constant.
+            and :func:`~saliency_entropy.data.human_maps.svg_strokes.draw_svg`), is in colour, or in others than those
+            of ``colormap``; the map is constant.
     """
-    check_options(blur, binarise)
+    check_options(blur, binarise, colormap)
     if not files:
         raise UserError("a cell of column human_map names no file; name one, or leave the cell empty")
-    name = _name(files)
-    image = _averaged([_in_full_range(read_layer(file)) for file in files])
+    return merged_layers([grey_layer(open_layer(file), file, colormap) for file in files], _name(files), blur, binarise)
+
+
+def merged_layers(
+    layers: Sequence[Image.Image], name: str, blur: float = 0.0, binarise: float | None = None
+) -> Image.Image:
+    """:func:`merged_map` of the :func:`grey_layer` of each annotator; ``name`` is that of the map, for messages."""
+    image = _averaged([_in_full_range(layer) for layer in layers])
     _refuse_constant(image, name, "remove it from column human_map")
     if blur > 0:
         image = _blurred(image, blur * max(image.size))
@@ -89,7 +108,7 @@ def merged_map(files: Sequence[DataFile], blur: float = 0.0, binarise: float | N
     return image
 
 
-def check_options(blur: float, binarise: float | None) -> None:
+def check_options(blur: float = 0.0, binarise: float | None = None, colormap: str | None = None) -> None:
     """Raises UserError if one of the options of :func:`merged_map` is out of range."""
     if not _is_number(blur) or not 0 <= blur <= 0.5:
         raise UserError(f"data.human_maps.blur is {blur!r}; give a number from 0 to 0.5 (of the map's longer side)")
@@ -97,6 +116,11 @@ def check_options(blur: float, binarise: float | None) -> None:
         raise UserError(
             f"data.human_maps.binarise is {binarise!r}; give a number between 0 and 1 (of the map's maximum), or null"
         )
+    if colormap is not None:
+        from matplotlib import colormaps  # here, since it takes a while, and few maps need it
+
+        if str(colormap) not in colormaps:
+            raise UserError(f"data.human_maps.colormap is {colormap!r}; name one of matplotlib's, such as jet")
 
 
 def on_grid(image: Image.Image, grid: tuple[int, int], name: str) -> np.ndarray:
@@ -156,25 +180,47 @@ def keep_fraction(table: pd.DataFrame, fraction: float, seed: int) -> pd.DataFra
     return table
 
 
-def read_layer(path: DataFile) -> Image.Image:
-    """One annotator's map in mode ``L``, in the range of its file; raises UserError as :func:`merged_map`."""
+def open_layer(path: DataFile) -> Image.Image:
+    """One annotator's file as RGBA, upright, or an SVG's opacity (``L``); raises UserError as :func:`merged_map`."""
     suffix = path.suffix.lower()
     if suffix == ".svg":
         return draw_svg(path)
     if suffix == ".svgz":
         raise UserError(f"{path} is a compressed SVG; unpack it to .svg (gzip -dc), and name that file")
     image = decode(path, "RGBA")
-    alpha = image.getchannel("A")
-    low, high = alpha.getextrema()
     if suffix in (".bmp", ".dib"):
         _refuse_unread_opacity(path)
-    elif high == 0:
+        if np.ptp(image.getchannel("A").getextrema()) == 0:
+            image.putalpha(255)
+    return image
+
+
+def grey_layer(image: Image.Image, path: DataFile, colormap: str | None) -> Image.Image:
+    """What :func:`open_layer` returned as a map in mode ``L``; raises UserError as :func:`merged_map`."""
+    if image.mode == "L":
+        return image
+    alpha = image.getchannel("A")
+    low, high = alpha.getextrema()
+    if high == 0:
         return alpha  # nothing was drawn; the colours under it mean nothing
-    if low == high:
+    colours = image.convert("RGB")
+    if low == 0:
+        colours.paste(0, mask=alpha.point([255] + 255 * [0]))
+    red, green, blue = colours.split()
+    pairs = (red, green), (green, blue), (blue, red)
+    coloured = any(ImageChops.difference(*pair).getextrema()[1] > COLOURED for pair in pairs)
+    if coloured and colormap is not None:
+        return _decoded(image, path, colormap)
+    visible = None if low == high else np.asarray(image)[np.asarray(alpha) > 0]
+    if coloured and (_is_bent(colours) if visible is None else _has_many_colours(visible)):
+        raise UserError(
+            f"{path} is in colour; save the map in grey or, if it is a heat map, name its colour map in matplotlib: "
+            "+data.human_maps.colormap=jet"
+        )
+    if visible is None:
         return image.convert("L")
     # An image editor stores a graded grey map like this if black is made transparent: the opacity has lost the grades.
     # A hard brush draws in one grey, or in colours.
-    visible = np.asarray(image)[np.asarray(alpha) > 0]
     hard, colourless = (visible[:, 3] == 255).all(), (visible[:, :3] == visible[:, :1]).all()
     if hard and colourless and np.ptp(visible[:, 0]) > 0:
         raise UserError(
@@ -182,6 +228,36 @@ def read_layer(path: DataFile) -> Image.Image:
             "without transparency if its greys are, or in one colour if its strokes are"
         )
     return alpha
+
+
+def _is_bent(colours: Image.Image) -> bool:
+    """Whether the colours, averaged over blocks, which undoes what JPEG does to edges, lie off every line in RGB."""
+    pixels = np.asarray(colours.reduce(max(1, min(colours.size) // 32)), dtype=np.float64).reshape(-1, 3)
+    pixels -= pixels.mean(axis=0)
+    axis = np.linalg.eigh(pixels.T @ pixels)[1][:, -1]
+    return bool(np.linalg.norm(pixels - np.outer(pixels @ axis, axis), axis=1).max() > BENT)
+
+
+def _has_many_colours(visible: np.ndarray) -> bool:
+    """Whether these ``(n, 4)`` pixels have more colours, to 16 levels, than brushes give."""
+    counts = np.sort(np.bincount((visible[visible[:, 3] >= 128, :3] >> 4) @ np.array([256, 16, 1])))
+    return bool(counts[-8:].sum() < BRUSHES * counts.sum())
+
+
+def _decoded(image: Image.Image, path: DataFile, colormap: str) -> Image.Image:
+    """The positions of the pixels' colours in a colour map; see :func:`merged_map`."""
+    from matplotlib import colormaps  # here, as in check_options
+    from scipy.spatial import KDTree
+
+    pixels = np.asarray(image)
+    distances, levels = KDTree(255 * colormaps[colormap](np.arange(256) / 255)[:, :3]).query(pixels[..., :3])
+    visible = pixels[..., 3] > 0
+    if (off := distances[visible].mean()) > FIT:
+        raise UserError(
+            f"{path} is in colour, but not in the colours of {colormap} (they are {off:.0f} of 255 levels off); give "
+            "data.human_maps.colormap the right name, or save the map in grey"
+        )
+    return Image.fromarray(np.where(visible, levels, 0).astype(np.uint8))
 
 
 def _refuse_unread_opacity(path: DataFile) -> None:
