@@ -25,17 +25,20 @@ from saliency_entropy.run.whole_files import write_atomically, written_whole
 log = logging.getLogger(__name__)
 
 SCORED_SPLITS = ("val", "test")
+IMAGES = b"saliency_entropy.images"  # the key in a score file's metadata of the digest of its images, if it is known
 
 
-def score_schema(images: pd.DataFrame) -> pa.Schema:
+def score_schema(images: pd.DataFrame, digest: str = "") -> pa.Schema:
     """The columns of a score table: the manifest's, and :data:`~saliency_entropy.metrics.SCORES`.
 
     Args:
         images: all the manifest's rows of the table: a column may have no value in the first thousands of them, and
             would then seem to be of no type.
+        digest: of the images, see :func:`~saliency_entropy.data.table.images_hash`.
     """
     scored = score_table(images, dict.fromkeys(SCORES, np.float32(0)))
-    return pa.Schema.from_pandas(scored, preserve_index=False)
+    schema = pa.Schema.from_pandas(scored, preserve_index=False)
+    return schema.with_metadata(schema.metadata | {IMAGES: digest.encode()}) if digest else schema
 
 
 def save_scores(path: Path, parts: Iterable[pd.DataFrame], schema: pa.Schema) -> None:

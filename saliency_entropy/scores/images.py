@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from yaml import YAMLError
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.human_maps.templates import with_template_maps
+from saliency_entropy.data.images import Digested, joint_digest
 from saliency_entropy.data.table import REPEATED, check_files, file_problems, without_broken
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
@@ -98,7 +100,7 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
 
 
 def file_sizes(manifest: Manifest) -> np.ndarray:
-    """``(N,)`` int64, the bytes of each image's file, which almost always reveal a change."""
+    """``(N,)`` int64, the bytes of each image's file, by which earlier versions knew images again."""
 
     def size(name: str) -> int:
         file = manifest.file(name)
@@ -109,6 +111,23 @@ def file_sizes(manifest: Manifest) -> np.ndarray:
 
     paths = manifest.table["path"]
     return np.fromiter(each(size, paths, thread_count()), np.int64, len(paths))
+
+
+def file_digests(manifest: Manifest) -> np.ndarray:
+    """``(N,)`` int64, as :attr:`~saliency_entropy.data.dataset.FaceDataset.digests`, of the bytes that are there now:
+    all are read, and none is decoded. 0 where a file cannot be read."""
+
+    def digest(cells: tuple[str, str]) -> int:
+        maps = [] if manifest.template_maps else manifest.map_files(cells[1])
+        files = [Digested(file) for file in (manifest.file(cells[0]), *maps)]
+        with suppress(OSError, UserError):
+            for file in files:
+                file.open("rb")
+        return joint_digest(files)
+
+    table = manifest.table
+    cells = zip(table["path"], table["human_map"], strict=True)
+    return np.fromiter(each(digest, cells, thread_count()), np.int64, len(table))
 
 
 def _own_data(folders: Sequence[Path]) -> dict[str, Any]:

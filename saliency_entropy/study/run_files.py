@@ -1,10 +1,11 @@
 """The files that a run leaves, each read through one schema: what does not fit it is said in a sentence."""
 
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.run.epochs import read_epochs
 from saliency_entropy.run.folder import read_config
+from saliency_entropy.run.result import IMAGES
 
 SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_entropy")
 OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
@@ -25,6 +27,7 @@ VAL_SCORE_COLUMNS = ("label", "logit_real", "logit_synthetic")
 TEXT_COLUMNS = ("path", "label", "generator", *OPTIONAL_SCORE_COLUMNS)
 ENTROPIES = ["train/cam_entropy", "val/cam_entropy"]
 
+T = TypeVar("T")
 Name = Annotated[str, Field(min_length=1, max_length=1000)]  # control characters are for the outputs to escape
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]  # nats, or seconds
@@ -55,6 +58,7 @@ class _Result(_Strict):
     epochs: Count | None = None
     finished: str = ""
     data_hash: str = ""
+    images_hash: str = ""
     checkpoint: str = ""
     left_out: dict[str, dict[str, Count]] = {}
     unread: dict[str, Count] = {}
@@ -119,6 +123,19 @@ def read_scores(path: Path, columns: Sequence[str], optional: Sequence[str] = ()
     if labels:
         raise ValueError(f"it has a label that is neither {' nor '.join(LABELS)}: {sorted(map(str, labels))[0]}")
     return table.fillna({"generator": ""})
+
+
+def images_of(path: Path) -> str:
+    """The digest of the images that a score table is of; "" if it does not say, as those of earlier versions."""
+    return (pq.read_schema(path).metadata or {}).get(IMAGES, b"").decode()
+
+
+def with_usual(images: Mapping[T, tuple[str, str]]) -> dict[T, tuple[str, str]]:
+    """Fingerprints of rows, each with the digest of its images; one that is not known ("") is taken for the most
+    frequent one of the same rows."""
+    known = Counter(both for both in images.values() if both[1])
+    usual = dict(rows_digest for rows_digest, _ in reversed(known.most_common()))
+    return {key: (rows, digest or usual.get(rows, "")) for key, (rows, digest) in images.items()}
 
 
 @contextmanager

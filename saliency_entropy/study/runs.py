@@ -20,7 +20,14 @@ from saliency_entropy.data.table import OPTIONAL, REQUIRED, SPLITS
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
-from saliency_entropy.run.folder import epochs_done, finished_result, flatten, plain_yaml, scientific_config
+from saliency_entropy.run.folder import (
+    DATA_FOLDER_KEYS,
+    epochs_done,
+    finished_result,
+    flatten,
+    plain_yaml,
+    scientific_config,
+)
 from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
 from saliency_entropy.run.trainer_options import images_left_out
 from saliency_entropy.study.run_files import (
@@ -30,8 +37,10 @@ from saliency_entropy.study.run_files import (
     check_result,
     checked_config,
     checked_epochs,
+    images_of,
     read_scores,
     reading,
+    with_usual,
 )
 from saliency_entropy.sweep.swept import swept_runs
 
@@ -281,14 +290,10 @@ class _ScoredRun:
 
     run: Run
     images: int
-    fingerprint: str
+    fingerprint: str  # of the images by path, label and generator
+    digest: str  # of the bytes of their files; "" if not known
     logits: str
     not_finite: int
-
-    @property
-    def comparable(self) -> tuple[str, tuple[str, ...]]:
-        """What runs must share to be compared: the test images, and the choice of the unseen ones among them."""
-        return self.fingerprint, tuple(self.run.result["train_generators"])
 
 
 class _TestImages:
@@ -313,7 +318,8 @@ def _scored(run: Run, images: _TestImages) -> _ScoredRun:
     # Read here, so that a run with a damaged table is left out of everything.
     _, _ = run.epochs, run.val_scores()
     logits = hashlib.sha256(scores[["logit_real", "logit_synthetic"]].to_numpy().tobytes()).hexdigest()
-    return _ScoredRun(run, len(scores), images.fingerprint(scores), logits, int((~finite).sum()))
+    digest = images_of(run.folder / "scores" / "test.parquet")
+    return _ScoredRun(run, len(scores), images.fingerprint(scores), digest, logits, int((~finite).sum()))
 
 
 def _copies(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
@@ -334,20 +340,28 @@ def _foreign(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
     Raises:
         UserError: as many runs can be compared with each other, but not with these.
     """
-    (most, count), *others = Counter(scored.comparable for scored in runs).most_common()
-    reference = next(scored for scored in runs if scored.comparable == most)
+    images = with_usual({scored: (scored.fingerprint, scored.digest) for scored in runs})
+    # What runs must share to be compared: the test images, and the choice of the unseen ones among them.
+    shared = {scored: (*images[scored], *scored.run.result["train_generators"]) for scored in runs}
+    (most, count), *others = Counter(shared.values()).most_common()
+    reference = next(scored for scored in runs if shared[scored] == most)
     reasons = {}
     for scored in runs:
-        if scored.comparable == most:
+        if shared[scored] == most:
             continue
-        if scored.fingerprint == reference.fingerprint:
+        if images[scored] == images[reference]:
             how = "trained with different generators, so that other test images are unseen"
+        elif scored.fingerprint == reference.fingerprint:
+            how = (
+                "scored on test images whose files have different bytes under the same names (experiments/evaluate.py "
+                "with overwrite=true scores all on those that are there now)"
+            )
         else:
             how = (
                 f"scored on different test images ({scored.images} and {reference.images}, compared by path, label and "
                 "generator), so that they cannot be compared"
             )
-        if others[0] == (scored.comparable, count):
+        if others[0] == (shared[scored], count):
             raise UserError(
                 f"{reference.run.folder} and {scored.run.folder} were {how}; give one of them a study= of its own"
             )
@@ -386,13 +400,20 @@ def _differing_configs(runs: list[Run]) -> list[str]:
             "The manifest was changed between runs, so that not all saw the same data; a difference between methods "
             "may come from that."
         )
+    images = {run.result.get("images_hash", "") for run in runs}
+    if len(images - {""}) > 1:
+        warnings.append(
+            "The files of training or validation images, or of their human maps, were changed between runs; a "
+            "difference between methods may come from that."
+        )
     if len({run.result.get("map_range") for run in runs}) > 1:
         warnings.append(
             "Some runs were trained by a version that did not scale each human map to its own range; a difference "
             "between methods may come from that."
         )
     for key, differing in _differing_keys(runs):
-        if not _is_below(key, VARIED):
+        moved = key in DATA_FOLDER_KEYS and len(images) == 1 and images != {""}
+        if not _is_below(key, VARIED) and not moved:
             warnings.append(f"The runs differ in {key}: {differing}; a difference between methods may come from that.")
     return warnings
 

@@ -9,6 +9,7 @@ import pandas as pd
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.page import wording
 from saliency_entropy.study.run_figures import is_of_this_checkpoint
+from saliency_entropy.study.run_files import images_of, with_usual
 from saliency_entropy.study.runs import Run, Study
 
 
@@ -53,7 +54,8 @@ def comparable_figures(
         except Exception as error:
             # Without the study's folder, which the page need not know.
             damaged.append(f"{run.name} ({in_one_line(error).replace(f'{study.folder}/', '')})")
-    images = {run: figures[alike].to_csv(index=False) for run, figures in found.items()}
+    rows = {run: figures[alike].to_csv(index=False) for run, figures in found.items()}
+    images = with_usual({run: (rows[run], images_of(run.folder / "scores" / f"{name}.parquet")) for run in found})
     usual = Counter(images.values()).most_common(1)[0][0] if images else ""
     kept = {run: figures for run, figures in found.items() if images[run] == usual}
     others = [run.name for run in found if run not in kept]
