@@ -30,6 +30,7 @@ from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.checkpoint import begin_anew, best_checkpoint, checkpoint_to_resume, read_best
 from saliency_entropy.run.result import (
+    IMAGES,
     SCORED_SPLITS,
     git_commit,
     headline,
@@ -129,8 +130,8 @@ def train_and_score(cfg: DictConfig, config: dict[str, Any], folder: Path) -> No
             # 5. Keep the scores and the result. With result.json, written last, the run is done.
             if first:
                 for split, table in scores.items():
-                    schema = score_schema(table, table.attrs["images"])
-                    save_scores(folder / "scores" / f"{split}.parquet", [table], schema)
+                    about = {IMAGES: table.attrs["images"]}
+                    save_scores(folder / "scores" / f"{split}.parquet", [table], score_schema(table), about)
                 result = save_result(folder, config, data.summary(), scores, code, stopwatch.seconds, wandb_run)
     if first:
         log.info("%s", headline(result))
@@ -253,7 +254,7 @@ def build_trainer(
     end: devices.EndTogether | None,
 ) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
-    if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
+    if cfg.trainer.max_epochs != cfg.protocol.max_epochs and not cfg.trainer.get("profiler"):  # which ends on its own
         log.info(
             "%d %s (the %s protocol has %s)",
             cfg.trainer.max_epochs,

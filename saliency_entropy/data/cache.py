@@ -339,7 +339,7 @@ class _Build:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 filled = list(pool.map(partial(self._fill, arrays, place), range(place.count)))
-        failures, digests = zip(*filled, strict=True)
+        failures, digests = map(list, zip(*filled, strict=True))
         broken = {at: str(failure) for at, failure in enumerate(failures) if failure}
         unreadable = any(isinstance(failure, UnreadableFile) for failure in failures)
         if not unreadable and self.cache.place(self.items, place.first) != place:
@@ -351,7 +351,6 @@ class _Build:
         return partial(write_chunk, place.path, arrays, broken, unreadable, digests)
 
     def _fill(self, arrays: np.ndarray, place: _Place, at: int) -> tuple[UserError | None, int]:
-        """Decode an item; returns why it cannot be, and the digest of its bytes."""
         files = [Digested(file) for file in self.items[place.first + at]]
         if not files:
             arrays[at] = 0

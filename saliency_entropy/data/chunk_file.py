@@ -7,7 +7,6 @@ the list of broken items cannot come apart. A file appears whole or not at all, 
 import json
 import os
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +62,7 @@ def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Chunk | N
             end = json.loads(file.read())
             if "digests" not in end:
                 return None
-            digests = np.array(end["digests"], np.int64)
-            if digests.shape != shape[:1]:
-                raise DamagedChunk(f"{len(digests)} digests of {shape[0]} items")
+            digests = np.array(end["digests"], np.int64).reshape(shape[0])
             broken = {int(place): str(reason) for place, reason in end["broken"].items()}
             return Chunk(start, broken, bool(end["unreadable"]), digests, (status.st_ino, status.st_mtime_ns))
     except (FileNotFoundError, NotADirectoryError):
@@ -76,9 +73,7 @@ def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Chunk | N
         raise DamagedChunk(f"not whole: {error}") from None
 
 
-def write_chunk(
-    path: Path, arrays: np.ndarray, broken: dict[int, str], unreadable: bool, digests: Sequence[int]
-) -> None:
+def write_chunk(path: Path, arrays: np.ndarray, broken: dict[int, str], unreadable: bool, digests: list[int]) -> None:
     """Write a file, whole or not at all.
 
     With ordinary writes: on a full disk these fail, where a memory map would end the process with a SIGBUS.

@@ -136,9 +136,8 @@ class FaceDataset(Dataset[FaceBatch]):
     def broken(self, decode: bool) -> list[tuple[int, str, str]]:
         """As :meth:`keep`, of images that are not kept: ``decode`` them, or read their headers only. Maps, which are
         small and few, are read in any case."""
-        images = self._images.failures(
-            lambda _, files: check_pixels(files[0]) if decode else check_header(files[0].file)
-        )
+        look = check_pixels if decode else lambda file: check_header(file.file)
+        images = self._images.failures(lambda _, files: look(files[0]))
         return self._located(images, self._maps.failures(lambda _, files: self._maps.read(files)))
 
     def _located(self, images: Mapping[int, str], maps: Mapping[int, str]) -> list[tuple[int, str, str]]:

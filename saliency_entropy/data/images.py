@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -62,9 +62,8 @@ class Digested:
     def __str__(self) -> str:
         return str(self.file)
 
-    @property
-    def suffix(self) -> str:
-        return self.file.suffix
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
     def open(self, mode: str) -> BinaryIO:
         refuse_pipe(self.file)

@@ -230,32 +230,21 @@ def check_same_data(folder: Path, data_hash: str) -> None:
 
 
 def check_same_images(folder: Path, names: Sequence[str], digests: bytes) -> None:
-    """Refuse to go on with a run whose first epochs saw other images or human maps under the same names; else keep the
-    digests of these.
-
-    Args:
-        folder: the run's folder.
-        names: of N images.
-        digests: 8 bytes for each image, which change with those of its files; none if they are not known.
-
-    Raises:
-        UserError: names the images that have changed.
-    """
+    """Raises UserError, naming the images, if the first epochs of a run saw other bytes of these images or their human
+    maps; else their digests are kept: 8 bytes for each, or none if they are not known."""
     kept = folder / DIGESTS
     before = kept.read_bytes() if kept.exists() and (folder / "checkpoints" / "resume.ckpt").exists() else b""
-    if not digests:
-        if before:
-            log.warning("data.check=headers: whether %s began with these very images is not known", folder)
-        return
-    if len(before) == len(digests) and before != digests:
-        of = (slice(8 * at, 8 * at + 8) for at in range(len(names)))
-        changed = [name for name, its in zip(names, of, strict=True) if before[its] != digests[its]]
+    if before and not digests:
+        log.warning("data.check=headers: whether %s began with these very images is not known", folder)
+    elif len(before) == len(digests) and before != digests:
+        changed = [name for at, name in enumerate(names) if before[8 * at : 8 * at + 8] != digests[8 * at : 8 * at + 8]]
         raise UserError(
             f"{folder} began with other images: of {len(names)} training and validation images, {len(changed)} or "
             f"their human maps have other bytes now ({listing(changed)}); put these files back, or delete "
             f"{folder / 'checkpoints'} to begin anew"
         )
-    write_atomically(kept, digests)
+    elif digests:
+        write_atomically(kept, digests)
 
 
 def save_data_hash(folder: Path, data_hash: str) -> None:

@@ -1,7 +1,7 @@
 """The images that are scored: those of a study, read as its runs read them, or others."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -101,33 +102,33 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
 
 def file_sizes(manifest: Manifest) -> np.ndarray:
     """``(N,)`` int64, the bytes of each image's file, by which earlier versions knew images again."""
-
-    def size(name: str) -> int:
-        file = manifest.file(name)
-        try:
-            return file.stat().st_size
-        except OSError as error:
-            raise UserError(f"{file} cannot be looked at ({error.strerror}); copy it again") from None
-
-    paths = manifest.table["path"]
-    return np.fromiter(each(size, paths, thread_count()), np.int64, len(paths))
+    return _of_each(manifest.table, lambda path, _: manifest.file(path).stat().st_size)
 
 
-def file_digests(manifest: Manifest) -> np.ndarray:
-    """``(N,)`` int64, as :attr:`~saliency_entropy.data.dataset.FaceDataset.digests`, of the bytes that are there now:
-    all are read, and none is decoded. 0 where a file cannot be read."""
+def file_digests(manifest: Manifest, rows: Sequence[int] | None = None) -> np.ndarray:
+    """As :attr:`~saliency_entropy.data.dataset.FaceDataset.digests`, of the bytes that are there now: the files of all
+    images, or of those in some ``rows``, are read, and none is decoded."""
 
-    def digest(cells: tuple[str, str]) -> int:
-        maps = [] if manifest.template_maps else manifest.map_files(cells[1])
-        files = [Digested(file) for file in (manifest.file(cells[0]), *maps)]
-        with suppress(OSError, UserError):
-            for file in files:
-                file.open("rb")
+    def digest(path: str, maps: str) -> int:
+        names = [] if manifest.template_maps else manifest.map_files(maps)
+        files = [Digested(file) for file in (manifest.file(path), *names)]
+        for file in files:
+            file.open("rb")
         return joint_digest(files)
 
-    table = manifest.table
+    return _of_each(manifest.table if rows is None else manifest.table.loc[rows], digest)
+
+
+def _of_each(table: pd.DataFrame, number: Callable[[str, str], int]) -> np.ndarray:
+    """A number of each image, from its ``path`` and ``human_map``; 0 where a file cannot be read."""
+
+    def number_or_0(cells: tuple[str, str]) -> int:
+        with suppress(OSError, UserError):
+            return number(*cells)
+        return 0
+
     cells = zip(table["path"], table["human_map"], strict=True)
-    return np.fromiter(each(digest, cells, thread_count()), np.int64, len(table))
+    return np.fromiter(each(number_or_0, cells, thread_count()), np.int64, len(table))
 
 
 def _own_data(folders: Sequence[Path]) -> dict[str, Any]:

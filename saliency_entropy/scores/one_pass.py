@@ -30,6 +30,7 @@ from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES, score_columns
 from saliency_entropy.run.result import IMAGES, save_scores
 from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.scores.images import file_digests
 from saliency_entropy.scores.score_table import ScoreTable, VariantDataset
 
 log = logging.getLogger(__name__)
@@ -164,19 +165,16 @@ class _Progress:
 
 
 def made_from(identity: str, digests: np.ndarray) -> str:
-    """16 hex digits of a detector's identity and of the images' files: of their digests, or in scores of earlier
-    versions, which do not name their :data:`~saliency_entropy.run.result.IMAGES`, of their sizes."""
+    """16 hex digits of a detector's identity and of the digests of the images' files (earlier: the sizes)."""
     return hashlib.sha256(identity.encode() + digests.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def _remove_others(dataset: VariantDataset, images: range, parts: Sequence[Path]) -> None:
     """Remove the scores of a chunk that an interrupted pass made of other files than those that are there now."""
     there = [part for part in parts if part.exists()]
-    now = dataset.file_digests(images) if there else None
+    now = file_digests(dataset.manifest, dataset.faces.rows[images]) if there else None
     for part in there:
-        with np.load(part) as kept:
-            same = np.array_equal(kept["digests"], now)
-        if not same:
+        if not np.array_equal(np.load(part)["digests"], now):
             log.warning("%s: some of these images have changed since they were scored; scored again", part)
             part.unlink()
 
@@ -252,14 +250,9 @@ def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str]) 
                 usable = part["usable"].repeat(len(table.dataset.variants))
                 yield table.rows(images, part["scores"])[usable]
 
-    digests, usable = [], []
-    for name in chunks.values():
-        with np.load(detector.parts / name) as part:
-            digests.append(part["digests"])
-            usable.append(part["usable"])
-    source, kept = made_from(detector.identity, np.concatenate(digests)), np.concatenate(usable)
-    images = images_hash(table.dataset.paths[kept], np.concatenate(digests)[kept])
-    about = {MADE_FROM: source, CHECKPOINT: detector.checkpoint, IMAGES: images}
-    about = {key: text.encode() for key, text in about.items()}
-    save_scores(detector.file, rows(), table.schema.with_metadata((table.schema.metadata or {}) | about))
+    files = [detector.parts / name for name in chunks.values()]
+    digests, usable = (np.concatenate([np.load(file)[key] for file in files]) for key in ("digests", "usable"))
+    images = images_hash(table.dataset.paths[usable], digests[usable])
+    about = {MADE_FROM: made_from(detector.identity, digests), CHECKPOINT: detector.checkpoint, IMAGES: images}
+    save_scores(detector.file, rows(), table.schema, about)
     shutil.rmtree(detector.parts)

@@ -1,7 +1,6 @@
 """The content of a score file: the images, as they are or corrupted, and the columns."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -51,15 +50,11 @@ class VariantDataset(Dataset[tuple[FaceBatch, str]]):
         try:
             face = self.faces[index]
         except UserError as error:
-            return self._blank._replace(digest=torch.tensor(self.file_digests(range(index, index + 1))[0])), str(error)
+            digest = file_digests(self.manifest, self.faces.rows[[index]])[0]
+            return self._blank._replace(digest=torch.tensor(digest)), str(error)
         pixels = face.image.permute(1, 2, 0).numpy()
         images = [corrupted(pixels, variant, self.paths[index]).transpose(2, 0, 1) for variant in self.variants]
         return face._replace(image=torch.from_numpy(np.stack(images))), ""
-
-    def file_digests(self, images: range) -> np.ndarray:
-        """:func:`~saliency_entropy.scores.images.file_digests` of some images, by their places."""
-        table = self.manifest.table.loc[self.faces.rows[images.start : images.stop]]
-        return file_digests(replace(self.manifest, table=table))
 
 
 class ScoreTable:

@@ -2,10 +2,10 @@
 
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,6 @@ VAL_SCORE_COLUMNS = ("label", "logit_real", "logit_synthetic")
 TEXT_COLUMNS = ("path", "label", "generator", *OPTIONAL_SCORE_COLUMNS)
 ENTROPIES = ["train/cam_entropy", "val/cam_entropy"]
 
-T = TypeVar("T")
 Name = Annotated[str, Field(min_length=1, max_length=1000)]  # control characters are for the outputs to escape
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]  # nats, or seconds
@@ -130,12 +129,9 @@ def images_of(path: Path) -> str:
     return (pq.read_schema(path).metadata or {}).get(IMAGES, b"").decode()
 
 
-def with_usual(images: Mapping[T, tuple[str, str]]) -> dict[T, tuple[str, str]]:
-    """Fingerprints of rows, each with the digest of its images; one that is not known ("") is taken for the most
-    frequent one of the same rows."""
-    known = Counter(both for both in images.values() if both[1])
-    usual = dict(rows_digest for rows_digest, _ in reversed(known.most_common()))
-    return {key: (rows, digest or usual.get(rows, "")) for key, (rows, digest) in images.items()}
+def usual(digests: Iterable[str]) -> tuple[str, str]:
+    """The digests that may be compared: the most frequent of those that are known, and "" for one that is not."""
+    return (Counter(filter(None, digests)).most_common(1) or [("", 0)])[0][0], ""
 
 
 @contextmanager

@@ -20,14 +20,8 @@ from saliency_entropy.data.table import OPTIONAL, REQUIRED, SPLITS
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
-from saliency_entropy.run.folder import (
-    DATA_FOLDER_KEYS,
-    epochs_done,
-    finished_result,
-    flatten,
-    plain_yaml,
-    scientific_config,
-)
+from saliency_entropy.run import folder as run_config
+from saliency_entropy.run.folder import epochs_done, finished_result, flatten, plain_yaml, scientific_config
 from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
 from saliency_entropy.run.trainer_options import images_left_out
 from saliency_entropy.study.run_files import (
@@ -40,7 +34,7 @@ from saliency_entropy.study.run_files import (
     images_of,
     read_scores,
     reading,
-    with_usual,
+    usual,
 )
 from saliency_entropy.sweep.swept import swept_runs
 
@@ -220,7 +214,7 @@ def read_study(folder: Path) -> Study:
             "goes on where they stopped"
         )
     runs.sort(key=lambda scored: (*method_order(scored.run.method), scored.run.seed))
-    for why_left_out in (_copies, _foreign, _diverged):
+    for why_left_out in (_copies, _foreign, _replaced, _diverged):
         reasons = why_left_out(runs)
         left_out += [LeftOut(scored.run.name, reason) for scored, reason in reasons.items()]
         runs = [scored for scored in runs if scored not in reasons]
@@ -295,6 +289,11 @@ class _ScoredRun:
     logits: str
     not_finite: int
 
+    @property
+    def comparable(self) -> tuple[str, tuple[str, ...]]:
+        """What runs must share to be compared: the test images, and the choice of the unseen ones among them."""
+        return self.fingerprint, tuple(self.run.result["train_generators"])
+
 
 class _TestImages:
     """Tells sets of test images apart. Most runs have the images of the run before, which a comparison finds far sooner
@@ -340,33 +339,33 @@ def _foreign(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
     Raises:
         UserError: as many runs can be compared with each other, but not with these.
     """
-    images = with_usual({scored: (scored.fingerprint, scored.digest) for scored in runs})
-    # What runs must share to be compared: the test images, and the choice of the unseen ones among them.
-    shared = {scored: (*images[scored], *scored.run.result["train_generators"]) for scored in runs}
-    (most, count), *others = Counter(shared.values()).most_common()
-    reference = next(scored for scored in runs if shared[scored] == most)
+    (most, count), *others = Counter(scored.comparable for scored in runs).most_common()
+    reference = next(scored for scored in runs if scored.comparable == most)
     reasons = {}
     for scored in runs:
-        if shared[scored] == most:
+        if scored.comparable == most:
             continue
-        if images[scored] == images[reference]:
+        if scored.fingerprint == reference.fingerprint:
             how = "trained with different generators, so that other test images are unseen"
-        elif scored.fingerprint == reference.fingerprint:
-            how = (
-                "scored on test images whose files have different bytes under the same names (experiments/evaluate.py "
-                "with overwrite=true scores all on those that are there now)"
-            )
         else:
             how = (
                 f"scored on different test images ({scored.images} and {reference.images}, compared by path, label and "
                 "generator), so that they cannot be compared"
             )
-        if others[0] == (shared[scored], count):
+        if others[0] == (scored.comparable, count):
             raise UserError(
                 f"{reference.run.folder} and {scored.run.folder} were {how}; give one of them a study= of its own"
             )
         reasons[scored] = f"this run and {reference.run.name} were {how}"
     return reasons
+
+
+def _replaced(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
+    """Why runs are left out whose test images had other bytes than those of most others, under the same names."""
+    alike = usual(scored.digest for scored in runs)
+    why = "scored on test images whose files have other bytes than those of most runs, under the same names"
+    remedy = "experiments/evaluate.py with overwrite=true scores all on those that are there now"
+    return {scored: f"{why}; {remedy}" for scored in runs if scored.digest not in alike}
 
 
 def _diverged(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
@@ -395,25 +394,18 @@ def _differing_configs(runs: list[Run]) -> list[str]:
         for key, differing in _differing_keys([run for run in runs if run.method == method]):
             if _is_below(key, METHOD_KEYS):
                 warnings.append(f"The runs of {method} differ in {key}: {differing}; their mean is that of no method.")
-    if len({run.result.get("data_hash") for run in runs}) > 1:
-        warnings.append(
-            "The manifest was changed between runs, so that not all saw the same data; a difference between methods "
-            "may come from that."
-        )
-    images = {run.result.get("images_hash", "") for run in runs}
-    if len(images - {""}) > 1:
-        warnings.append(
-            "The files of training or validation images, or of their human maps, were changed between runs; a "
-            "difference between methods may come from that."
-        )
-    if len({run.result.get("map_range") for run in runs}) > 1:
-        warnings.append(
-            "Some runs were trained by a version that did not scale each human map to its own range; a difference "
-            "between methods may come from that."
-        )
+    keys = ("data_hash", "images_hash", "map_range")
+    data, images, ranges = ({run.result.get(key, "") for run in runs} for key in keys)
+    for values, what in (
+        (data, "The manifest was changed between runs, so that not all saw the same data"),
+        (images - {""}, "Files of training or validation images, or of their human maps, were changed between runs"),
+        (ranges, "Some runs were trained by a version that did not scale each human map to its own range"),
+    ):
+        if len(values) > 1:
+            warnings.append(f"{what}; a difference between methods may come from that.")
+    varied = (*VARIED, *run_config.DATA_FOLDER_KEYS) if len(images) == 1 and images != {""} else VARIED
     for key, differing in _differing_keys(runs):
-        moved = key in DATA_FOLDER_KEYS and len(images) == 1 and images != {""}
-        if not _is_below(key, VARIED) and not moved:
+        if not _is_below(key, varied):
             warnings.append(f"The runs differ in {key}: {differing}; a difference between methods may come from that.")
     return warnings
 

@@ -9,7 +9,7 @@ import pandas as pd
 from saliency_entropy.errors import in_one_line
 from saliency_entropy.page import wording
 from saliency_entropy.study.run_figures import is_of_this_checkpoint
-from saliency_entropy.study.run_files import images_of, with_usual
+from saliency_entropy.study.run_files import images_of, usual
 from saliency_entropy.study.runs import Run, Study
 
 
@@ -54,10 +54,11 @@ def comparable_figures(
         except Exception as error:
             # Without the study's folder, which the page need not know.
             damaged.append(f"{run.name} ({in_one_line(error).replace(f'{study.folder}/', '')})")
-    rows = {run: figures[alike].to_csv(index=False) for run, figures in found.items()}
-    images = with_usual({run: (rows[run], images_of(run.folder / "scores" / f"{name}.parquet")) for run in found})
-    usual = Counter(images.values()).most_common(1)[0][0] if images else ""
-    kept = {run: figures for run, figures in found.items() if images[run] == usual}
+    images = {run: figures[alike].to_csv(index=False) for run, figures in found.items()}
+    most = Counter(images.values()).most_common(1)[0][0] if images else ""
+    kept = {run: figures for run, figures in found.items() if images[run] == most}
+    digests = {run: images_of(run.folder / "scores" / f"{name}.parquet") for run in kept}
+    kept = {run: figures for run, figures in kept.items() if digests[run] in usual(digests.values())}
     others = [run.name for run in found if run not in kept]
     first = next((run.name for run in kept), "")
     again = " and ".join(filter(None, (options, "overwrite=true")))

@@ -512,14 +512,10 @@ def test_a_run_that_was_scored_on_other_bytes_is_left_out(tmp_path):
     assert [(run.name, run.reason) for run in study.left_out] == [
         (
             "droid/seed2",
-            "this run and droid/seed0 were scored on test images whose files have different bytes under the same "
-            "names (experiments/evaluate.py with overwrite=true scores all on those that are there now)",
+            "scored on test images whose files have other bytes than those of most runs, under the same names; "
+            "experiments/evaluate.py with overwrite=true scores all on those that are there now",
         )
     ]
-    name_images(tmp_path / "droid" / "seed1", "b")
-    name_images(tmp_path / "droid" / "seed3", "a")
-    with pytest.raises(UserError, match="were scored on test images whose files have different bytes"):
-        read_study(tmp_path)
 
 
 def test_images_that_were_changed_between_runs_are_a_warning_and_moved_ones_are_none(tmp_path):
@@ -529,5 +525,5 @@ def test_images_that_were_changed_between_runs_are_a_warning_and_moved_ones_are_
     write_run(tmp_path, "cyborg", 0)  # of an earlier version
     write_run(tmp_path, "hseb", 0, result={"images_hash": "b"})
     first, second = read_study(tmp_path).warnings
-    assert first.startswith("The files of training or validation images, or of their human maps, were changed between")
+    assert first.startswith("Files of training or validation images, or of their human maps, were changed between")
     assert second.startswith("The runs differ in data.root: droid/seed0")
