@@ -81,8 +81,8 @@ class DetectorModule(pl.LightningModule):
         metrics.reset()
 
     def predict_step(self, batch: FaceBatch, batch_index: int) -> dict[str, Tensor]:
-        """The columns of the score table, and the row of each image in the manifest."""
-        return {"row": batch.row} | score_columns(self(batch))
+        """The columns of the score table, and the row in the manifest and the digest of each image."""
+        return {"row": batch.row, "digest": batch.digest} | score_columns(self(batch))
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.optimizer(self.backbone.parameters())

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
 from saliency_entropy.data import FaceDataModule
-from saliency_entropy.data.table import data_hash
+from saliency_entropy.data.table import data_hash, images_hash
 from saliency_entropy.errors import UserError, in_one_line, is_no_room, whole_number
 from saliency_entropy.losses import LossSum
 from saliency_entropy.metrics import score_table
@@ -30,6 +30,7 @@ from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.checkpoint import begin_anew, best_checkpoint, checkpoint_to_resume, read_best
 from saliency_entropy.run.result import (
+    IMAGES,
     SCORED_SPLITS,
     git_commit,
     headline,
@@ -105,6 +106,8 @@ def train_and_score(cfg: DictConfig, config: dict[str, Any], folder: Path) -> No
     if first:
         digest = data_hash(data.manifest.table)
         run_folder.check_same_data(folder, digest)
+        names, digests = data.decoded()
+        run_folder.check_same_images(folder, names, digests.astype("<i8").tobytes() if digests.all() else b"")
         run_folder.save_data_hash(folder, digest)
         run_folder.save_config(folder, cfg)
         run_folder.describe_files(folder, cfg.method.name, cfg.seed)
@@ -128,7 +131,8 @@ def train_and_score(cfg: DictConfig, config: dict[str, Any], folder: Path) -> No
             # 5. Keep the scores and the result. With result.json, written last, the run is done.
             if first:
                 for split, table in scores.items():
-                    save_scores(folder / "scores" / f"{split}.parquet", [table], score_schema(table))
+                    about = {IMAGES: table.attrs["images"]}
+                    save_scores(folder / "scores" / f"{split}.parquet", [table], score_schema(table), about)
                 result = save_result(folder, config, data.summary(), scores, code, stopwatch.seconds, wandb_run)
     if first:
         log.info("%s", headline(result))
@@ -251,7 +255,7 @@ def build_trainer(
     end: devices.EndTogether | None,
 ) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
-    if cfg.trainer.max_epochs != cfg.protocol.max_epochs:
+    if cfg.trainer.max_epochs != cfg.protocol.max_epochs and not cfg.trainer.get("profiler"):  # which ends on its own
         log.info(
             "%d %s (the %s protocol has %s)",
             cfg.trainer.max_epochs,
@@ -335,4 +339,5 @@ def score(trainer: pl.Trainer, module: DetectorModule, data: FaceDataModule) -> 
         # In the manifest's order, whichever process had which images.
         columns = pd.DataFrame(devices.gather_columns(own)).sort_values("row", ignore_index=True)
         scores[split] = score_table(data.manifest.table.loc[columns["row"]], columns)
+        scores[split].attrs["images"] = images_hash(scores[split]["path"], columns["digest"].to_numpy())
     return scores

@@ -45,6 +45,7 @@ def faces(count: int = 4) -> FaceBatch:
         torch.zeros(count, 2, 2),
         torch.zeros(count, dtype=torch.bool),
         torch.arange(count),
+        torch.ones(count, dtype=torch.int64),
     )
 
 

@@ -86,7 +86,7 @@ def done(train_small: TrainSmall, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_files_of_a_run(done: Path) -> None:
     assert sorted(contents(done)) == [
         "README.md", "attempts.json", "checkpoints/best.ckpt", "checkpoints/resume-before.ckpt",
-        "checkpoints/resume.ckpt", "config.yaml", "data_hash.txt", "metrics.csv", "result.json",
+        "checkpoints/resume.ckpt", "config.yaml", "data_hash.txt", "image_digests", "metrics.csv", "result.json",
         "scores/test.parquet", "scores/val.parquet",
     ]  # fmt: skip
     times = {name: time for name, (time, _) in contents(done).items() if name != "attempts.json"}
@@ -295,6 +295,31 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     if "protocol=author" in overrides:
         rates = torch.load(folder / "checkpoints" / "resume.ckpt", weights_only=True)["lr_schedulers"][0]
         assert rates["_last_lr"] == pytest.approx([0.05 * 0.1**2])
+
+
+def test_a_run_does_not_go_on_with_pixels_that_were_replaced_but_with_images_that_were_moved(
+    train_small: TrainSmall, own_faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ["method=droid_cyborg", "trainer.max_epochs=3"]
+    whole = train_small(tmp_path / "whole", *overrides, f"data.root={own_faces}")
+    folder = tmp_path / "parts"
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks, "WholeFiles", lambda: StoppingFiles(1, True))
+        with pytest.raises(Stopped):
+            train_small(folder, *overrides, f"data.root={own_faces}")
+    image = own_faces / "train" / "4.png"
+    content, status = image.read_bytes(), image.stat()
+    Image.fromarray(255 - np.asarray(Image.open(image))).save(image)
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(UserError, match=r"began with other images: of 31 .*, 1 or .* bytes now \(train/4\.png\)"):
+        train_small(folder, *overrides, f"data.root={own_faces}")
+    image.write_bytes(content)
+    moved = own_faces.rename(tmp_path / "elsewhere")
+    train_small(folder, *overrides, f"data.root={moved}")
+    for file in ("metrics.csv", "checkpoints/best.ckpt"):
+        assert (whole / file).read_bytes() == (folder / file).read_bytes()
+    images = [json.loads((run / "result.json").read_text())["images_hash"] for run in (whole, folder)]
+    assert images[0] == images[1] != ""
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from benchmarks.timing import in_turn, ratio
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data.dataset import FaceDataset, Transform
-from saliency_entropy.scores.images import file_sizes
 from saliency_entropy.scores.one_pass import Scored, score_images
 from saliency_entropy.scores.score_table import PLAIN, ScoreTable
 
@@ -33,7 +32,7 @@ def benchmark_evaluation(cfg: DictConfig, backbone: Backbone, device: torch.devi
     table = manifest.split("train").iloc[: cfg.batches * batch_size].assign(human_map="")
     manifest = replace(manifest, table=table)
     transform = Transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
-    images, sizes = FaceDataset(manifest, "train", transform), file_sizes(manifest)
+    images = FaceDataset(manifest, "train", transform)
     scores = ScoreTable(manifest, "train", transform, PLAIN)
     # Copies of their own: weights that all share would stay in a core's cache.
     networks = [copy.deepcopy(backbone).eval().requires_grad_(False) for _ in range(DETECTORS)]
@@ -55,7 +54,7 @@ def benchmark_evaluation(cfg: DictConfig, backbone: Backbone, device: torch.devi
             Scored(runs / f"{n}.parquet", "0" * 16, "0" * 16, network, "predicted")
             for n, network in enumerate(networks)
         ]
-        score_images(scores, detectors, sizes, device, batch_size, chunk=len(batches), num_workers=0)
+        score_images(scores, detectors, device, batch_size, chunk=len(batches), num_workers=0)
 
     progress = logging.getLogger(score_images.__module__)
     level = progress.level

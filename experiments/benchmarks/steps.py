@@ -89,4 +89,5 @@ def random_batch(size: int, image_size: int, map_size: tuple[int, int], device: 
         human_map=torch.rand(size, *map_size, device=device),
         has_map=torch.ones(size, dtype=torch.bool, device=device),
         row=torch.arange(size, device=device),
+        digest=torch.ones(size, dtype=torch.int64, device=device),
     )

@@ -32,7 +32,7 @@ from PIL import features
 
 from saliency_entropy.data.chunk_file import Chunk, DamagedChunk, read_chunk, remove_partial, write_chunk
 from saliency_entropy.data.forked import in_processes, may_fork
-from saliency_entropy.data.images import DataFile, UnreadableFile
+from saliency_entropy.data.images import DataFile, Digested, UnreadableFile, joint_digest
 from saliency_entropy.errors import UserError, writing
 from saliency_entropy.parallel import thread_count
 
@@ -59,6 +59,7 @@ class CachedArrays:
         starts: where the first array begins in each file, in bytes.
         shape, dtype: of the array of an item.
         broken: index -> why this item cannot be decoded; its array is zeros.
+        digests: ``(count,)`` int64, of the bytes that each was decoded from, which its file may have no more.
     """
 
     count: int
@@ -67,6 +68,7 @@ class CachedArrays:
     shape: tuple[int, ...]
     dtype: np.dtype
     broken: dict[int, str]
+    digests: np.ndarray
 
     def __len__(self) -> int:
         return self.count
@@ -152,6 +154,7 @@ class DecodeCache:
             self.shape,
             self.dtype,
             {place.first + at: why for place, chunk in chunks.items() for at, why in chunk.broken.items()},
+            np.concatenate([np.empty(0, np.int64), *(chunk.digests for chunk in chunks.values())]),
         )
 
     def missing_bytes(self, items: Items) -> int:
@@ -195,7 +198,7 @@ class DecodeCache:
             for folder in reversed((self.folder, *self.folder.parents)):
                 folder.mkdir(mode=0o755, exist_ok=True)
             disk = disk_usage(self.folder)
-        need = self._bytes(missing)
+        need = self._bytes([place for place in missing if not place.path.exists()])
         free = usable_bytes(disk.total, disk.free)
         if need > free:
             raise UserError(
@@ -332,10 +335,11 @@ class _Build:
         self._memory.reverse()
         arrays = self._memory[0][: place.count]
         if threads == 1:
-            failures = [self._fill(arrays, place, at) for at in range(place.count)]
+            filled = [self._fill(arrays, place, at) for at in range(place.count)]
         else:
             with ThreadPoolExecutor(threads) as pool:
-                failures = list(pool.map(partial(self._fill, arrays, place), range(place.count)))
+                filled = list(pool.map(partial(self._fill, arrays, place), range(place.count)))
+        failures, digests = map(list, zip(*filled, strict=True))
         broken = {at: str(failure) for at, failure in enumerate(failures) if failure}
         unreadable = any(isinstance(failure, UnreadableFile) for failure in failures)
         if not unreadable and self.cache.place(self.items, place.first) != place:
@@ -344,22 +348,22 @@ class _Build:
                 f"one of the files {names[0]} to {names[-1]} changed while it was decoded; start again when the data "
                 "are at rest"
             )
-        return partial(write_chunk, place.path, arrays, broken, unreadable)
+        return partial(write_chunk, place.path, arrays, broken, unreadable, digests)
 
-    def _fill(self, arrays: np.ndarray, place: _Place, at: int) -> UserError | None:
-        files = self.items[place.first + at]
+    def _fill(self, arrays: np.ndarray, place: _Place, at: int) -> tuple[UserError | None, int]:
+        files = [Digested(file) for file in self.items[place.first + at]]
         if not files:
             arrays[at] = 0
-            return None
+            return None, 0
         try:
             array = self.decode(files)
         except UserError as error:
             arrays[at] = 0
-            return error
+            return error, joint_digest(files)
         if (array.shape, array.dtype) != (self.cache.shape, self.cache.dtype):
             raise ValueError(f"decoded {array.shape} {array.dtype}, not {self.cache.shape} {self.cache.dtype}")
         arrays[at] = array
-        return None
+        return None, joint_digest(files)
 
 
 def usable_bytes(total: int, free: int) -> int:

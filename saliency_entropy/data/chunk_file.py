@@ -28,17 +28,20 @@ class Chunk:
         start: where the first array begins in the file, in bytes.
         broken: place in the file -> why this item could not be decoded; its array is zeros.
         unreadable: a broken item may be decoded at another attempt.
+        digests: of the bytes that each item was decoded from, see :class:`~saliency_entropy.data.images.Digested`.
         written: tells this file from another one that replaced it.
     """
 
     start: int
     broken: dict[int, str]
     unreadable: bool
+    digests: np.ndarray
     written: tuple[int, int]
 
 
 def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Chunk | None:
-    """Look at a file of ``shape`` (its first dimension counts the items) and ``dtype``; None if it does not exist.
+    """Look at a file of ``shape`` (its first dimension counts the items) and ``dtype``; None if it does not exist
+    or is of a version that kept no digests.
 
     A change of the pixels alone is not noticed: for that, they would all have to be read.
 
@@ -57,8 +60,11 @@ def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Chunk | N
             start = file.tell()
             file.seek(start + int(np.prod(shape)) * dtype.itemsize)
             end = json.loads(file.read())
+            if "digests" not in end:
+                return None
+            digests = np.array(end["digests"], np.int64).reshape(shape[0])
             broken = {int(place): str(reason) for place, reason in end["broken"].items()}
-            return Chunk(start, broken, bool(end["unreadable"]), (status.st_ino, status.st_mtime_ns))
+            return Chunk(start, broken, bool(end["unreadable"]), digests, (status.st_ino, status.st_mtime_ns))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedChunk:
@@ -67,7 +73,7 @@ def read_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> Chunk | N
         raise DamagedChunk(f"not whole: {error}") from None
 
 
-def write_chunk(path: Path, arrays: np.ndarray, broken: dict[int, str], unreadable: bool) -> None:
+def write_chunk(path: Path, arrays: np.ndarray, broken: dict[int, str], unreadable: bool, digests: list[int]) -> None:
     """Write a file, whole or not at all.
 
     With ordinary writes: on a full disk these fail, where a memory map would end the process with a SIGBUS.
@@ -81,7 +87,8 @@ def write_chunk(path: Path, arrays: np.ndarray, broken: dict[int, str], unreadab
         with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
             npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(arrays))
             file.write(arrays.data)  # not arrays.tofile, which does not say why it failed
-            file.write(json.dumps({"broken": broken, "unreadable": unreadable}).encode() + b"\n")
+            about = {"broken": broken, "unreadable": unreadable, "digests": digests}
+            file.write(json.dumps(about).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

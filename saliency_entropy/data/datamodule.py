@@ -33,6 +33,7 @@ from saliency_entropy.data.table import (
     check_files,
     data_hash,
     file_problems,
+    images_hash,
     refuse_broken,
     without_broken,
 )
@@ -207,17 +208,25 @@ class FaceDataModule(pl.LightningDataModule):
 
     def summary(self) -> dict[str, Any]:
         """What ``result.json`` says of the data: its generators, the CAM grid's cells, the manifest's digest, and how
-        many images and files were left out."""
+        many images and files were left out; and the digest of the training and validation images, if it is known."""
         kinds = {kind: count for kind, count in self.manifest.unread if kind in Image.registered_extensions()}
         return {
             "train_generators": self.train_generators,
             "cam_cells": math.prod(self.map_size),
             "data_hash": data_hash(self.manifest.table),
+            # Of a part of the human maps, runs have other parts.
+            "images_hash": images_hash(*self.decoded()) if self.human_maps.fraction == 1 else "",
             "left_out": self.left_out,
             "unread": kinds,
             # How map files are read: results without it are of versions that did not scale each to its own range.
             **({"map_range": DRAWN_WITH["range"]} if self.manifest.has_map_files else {}),
         }
+
+    def decoded(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the N training and validation images that were set up, column ``path`` and the ``(N,)``
+        :attr:`~saliency_entropy.data.dataset.FaceDataset.digests`."""
+        paths = np.concatenate([self.split_table(split)["path"].to_numpy(dtype=object) for split in REPEATED])
+        return paths, np.concatenate([self._datasets[split].digests for split in REPEATED])
 
     def split_table(self, split: str) -> pd.DataFrame:
         """The manifest's rows of a split, in the order of its batches (of ``train``: before they are shuffled)."""

@@ -17,7 +17,7 @@ from saliency_entropy.data.cache import CachedArrays, DecodeCache
 from saliency_entropy.data.human_maps.implausible import LEAST_CELLS, implausible_shapes, repeated, shows
 from saliency_entropy.data.human_maps.loading import DRAWN_WITH, load_human_map, on_grid
 from saliency_entropy.data.human_maps.templates import TEMPLATE, template_map
-from saliency_entropy.data.images import DataFile, check_header, check_pixels, load_channels
+from saliency_entropy.data.images import DataFile, Digested, check_header, check_pixels, joint_digest, load_channels
 from saliency_entropy.data.table import LABELS, Manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.parallel import each, thread_count
@@ -32,6 +32,7 @@ class FaceBatch(NamedTuple):
         human_map: ``(B, h, w)`` float32 in [0, 1]; zeros where an image has none.
         has_map: ``(B,)`` bool.
         row: ``(B,)`` int64, the row of each image in the manifest's table.
+        digest: ``(B,)`` int64, of the bytes that each was decoded from, see :attr:`FaceDataset.digests`.
     """
 
     image: Tensor
@@ -39,6 +40,7 @@ class FaceBatch(NamedTuple):
     human_map: Tensor
     has_map: Tensor
     row: Tensor
+    digest: Tensor
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ class FaceDataset(Dataset[FaceBatch]):
         """Raises UserError, naming file and row, if the image or its map cannot be used."""
         place = self._places[index]
         try:
-            image = self._images[place]
-            human_map = self._maps[place] if self.has_map[index] else self._no_map
+            image, digest = self._images[place]
+            human_map, map_digest = self._maps[place] if self.has_map[index] else (self._no_map, 0)
         except UserError as error:
             where = self.manifest.where(int(self.rows[index]))
             raise UserError(f"{self.manifest.origin}: {where}: {error}") from None
@@ -110,7 +112,15 @@ class FaceDataset(Dataset[FaceBatch]):
             torch.from_numpy(human_map),
             torch.tensor(self.has_map[index]),
             torch.tensor(self.rows[index]),
+            torch.tensor(digest + map_digest),
         )
+
+    @property
+    def digests(self) -> np.ndarray:
+        """``(N,)`` int64: for each image the sum of the digests of its file and of those of its human map, of the bytes
+        that were decoded; 0 if not known, since the image was not decoded yet."""
+        images, maps = (column.digests[self._places] for column in (self._images, self._maps))
+        return np.where(images == 0, 0, images + self.has_map * maps)
 
     def keep(self, cache_folder: Path | None) -> list[tuple[int, str, str]]:
         """Decode all images and maps once and keep them, on disk below ``cache_folder``, or in memory if it is None.
@@ -131,7 +141,7 @@ class FaceDataset(Dataset[FaceBatch]):
     def broken(self, decode: bool) -> list[tuple[int, str, str]]:
         """As :meth:`keep`, of images that are not kept: ``decode`` them, or read their headers only. Maps, which are
         small and few, are kept in memory in any case."""
-        look = check_pixels if decode else check_header
+        look = check_pixels if decode else lambda file: check_header(file.file)
         images = self._images.failures(lambda _, files: look(files[0]))
         return self._located(images, self._maps.keep(None))
 
@@ -142,7 +152,7 @@ class FaceDataset(Dataset[FaceBatch]):
         with_map = np.flatnonzero(self.has_map)
         if not len(with_map) or min(self._no_map.shape) < LEAST_CELLS:
             return {}
-        maps = np.stack([self._maps[place] for place in self._places[with_map]])
+        maps = np.stack([self._maps[place][0] for place in self._places[with_map]])
         kinds = implausible_shapes(maps) | {"same map": repeated(maps)}
         items = [self[index] for index in with_map[:: math.ceil(len(maps) / 64)]]
         pictures = [Image.fromarray(item.image.movedim(0, -1).numpy()) for item in items]
@@ -194,6 +204,7 @@ class _Column:
         name: of the folder in the cache.
         settings: everything besides the files that the arrays depend on.
         kept: the arrays, once they are kept.
+        digests: ``(N,)`` int64, of the bytes that each item was decoded from, once it was kept or looked at.
     """
 
     files: _Files
@@ -204,8 +215,15 @@ class _Column:
     settings: dict[str, object]
     kept: np.ndarray | CachedArrays | None = None
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.read(self.files[index]) if self.kept is None else self.kept[index]
+    def __post_init__(self) -> None:
+        self.digests = np.zeros(len(self.files), np.int64)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """The array of an item, and the digest of the bytes that it was decoded from."""
+        if self.kept is not None:
+            return self.kept[index], int(self.digests[index])
+        files = [Digested(file) for file in self.files[index]]
+        return self.read(files), joint_digest(files)
 
     def cache(self, folder: Path) -> DecodeCache:
         return DecodeCache(folder / self.name, self.settings, self.shape, self.dtype)
@@ -214,19 +232,23 @@ class _Column:
         """Decode every item and keep its array, on disk or in memory; index -> reason, of those that cannot be used."""
         if cache_folder is not None:
             self.kept = self.cache(cache_folder).open(self.files, self.read)
+            self.digests = self.kept.digests
             return self.kept.broken
         arrays = self.kept = np.zeros((len(self.files), *self.shape), dtype=self.dtype)
         return self.failures(lambda index, files: np.copyto(arrays[index], self.read(files)))
 
-    def failures(self, use: Callable[[int, Sequence[DataFile]], object]) -> dict[int, str]:
+    def failures(self, use: Callable[[int, Sequence[Digested]], object]) -> dict[int, str]:
         """Use the files of every item that has files, on all cores; index -> reason, of those that cannot be used."""
 
         def reason(index: int) -> str | None:
+            files = [Digested(file) for file in self.files[index]]
             try:
-                if files := self.files[index]:
+                if files:
                     use(index, files)
             except UserError as error:
                 return str(error)
+            finally:
+                self.digests[index] = joint_digest(files)
             return None
 
         reasons = each(reason, range(len(self.files)), thread_count())
@@ -249,4 +271,4 @@ def read_image(files: Sequence[DataFile], size: int, interpolation: str) -> np.n
 
 def _read_template(paths: Sequence[str], grid: tuple[int, int]) -> np.ndarray:
     (path,) = paths
-    return on_grid(template_map(path), grid, TEMPLATE)
+    return on_grid(template_map(str(path)), grid, TEMPLATE)

@@ -6,10 +6,12 @@ filter that only interpolates would leave aliases, which a detector of synthetic
 """
 
 import errno
+import io
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -29,6 +31,7 @@ DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 # What Pillow's exif_transpose reads an orientation from: EXIF and XMP, of a JPEG, a PNG or a WebP.
 ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 TAIL = 65536  # bytes
+LARGEST_BYTES = 8 * LARGEST_PIXELS  # of a file: twice what so many pixels take without compression
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
@@ -45,6 +48,39 @@ class DataFile(Protocol):
     def open(self, mode: str) -> BinaryIO: ...
 
     def stat(self) -> os.stat_result: ...
+
+
+class Digested:
+    """A :class:`DataFile` that is read whole when it is opened, and digested: what is decoded are the bytes that the
+    digest is of. Two files with other bytes have, but for one pair in 10^9, another digest; forgers are not kept out.
+    """
+
+    def __init__(self, file: DataFile) -> None:
+        self.file = file
+        self.digest = 0  # not known
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def open(self, mode: str) -> BinaryIO:
+        refuse_pipe(self.file)
+        with self.file.open(mode) as file:
+            if file.seek(0, os.SEEK_END) > LARGEST_BYTES:
+                raise UserError(f"{self} has more than {LARGEST_BYTES // 1_000_000} MB; save it anew, or leave it out")
+            file.seek(0)
+            content = file.read()
+        # CRC-32 and the length: cryptographic digests took 2 to 6 % of the time of decoding, this less than 1 %.
+        self.digest = zlib.crc32(content) | len(content) % 2**16 << 32 or 1
+        return io.BytesIO(content)
+
+
+def joint_digest(files: Sequence[Digested]) -> int:
+    """Of the files of an item, in any order: the sum of their digests; 0 if one is not known."""
+    digests = [file.digest for file in files]
+    return sum(digests) if all(digests) else 0
 
 
 def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np.ndarray:

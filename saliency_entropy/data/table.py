@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from saliency_entropy.data.group_names import spelling_problems, with_clean_names
@@ -425,6 +426,16 @@ def _normal(names: pd.Series) -> pd.Series:
     """One spelling for all spellings of a path."""
     odd = names.str.contains(r"//|(?:^|/)\./|/$")
     return names.where(~odd, names[odd].map(posixpath.normpath)).str.normalize("NFC")
+
+
+def images_hash(paths: Sequence[str], digests: np.ndarray) -> str:
+    """16 hex digits that the same images share under the same names, wherever they lie and in any order; "" if one of
+    the ``(N,)`` :attr:`~saliency_entropy.data.dataset.FaceDataset.digests` is not known."""
+    if not np.all(digests):
+        return ""
+    images = pd.DataFrame({"path": np.asarray(paths, dtype=object), "digest": digests})
+    rows = np.sort(pd.util.hash_pandas_object(images, index=False).to_numpy())
+    return hashlib.sha256(rows.tobytes()).hexdigest()[:16]
 
 
 def data_hash(table: pd.DataFrame) -> str:

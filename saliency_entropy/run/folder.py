@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.errors import UserError, in_one_line, whole_number
+from saliency_entropy.errors import UserError, in_one_line, listing, whole_number
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,11 @@ KEYS_WITHOUT_EFFECT = (
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.enable_progress_bar",
 )  # fmt: skip
 
-# Keys that say where the images are. Whether images elsewhere are the same is for the user to decide: no run keeps the
-# bytes of its images.
+# Keys that say where the images are. Of a run that goes on, the bytes say whether images elsewhere are the same; of one
+# that is done, which opens none, the user has to.
 DATA_FOLDER_KEYS = {"data.root", "data.source.root", "data.source.path"}
 
+DIGESTS = "image_digests"  # the file in a run's folder: of each training and validation image 8 bytes
 
 MOST_LEVELS = 50  # of a YAML file that is read back
 # Ten times as fast as the loader in Python, where PyYAML was built with it.
@@ -171,9 +173,10 @@ def check_same_run(folder: Path, config: dict[str, Any]) -> None:
     Raises:
         UserError: names the folder, and the keys that differ with both values.
     """
-    begun = (folder / "result.json").exists() or (folder / "checkpoints" / "resume.ckpt").exists()
+    done = (folder / "result.json").exists()
+    begun = done or (folder / "checkpoints" / "resume.ckpt").exists()
     differing = differing_keys(folder, config) if begun else {}
-    if differing:
+    if differing and (done or not differing.keys() <= DATA_FOLDER_KEYS or not (folder / DIGESTS).exists()):
         shown = [f"{key} is {there} there and {here} here" for key, (there, here) in list(differing.items())[:4]]
         more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
         remedy = "give this one a study= of its own, or delete that folder"
@@ -224,6 +227,24 @@ def check_same_data(folder: Path, data_hash: str) -> None:
             "(data.skip_broken), or this version reads them otherwise; put them back, or delete "
             f"{folder / 'checkpoints'} to begin anew"
         )
+
+
+def check_same_images(folder: Path, names: Sequence[str], digests: bytes) -> None:
+    """Raises UserError, naming the images, if the first epochs of a run saw other bytes of these images or their human
+    maps; else their digests are kept: 8 bytes for each, or none if they are not known."""
+    kept = folder / DIGESTS
+    before = kept.read_bytes() if kept.exists() and (folder / "checkpoints" / "resume.ckpt").exists() else b""
+    if before and not digests:
+        log.warning("data.check=headers: whether %s began with these very images is not known", folder)
+    elif len(before) == len(digests) and before != digests:
+        changed = [name for at, name in enumerate(names) if before[8 * at : 8 * at + 8] != digests[8 * at : 8 * at + 8]]
+        raise UserError(
+            f"{folder} began with other images: of {len(names)} training and validation images, {len(changed)} or "
+            f"their human maps have other bytes now ({listing(changed)}); put these files back, or delete "
+            f"{folder / 'checkpoints'} to begin anew"
+        )
+    elif digests:
+        write_atomically(kept, digests)
 
 
 def save_data_hash(folder: Path, data_hash: str) -> None:

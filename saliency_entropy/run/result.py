@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import logging
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from saliency_entropy.run.whole_files import write_atomically, written_whole
 log = logging.getLogger(__name__)
 
 SCORED_SPLITS = ("val", "test")
+IMAGES = b"saliency_entropy.images"  # the key in a score file's metadata of the digest of its images, if it is known
 
 
 def score_schema(images: pd.DataFrame) -> pa.Schema:
@@ -38,12 +39,14 @@ def score_schema(images: pd.DataFrame) -> pa.Schema:
     return pa.Schema.from_pandas(scored, preserve_index=False)
 
 
-def save_scores(path: Path, parts: Iterable[pd.DataFrame], schema: pa.Schema) -> None:
-    """Write a score table, whose rows may come in parts so that not all of them are held in memory.
+def save_scores(path: Path, parts: Iterable[pd.DataFrame], schema: pa.Schema, about: Mapping[bytes, str]) -> None:
+    """Write a score table, whose rows may come in parts so that not all of them are held in memory, and what its
+    metadata are to say about it.
 
     Raises:
         OSError: it cannot be written; nothing is left of it then.
     """
+    schema = schema.with_metadata((schema.metadata or {}) | {key: text.encode() for key, text in about.items() if text})
     with written_whole(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for part in parts:
             writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))

@@ -38,17 +38,24 @@ def written_whole(path: Path, before: Path | None = None) -> Iterator[Path]:
         if os.fstat(handle).st_nlink:
             break
         os.close(handle)  # another writer took it for a dead one's before it was locked
+    link = _part(path)
     try:
         yield temporary
         os.fsync(handle)
-        require_held(path)
         if before is not None and path.exists():
-            _link(path, before)
+            link.hardlink_to(path)
+        require_held(path)
+        # A process that is stopped here, and wakes when the folder was taken over, finds neither of its parts any more:
+        # see remove_parts.
+        if before is not None and link.exists():
+            link.replace(before)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except FileNotFoundError:
+        require_held(path)
         raise
     finally:
+        for part in (temporary, link):  # a link stays if both names were of one file, after a kill at that point
+            part.unlink(missing_ok=True)
         os.close(handle)
     _sync_folder(path.parent)
 
@@ -63,14 +70,6 @@ def remove_parts_of(path: Path) -> None:
         with suppress(OSError), part.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
-
-
-def _link(path: Path, name: Path) -> None:
-    """Give a file a second name, which may be that of another file."""
-    link = _part(name)
-    link.hardlink_to(path)
-    link.replace(name)
-    link.unlink(missing_ok=True)  # still there if both names were of one file, after a kill at this point
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from saliency_entropy.data.table import data_hash
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
+from saliency_entropy.run.result import IMAGES
 from saliency_entropy.scores.corruptions import Variant, variants
 from saliency_entropy.scores.finished_runs import (
     FinishedRuns,
@@ -27,7 +29,7 @@ from saliency_entropy.scores.finished_runs import (
     read_detector,
     refuse_diverged,
 )
-from saliency_entropy.scores.images import file_sizes
+from saliency_entropy.scores.images import file_digests, file_sizes
 from saliency_entropy.scores.one_pass import MADE_FROM, Scored, made_from, remove_interrupted_passes, score_images
 from saliency_entropy.scores.score_table import PLAIN, SUFFIX, VARIANT_SCORES, ScoreTable, sampled
 
@@ -69,7 +71,7 @@ def evaluate(cfg: DictConfig) -> None:
 def _score(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]) -> None:
     """Make the score files that are missing, in one pass for all runs whose networks see images alike."""
     manifest = runs.images.manifest
-    detectors, sizes = _missing(cfg, runs, its_variants)
+    detectors = _missing(cfg, runs, its_variants)
     groups: dict[Transform, list[Scored]] = defaultdict(list)
     try:
         for folder, (identity, digest) in detectors.items():
@@ -83,9 +85,7 @@ def _score(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant])
         if len(groups) > 1:
             log.info("%d detectors that see %d px", len(group), transform.image_size)
         table = ScoreTable(manifest, cfg.split, transform, its_variants)
-        score_images(
-            table, group, sizes, runs.device, cfg.batch_size, cfg.chunk, cfg.num_workers, runs.images.skip_broken
-        )
+        score_images(table, group, runs.device, cfg.batch_size, cfg.chunk, cfg.num_workers, runs.images.skip_broken)
     before = len(runs.folders) - len(detectors)
     scored = f"{wording.count(len(detectors), 'run')} scored" if detectors else "nothing to do"
     log.info("scores/%s.parquet: %s%s", runs.name, scored, f", {before} scored before" if before else "")
@@ -95,14 +95,14 @@ def _score_file(folder: Path, runs: FinishedRuns) -> Path:
     return folder / "scores" / f"{runs.name}.parquet"
 
 
-def _missing(
-    cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]
-) -> tuple[dict[Path, tuple[str, str]], np.ndarray]:
-    """The runs whose score file is missing, each with the file's identity and the checkpoint's digest; and the sizes
-    of the images' files."""
+def _missing(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]) -> dict[Path, tuple[str, str]]:
+    """The runs whose score file is missing, each with the file's identity and the checkpoint's digest."""
 
     def read_origin(file: Path) -> dict[str, str]:
-        return {OTHERS: _made_from(file, cfg.overwrite)}
+        about, identity = _about(file, cfg.overwrite), identities[file.parent.parent]
+        # Scores of earlier versions do not name their images, whose sizes then have to do.
+        now = of_files(file_digests if IMAGES in about else file_sizes)
+        return {OTHERS: identity if about.get(MADE_FROM) == made_from(identity, now) else ""}
 
     images = runs.images
     if images.manifest.table.empty:
@@ -111,22 +111,22 @@ def _missing(
     # A run scores its own images when it is trained, and does not note from what. Such a file is left, unless
     # overwrite=true.
     if "data" not in cfg and runs.name == cfg.split and not cfg.overwrite:
-        files = {folder: file for folder, file in files.items() if not file.exists() or _made_from(file, False)}
+        files = {run: file for run, file in files.items() if not file.exists() or MADE_FROM in _about(file, False)}
     # Another batch size changes the last bits of scores.
     settings = (SCORES, sorted(images.human_maps.items()), list(its_variants), cfg.batch_size)
     about_images = f"{data_hash(images.manifest.table)}/{settings}"
-    sizes = file_sizes(images.manifest) if files else np.empty(0, np.int64)
     digests = checkpoint_digests(list(files))
     identities = {
         folder: hashlib.sha256(f"{about_images}/{digest}".encode()).hexdigest()[:16]
         for folder, digest in digests.items()
     }
-    origins = {files[folder]: {OTHERS: made_from(identity, sizes)} for folder, identity in identities.items()}
+    of_files = cache(lambda read: read(images.manifest))
+    origins = {files[folder]: {OTHERS: identity} for folder, identity in identities.items()}
     missing = missing_files(origins, read_origin, cfg.overwrite)
     detectors = {folder: (identities[folder], digests[folder]) for folder in files if files[folder] in missing}
     for folder in runs.folders:
         remove_interrupted_passes(_score_file(folder, runs), identities[folder] if folder in detectors else None)
-    return detectors, sizes
+    return detectors
 
 
 def _is_finite(file: Path) -> bool:
@@ -143,8 +143,8 @@ def _reading(file: Path) -> Iterator[None]:
         raise UserError(f"{file} is damaged; delete it, or give overwrite=true") from None
 
 
-def _made_from(file: Path, whole: bool) -> str:
-    """What a score file says that it was made from; "" if it says nothing.
+def _about(file: Path, whole: bool) -> dict[bytes, str]:
+    """What a score file says that it was made from.
 
     Args:
         file: a score file.
@@ -157,4 +157,4 @@ def _made_from(file: Path, whole: bool) -> str:
         if whole:
             for _ in scores.iter_batches():
                 pass
-        return (scores.schema_arrow.metadata or {}).get(MADE_FROM, b"").decode()
+        return {key: text.decode() for key, text in (scores.schema_arrow.metadata or {}).items()}

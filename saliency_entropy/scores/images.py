@@ -1,13 +1,15 @@
 """The images that are scored: those of a study, read as its runs read them, or others."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +18,7 @@ from yaml import YAMLError
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.human_maps.templates import with_template_maps
+from saliency_entropy.data.images import Digested, joint_digest
 from saliency_entropy.data.table import REPEATED, check_files, file_problems, without_broken
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
@@ -98,17 +101,34 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
 
 
 def file_sizes(manifest: Manifest) -> np.ndarray:
-    """``(N,)`` int64, the bytes of each image's file, which almost always reveal a change."""
+    """``(N,)`` int64, the bytes of each image's file, by which earlier versions knew images again."""
+    return _of_each(manifest.table, lambda path, _: manifest.file(path).stat().st_size)
 
-    def size(name: str) -> int:
-        file = manifest.file(name)
-        try:
-            return file.stat().st_size
-        except OSError as error:
-            raise UserError(f"{file} cannot be looked at ({error.strerror}); copy it again") from None
 
-    paths = manifest.table["path"]
-    return np.fromiter(each(size, paths, thread_count()), np.int64, len(paths))
+def file_digests(manifest: Manifest, rows: Sequence[int] | None = None) -> np.ndarray:
+    """As :attr:`~saliency_entropy.data.dataset.FaceDataset.digests`, of the bytes that are there now: the files of all
+    images, or of those in some ``rows``, are read, and none is decoded."""
+
+    def digest(path: str, maps: str) -> int:
+        names = [] if manifest.template_maps else manifest.map_files(maps)
+        files = [Digested(file) for file in (manifest.file(path), *names)]
+        for file in files:
+            file.open("rb")
+        return joint_digest(files)
+
+    return _of_each(manifest.table if rows is None else manifest.table.loc[rows], digest)
+
+
+def _of_each(table: pd.DataFrame, number: Callable[[str, str], int]) -> np.ndarray:
+    """A number of each image, from its ``path`` and ``human_map``; 0 where a file cannot be read."""
+
+    def number_or_0(cells: tuple[str, str]) -> int:
+        with suppress(OSError, UserError):
+            return number(*cells)
+        return 0
+
+    cells = zip(table["path"], table["human_map"], strict=True)
+    return np.fromiter(each(number_or_0, cells, thread_count()), np.int64, len(table))
 
 
 def _own_data(folders: Sequence[Path]) -> dict[str, Any]:

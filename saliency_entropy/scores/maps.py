@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,7 @@ from saliency_entropy.scores.finished_runs import (
     read_detector,
     refuse_diverged,
 )
-from saliency_entropy.scores.images import ScoredImages, file_sizes
+from saliency_entropy.scores.images import ScoredImages, file_digests, file_sizes
 from saliency_entropy.scores.map_files import KINDS, PICTURE, RunMaps, Sample, maps_file, read_maps, save_maps
 
 log = logging.getLogger(__name__)
@@ -67,9 +68,15 @@ def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
     manifest = _sampled(cfg, runs.images)
     chosen = manifest.table
     # With its index, by which the images are found in the manifest.
-    table_hash, sizes = data_hash(chosen.reset_index()), file_sizes(manifest).tolist()
-    about = f"{table_hash}/{sizes}/{json.dumps(runs.images.human_maps, sort_keys=True)}"
-    sample = hashlib.sha256(about.encode()).hexdigest()[:16]
+    table_hash, options = data_hash(chosen.reset_index()), json.dumps(runs.images.human_maps, sort_keys=True)
+    sample_file = maps_file(runs.study, runs.name)
+    sample, earlier = (
+        hashlib.sha256(f"{table_hash}/{read(manifest).tolist()}/{options}".encode()).hexdigest()[:16]
+        for read in (file_digests, file_sizes)
+    )
+    with suppress(FileNotFoundError, UserError):
+        # An earlier version's sample does not name the bytes of its images: then their sizes have to do.
+        sample = earlier if read_maps(sample_file, Sample).sample == earlier else sample
 
     @cache
     def batches(transform: Transform) -> list[FaceBatch]:
@@ -77,7 +84,6 @@ def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
         dataset = FaceDataset(manifest, cfg.split, transform)
         return list(batch_loader(dataset, cfg.num_workers, batch_size=cfg.batch_size))
 
-    sample_file = maps_file(runs.study, runs.name)
     if missing_files({sample_file: {IMAGES: sample}}, _sample_origin, cfg.overwrite):
         transform = read_detector(runs.folders[0], runs)[2]
         save_maps(sample_file, _sample(sample, chosen, batches(transform)))

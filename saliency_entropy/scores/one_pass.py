@@ -25,10 +25,12 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import predict_batch
 from saliency_entropy.data import FaceBatch
 from saliency_entropy.data.loaders import batch_loader, worker_count
+from saliency_entropy.data.table import images_hash
 from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES, score_columns
-from saliency_entropy.run.result import save_scores
+from saliency_entropy.run.result import IMAGES, save_scores
 from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.scores.images import file_digests
 from saliency_entropy.scores.score_table import ScoreTable, VariantDataset
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,6 @@ class Scored:
 def score_images(
     table: ScoreTable,
     detectors: Sequence[Scored],
-    sizes: np.ndarray,
     device: torch.device,
     batch_size: int,
     chunk: int,
@@ -77,7 +78,6 @@ def score_images(
     Args:
         table: the images and the columns of the score files.
         detectors: their networks see images of the table's size.
-        sizes: ``(N,)``, the bytes of each image's file. If a file changes, only its chunk is scored again.
         device: where the networks are.
         batch_size: images, or variants of images, in a forward.
         chunk: batches in a chunk.
@@ -93,9 +93,10 @@ def score_images(
     images_a_batch = max(1, batch_size // len(dataset.variants))
     # Chunks are whole batches, so that an interrupted pass goes on with the very batches that it would have had.
     chunks = {
-        images: f"{images.start}-{images.stop}-{made_from('', sizes[images.start : images.stop])}.npz"
-        for images in _cut(range(len(dataset)), images_a_batch * chunk)
+        images: f"{images.start}-{images.stop}.npz" for images in _cut(range(len(dataset)), images_a_batch * chunk)
     }
+    for images, name in chunks.items():
+        _remove_others(dataset, images, [detector.parts / name for detector in detectors])
     missing = {
         images: [detector for detector in detectors if not (detector.parts / name).exists()]
         for images, name in chunks.items()
@@ -110,12 +111,13 @@ def score_images(
     try:
         for images in todo:
             its_batches = itertools.islice(loaded, math.ceil(len(images) / images_a_batch))
-            scores, reasons = _score_chunk(its_batches, missing[images], device, batch_size)
+            scores, reasons, digests = _score_chunk(its_batches, missing[images], device, batch_size)
             broken += filter(None, reasons)
             if skip_broken or not any(reasons):
                 for detector, chunk_scores in zip(missing[images], scores, strict=True):
                     content = io.BytesIO()
-                    np.savez(content, scores=chunk_scores, usable=np.array([not why for why in reasons]))
+                    usable = np.array([not why for why in reasons])
+                    np.savez(content, scores=chunk_scores, usable=usable, digests=digests)
                     write_atomically(detector.parts / chunks[images], content.getbuffer())
             progress.log()
     except torch.OutOfMemoryError:
@@ -125,7 +127,7 @@ def score_images(
         ) from None
     _report(dataset, broken, skip_broken)
     for detector in detectors:
-        _assemble(detector, table, chunks, made_from(detector.identity, sizes))
+        _assemble(detector, table, chunks)
 
 
 class _Progress:
@@ -162,9 +164,19 @@ class _Progress:
         )  # fmt: skip
 
 
-def made_from(identity: str, sizes: np.ndarray) -> str:
-    """16 hex digits of a detector's identity and of the sizes of the images' files."""
-    return hashlib.sha256(identity.encode() + sizes.astype("<i8").tobytes()).hexdigest()[:16]
+def made_from(identity: str, digests: np.ndarray) -> str:
+    """16 hex digits of a detector's identity and of the digests of the images' files (earlier: the sizes)."""
+    return hashlib.sha256(identity.encode() + digests.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def _remove_others(dataset: VariantDataset, images: range, parts: Sequence[Path]) -> None:
+    """Remove the scores of a chunk that an interrupted pass made of other files than those that are there now."""
+    there = [part for part in parts if part.exists()]
+    now = file_digests(dataset.manifest, dataset.faces.rows[images]) if there else None
+    for part in there:
+        if not np.array_equal(np.load(part)["digests"], now):
+            log.warning("%s: some of these images have changed since they were scored; scored again", part)
+            part.unlink()
 
 
 def remove_interrupted_passes(file: Path, identity: str | None) -> None:
@@ -186,16 +198,19 @@ def _score_chunk(
     detectors: Sequence[Scored],
     device: torch.device,
     batch_size: int,
-) -> tuple[list[np.ndarray], list[str]]:
-    """Each detector's scores of a chunk, and for each image the reason why it cannot be used ("" if it can)."""
+) -> tuple[list[np.ndarray], list[str], np.ndarray]:
+    """Each detector's scores of a chunk, and for each image the reason why it cannot be used ("" if it can) and its
+    digest."""
     kept: list[list[Tensor]] = [[] for _ in detectors]
     reasons: list[str] = []
+    digests: list[Tensor] = []
     for batch, batch_reasons in batches:
         reasons += batch_reasons
+        digests.append(batch.digest)
         on_device = FaceBatch(*(part.to(device, non_blocking=True) for part in batch))
         for detector, scores in zip(detectors, kept, strict=True):
             scores.append(score_variants(detector.backbone, on_device, detector.class_index, batch_size))
-    return [torch.cat(scores).cpu().numpy() for scores in kept], reasons
+    return [torch.cat(scores).cpu().numpy() for scores in kept], reasons, torch.cat(digests).numpy()
 
 
 @torch.inference_mode()
@@ -226,7 +241,7 @@ def _report(dataset: VariantDataset, broken: list[str], skip_broken: bool) -> No
     log.warning("%s: %d %s cannot be used and left out (skip_broken=true): %s", origin, len(broken), several, named)
 
 
-def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], source: str) -> None:
+def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str]) -> None:
     """Put the scores of the chunks together into the score file, and remove them."""
 
     def rows() -> Iterator[pd.DataFrame]:
@@ -235,6 +250,9 @@ def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str], 
                 usable = part["usable"].repeat(len(table.dataset.variants))
                 yield table.rows(images, part["scores"])[usable]
 
-    about = {MADE_FROM: source.encode(), CHECKPOINT: detector.checkpoint.encode()}
-    save_scores(detector.file, rows(), table.schema.with_metadata((table.schema.metadata or {}) | about))
+    files = [detector.parts / name for name in chunks.values()]
+    digests, usable = (np.concatenate([np.load(file)[key] for file in files]) for key in ("digests", "usable"))
+    images = images_hash(table.dataset.paths[usable], digests[usable])
+    about = {MADE_FROM: made_from(detector.identity, digests), CHECKPOINT: detector.checkpoint, IMAGES: images}
+    save_scores(detector.file, rows(), table.schema, about)
     shutil.rmtree(detector.parts)

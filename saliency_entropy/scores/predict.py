@@ -53,7 +53,7 @@ def predict(cfg: DictConfig) -> None:
     if unwritten:
         named = listing(map(_one_line, unwritten))
         problems.append(
-            f"{count(len(unwritten), 'overlay')} could not be written: {named}; give other names to their images"
+            f"{count(len(unwritten), 'overlay')} could not be written: {named}; rename their images, or set output="
         )
     if problems:
         raise UserError("; ".join(problems))

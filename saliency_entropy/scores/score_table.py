@@ -15,6 +15,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES, score_table
 from saliency_entropy.run.result import score_schema
 from saliency_entropy.scores.corruptions import NONE, Variant, corrupted
+from saliency_entropy.scores.images import file_digests
 
 SUFFIX = "+corruptions"  # follows the set's name in the name of the file of its corrupted images
 VARIANT_SCORES = SCORES[:3]  # the scores of corrupted images: both logits and the entropy of the CAM
@@ -32,13 +33,14 @@ class VariantDataset(Dataset[tuple[FaceBatch, str]]):
         self.faces = FaceDataset(manifest, split, transform)
         self.manifest = manifest
         self.variants = list(variants)
-        self._paths = manifest.split(split)["path"].array
+        self.paths = manifest.split(split)["path"].array
         self._blank = FaceBatch(
             torch.zeros(len(variants), 3, transform.image_size, transform.image_size, dtype=torch.uint8),
             torch.tensor(0),
             torch.zeros(transform.map_size),
             torch.tensor(False),
             torch.tensor(-1),
+            torch.tensor(0),
         )
 
     def __len__(self) -> int:
@@ -48,9 +50,10 @@ class VariantDataset(Dataset[tuple[FaceBatch, str]]):
         try:
             face = self.faces[index]
         except UserError as error:
-            return self._blank, str(error)
+            digest = file_digests(self.manifest, self.faces.rows[[index]])[0]
+            return self._blank._replace(digest=torch.tensor(digest)), str(error)
         pixels = face.image.permute(1, 2, 0).numpy()
-        images = [corrupted(pixels, variant, self._paths[index]).transpose(2, 0, 1) for variant in self.variants]
+        images = [corrupted(pixels, variant, self.paths[index]).transpose(2, 0, 1) for variant in self.variants]
         return face._replace(image=torch.from_numpy(np.stack(images))), ""
 
 

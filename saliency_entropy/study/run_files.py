@@ -1,7 +1,8 @@
 """The files that a run leaves, each read through one schema: what does not fit it is said in a sentence."""
 
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.run.epochs import read_epochs
 from saliency_entropy.run.folder import read_config
+from saliency_entropy.run.result import IMAGES
 
 SCORE_COLUMNS = ("label", "generator", "logit_real", "logit_synthetic", "cam_entropy")
 OPTIONAL_SCORE_COLUMNS = ("source", "compare_with")
@@ -55,6 +57,7 @@ class _Result(_Strict):
     epochs: Count | None = None
     finished: str = ""
     data_hash: str = ""
+    images_hash: str = ""
     checkpoint: str = ""
     left_out: dict[str, dict[str, Count]] = {}
     unread: dict[str, Count] = {}
@@ -119,6 +122,16 @@ def read_scores(path: Path, columns: Sequence[str], optional: Sequence[str] = ()
     if labels:
         raise ValueError(f"it has a label that is neither {' nor '.join(LABELS)}: {sorted(map(str, labels))[0]}")
     return table.fillna({"generator": ""})
+
+
+def images_of(path: Path) -> str:
+    """The digest of the images that a score table is of; "" if it does not say, as those of earlier versions."""
+    return (pq.read_schema(path).metadata or {}).get(IMAGES, b"").decode()
+
+
+def usual(digests: Iterable[str]) -> tuple[str, str]:
+    """The digests that may be compared: the most frequent of those that are known, and "" for one that is not."""
+    return (Counter(filter(None, digests)).most_common(1) or [("", 0)])[0][0], ""
 
 
 @contextmanager

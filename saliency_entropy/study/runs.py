@@ -20,6 +20,7 @@ from saliency_entropy.data.table import OPTIONAL, REQUIRED, SPLITS
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
+from saliency_entropy.run import folder as run_config
 from saliency_entropy.run.folder import epochs_done, finished_result, flatten, plain_yaml, scientific_config
 from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
 from saliency_entropy.run.trainer_options import images_left_out
@@ -30,8 +31,10 @@ from saliency_entropy.study.run_files import (
     check_result,
     checked_config,
     checked_epochs,
+    images_of,
     read_scores,
     reading,
+    usual,
 )
 from saliency_entropy.sweep.swept import swept_runs
 
@@ -211,7 +214,7 @@ def read_study(folder: Path) -> Study:
             "goes on where they stopped"
         )
     runs.sort(key=lambda scored: (*method_order(scored.run.method), scored.run.seed))
-    for why_left_out in (_copies, _foreign, _diverged):
+    for why_left_out in (_copies, _foreign, _replaced, _diverged):
         reasons = why_left_out(runs)
         left_out += [LeftOut(scored.run.name, reason) for scored, reason in reasons.items()]
         runs = [scored for scored in runs if scored not in reasons]
@@ -281,7 +284,8 @@ class _ScoredRun:
 
     run: Run
     images: int
-    fingerprint: str
+    fingerprint: str  # of the images by path, label and generator
+    digest: str  # of the bytes of their files; "" if not known
     logits: str
     not_finite: int
 
@@ -313,7 +317,8 @@ def _scored(run: Run, images: _TestImages) -> _ScoredRun:
     # Read here, so that a run with a damaged table is left out of everything.
     _, _ = run.epochs, run.val_scores()
     logits = hashlib.sha256(scores[["logit_real", "logit_synthetic"]].to_numpy().tobytes()).hexdigest()
-    return _ScoredRun(run, len(scores), images.fingerprint(scores), logits, int((~finite).sum()))
+    digest = images_of(run.folder / "scores" / "test.parquet")
+    return _ScoredRun(run, len(scores), images.fingerprint(scores), digest, logits, int((~finite).sum()))
 
 
 def _copies(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
@@ -355,6 +360,14 @@ def _foreign(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
     return reasons
 
 
+def _replaced(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
+    """Why runs are left out whose test images had other bytes than those of most others, under the same names."""
+    alike = usual(scored.digest for scored in runs)
+    why = "scored on test images whose files have other bytes than those of most runs, under the same names"
+    remedy = "experiments/evaluate.py with overwrite=true scores all on those that are there now"
+    return {scored: f"{why}; {remedy}" for scored in runs if scored.digest not in alike}
+
+
 def _diverged(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
     """Why runs are left out whose scores are not finite. Raises UserError if that is every run."""
     reasons = {
@@ -381,18 +394,18 @@ def _differing_configs(runs: list[Run]) -> list[str]:
         for key, differing in _differing_keys([run for run in runs if run.method == method]):
             if _is_below(key, METHOD_KEYS):
                 warnings.append(f"The runs of {method} differ in {key}: {differing}; their mean is that of no method.")
-    if len({run.result.get("data_hash") for run in runs}) > 1:
-        warnings.append(
-            "The manifest was changed between runs, so that not all saw the same data; a difference between methods "
-            "may come from that."
-        )
-    if len({run.result.get("map_range") for run in runs}) > 1:
-        warnings.append(
-            "Some runs were trained by a version that did not scale each human map to its own range; a difference "
-            "between methods may come from that."
-        )
+    keys = ("data_hash", "images_hash", "map_range")
+    data, images, ranges = ({run.result.get(key, "") for run in runs} for key in keys)
+    for values, what in (
+        (data, "The manifest was changed between runs, so that not all saw the same data"),
+        (images - {""}, "Files of training or validation images, or of their human maps, were changed between runs"),
+        (ranges, "Some runs were trained by a version that did not scale each human map to its own range"),
+    ):
+        if len(values) > 1:
+            warnings.append(f"{what}; a difference between methods may come from that.")
+    varied = (*VARIED, *run_config.DATA_FOLDER_KEYS) if len(images) == 1 and images != {""} else VARIED
     for key, differing in _differing_keys(runs):
-        if not _is_below(key, VARIED):
+        if not _is_below(key, varied):
             warnings.append(f"The runs differ in {key}: {differing}; a difference between methods may come from that.")
     return warnings
 

@@ -10,6 +10,7 @@ from saliency_entropy.errors import in_one_line
 from saliency_entropy.page import wording
 from saliency_entropy.run.console import typed
 from saliency_entropy.study.run_figures import is_of_this_checkpoint
+from saliency_entropy.study.run_files import images_of, usual
 from saliency_entropy.study.runs import Run, Study
 
 
@@ -55,8 +56,10 @@ def comparable_figures(
             # Without the study's folder, which the page need not know.
             damaged.append(f"{run.name} ({in_one_line(error).replace(f'{study.folder}/', '')})")
     images = {run: figures[alike].to_csv(index=False) for run, figures in found.items()}
-    usual = Counter(images.values()).most_common(1)[0][0] if images else ""
-    kept = {run: figures for run, figures in found.items() if images[run] == usual}
+    most = Counter(images.values()).most_common(1)[0][0] if images else ""
+    kept = {run: figures for run, figures in found.items() if images[run] == most}
+    digests = {run: images_of(run.folder / "scores" / f"{name}.parquet") for run in kept}
+    kept = {run: figures for run, figures in kept.items() if digests[run] in usual(digests.values())}
     others = [run.name for run in found if run not in kept]
     first = next((run.name for run in kept), "")
     again = " and ".join(filter(None, (options, "overwrite=true")))

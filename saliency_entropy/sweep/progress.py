@@ -83,7 +83,8 @@ class SweepProgress(Callback):
         if error is not None:
             entry |= {"state": "failed", "reason": in_one_line(error, None)}
             # A run in a process or on a machine of its own shows only here where in the program it was.
-            log.error("run %d of %d failed, the others go on: %s", number, self.total, error, exc_info=_traced(error))
+            others = ", the others go on" if self.total > 1 else ""
+            log.error("run %d of %d failed%s: %s", number, self.total, others, error, exc_info=_traced(error))
         elif elsewhere or self.was_done:
             entry["state"] = "elsewhere" if elsewhere else "skipped"
         self.was_done, self.started = False, None

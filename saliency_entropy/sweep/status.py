@@ -286,4 +286,4 @@ def _logged_reason(folder: Path) -> str:
         lines = (folder / "train.log").read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return re.sub(r"^(\[[^\]]*\] )?(run \d+ of \d+ failed, the others go on: )?", "", lines[-1]) if lines else "unknown"
+    return re.sub(r"^(\[[^\]]*\] )?(run \d+ of \d+ failed[^:]*: )?", "", lines[-1]) if lines else "unknown"

@@ -1,6 +1,7 @@
 """The decode cache: the same pixels as decoding afresh, whatever happens while it is built."""
 
 import errno
+import json
 import logging
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 from collections import namedtuple
 from collections.abc import Sequence
 from functools import partial
@@ -37,7 +39,7 @@ def first(files: Sequence[Path]) -> np.ndarray:
 def logged(journal: Path, pause: float, files: Sequence[Path]) -> np.ndarray:
     """Decode, and note it in a file, in a way that is whole in spite of other processes."""
     handle = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(handle, f"{files[0].name}\n".encode())
+    os.write(handle, f"{Path(str(files[0])).name}\n".encode())
     os.close(handle)
     time.sleep(pause)
     return first(files)
@@ -202,7 +204,7 @@ def test_items_are_made_when_they_are_needed(tmp_path: Path, drawn: list) -> Non
 
     arrays = cache(tmp_path).open(Lazy(), first)
     assert whole(arrays, drawn)
-    assert len(pickle.dumps(arrays)) < 100 * COUNT / ITEMS + 1000  # no path of an image is kept
+    assert len(pickle.dumps(arrays)) < 100 * COUNT / ITEMS + arrays.digests.nbytes + 1000  # no path of an image is kept
 
 
 def _open_and_check(folder: Path, items: list, journal: Path) -> None:
@@ -305,7 +307,7 @@ def test_interrupted_while_building(tmp_path: Path, drawn: list) -> None:
 )
 def test_other_errors_pass_and_leave_nothing(tmp_path: Path, drawn: list, error: type, workers: int) -> None:
     def failing(files: Sequence[Path]) -> np.ndarray:
-        if files[0].name == f"{ITEMS + 3}.png":
+        if Path(str(files[0])).name == f"{ITEMS + 3}.png":
             raise error("once")
         return first(files)
 
@@ -317,7 +319,7 @@ def test_other_errors_pass_and_leave_nothing(tmp_path: Path, drawn: list, error:
 
 def test_a_killed_child_is_a_sentence(tmp_path: Path, drawn: list) -> None:
     def killed(files: Sequence[Path]) -> np.ndarray:
-        if files[0].name == "9.png":
+        if Path(str(files[0])).name == "9.png":
             os.kill(os.getpid(), signal.SIGKILL)
         return first(files)
 
@@ -559,3 +561,32 @@ def test_progress_is_said(tmp_path: Path, drawn: list, monkeypatch: pytest.Monke
     caplog.clear()
     cache(tmp_path / "1").open(drawn, never)
     assert not caplog.messages
+
+
+def test_each_item_has_the_digest_of_the_bytes_that_it_was_decoded_from(tmp_path: Path, drawn: list) -> None:
+    items = [*drawn[: ITEMS + 1], drawn[1] + drawn[2], ()]
+    contents = [[file.read_bytes() for file in files] for files in items]
+    expected = [sum((len(content) << 32) + zlib.crc32(content) for content in files) for files in contents]
+    for _ in range(2):  # made, and read again
+        arrays = cache(tmp_path / "cache").open(items, every)
+        assert (arrays.digests.dtype, arrays.digests.tolist()) == (np.int64, expected)
+
+
+def every(files: Sequence[Path]) -> np.ndarray:
+    return np.mean([load_image(file, 6) for file in files], axis=0).astype(np.uint8)
+
+
+def test_a_chunk_of_a_version_without_digests_is_made_again_in_its_place(
+    tmp_path: Path, drawn: list, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So are its refusals, some of which a later version takes back; it needs no further room, and is no damage."""
+    first_time = cache(tmp_path / "cache").open(drawn[:5], first)
+    (path,) = chunks(tmp_path / "cache")
+    whole = path.read_bytes()
+    before = {"broken": {"1": "refused"}, "unreadable": False}
+    path.write_bytes(whole[: whole.rindex(b'{"broken"')] + json.dumps(before).encode() + b"\n")
+    monkeypatch.setattr(cache_module, "usable_bytes", lambda *_: 0)
+    again = cache(tmp_path / "cache").open(drawn[:5], first)
+    assert (again.broken, again.digests.tolist()) == ({}, first_time.digests.tolist())
+    assert whole == path.read_bytes()
+    assert "damaged" not in caplog.text

@@ -1,7 +1,10 @@
 """Batches: every image with its own label and map, the same whatever decodes them."""
 
 import logging
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from torch import Tensor
 from saliency_entropy.data import FaceBatch, FaceDataModule, dataset, read_manifest
 from saliency_entropy.data.table import SPLITS
 from saliency_entropy.errors import UserError
+from saliency_entropy.scores.images import file_digests
 
 SIZE, GRID = 8, (2, 2)
 CONF = Path(__file__).parents[2] / "conf"
@@ -91,8 +95,8 @@ def test_each_image_has_its_own_label_and_map(root: Path, cache: dict[str, objec
         for batch in loader:
             assert isinstance(batch, FaceBatch)
             dtypes = [part.dtype for part in batch]
-            assert dtypes == [torch.uint8, torch.int64, torch.float32, torch.bool, torch.int64]
-            for image, label, human_map, has_map, row in zip(*batch, strict=True):
+            assert dtypes == [torch.uint8, torch.int64, torch.float32, torch.bool, torch.int64, torch.int64]
+            for image, label, human_map, has_map, row, _ in zip(*batch, strict=True):
                 number = int(data.manifest.table["number"][int(row)])
                 expected = torch.zeros(4)
                 if number < 22 and number % 2 == 0:
@@ -646,3 +650,39 @@ def test_the_faces_data_set_is_in_order(caplog: pytest.LogCaptureFixture) -> Non
     assert "data faces, test: 365 real, 663 synthetic; 0 human maps" in caplog.text
     assert [len(data.split_table(split)) for split in ("train", "val", "test")] == [1260, 280, 1028]
     assert data.train_generators == ["stargan", "stylegan2"]
+
+
+def digests(data: FaceDataModule) -> list[int]:
+    return np.concatenate([data._datasets[split].digests for split in SPLITS]).tolist()
+
+
+def test_the_digests_are_the_same_however_and_wherever_images_are_kept(root: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(root / "manifest.csv")
+    expected = [int(one) for split in SPLITS for one in file_digests(replace(manifest, table=manifest.split(split)))]
+    assert 0 not in expected
+    assert len(set(expected)) == 40
+    other = Path(shutil.copytree(root, tmp_path.parent / "moved"))
+    for place in (root, other):
+        for options in CACHES:
+            data = ready(place, cache_folder=str(tmp_path.parent / f"{place.name}-cache"), **options)
+            paths, own = data.decoded()
+            assert own.tolist() == expected[: len(paths)]
+            batches = [batch for loader in data.predict_dataloader() for batch in loader]
+            assert torch.cat([batch.digest for batch in batches]).tolist() == expected[22:]
+    whole = ready(root).summary()["images_hash"]
+    assert re.fullmatch("[0-9a-f]{16}", whole)
+    grey(root / "maps" / "14" / "face.png", np.eye(16) * 200)  # that of image 2
+    changed = ready(root)
+    assert sum(one != before for one, before in zip(digests(changed), expected, strict=True)) == 1
+    assert changed.summary()["images_hash"] != whole == ready(other).summary()["images_hash"]
+    edit(other, lambda row: row.replace("train/0/", "train/00/"))
+    (other / "train" / "0").rename(other / "train" / "00")
+    assert ready(other).summary()["images_hash"] != whole
+
+
+def test_what_was_not_decoded_has_no_digest(root: Path) -> None:
+    """Headers alone are not read as a whole; a part of the human maps says nothing of the files."""
+    data = ready(root, cache="none", check="headers")
+    assert not data.decoded()[1].any()
+    assert data.summary()["images_hash"] == ""
+    assert ready(root, human_maps={"fraction": 0.5}).summary()["images_hash"] == ""

@@ -14,8 +14,17 @@ import pytest
 from PIL import Image, ImageFile
 from torchvision.transforms import InterpolationMode, Resize
 
+from saliency_entropy.data import images
 from saliency_entropy.data.human_maps import load_human_map
-from saliency_entropy.data.images import UnreadableFile, check_header, check_pixels, load_channels, load_image
+from saliency_entropy.data.images import (
+    Digested,
+    UnreadableFile,
+    check_header,
+    check_pixels,
+    joint_digest,
+    load_channels,
+    load_image,
+)
 from saliency_entropy.errors import UserError
 
 
@@ -339,3 +348,45 @@ def test_what_lies_in_the_content_is_no_failure_to_read(tmp_path: Path) -> None:
         assert type(caught.value) is UserError
     with pytest.raises(UnreadableFile):
         load_image(tmp_path / "missing.png", 8)
+
+
+def test_a_digest_is_that_of_the_bytes_alone(tmp_path: Path) -> None:
+    def digest(path: Path) -> int:
+        file = Digested(path)
+        assert joint_digest([file]) == 0  # not read yet
+        load_image(file, 8)
+        return joint_digest([file])
+
+    path = saved(tmp_path / "a.bmp", noise(8, 8))
+    content = path.read_bytes()
+    assert digest(path) == (len(content) << 32) + zlib.crc32(content)
+    (tmp_path / "b").mkdir()
+    other = tmp_path / "b" / "other.bmp"
+    other.write_bytes(content)
+    os.utime(other, ns=(1, 1))
+    assert digest(other) == digest(path)
+    status = path.stat()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    assert digest(other) != digest(path)
+
+
+def test_a_digest_of_several_files_and_of_one_that_was_not_read(tmp_path: Path) -> None:
+    files = [Digested(saved(tmp_path / f"{n}.png", noise(8, 8, seed=n))) for n in range(3)]
+    for file in files[:2]:
+        file.open("rb")
+    assert joint_digest(files[:2]) == joint_digest(files[1::-1]) == files[0].digest + files[1].digest
+    assert joint_digest(files) == joint_digest([]) == 0
+
+
+def test_a_file_larger_than_any_image_and_a_pipe_are_not_read(tmp_path: Path, monkeypatch) -> None:
+    path = saved(tmp_path / "a.bmp", noise(8, 8))
+    monkeypatch.setattr(images, "LARGEST_BYTES", path.stat().st_size)
+    load_image(Digested(path), 8)
+    monkeypatch.setattr(images, "LARGEST_BYTES", path.stat().st_size - 1)
+    with pytest.raises(UserError, match=r"a\.bmp has more than 0 MB; save it anew, or leave it out"):
+        load_image(Digested(path), 8)
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(UserError, match="is not a file, but a pipe"):
+        load_image(Digested(tmp_path / "b.png"), 8)

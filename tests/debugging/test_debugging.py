@@ -94,6 +94,7 @@ def test_where_a_step_spends_its_time(command, tmp_path: Path, small: list[str],
     for part in ("transfer to the device", "forward of the network", "loss term log_entropy", "backward"):
         assert names.count(part) == 2, part
     assert str(folder / "profile" / "trace.json.gz") in ended.out
+    assert "epochs (the paper protocol has" not in ended.out
     assert ended.err == ""
     assert re.search(r"loss term log_entropy +\d+\.\d\d ms +\d+\.\d %", ended.out)
     assert len(pd.read_csv(folder / "metrics.csv")) == 3  # and no further: 9 steps are 3 epochs

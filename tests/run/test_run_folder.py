@@ -4,12 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.folder import (
     check_same_data,
+    check_same_images,
     check_same_run,
     config_hash,
     finished_result,
@@ -215,3 +217,41 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"began with other data: .*; put them back, or delete \S+checkpoints to begin"):
         check_same_data(tmp_path, "a")
     check_same_data(tmp_path, "b")
+
+
+def test_a_run_does_not_go_on_with_images_of_other_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names, one = ["a.png", "b.png", "c.png"], np.array([1, 2, 3]).tobytes()
+    other = np.array([1, 7, 3]).tobytes()
+    check_same_images(tmp_path, names, other)
+    check_same_images(tmp_path, names, one)  # nothing was trained yet
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resume.ckpt").touch()
+    check_same_images(tmp_path, names, one)
+    with pytest.raises(UserError) as caught:
+        check_same_images(tmp_path, names, other)
+    assert str(caught.value) == (
+        f"{tmp_path} began with other images: of 3 training and validation images, 1 or their human maps have other "
+        f"bytes now (b.png); put these files back, or delete {tmp_path / 'checkpoints'} to begin anew"
+    )
+    assert caplog.text == ""
+    check_same_images(tmp_path, names, b"")
+    assert f"whether {tmp_path} began with these very images is not known" in caplog.text
+    check_same_images(tmp_path, names, one)
+    (tmp_path / "image_digests").unlink()  # as of a version that kept none
+    check_same_images(tmp_path, names, other)
+
+
+def test_of_a_run_that_goes_on_the_bytes_say_whether_images_elsewhere_are_the_same(tmp_path: Path) -> None:
+    save_config(tmp_path, config())
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resume.ckpt").touch()
+    moved = OmegaConf.to_container(config(data={"root": "elsewhere"}))
+    with pytest.raises(UserError, match="if these are the same images, give their folder that name"):
+        check_same_run(tmp_path, moved)
+    (tmp_path / "image_digests").touch()
+    check_same_run(tmp_path, moved)
+    with pytest.raises(UserError, match="holds a run of another configuration"):
+        check_same_run(tmp_path, moved | {"seed": 1})
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(UserError, match="if these are the same images, give their folder that name"):
+        check_same_run(tmp_path, moved)

@@ -15,9 +15,10 @@ import pytest
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run import lock as run_lock
+from saliency_entropy.run import whole_files
 from saliency_entropy.run.attempts import read_attempts
 from saliency_entropy.run.lock import held, read_owner, state
-from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.run.whole_files import remove_parts, write_atomically
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400
@@ -384,6 +385,37 @@ def test_who_was_robbed_finds_out_before_it_writes(tmp_path: Path) -> None:
     assert (run / "metrics.csv").read_text() == "mine"
     assert [path.name for path in run.iterdir() if path.suffix == ".part"] == []
     assert read_owner(run).host == "node7", "it is not this process's to let go of"
+
+
+def test_who_sleeps_after_its_last_look_drops_no_checkpoint_of_the_taker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    resume, before = (run / "checkpoints" / name for name in ("resume.ckpt", "resume-before.ckpt"))
+    look = whole_files.require_held
+
+    def sleep_after(path: Path) -> None:
+        look(path)
+        monkeypatch.setattr(whole_files, "require_held", look)
+        elsewhere(run, silent=run_lock.SILENCE + 60)
+        newest(run).rename(run / ".owner" / "2.claim")  # by a process on another machine, which goes on
+        remove_parts(run)
+        resume.write_text("taker's epoch 3")
+        before.write_text("taker's epoch 2")
+
+    with held(run):
+        for epoch in (0, 1):
+            with whole_files.written_whole(resume, before) as temporary:
+                temporary.write_text(f"epoch {epoch}")
+        assert (resume.read_text(), before.read_text()) == ("epoch 1", "epoch 0")
+        monkeypatch.setattr(whole_files, "require_held", sleep_after)
+        with (
+            pytest.raises(UserError, match=r"run was taken over by process \d+ on node7"),
+            whole_files.written_whole(resume, before) as temporary,
+        ):
+            temporary.write_text("epoch 2")
+    assert (resume.read_text(), before.read_text()) == ("taker's epoch 3", "taker's epoch 2")
+    assert {path.name for path in resume.parent.iterdir()} == {"resume.ckpt", "resume-before.ckpt"}
 
 
 def test_a_number_that_was_given_before_is_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from study_commands import configuration
 from saliency_entropy.data import dataset
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.result import IMAGES
 from saliency_entropy.scores import one_pass as scoring_pass
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.scores.evaluate import evaluate
@@ -361,7 +362,9 @@ def test_images_that_break(
 
     decoded = []
     load = dataset.load_channels
-    monkeypatch.setattr(dataset, "load_channels", lambda file, *rest: decoded.append(file.name) or load(file, *rest))
+    monkeypatch.setattr(
+        dataset, "load_channels", lambda file, *rest: decoded.append(Path(str(file)).name) or load(file, *rest)
+    )
     for name, content in whole.items():
         (own_faces / "test" / name).write_bytes(content)
     evaluate(configured(study, *data))
@@ -409,9 +412,7 @@ def test_a_full_disk(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written.append(path)
 
     monkeypatch.setattr(scoring_pass, "write_atomically", full)
-    with pytest.raises(
-        UserError, match=r"8-12-\w+\.npz cannot be read or written \(No space left on device\); make room"
-    ):
+    with pytest.raises(UserError, match=r"8-12\.npz cannot be read or written \(No space left on device\); make room"):
         evaluate(configured(study, "set=again"))
     monkeypatch.setattr(scoring_pass, "write_atomically", lambda path, content: write(path, content))
     assert all(path.exists() for path in written)
@@ -610,3 +611,76 @@ def test_a_sample_of_the_images() -> None:
     assert len(sampled(table, 909)) == 909
     assert sampled(table, None) is table
     assert sampled(table, 910) is table
+
+
+def noise_of_one_size(root: Path, seed: int, only: int | None = None) -> None:
+    """Bitmaps, which all have the same number of bytes; their times do not tell them apart either."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 20, 20, 3), dtype=np.uint8)
+    root.mkdir(exist_ok=True)
+    for number in range(12) if only is None else [only]:
+        Image.fromarray(pixels[number]).save(root / f"{number}.bmp")
+        os.utime(root / f"{number}.bmp", ns=(1, 1))
+    rows = [f"{n}.bmp,{('real', 'synthetic')[n % 2]},test,{'g' * (n % 2)}" for n in range(12)]
+    (root / "manifest.csv").write_text("\n".join(["path,label,split,generator", *rows]))
+
+
+def test_images_that_were_replaced_by_others_of_their_size_are_not_taken_for_scored(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "other"
+    data = ("data=faces", f"data.root={root}", "set=other")
+    noise_of_one_size(root, 0)
+    evaluate(configured(study, *data))
+    first = score_files(study, "other")
+    moved = root.rename(tmp_path / "moved")
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "load_channels", None)  # nothing may be decoded
+        evaluate(configured(study, "data=faces", f"data.root={moved}", "set=other"))
+    moved.rename(root)
+    noise_of_one_size(root, 1, only=3)
+    with pytest.raises(UserError, match="made from other images or another number of them"):
+        evaluate(configured(study, *data))
+    evaluate(configured(study, *data, "overwrite=true"))
+    evaluate(configured(study, *data, "set=new"))
+    for name, table in score_files(study, "other").items():
+        assert (table["logit_real"] != first[name]["logit_real"]).tolist() == [n == 3 for n in range(12)]
+        new = study / name.replace("other", "new")
+        pd.testing.assert_frame_equal(table, pd.read_parquet(new), check_exact=True)
+        about, about_new = (pq.read_schema(path).metadata for path in (study / name, new))
+        assert re.fullmatch(rb"[0-9a-f]{16}", about[IMAGES])
+        assert about[IMAGES] == about_new[IMAGES]
+
+
+def test_an_interrupted_pass_does_not_mix_images_that_were_replaced_meanwhile(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "other"
+    data = ("data=faces", f"data.root={root}", "batch_size=2", "num_workers=0")
+    noise_of_one_size(root, 0)
+    load, decoded = dataset.load_channels, []
+
+    def killed(file: object, *rest: object) -> np.ndarray:
+        decoded.append(str(file))
+        if len(decoded) == 8:
+            raise KeyboardInterrupt
+        return load(file, *rest)
+
+    monkeypatch.setattr(dataset, "load_channels", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(configured(study, *data, "set=other"))
+    noise_of_one_size(root, 1, only=3)
+    decoded[:] = [""] * 20
+    evaluate(configured(study, *data, "set=other"))
+    # The chunk of the changed image is decoded again, those of images 0 and 1 and of 4 and 5 are not.
+    assert {Path(file).stem for file in decoded[20:]} == {*map(str, [2, 3, *range(6, 12)])}
+    assert "2-4.npz: some of these images have changed since they were scored; scored again" in caplog.text
+    evaluate(configured(study, *data, "set=new"))
+    for name, table in score_files(study, "other").items():
+        pd.testing.assert_frame_equal(table, pd.read_parquet(study / name.replace("other", "new")), check_exact=True)
+
+
+def test_a_run_and_a_later_pass_agree_on_what_they_scored(study: Path) -> None:
+    evaluate(configured(study, "set=again"))
+    for run in RUNS:
+        own, again = (pq.read_schema(study / run / "scores" / f"{name}.parquet").metadata for name in ("test", "again"))
+        assert own[IMAGES] == again[IMAGES] != b""

@@ -52,7 +52,12 @@ def images(count: int, size: int = 64) -> Tensor:
 def batch(pixels: Tensor, labels: Tensor) -> FaceBatch:
     count = len(pixels)
     return FaceBatch(
-        pixels, labels, torch.zeros(count, 4, 4), torch.zeros(count, dtype=torch.bool), torch.arange(count)
+        pixels,
+        labels,
+        torch.zeros(count, 4, 4),
+        torch.zeros(count, dtype=torch.bool),
+        torch.arange(count),
+        torch.ones(count, dtype=torch.int64),
     )
 
 
@@ -214,11 +219,19 @@ def test_each_image_is_decoded_once(study: Path, monkeypatch: pytest.MonkeyPatch
     assert len(decoded) == len(set(decoded)) == 8
 
 
-def test_maps_of_others_are_never_taken_for_these(study: Path) -> None:
+def test_maps_of_others_are_never_taken_for_these(study: Path, own_faces: Path) -> None:
     focus(configured(study))
     with pytest.raises(UserError, match=r"study/maps/test\.npz: made from other images; give another name, set="):
         focus(configured(study, "samples=6"))
     focus(configured(study, "samples=6", "set=six"))
+    image = own_faces / "test" / "3.jpg"
+    whole, data = image.read_bytes(), ("data=faces", f"data.root={own_faces}", "set=own", "samples=12")
+    focus(configured(study, *data))
+    image.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])  # of as many bytes
+    with pytest.raises(UserError, match=r"study/maps/own\.npz: made from other images"):
+        focus(configured(study, *data))
+    image.write_bytes(whole)
+    focus(configured(study, *data))
     checkpoint = study / "droid" / "seed1" / "checkpoints" / "best.ckpt"
     shutil.copy(study / "cross_entropy" / "seed0" / "checkpoints" / "best.ckpt", checkpoint)
     with pytest.raises(UserError, match=r"[^;]*droid/seed1/maps/test\.npz: made from another checkpoint; give"):

@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from benchmarks.made_up_study import TITLES, scored_images, write_run, write_study
 from omegaconf import OmegaConf
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.result import IMAGES
 from saliency_entropy.study.runs import read_study
 
 
@@ -491,3 +493,37 @@ def test_validation_scores(tmp_path):
 
 def test_the_made_up_study_is_whole(tmp_path):
     assert len(read_study(write_study(tmp_path)).runs) == 3 * len(TITLES)
+
+
+def name_images(folder, digest):
+    path = folder / "scores" / "test.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata((table.schema.metadata or {}) | {IMAGES: digest.encode()}), path)
+
+
+def test_a_run_that_was_scored_on_other_bytes_is_left_out(tmp_path):
+    """One whose scores do not say what they are of, as those of earlier versions, is not."""
+    for seed, digest in enumerate(("a", "a", "b", "")):
+        write_run(tmp_path, "droid", seed)
+        if digest:
+            name_images(tmp_path / "droid" / f"seed{seed}", digest)
+    study = read_study(tmp_path)
+    assert [run.seed for run in study.runs] == [0, 1, 3]
+    assert [(run.name, run.reason) for run in study.left_out] == [
+        (
+            "droid/seed2",
+            "scored on test images whose files have other bytes than those of most runs, under the same names; "
+            "experiments/evaluate.py with overwrite=true scores all on those that are there now",
+        )
+    ]
+
+
+def test_images_that_were_changed_between_runs_are_a_warning_and_moved_ones_are_none(tmp_path):
+    write_run(tmp_path, "cross_entropy", 0, result={"images_hash": "a"})
+    write_run(tmp_path, "droid", 0, result={"images_hash": "a"}, config={"data": {"root": "/moved"}})
+    assert read_study(tmp_path).warnings == []
+    write_run(tmp_path, "cyborg", 0)  # of an earlier version
+    write_run(tmp_path, "hseb", 0, result={"images_hash": "b"})
+    first, second = read_study(tmp_path).warnings
+    assert first.startswith("Files of training or validation images, or of their human maps, were changed between")
+    assert second.startswith("The runs differ in data.root: droid/seed0")

@@ -334,6 +334,25 @@ def test_a_disk_without_room_is_a_problem(plan: Callable[..., Planned], monkeypa
     )
 
 
+@pytest.mark.parametrize(("files", "left", "fails"), [(1000, 3, True), (1000, 500, False), (0, 0, False)])
+def test_a_disk_without_inodes_is_a_problem(
+    plan: Callable[..., Planned], monkeypatch: pytest.MonkeyPatch, files: int, left: int, fails: bool
+) -> None:
+    """Some file systems count none in all."""
+    counts = namedtuple("counts", ["f_files", "f_favail"])(files, left)
+    monkeypatch.setattr(disk.os, "statvfs", lambda _: counts)
+    monkeypatch.setattr(disk, "disk_usage", lambda _: namedtuple("usage", ["total", "free"])(10**12, 10**12))
+    planned = plan("method=droid")
+    assert planned.code == fails
+    assert bool(re.search(r"the disk of .+ has 3 inodes left \(df -i\); delete files there", words(planned))) == fails
+
+
+def test_what_cannot_be_read_has_no_size(plan: Callable[..., Planned]) -> None:
+    planned = plan("method=droid", "data.root=/no/where")
+    assert "disk what the runs need is not known; " in words(planned)
+    assert "0.00 MB" not in words(planned)
+
+
 # --- everything that would fail
 
 

@@ -323,3 +323,10 @@ def test_a_sweep_that_is_ended_before_its_first_run_says_how_to_go_on(
     assert ended.err == f"ended by {number.name}: give the same command again to go on\n"
     assert not list((tmp_path / "runs" / "faces").glob("*/seed*"))
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_of_one_run_that_fails_there_are_no_others(command: Callable) -> None:
+    ended = command("-m", "method=droid", "seed=0", "data.root=/no/where")
+    assert ended.code == 1
+    (line,) = lines(ended.out + ended.err, "run 1 of 1 failed")
+    assert line.startswith("run 1 of 1 failed: data.root=/no/where does not exist")

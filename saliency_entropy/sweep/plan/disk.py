@@ -84,6 +84,10 @@ def free_space(needs: Mapping[Path, int]) -> tuple[list[str], list[str]]:
     for folders in on_disk.values():
         disk, names = disk_usage(_nearest(folders[0])), " and ".join(map(str, folders))
         need, free = sum(needs[folder] for folder in folders), usable_bytes(disk.total, disk.free)
+        inodes = os.statvfs(_nearest(folders[0]))
+        if inodes.f_files and inodes.f_favail < 30:  # a run makes about so many files; btrfs and others count none
+            left = f"the disk of {names} has {inodes.f_favail} inodes left (df -i)"
+            problems.append(f"{left}; delete files there, or give another disk (runs_dir=, data.cache_folder=)")
         phrases.append(f"{gigabytes(free)} are free where {names} will be")
         if need > free:
             problems.append(

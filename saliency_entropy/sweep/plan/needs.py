@@ -196,6 +196,8 @@ def _disk(kinds: Sequence[Kind], problems: list[str]) -> str:
     most = max(kind.run_bytes for kind in kinds)
     parts = [f"{gigabytes(sum(studies.values()))} for the runs ({gigabytes(most)} for a whole one)"]
     parts += [f"{gigabytes(need)} for decoded images" for need in decoded.values()]
+    if any(kind.data is None or kind.module is None for kind in kinds):
+        parts = ["what the runs need is not known"]
     phrases, found = disk.free_space(studies | decoded)
     problems += found
     return "; ".join([" and ".join(parts), *phrases])
