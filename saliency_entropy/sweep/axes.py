@@ -11,9 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.errors import UserError, listing
-from saliency_entropy.run.command import no_environment_variables
-from saliency_entropy.run.folder import differing_keys, has_effect, in_words, is_begun, study_folder
+from saliency_entropy.errors import UserError, in_one_line, listing
+from saliency_entropy.run.command import no_environment_variables, sentence
+from saliency_entropy.run.folder import differing_keys, has_effect, in_words, is_begun
 from saliency_entropy.run.study_folders import seed_folders
 from saliency_entropy.run.variants import read_variant, variant_folders, variant_name
 from saliency_entropy.sweep.jobs import composed_runs, plain_config
@@ -45,14 +45,22 @@ def variant_runs(loader: ConfigLoader, config: DictConfig) -> Iterator[VariantRu
         config: configuration of the sweep.
 
     Raises:
-        UserError: what is varied does not change a run, or the study does not have these axes; after the last run, if
-            the study has other variants with other settings.
-        HydraException: a run cannot be composed.
+        UserError: a run cannot be composed, what is varied does not change a run, or the study does not have these
+            axes; after the last run, if the study has other variants with other settings.
+        HydraException: an override cannot be read.
     """
     overrides = sweep_overrides(config.hydra)
     variants = Variants(config)
     of_method: dict[str, list[str]] = {}
-    for own, run in zip(overrides, composed_runs(loader, config, overrides), strict=True):
+    runs = composed_runs(loader, config, overrides)
+    for own in overrides:
+        try:
+            run = next(runs)
+        except HydraException as error:
+            swept = " ".join(text for text in own if _key(text) in variants.varied | {"method"})
+            raise UserError(
+                f"{swept or 'the command'} cannot be composed: {sentence(error) or in_one_line(error, 300)}"
+            ) from None
         if run.study != config.study and not any(text.startswith("study=") for text in own):
             raise UserError(
                 f"a value that is swept names the study, too ({config.study}, {run.study}): give study=, the one study "
@@ -110,7 +118,7 @@ class Variants:
             UserError: the study has other axes or none, or is itself a variant of other values.
         """
         with no_environment_variables():
-            study = Path(study_folder(run.runs_dir, run.study))
+            study = Path(str(run.runs_dir), str(run.study))  # a name that is none is refused where it is used
             within = read_variant(study)
             if study not in self.axes:
                 self.axes[study] = set(within) if within else self._axes_of(study)
