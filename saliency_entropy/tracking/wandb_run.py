@@ -23,6 +23,7 @@ from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
 from saliency_entropy.run.epochs import read_epochs
+from saliency_entropy.run.variants import read_variant, variant_name
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study.run_figures import RankedScores
 
@@ -216,7 +217,10 @@ class WandbRun:
     def _init(self, identity: str, mode: str | None) -> wandb.Run:
         config = self.config
         method = config["method"]["name"]
-        names = config["study"], *(config[key]["name"] for key in ("data", "backbone", "protocol"))
+        variant = read_variant(self.folder.parents[1]) or {}
+        study = config["study"].rpartition("/")[0] if variant else config["study"]
+        names = study, *(config[key]["name"] for key in ("data", "backbone", "protocol"))
+        names += tuple(variant_name({key: value}) for key, value in variant.items())
         return wandb.init(
             id=identity,
             resume="allow",
@@ -226,7 +230,7 @@ class WandbRun:
             dir=self.folder,
             mode=mode,
             # The first thing that W&B shows of a project is the mean and spread of each group.
-            group=f"{config['study']}/{method}"[:GROUP_LENGTH],
+            group=f"{config['study']}/{method}"[-GROUP_LENGTH:],  # its end says of which variant and method it is
             job_type=method,
             tags=list(dict.fromkeys(str(name)[:TAG_LENGTH] for name in names)),
             config=config,
