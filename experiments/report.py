@@ -19,9 +19,9 @@ from saliency_entropy.run.command import command
 @hydra.main(version_base="1.3", config_path="../conf", config_name="report")
 @command
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.study.report import report
+    from saliency_entropy.study.axis_report import write_reports
 
-    report(cfg)
+    write_reports(cfg)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,143 @@
+"""The report of a study with variants, or of several studies: a page that compares them, and the report of each."""
+
+import logging
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from saliency_entropy.errors import UserError, whole_number, writing
+from saliency_entropy.page import wording
+from saliency_entropy.page.web_page import render
+from saliency_entropy.run.variants import variant_folders
+from saliency_entropy.study import axes, axis_figures, report
+from saliency_entropy.study.axes import StudyAxes
+from saliency_entropy.study.sections import Chapter, ShownFigure
+
+TIME = "Time of the runs"  # which each report has for its own
+
+log = logging.getLogger(__name__)
+
+
+def write_reports(cfg: DictConfig) -> None:
+    """Write the report of ``cfg.study`` by :func:`~saliency_entropy.study.report.report`. Of a study with variants, or
+    of a list of studies, write a page that compares them, and below it the report of each.
+
+    Raises:
+        UserError: see :func:`~saliency_entropy.study.axes.read_axes` and
+            :func:`~saliency_entropy.study.report.report`.
+    """
+    folders = [Path(str(study)) for study in (cfg.study if OmegaConf.is_list(cfg.study) else [cfg.study])]
+    if not folders:
+        raise UserError("study=[] names no study; give the folder of one, such as study=runs/demo")
+    if len(folders) == 1 and not variant_folders(folders[0]):
+        if cfg.reference is not None:
+            raise UserError(f"reference={cfg.reference} names a variant, and study={folders[0]} has none; leave it out")
+        report.report(OmegaConf.merge(cfg, {"study": str(folders[0])}))
+        return
+    whole_number("gallery_images", cfg.gallery_images, 0)
+    compared = axes.read_axes(folders, cfg.reference)
+    place = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(compared.names).replace("/", "-")
+    output = place / "report" if cfg.output is None else Path(str(cfg.output))
+    with writing(f"output={output}", "give another folder with output="):
+        for variant in compared.variants:
+            log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
+            report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
+        _write_comparison(compared, output, cfg.reference)
+
+
+def _write_comparison(compared: StudyAxes, output: Path, reference: str | None) -> None:
+    runs = all_runs(compared)
+    measures = [name for name in (compared.measure, compared.measure + axes.MARGIN) if name in runs]
+    found = {measure: axes.variant_table(compared, measure, reference) for measure in measures}
+    overviews = [axes.shown_overview(compared, table, measure) for measure, table in found.items()]
+    details = [axes.shown_variants(compared, table, measure, reference) for measure, table in found.items()]
+    settings = axes.shown_settings(axes.differing_settings(compared))
+    pictures = [picture for measure in measures for picture in _pictures(compared, measure)]
+    warnings, left_out = _warnings(compared), report.by_reason(compared.left_out)
+    sentence = headline(compared, found[compared.measure], reference)
+    content = {
+        "headline": sentence,
+        "warnings": warnings,
+        "left_out": left_out,
+        "answers": [],
+        "chapters": [
+            Chapter("Along the axes", [*pictures, *overviews]),
+            Chapter("Differences", [*details, settings]),
+        ],
+        "choice": None,
+        "gallery": None,
+        "pages": {variant.name: quote(f"{variant.name}/index.html") for variant in compared.variants},
+        "made": _how_it_was_made(compared),
+    }
+    page = render(report.__package__, "report", {"tied": wording.tied}, content)
+    report.write(output, page, runs, [], [*overviews, *details, settings], pictures)
+    report.log_summary(overviews[0].cells, sentence, warnings, left_out, output)
+
+
+def all_runs(compared: StudyAxes) -> pd.DataFrame:
+    """The figures of every run, :attr:`~saliency_entropy.study.tables.Measures.runs`, after its variant and values."""
+    own = [(variant, variant.measures.runs) for variant in compared.variants]
+    places = [pd.DataFrame({"variant": one.name} | one.values, index=runs.index) for one, runs in own]
+    return pd.concat([place.join(runs) for place, (_, runs) in zip(places, own, strict=True)], ignore_index=True)
+
+
+def headline(compared: StudyAxes, table: pd.DataFrame, reference: str | None = None) -> str:
+    """Which method in which variant has the highest mean AUROC, and how many differences are shown."""
+    known = table.dropna(subset=[f"{compared.measure}_mean"])
+    if known.empty:
+        return "The test images are all real or all synthetic, so there is no AUROC."
+    best = known.loc[known[f"{compared.measure}_mean"].idxmax()]
+    highest = f"{best['title']} in {best['variant']} has the highest mean {axes.measure_title(compared.measure)}: "
+    tested, shown = table["p_holm"].count(), table["difference"][table["p_holm"] < 0.05]
+    return (
+        f"{highest}{best[f'{compared.measure}_mean']:.3f}. Of {wording.count(tested, 'difference')} from "
+        f"{reference or 'cross-entropy'} that can be tested, {(shown > 0).sum()} are shown to be above 0 and "
+        f"{(shown < 0).sum()} below, after Holm’s correction."
+    )
+
+
+def _pictures(compared: StudyAxes, measure: str) -> list[ShownFigure]:
+    title, key = axes.measure_title(measure), axes.numeric_axis(compared)
+    spread = "mean over the seeds ± 1 standard deviation."
+    beside = "" if all(own.is_swept for own in compared.variants) else " Dashed: runs that were not swept."
+    return [
+        ShownFigure(
+            f"{measure}_by_axis",
+            title,
+            axis_figures.auroc_by_axis(compared, measure),
+            f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: {spread}{beside if key else ''}",
+        ),
+        ShownFigure(
+            f"{measure}_against_entropy",
+            f"{title}, against the CAM entropy reached",
+            axis_figures.auroc_against_entropy_reached(compared, measure),
+            f"{title}, against the CAM entropy of the test images: a point for each method in each variant, {spread}",
+        ),
+    ]
+
+
+def _warnings(compared: StudyAxes) -> list[str]:
+    """The warnings of the variants' reports, with the variants, unless all have it; first, what hinders comparing."""
+    names: dict[str, list[str]] = {}
+    for variant in compared.variants:
+        for warning in report.all_warnings(variant.study, variant.measures):
+            names.setdefault(warning, []).append(variant.name)
+    count = len(compared.variants)
+    found = [text if len(own) == count else f"{wording.first_few(own)}: {text}" for text, own in names.items()]
+    if len({variant.study.runs[0].result["cam_cells"] for variant in compared.variants}) > 1:
+        found.insert(0, "The CAMs have different numbers of cells, so that their entropies are on different scales.")
+    if count == 1:
+        found.insert(0, f"Only {compared.variants[0].name} can be shown; there is nothing beside it.")
+    return found
+
+
+def _how_it_was_made(compared: StudyAxes) -> dict[str, str]:
+    made = [report.how_it_was_made(variant.study) for variant in compared.variants]
+    values = {key: [axes.axis_value(variant.values.get(key)) for variant in compared.variants] for key in compared.keys}
+    return {name: ", ".join(dict.fromkeys(own[name] for own in made)) for name in made[0] if name != TIME} | {
+        "Study": " and ".join(compared.names),
+        "Finished runs": str(sum(len(variant.study.runs) for variant in compared.variants)),
+        "Axes": "; ".join(f"{key}: {', '.join(dict.fromkeys(own))}" for key, own in values.items()),
+    }
