@@ -40,10 +40,10 @@ def write_reports(cfg: DictConfig) -> None:
     compared = axes.read_axes(folders, cfg.reference)
     place = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(compared.names).replace("/", "-")
     output = place / "report" if cfg.output is None else Path(str(cfg.output))
+    for variant in compared.variants:
+        log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
+        report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
     with writing(f"output={output}", "give another folder with output="):
-        for variant in compared.variants:
-            log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
-            report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
         _write_comparison(compared, output, cfg.reference)
 
 
