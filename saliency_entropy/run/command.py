@@ -7,6 +7,7 @@ import locale
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -34,7 +35,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM)  # from Ctrl-C, and from a scheduler
 def prepare_process() -> None:
     """Let no line that is printed fail: standard output may be closed, or lack a character, or be a pipe that is no
     longer read. Ends the process with a sentence where files would be read and written in another encoding than UTF-8.
+    The folder of a variant, which has = in its name, may be given without Hydra's quotes.
     """
+    sys.argv[1:] = [re.sub(r"^study=([^'\"\[]*=.*)", r"study='\1'", argument) for argument in sys.argv[1:]]
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed; its number would go to the next file, and what is printed into it
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode))  # noqa: SIM115, PTH123

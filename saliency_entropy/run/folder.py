@@ -5,12 +5,13 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf._utils import get_yaml_loader
 
 from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.run.whole_files import write_atomically
@@ -32,8 +33,10 @@ DATA_FOLDER_KEYS = {"data.root", "data.source.root", "data.source.path"}
 
 
 MOST_LEVELS = 50  # of a YAML file that is read back
-# Ten times as fast as the loader in Python, where PyYAML was built with it.
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# OmegaConf's, to which 1e-3 is a number; ten times as fast where PyYAML was built with its parser in C.
+_Loader = get_yaml_loader()
+if hasattr(yaml, "CSafeLoader"):
+    _Loader = type("_Loader", (yaml.CSafeLoader, _Loader), {})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
 
 
@@ -86,13 +89,14 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
+def has_effect(key: str) -> bool:
+    """Whether a key of the configuration decides a run's result, or is part of one that does."""
+    return not any(key == name or key.startswith(f"{name}.") for name in KEYS_WITHOUT_EFFECT)
+
+
 def scientific_config(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration that decides a run's result, as ``a.b.c`` -> value."""
-    return {
-        key: value
-        for key, value in flatten(config).items()
-        if not any(key == name or key.startswith(f"{name}.") for name in KEYS_WITHOUT_EFFECT)
-    }
+    return {key: value for key, value in flatten(config).items() if has_effect(key)}
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -133,11 +137,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError, yaml.YAMLError: the file cannot be read, or is not a configuration.
     """
-    try:
-        content = OmegaConf.create(_bounded((folder / "config.yaml").read_text()))
-        config = OmegaConf.to_container(content, resolve=False)
-    except OmegaConfBaseException as error:
-        raise ValueError(in_one_line(error)) from None
+    config = plain_yaml(folder / "config.yaml")
     if not isinstance(config, dict):
         raise ValueError("it is not a configuration")
     return config
@@ -165,21 +165,29 @@ def epochs_done(folder: Path) -> int:
         return 0
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a run has whole epochs, or is done."""
+    return (folder / "result.json").exists() or (folder / "checkpoints" / "resume.ckpt").exists()
+
+
 def check_same_run(folder: Path, config: dict[str, Any]) -> None:
     """Refuse a folder that holds a run, finished or begun, of another configuration.
 
     Raises:
         UserError: names the folder, and the keys that differ with both values.
     """
-    begun = (folder / "result.json").exists() or (folder / "checkpoints" / "resume.ckpt").exists()
-    differing = differing_keys(folder, config) if begun else {}
+    differing = differing_keys(folder, config) if is_begun(folder) else {}
     if differing:
-        shown = [f"{key} is {there} there and {here} here" for key, (there, here) in list(differing.items())[:4]]
-        more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
         remedy = "give this one a study= of its own, or delete that folder"
         if differing.keys() <= DATA_FOLDER_KEYS:
             remedy = f"if these are the same images, give their folder that name, by a link for instance; else {remedy}"
-        raise UserError(f"{folder} holds a run of another configuration ({'; '.join(shown)}{more}): {remedy}")
+        raise UserError(f"{folder} holds a run of another configuration ({in_words(differing)}): {remedy}")
+
+
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """``lr is 0.1 there and 0.2 here``, for the first keys of key -> (there, here); the others are counted."""
+    shown = [f"{key} is {there} there and {here} here" for key, (there, here) in list(differing.items())[:4]]
+    return "; ".join(shown) + (f" and {len(differing) - 4} more keys" if len(differing) > 4 else "")
 
 
 def is_done(folder: Path, config: dict[str, Any]) -> bool:

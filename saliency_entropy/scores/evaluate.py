@@ -22,6 +22,7 @@ from saliency_entropy.scores.corruptions import Variant, variants
 from saliency_entropy.scores.finished_runs import (
     FinishedRuns,
     checkpoint_digests,
+    each_study,
     finished_runs,
     missing_files,
     read_detector,
@@ -40,7 +41,8 @@ OTHERS = (
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Score every finished run of ``cfg.study`` on ``cfg.split`` of its own data, or of ``cfg.data``.
+    """Score every finished run of ``cfg.study``, or of its variants, on ``cfg.split`` of its own data, or of
+    ``cfg.data``.
 
     Each run gets ``scores/<set>.parquet``, and with ``cfg.corruptions`` also ``scores/<set>+corruptions.parquet``, of
     a sample of the images. Files that are there are left, and an interrupted pass goes on. With ``cfg.overwrite``,
@@ -53,17 +55,19 @@ def evaluate(cfg: DictConfig) -> None:
     """
     corruptions = [cfg.corruptions] if isinstance(cfg.corruptions, str) else cfg.corruptions
     corrupted = None if corruptions is None else variants(corruptions)
-    with finished_runs(cfg, ".evaluate.lock", "evaluate.py", "not scored") as runs:
-        if runs.name.endswith(SUFFIX):
-            raise UserError(f"set={runs.name} is a name for files of corrupted images; give another")
-        _score(cfg, runs, PLAIN)
-        if corrupted is not None:
-            manifest = runs.images.manifest
-            sample = replace(manifest, table=sampled(manifest.table, cfg.corruption_images))
-            images = replace(runs.images, manifest=sample)
-            _score(cfg, replace(runs, images=images, name=runs.name + SUFFIX), corrupted)
-        diverged = [f"{run.parent.name}/{run.name}" for run in runs.folders if not _is_finite(_score_file(run, runs))]
-        refuse_diverged(diverged, f"the scores in scores/{runs.name}.parquet")
+    diverged: list[Path] = []
+    for own in each_study(cfg):
+        with finished_runs(own, ".evaluate.lock", "evaluate.py", "not scored") as runs:
+            if runs.name.endswith(SUFFIX):
+                raise UserError(f"set={runs.name} is a name for files of corrupted images; give another")
+            _score(own, runs, PLAIN)
+            if corrupted is not None:
+                manifest = runs.images.manifest
+                sample = replace(manifest, table=sampled(manifest.table, own.corruption_images))
+                images = replace(runs.images, manifest=sample)
+                _score(own, replace(runs, images=images, name=runs.name + SUFFIX), corrupted)
+            diverged += [run for run in runs.folders if not _is_finite(_score_file(run, runs))]
+    refuse_diverged(cfg, diverged, f"the scores in scores/{runs.name}.parquet")
 
 
 def _score(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant]) -> None:

@@ -1,6 +1,7 @@
 """The frame of a command that keeps something beside every finished run of a study: its scores, or its maps."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.data.dataset import Transform
@@ -18,7 +19,8 @@ from saliency_entropy.errors import UserError, in_one_line, listing, whole_numbe
 from saliency_entropy.parallel import thread_count
 from saliency_entropy.run.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.run.folder import check_name, finished_result
-from saliency_entropy.run.study_folders import run_folders
+from saliency_entropy.run.study_folders import run_folders, seed_folders
+from saliency_entropy.run.variants import variant_folders
 from saliency_entropy.scores.images import ScoredImages, read_images
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,20 @@ class FinishedRuns:
     images: ScoredImages
     name: str
     device: torch.device
+
+
+def each_study(cfg: DictConfig) -> Iterator[DictConfig]:
+    """The configuration of the command, for the study or, one after the other, for its variants with finished runs."""
+    variants = [
+        folder
+        for folder in variant_folders(Path(str(cfg.study)))
+        if any((run / "result.json").exists() for run in seed_folders(folder))
+    ]
+    if not variants:
+        yield cfg
+    for folder in variants:
+        log.info("%s", folder.name)
+        yield OmegaConf.merge(cfg, {"study": str(folder)})
 
 
 @contextmanager
@@ -113,11 +129,12 @@ def read_detector(folder: Path, runs: FinishedRuns) -> tuple[Backbone, str, Tran
     return backbone.eval().requires_grad_(False).to(runs.device), class_index, transform
 
 
-def refuse_diverged(runs: Sequence[str], what: str) -> None:
+def refuse_diverged(cfg: DictConfig, runs: Sequence[Path], what: str) -> None:
     """Raises UserError if there are ``runs`` of which ``what`` is not finite, after all others are done."""
     if runs:
+        names = listing(os.path.relpath(run, str(cfg.study)) for run in runs)
         raise UserError(
-            f"{listing(runs)}: {what} are not finite, since training diverged; no verdict rests on them, and all other "
+            f"{names}: {what} are not finite, since training diverged; no verdict rests on them, and all other "
             "runs are done: train these again with a lower learning rate (debug=finite says where it begins)"
         )
 

@@ -28,6 +28,7 @@ from saliency_entropy.page import wording
 from saliency_entropy.scores.finished_runs import (
     FinishedRuns,
     checkpoint_digests,
+    each_study,
     finished_runs,
     missing_files,
     read_detector,
@@ -43,8 +44,8 @@ IMAGES, CHECKPOINT = "other images", "another checkpoint"
 
 
 def focus(cfg: DictConfig) -> None:
-    """Keep the maps of every finished run of ``cfg.study``, of a sample of the images of ``cfg.split`` of its own data,
-    or of ``cfg.data``.
+    """Keep the maps of every finished run of ``cfg.study``, or of its variants, of a sample of the images of
+    ``cfg.split`` of its own data, or of ``cfg.data``.
 
     Files that are there are left, so an interrupted command goes on. With ``cfg.overwrite``, maps that are damaged or
     were made from something else are replaced, and no others.
@@ -54,16 +55,20 @@ def focus(cfg: DictConfig) -> None:
             ``cfg.overwrite``, maps that are there are damaged or were made from something else; or, after all others
             are kept, maps are not finite.
     """
-    with finished_runs(cfg, ".focus.lock", "focus.py", "without maps") as runs:
-        try:
-            _keep_maps(cfg, runs)
-        except torch.OutOfMemoryError:
-            raise UserError(
-                f"{runs.device} has too little memory for batches of {cfg.batch_size}; give batch_size="
-            ) from None
+    diverged: list[Path] = []
+    for own in each_study(cfg):
+        with finished_runs(own, ".focus.lock", "focus.py", "without maps") as runs:
+            try:
+                diverged += _keep_maps(own, runs)
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"{runs.device} has too little memory for batches of {cfg.batch_size}; give batch_size="
+                ) from None
+    refuse_diverged(cfg, diverged, "its maps, which are not kept,")
 
 
-def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
+def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> list[Path]:
+    """Returns the runs whose maps are not finite and are not kept."""
     manifest = _sampled(cfg, runs.images)
     chosen = manifest.table
     # With its index, by which the images are found in the manifest.
@@ -92,7 +97,7 @@ def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
         backbone, class_index, transform = read_detector(folder, runs)
         maps = run_maps(backbone, class_index, batches(transform))
         if not all(np.isfinite(values).all() for values in maps.values()):
-            diverged.append(f"{folder.parent.name}/{folder.name}")
+            diverged.append(folder)
             continue
         save_maps(file, RunMaps(sample, digest, chosen.index.to_numpy(), **maps))
         made += 1
@@ -102,7 +107,7 @@ def _keep_maps(cfg: DictConfig, runs: FinishedRuns) -> None:
         runs.name, wording.count(made, "run"), len(origins) - len(missing), len(chosen),
         (chosen["human_map"] != "").sum(),
     )  # fmt: skip
-    refuse_diverged(diverged, "its maps, which are not kept,")
+    return diverged
 
 
 def _sample_origin(file: Path) -> dict[str, str]:

@@ -3,9 +3,11 @@
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +16,9 @@ from saliency_entropy.errors import UserError, writing
 from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.run.folder import run_folder, study_folder
+from saliency_entropy.run.variants import write_variant
+from saliency_entropy.sweep.axes import Variants
+from saliency_entropy.sweep.swept import sweep_overrides
 
 PROBE = 1 << 16  # bytes
 
@@ -25,10 +30,21 @@ class CheckFolder(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(config, lambda: run_folder(config.runs_dir, config.study, config.method.name, config.seed))
+        def folder() -> str:
+            variant = Variants(config).enter(config)  # before Hydra reads the run's study, to make its folder
+            if variant:
+                write_variant(Path(study_folder(config.runs_dir, config.study)), variant)
+            return run_folder(config.runs_dir, config.study, config.method.name, config.seed)
+
+        self._check(config, folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self._check(config, lambda: study_folder(config.runs_dir, config.study))
+        def folder() -> str:
+            with suppress(HydraException):  # which the sweeper raises
+                sweep_overrides(config.hydra)
+            return study_folder(config.runs_dir, config.study)
+
+        self._check(config, folder)
 
     def _check(self, config: DictConfig, name: Callable[[], str]) -> None:
         # Hydra turns what a callback raises into a warning, except SystemExit.

@@ -4,8 +4,8 @@ As Hydra's own sweeper, except that the runs of a study that are done are not la
 the configuration of each, and most would start a process for it, only for the run to say that it is done.
 """
 
+import copy
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 from saliency_entropy.errors import UserError, writing
 from saliency_entropy.run.command import ended_with_a_sentence, one_sentence
 from saliency_entropy.run.folder import differing_keys, finished_result, run_folder
+from saliency_entropy.run.variants import write_variant
 from saliency_entropy.run.whole_files import write_atomically
-from saliency_entropy.sweep.jobs import composed_runs, plain_config
+from saliency_entropy.sweep.axes import VariantRun, variant_runs
+from saliency_entropy.sweep.jobs import plain_config
 from saliency_entropy.sweep.progress import SweepProgress
-from saliency_entropy.sweep.swept import sweep_overrides
+from saliency_entropy.sweep.swept import swept_together
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class GridSweeper(Sweeper):
     """See ``conf/hydra/sweeper/grid.yaml``."""
 
     def __init__(self, params: Mapping[str, str]) -> None:
-        self.params = params  # sweep_overrides reads them from the configuration
+        self.params = params  # they are read from the configuration
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context = hydra_context
@@ -40,32 +42,46 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        overrides = sweep_overrides(self.config.hydra)
+        study = Path(self.config.hydra.sweep.dir)
+        left: list[list[str]] = []
+        folders: dict[Path, VariantRun] = {}
         with one_sentence():
             # All are composed before the first begins, so that a mistake in the last is found now.
             with ended_with_a_sentence():
-                runs = list(composed_runs(self.context.config_loader, self.config, overrides))
-            folders = [Path(run_folder(run.runs_dir, run.study, run.method.name, run.seed)) for run in runs]
-            folder, times = Counter(folders).most_common(1)[0]
-            if times > 1:
-                raise UserError(
-                    f"the command has {folder} more than once; give what differs a study= of its own, or remove the "
-                    "duplicate"
-                )
+                for run in variant_runs(self.context.config_loader, self.config):
+                    cfg = run.config
+                    folder = Path(run_folder(cfg.runs_dir, cfg.study, cfg.method.name, cfg.seed))
+                    if folder in folders:
+                        raise UserError(f"the command has {folder} more than once; remove the duplicate")
+                    folders[folder] = run
+                    if not _is_done(cfg, folder):
+                        left.append(run.overrides)
             # Not earlier: status and report name the missing runs of the last sweep that was not refused.
-            study = Path(self.config.hydra.sweep.dir)
             with writing(study, "give another runs_dir="):
                 write_atomically(study / "multirun.yaml", OmegaConf.to_yaml(self.config))
-        left = [own for own, *run in zip(overrides, runs, folders, strict=True) if not _is_done(*run)]
-        done = len(overrides) - len(left)
+                self._write_variants(folders)
+        done = len(folders) - len(left)
         if done:
-            log.info("%d of %d runs are done", done, len(overrides))
+            log.info("%d of %d runs are done", done, len(folders))
         for callback in self.context.callbacks.callbacks:
             if isinstance(callback, SweepProgress):
                 callback.pass_over(done)
         # The error of a run is raised when its return value is asked for.
         for ended in self.launcher.launch(left, initial_job_idx=done) if left else ():
             _ = ended.return_value
+
+    def _write_variants(self, folders: Mapping[Path, VariantRun]) -> None:
+        """Give each variant its values, and a note of the sweep's runs that are its own."""
+        variants: dict[Path, list[VariantRun]] = {}
+        for folder, run in folders.items():
+            if run.variant:
+                variants.setdefault(folder.parents[1], []).append(run)
+        config = copy.deepcopy(self.config)
+        config.hydra.sweeper.params = {}
+        for folder, runs in variants.items():
+            write_variant(folder, runs[0].variant)
+            config.hydra.overrides.task = swept_together([run.overrides for run in runs])
+            write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(config))
 
 
 def _is_done(run: DictConfig, folder: Path) -> bool:

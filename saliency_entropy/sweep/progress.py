@@ -58,9 +58,10 @@ class SweepProgress(Callback):
             at_once = runs_at_once(config.hydra.launcher, config.threads)
             seconds = sum(trained) / len(trained) * (self.total - config.hydra.job.num) / at_once
             left = f", at most {duration(seconds)} left"
+        *variant, _, _ = self._name(config.hydra.runtime.output_dir).split("/")
         log.info(
-            "run %d of %d: %s, seed %s%s%s",
-            config.hydra.job.num + 1, self.total, config.method.name, config.seed, left, _failures(ended),
+            "run %d of %d: %s%s, seed %s%s%s", config.hydra.job.num + 1, self.total,
+            "".join(f"{name}, " for name in variant), config.method.name, config.seed, left, self._failures(ended),
         )  # fmt: skip
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -103,11 +104,19 @@ class SweepProgress(Callback):
             elsewhere = f", {counts['elsewhere']} left to another launch" if counts["elsewhere"] else ""
             log.info(
                 "sweep ended: %d runs, %d trained, %d done before%s%s",
-                self.total, counts["trained"], counts["skipped"] + self.passed_over, elsewhere, _failures(ended),
+                self.total, counts["trained"], counts["skipped"] + self.passed_over, elsewhere, self._failures(ended),
             )  # fmt: skip
 
     def _ended(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.json"))]
+
+    def _name(self, folder: str) -> str:
+        """The folder of a run, relative to the study's: with its variant, or its study if that is another one."""
+        return os.path.relpath(folder, self.folder.parents[1]).lstrip("./")
+
+    def _failures(self, ended: list[dict[str, Any]]) -> str:
+        failed = [self._name(run["folder"]) for run in ended if run["state"] == "failed"]
+        return f", {len(failed)} failed ({', '.join(failed)})" if failed else ""
 
 
 def _traced(error: BaseException) -> BaseException | None:
@@ -125,10 +134,3 @@ def _write_into_log_file(error: BaseException) -> None:
     for handler in logging.root.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
-
-
-def _failures(ended: list[dict[str, Any]]) -> str:
-    failed = [Path(run["folder"]) for run in ended if run["state"] == "failed"]
-    if not failed:
-        return ""
-    return f", {len(failed)} failed ({', '.join(f'{folder.parent.name}/{folder.name}' for folder in failed)})"

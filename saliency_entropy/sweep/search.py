@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.folder import in_words
 from saliency_entropy.run.study_folders import SEARCH_JOURNAL
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -87,12 +88,11 @@ class Search:
             self.study.set_user_attr("settings", settings)
             return
         ours = json.loads(json.dumps(settings))
-        differing = sorted(key for key in kept.keys() | ours.keys() if kept.get(key) != ours.get(key))
-        if differing:
-            shown = "; ".join(f"{key} is {kept.get(key)} there and {ours.get(key)} here" for key in differing[:4])
-            more = f" and {len(differing) - 4} more keys" if len(differing) > 4 else ""
+        keys = sorted(key for key in kept.keys() | ours.keys() if kept.get(key) != ours.get(key))
+        if keys:
+            shown = in_words({key: (kept.get(key), ours.get(key)) for key in keys})
             raise UserError(
-                f"{folder} holds a search of another configuration ({shown}{more}), whose trials cannot be compared "
+                f"{folder} holds a search of another configuration ({shown}), whose trials cannot be compared "
                 "with these: give this one a study= of its own, or delete that folder"
             )
 

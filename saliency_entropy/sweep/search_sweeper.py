@@ -86,6 +86,11 @@ class SearchSweeper(Sweeper):
                 self.intervals[key] = interval
             else:
                 self.repeats[key] = list(override.sweep_string_iterator())
+        if others := sorted(self.repeats.keys() - {"method", "seed"}):
+            raise UserError(
+                f"a search repeats its trials with other methods and seeds only: give {others[0]} one value, or an "
+                "interval"
+            )
         if not self.intervals:
             raise UserError("nothing is searched: give at least one value as an interval, KEY=interval(0.05,1.0)")
 

@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.attempts import read_attempts
 from saliency_entropy.run.folder import epochs_done, finished_result, plain_yaml
 from saliency_entropy.run.study_folders import method_order, run_folders, seed_folders, trial_folders
+from saliency_entropy.run.variants import read_variant, variant_folders
 from saliency_entropy.sweep.queue import queued_jobs
 from saliency_entropy.sweep.swept import swept_runs
 from saliency_entropy.sweep.terminal_grid import Cell, Sign, counted, duration, print_lines, print_runs, terminal
@@ -58,6 +59,7 @@ class RunStatus:
             else None.
         detail: who trains it, its Slurm job, or why it failed; "" where there is nothing to say.
         trial: name of its trial's folder, for a run of a search; else "".
+        variant: name of its variant's folder, for a run of a study with variants; else "".
     """
 
     method: str
@@ -68,11 +70,12 @@ class RunStatus:
     seconds_an_epoch: float | None = None
     detail: str = ""
     trial: str = ""
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """The folder of the run, relative to the study's."""
-        return str(Path(self.trial, self.method, f"seed{self.seed}"))
+        return str(Path(self.variant or self.trial, self.method, f"seed{self.seed}"))
 
 
 def show_status(cfg: DictConfig) -> None:
@@ -90,47 +93,69 @@ def show_status(cfg: DictConfig) -> None:
     runs = study_status(study)
     if cfg.format == "json":
         left, at_once = time_left(runs)
-        document = {"study": str(study), "runs": [asdict(run) for run in runs], "seconds_left": left}
-        print(json.dumps(document | {"at_once": at_once}, indent=2))
+        variants = {folder.name: read_variant(folder) for folder in variant_folders(study)}
+        document = {"study": str(study), "variants": variants, "runs": [asdict(run) for run in runs]}
+        print(json.dumps(document | {"seconds_left": left, "at_once": at_once}, indent=2))
     else:
         print_status(terminal(), study, runs)
 
 
 def study_status(study: Path) -> list[RunStatus]:
     """Every run that the study has, or should have: each of its methods with each of its seeds, including those of the
-    last sweep. In a search, each of its trials has each of the methods and seeds.
+    last sweep. In a search, each of its trials has each of the methods and seeds. Of a study with variants, each has
+    its own methods and seeds.
 
     Raises:
         UserError: there is no such study.
     """
-    trials = trial_folders(study)
-    swept = set() if trials else swept_runs(study)
-    if trials:
-        folders = [folder for trial in trials for folder in seed_folders(trial)]
+    if read_variant(study):  # what a sweep and Slurm say of it is in the study's folder
+        return [replace(run, variant="") for run in study_status(study.parent) if run.variant == study.name]
+    variants, trials = variant_folders(study), trial_folders(study)
+    failures = {} if trials else _failures_in_sweeps(study, {folder.name for folder in variants})
+    if variants:
+        runs = [
+            replace(run, variant=folder.name)
+            for folder in variants
+            for run in _methods_and_seeds(folder, seed_folders(folder), [], swept_runs(folder), failures)
+        ]
+    elif trials:
+        runs = _methods_and_seeds(study, [run for trial in trials for run in seed_folders(trial)], trials, set(), {})
     else:
-        folders = seed_folders(study) if swept else run_folders(study)
-    failures = {} if trials else _failures_in_sweeps(study)
-    begun = {}
-    for folder in folders:
-        run = run_status(folder, failures.get(f"{folder.parent.name}/{folder.name}"))
-        run = replace(run, trial=folder.parents[1].name if trials else "")
-        begun[run.trial, run.method, run.seed] = run
-    methods = {run.method for run in begun.values()} | {method for method, _ in swept}
-    seeds = {run.seed for run in begun.values()} | {seed for _, seed in swept}
-    usual_epochs = Counter(run.epochs for run in begun.values() if run.epochs).most_common(1)
-    missing = RunStatus("", 0, "missing", epochs=usual_epochs[0][0] if usual_epochs else None)
-    runs = [
-        begun.get((trial, method, seed)) or replace(missing, method=method, seed=seed, trial=trial)
-        for trial in [trial.name for trial in trials] or [""]
-        for method in sorted(methods, key=method_order)
-        for seed in sorted(seeds)
-    ]
+        swept = swept_runs(study)
+        runs = _methods_and_seeds(study, seed_folders(study) if swept else run_folders(study), [], swept, failures)
+    usual_epochs = Counter(run.epochs for run in runs if run.epochs).most_common(1)
     queued = queued_jobs(study) or {}
     for at, run in enumerate(runs):
         job = queued.get((study / run.name).resolve())
         if job is not None and run.state in ("missing", "interrupted", "failed"):
             runs[at] = replace(run, state="queued", detail=f"Slurm job {job.job_id}")
+        if run.state == "missing" and usual_epochs:
+            runs[at] = replace(runs[at], epochs=run.epochs or usual_epochs[0][0])
     return runs
+
+
+def _methods_and_seeds(
+    study: Path,
+    folders: Iterable[Path],
+    trials: Sequence[Path],
+    swept: Set[tuple[str, int]],
+    failures: Mapping[str, tuple[float, str]],
+) -> list[RunStatus]:
+    """The runs that have begun, and those that are missing beside them."""
+    begun = {}
+    for folder in folders:
+        name = f"{folder.parent.name}/{folder.name}"
+        run = run_status(folder, failures.get(f"{study.name}/{name}") or failures.get(name))
+        run = replace(run, trial=folder.parents[1].name if trials else "")
+        begun[run.trial, run.method, run.seed] = run
+    methods = {run.method for run in begun.values()} | {method for method, _ in swept}
+    seeds = {run.seed for run in begun.values()} | {seed for _, seed in swept}
+    return [
+        begun.get((trial, method, seed)) or RunStatus(method, seed, "missing", trial=trial)
+        for trial in [trial.name for trial in trials] or [""]
+        for method in sorted(methods, key=method_order)
+        for seed in sorted(seeds)
+    ]
 
 
 def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunStatus:
@@ -205,15 +230,18 @@ def time_left(runs: Iterable[RunStatus]) -> tuple[float | None, int]:
 def print_status(console: Console, study: Path, runs: list[RunStatus]) -> None:
     """Print the grid, what its signs mean, the runs that need a word, and the time left."""
     methods, seeds = {run.method for run in runs}, {run.seed for run in runs}
-    trials = {run.trial for run in runs if run.trial}
-    whole = f"{counted(len(trials), 'trial')} of a search" if trials else counted(len(methods), "method")
+    trials, variants = {run.trial for run in runs if run.trial}, {run.variant for run in runs if run.variant}
+    whole = counted(len(methods), "method")
+    if variants:
+        whole = f"{counted(len(variants), 'variant')} × {whole}"
+    elif trials:
+        whole = f"{counted(len(trials), 'trial')} of a search"
     cells = []
     for run in runs:
-        row = run.trial if trials and len(methods) == 1 else str(Path(run.trial, run.method))
         percent = 100 * run.epochs_done // run.epochs if run.state in WITH_PERCENT and run.epochs else None
-        cells.append(Cell(row, run.seed, run.state, percent))
+        cells.append(Cell(run.method, run.seed, run.state, percent, run.variant or run.trial))
     title = f"{study}: {whole} × {counted(len(seeds), 'seed')}"
-    print_runs(console, title, cells, STATE_SIGNS, "trial" if trials else "method")
+    print_runs(console, title, cells, STATE_SIGNS, "variant" if variants else "trial" if trials else "method")
     for state in EXPLAINED:
         explained = [run for run in runs if run.state == state and (run.detail or state != "done")]
         if explained:
@@ -264,13 +292,15 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _failures_in_sweeps(study: Path) -> dict[str, tuple[float, str]]:
-    """``method/seed<seed>`` -> when and why it failed, for the runs that failed in the newest sweep that had them."""
+def _failures_in_sweeps(study: Path, variants: Set[str]) -> dict[str, tuple[float, str]]:
+    """``method/seed<seed>``, in a variant ``variant/method/seed<seed>`` -> when and why it failed, for the runs that
+    failed in the newest sweep that had them."""
     newest: dict[str, tuple[float, str | None]] = {}
     for path in (study / ".sweep").glob("*/*.json"):
         try:
             entry, when = json.loads(path.read_text()), path.stat().st_mtime
-            name = "/".join(Path(entry["folder"]).parts[-2:])
+            *_, part, method, seed = Path(entry["folder"]).parts
+            name = f"{part}/{method}/{seed}" if part in variants else f"{method}/{seed}"
             reason = str(entry.get("reason") or _logged_reason(study / name)) if entry["state"] == "failed" else None
         except (OSError, ValueError, LookupError, TypeError):
             continue  # half written, or of another version

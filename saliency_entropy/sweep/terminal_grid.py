@@ -13,6 +13,7 @@ from saliency_entropy.run.study_folders import method_order
 
 WIDTH = 80  # where the output is no terminal
 SEEDS = 10  # side by side; more are in further grids
+MOST_ROWS = 24  # of a grid; more fill the screen
 
 
 class Sign(NamedTuple):
@@ -27,16 +28,18 @@ class Cell(NamedTuple):
     """A run in the grid.
 
     Attributes:
-        row: method of the run, or another name of its row.
+        method: of the run.
         seed: None of a run that has no cell and is counted only.
         state: a key of the signs.
         percent: of its epochs that are done; None where that is not shown.
+        part: the variant of the study, or the trial of the search, that it is a run of; "" if there are none.
     """
 
-    row: str
+    method: str
     seed: int | None
     state: str
     percent: int | None = None
+    part: str = ""
 
 
 def terminal() -> Console:
@@ -53,33 +56,75 @@ def counted(number: int, thing: str) -> str:
 
 
 def print_runs(
-    console: Console, title: str, cells: Sequence[Cell], signs: Mapping[str, Sign], rows: str = "method"
+    console: Console, title: str, cells: Sequence[Cell], signs: Mapping[str, Sign], parts: str = "method"
 ) -> None:
     """Print a title, a row a method, in the paper's order, with a column a seed, and the number of runs by state.
+
+    Of a study in many parts, the runs of each part and method are counted, in a table of parts and methods.
 
     Args:
         console: to print to.
         title: the first line.
         cells: the runs.
         signs: of each state, in the order of the legend.
-        rows: what a row is.
+        parts: what the parts are, if there are any: "variant", "trial".
     """
     console.print(Text(title, style="bold"), soft_wrap=True)
-    grid = {(cell.row, cell.seed): cell for cell in cells if cell.seed is not None}
-    names = sorted({name for name, _ in grid}, key=method_order)
-    seeds = sorted({seed for _, seed in grid})
-    for first in range(0, len(seeds), SEEDS):
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
-        table.add_column(f"{rows} \\ seed", overflow="fold")
-        shown = seeds[first : first + SEEDS]
-        for seed in shown:
-            table.add_column(str(seed), justify="center", no_wrap=True, min_width=4)
-        for name in names:
-            table.add_row(Text(name), *(_text(grid.get((name, seed)), signs) for seed in shown))
-        console.print(table)
+    shown = [cell for cell in cells if cell.seed is not None]
+    methods = sorted({cell.method for cell in shown}, key=method_order)
+    parts_there = list(dict.fromkeys(cell.part for cell in shown))
+    rows = sorted(
+        {(cell.part, cell.method) for cell in shown},
+        key=lambda row: (parts_there.index(row[0]), methods.index(row[1])),
+    )
+    if len(rows) > MOST_ROWS and len(methods) > 1 and any(parts_there):
+        _print_counts(console, shown, methods, signs, parts)
+    else:
+        _print_grid(console, shown, rows, signs, parts)
     counts = Counter(cell.state for cell in cells)
     legend = [f"{sign.sign} {counts[state]} {sign.words}" for state, sign in signs.items() if counts[state]]
     console.print(Text("  ".join(legend)))
+
+
+def _print_grid(
+    console: Console, cells: Sequence[Cell], rows: Sequence[tuple[str, str]], signs: Mapping[str, Sign], parts: str
+) -> None:
+    grid = {(cell.part, cell.method, cell.seed): cell for cell in cells}
+    one_method = len({method for _, method in rows}) == 1
+    seeds = sorted({cell.seed for cell in cells})
+    for first in range(0, len(seeds), SEEDS):
+        table = _table(f"{parts} \\ seed")
+        shown = seeds[first : first + SEEDS]
+        for seed in shown:
+            table.add_column(str(seed), justify="center", no_wrap=True, min_width=4)
+        for part, method in rows:
+            name = part if part and one_method else f"{part}/{method}".lstrip("/")
+            table.add_row(Text(name), *(_text(grid.get((part, method, seed)), signs) for seed in shown))
+        console.print(table)
+
+
+def _print_counts(
+    console: Console, cells: Sequence[Cell], methods: Sequence[str], signs: Mapping[str, Sign], parts: str
+) -> None:
+    counts = Counter((cell.part, cell.method, cell.state) for cell in cells)
+    table = _table(f"{parts} \\ method")
+    for method in methods:
+        table.add_column(method, overflow="fold", min_width=4)
+    for part in dict.fromkeys(cell.part for cell in cells):
+        row = []
+        for method in methods:
+            of_state = {state: counts[part, method, state] for state in signs if counts[part, method, state]}
+            row.append(
+                Text(" ").join(Text(f"{signs[state].sign}{n}", signs[state].style) for state, n in of_state.items())
+            )
+        table.add_row(Text(part), *row)
+    console.print(table)
+
+
+def _table(heading: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    table.add_column(heading, overflow="fold")
+    return table
 
 
 def _text(cell: Cell | None, signs: Mapping[str, Sign]) -> Text:

@@ -361,7 +361,7 @@ def test_scripts_get_json(tmp_path: Path, status: Callable) -> None:
     assert (document["seconds_left"], document["at_once"]) == (30.0, 1)
     assert document["runs"][1] == {
         "method": "droid", "seed": 1, "state": "failed", "epochs_done": 1, "epochs": 4, "seconds_an_epoch": None,
-        "detail": "no room", "trial": "",
+        "detail": "no room", "trial": "", "variant": "",
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What would make the runs of a plan fail. A problem is a sentence."""
 
 import importlib.metadata
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,7 +86,7 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
         data = read
     if data is None:
         return None
-    for run in runs:
+    for run in {json.dumps([run.method, run.config["loss"]]): run for run in runs}.values():
         with noted(problems):
             for name in build_loss(run.cfg).terms_needing_human_maps:
                 data.require_human_maps(f"method {run.method} (term {name})")

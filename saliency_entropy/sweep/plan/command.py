@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -70,12 +71,15 @@ def show_plan(console: Console, config: DictConfig, loader: ConfigLoader) -> int
         UserError, HydraException: the command says nothing that could be planned.
     """
     runs = planned_runs(config, loader)
-    for study in dict.fromkeys(run.study for run in runs):
-        cells = []
-        for run in [run for run in runs if run.study == study]:
-            percent = 100 * run.epochs_done // run.epochs if run.action == "resume" else None
-            cells.append(Cell(run.method, run.seed, run.action, percent))
-        print_runs(console, f"{study}: {counted(len(cells), 'run')}", cells, ACTION_SIGNS)
+    studies: dict[Path, list[Cell]] = {}
+    for run in runs:
+        percent = 100 * run.epochs_done // run.epochs if run.action == "resume" else None
+        variant = run.study.name if run.variant else ""
+        cells = studies.setdefault(run.study.parent if run.variant else run.study, [])
+        cells.append(Cell(run.method, run.seed, run.action, percent, variant))
+    for study, cells in studies.items():
+        parts = "variant" if cells[0].part else "method"
+        print_runs(console, f"{study}: {counted(len(cells), 'run')}", cells, ACTION_SIGNS, parts)
         console.print()
     problems = list(dict.fromkeys(f"{run.name}: {run.reason}" for run in runs if run.action == "refuse"))
     to_train = sum(run.action in TO_TRAIN for run in runs)

@@ -31,7 +31,10 @@ from saliency_entropy.training import build_loss, build_module
 
 # The groups of the configuration that decide what a run costs, and keys in them that do not: seeds choose among images.
 COSTLY = ("backbone", "protocol", "data", "trainer")
-OF_NO_COST = ("data.seed", "data.human_maps.seed", "data.cache_folder", "trainer.max_epochs")
+OF_NO_COST = (
+    "data.seed", "data.human_maps.seed", "data.human_maps.fraction", "data.cache_folder", "protocol.class_index",
+    "protocol.optimizer.lr", "trainer.max_epochs",
+)  # fmt: skip
 JOB_START = 12.0  # seconds of a Slurm job until it trains, most of them to import PyTorch
 
 
@@ -99,7 +102,9 @@ class Kind:
         maps = int((self.data.split_table("train")["human_map"] != "").sum())
         left_out = sum(sum(files.values()) for files in self.data.left_out.values())
         found = f"{left_out} files that are missing are left out" if left_out else "all files are there"
-        return f"{self.data.name}: {counts} images; {maps} of the training images have a map; {found}"
+        shares = {run.config["data"]["human_maps"]["fraction"] for run in self.runs}
+        mapped = f"{maps} of the training images have a map; " if len(shares) == 1 else ""
+        return f"{self.data.name}: {counts} images; {mapped}{found}"
 
     def weights(self) -> str:
         backbone = self.runs[0].config["backbone"]

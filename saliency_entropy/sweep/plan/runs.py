@@ -1,16 +1,16 @@
 """The runs that a command would train, and what it would do with each."""
 
-import copy
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError
@@ -19,7 +19,7 @@ from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import require_values, sentence
-from saliency_entropy.sweep.jobs import composed_runs
+from saliency_entropy.sweep.axes import Variants, variant_runs
 from saliency_entropy.sweep.queue import QueuedJob, require_queued_jobs
 from saliency_entropy.sweep.swept import sweep_overrides
 from saliency_entropy.training import checked
@@ -34,24 +34,28 @@ class PlannedRun:
     """What would become of a run.
 
     Attributes:
-        cfg: its composed configuration.
-        config: the same as plain values; empty where it is refused.
+        config: its configuration as plain values; empty where it is refused.
         folder: the folder of the run.
         action: it is started, goes on, is in Slurm's queue already, is done already, or is refused.
         epochs_done: whole epochs that it has.
         reason: why it is refused.
+        variant: whether its study is a variant in another one.
     """
 
-    cfg: DictConfig = field(repr=False)
     config: dict[str, Any] = field(repr=False)
     folder: Path
     action: Action
     epochs_done: int = 0
     reason: str = ""
+    variant: bool = False
+
+    @cached_property
+    def cfg(self) -> DictConfig:
+        return OmegaConf.create(self.config)
 
     @property
     def study(self) -> Path:
-        """The folder of its study."""
+        """The folder of its study, or of its variant there."""
         return self.folder.parent.parent
 
     @property
@@ -60,7 +64,8 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        return f"{self.method}/{self.folder.name}"
+        variant = f"{self.study.name}/" if self.variant else ""
+        return f"{variant}{self.method}/{self.folder.name}"
 
     @property
     def seed(self) -> int | None:
@@ -95,26 +100,27 @@ def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
     """
     refuse_mixtures(config.hydra)
     queued = _queued(config)
-    runs: list[PlannedRun] = []
-    for composed in _configurations(config, loader):
-        run = _planned(composed, queued)
-        if any(run.folder == other.folder for other in runs):
-            run = run.refused("the command has this run more than once; give what differs a study= of its own")
-        runs.append(run)
-    return runs
+    if config.hydra.mode == RunMode.MULTIRUN and not runs_on_slurm(config):
+        HydraConfig.instance().set_config(config)  # a run asks Hydra whether it is in a sweep
+    runs: dict[Path, PlannedRun] = {}
+    for composed, variant in _configurations(config, loader):
+        run = replace(_planned(composed, queued), variant=variant)
+        if run.folder in runs:
+            run = runs[run.folder].refused("the command has this run more than once: remove the duplicate")
+        runs[run.folder] = run
+    return list(runs.values())
 
 
-def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[DictConfig]:
+def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[tuple[DictConfig, bool]]:
     if config.hydra.mode != RunMode.MULTIRUN:
-        yield config
-        return
-    overrides = sweep_overrides(config.hydra)
-    if overrides is None:
+        yield config, bool(Variants(config).enter(config))
+    elif sweep_overrides(config.hydra) is None:
         raise UserError(
             f"hydra.sweeper={config.hydra.sweeper.get('_target_')} chooses its runs as it goes, so that they are not "
             "known beforehand; plan a sweep without hydra/sweeper="
         )
-    yield from composed_runs(loader, config, overrides)
+    else:
+        yield from ((run.config, bool(run.variant)) for run in variant_runs(loader, config))
 
 
 def _queued(config: DictConfig) -> dict[Path, QueuedJob]:
@@ -131,13 +137,10 @@ def _queued(config: DictConfig) -> dict[Path, QueuedJob]:
 
 
 def _planned(composed: DictConfig, queued: Mapping[Path, QueuedJob]) -> PlannedRun:
-    if composed.hydra.mode == RunMode.MULTIRUN and not runs_on_slurm(composed):
-        HydraConfig.instance().set_config(composed)  # a run asks Hydra whether it is in a sweep
-    cfg = copy.deepcopy(composed)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    run = PlannedRun(cfg, {}, Path(str(cfg.runs_dir), str(cfg.study), str(cfg.method.name), f"seed{cfg.seed}"), "start")
+    folder = Path(str(composed.runs_dir), str(composed.study), str(composed.method.name), f"seed{composed.seed}")
+    run = PlannedRun({}, folder, "start")
     try:
+        cfg = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
         require_values(cfg)
         run = replace(run, config=checked(cfg))
         # In the order of a run's own checks.
