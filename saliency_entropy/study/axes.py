@@ -24,7 +24,7 @@ from saliency_entropy.study.statistics import holm, paired_difference
 
 MARGIN = "_margin"  # ends the name of a measure by the difference of the logits
 STUDY = "study"  # the axis of studies that were trained apart
-NOT_SWEPT = "not_swept"  # names the runs that lie beside the variants of a study
+MADE = ("cam_cells", "data_hash", "git_commit", "versions")  # of result.json, what may differ beside the configuration
 SHOWN_TEXT = re.compile(r"[\w.+ -]{1,40}")  # of a configuration: a page is passed on, and longer text may be a path
 
 
@@ -34,21 +34,17 @@ class Variant:
 
     Attributes:
         name: of its folder, ``fraction=0.25``; after that of its study, where there are several.
-        values: axis -> value; of runs beside the variants, at most their study.
+        values: axis -> text or number; None where these runs have no such setting.
         study: its runs.
         measures: what their scores say.
         comparable: what variants must share to be compared: test images and training generators.
     """
 
     name: str
-    values: dict[str, Any]
+    values: dict[str, str | float | None]
     study: Study
     measures: tables.Measures
     comparable: tuple[str, tuple[str, ...]]
-
-    @property
-    def is_swept(self) -> bool:
-        return self.name.split("/")[-1] != NOT_SWEPT
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +54,7 @@ class StudyAxes:
     Attributes:
         names: of the studies.
         keys: the axes, such as ``data.human_maps.fraction``; ``study`` is the first, if there are several studies.
-        variants: by study, then by their values; runs beside the variants come first.
+        variants: by study, then by their values.
         left_out: variants, and runs of the others, that are in no table or figure.
     """
 
@@ -77,42 +73,43 @@ class StudyAxes:
         titles = {method: title for variant in self.variants for method, title in variant.study.titles.items()}
         return {method: titles[method] for method in sorted(titles, key=method_order)}
 
-    def baseline(self, variant: Variant, method: str, reference: str | None) -> pd.DataFrame:
-        """The runs that those of a method in a variant are compared with, a part of ``measures.runs``: those of
-        cross-entropy in the same variant or, if it has none, beside the variants of its study. With a ``reference``,
-        the name of a variant, those of the same method there. Empty, if there are none but the runs themselves."""
-        named = {other.name: other for other in self.variants}
-        if reference is None:
-            beside = named.get("/".join((*variant.name.split("/")[:-1], NOT_SWEPT)), variant)
-            other, chosen = variant if BASELINE in variant.study.methods else beside, BASELINE
-        else:
-            other, chosen = named[reference], method
+    def baseline(self, variant: Variant, method: str, reference: str | None = None) -> pd.DataFrame:
+        """The runs that those of a method in a variant are compared with, a part of ``measures.runs``: cross-entropy of
+        the same variant or, if it has none, of one that differs only in that it has no such setting. With a
+        ``reference``, the name of a variant, the same method there; or, as ``variant/method``, this method there.
+        Empty, if there are none but the runs themselves. Raises UserError if there is no such reference."""
+        named = {own.name: (own, method) for own in self.variants}
+        named |= {f"{own.name}/{other}": (own, other) for own in self.variants for other in own.study.methods}
+        if reference not in (None, *named):
+            names = listing(own.name for own in self.variants)
+            raise UserError(f"reference={reference} is no variant of {names}, nor one of these with /METHOD")
+        fits = (
+            (own, BASELINE)
+            for own in (variant, *self.variants)
+            if BASELINE in own.study.methods
+            and all(value in (None, variant.values.get(key)) for key, value in own.values.items())
+        )
+        other, chosen = next(fits, (variant, method)) if reference is None else named[reference]
         runs = other.measures.runs
         return runs[(runs["method"] == chosen) & ((other, chosen) != (variant, method))]
 
 
-def read_axes(folders: Sequence[Path], reference: str | None = None) -> StudyAxes:
+def read_axes(folders: Sequence[Path]) -> StudyAxes:
     """Read the variants of studies; a study without variants is one itself.
 
     A variant is left out, with the reason, if it has no finished run, or if its test images or training generators are
-    others than those of most.
-
-    Args:
-        folders: of the studies.
-        reference: the name of a variant that must be there.
-
-    Raises:
-        UserError: a folder is missing or is given twice; there is nothing to compare, or no such reference.
+    others than those of most. Raises UserError if a folder is missing or is given twice, or no variant is left.
     """
     names, images = _names(folders), TestImages()
     found: list[Variant] = []
     left_out: list[LeftOut] = []
     for owner, study_name in zip(folders, names, strict=True):
         parts = variant_folders(owner)
-        for folder in [owner, *parts] if not parts or seed_folders(owner) else parts:
+        beside = seed_folders(owner) if parts else []
+        left_out += [LeftOut(f"{run.parent.name}/{run.name}", "it is in no variant") for run in beside]
+        for folder in parts or [owner]:
             several = {STUDY: study_name} if len(folders) > 1 else {}
-            own_name = [folder.name if folder != owner else NOT_SWEPT] if parts else []
-            name = "/".join((*several.values(), *own_name))
+            name = "/".join((*several.values(), *([folder.name] if parts else [])))
             try:
                 study = read_study(folder)
             except UserError as error:
@@ -125,11 +122,8 @@ def read_axes(folders: Sequence[Path], reference: str | None = None) -> StudyAxe
     foreign = _foreign(found)
     left_out += [LeftOut(variant.name, reason) for variant, reason in foreign.items()]
     variants = [variant for variant in found if variant not in foreign]
-    if not any(variant.is_swept for variant in variants):
+    if not variants:
         raise UserError("there is nothing to compare: " + listing(f"{own.name}: {own.reason}" for own in left_out))
-    known = [variant.name for variant in variants]
-    if reference is not None and reference not in known:
-        raise UserError(f"reference={reference} is not a variant that can be compared; choose of {listing(known)}")
     left_out += [LeftOut(f"{own.name}/{run.name}", run.reason) for own in variants for run in own.study.left_out]
     keys = dict.fromkeys(key for variant in variants for key in variant.values)
     return StudyAxes(names, list(keys), variants, left_out)
@@ -145,10 +139,10 @@ def variant_table(axes: StudyAxes, measure: str | None = None, reference: str | 
         reference: see :meth:`StudyAxes.baseline`.
 
     Returns:
-        ``variant``, a column for each axis (None where a variant does not name it), ``method, title, seeds``; ``_mean``
-        and ``_std`` over the seeds of the measure and of ``cam_entropy`` (nats); from :meth:`StudyAxes.baseline`, seed
-        by seed: ``pairs``, mean ``difference``, its 95 % interval by Student's t ``difference_low, difference_high``,
-        ``p`` of the paired t-test, and ``p_holm``, corrected for all tests of the table. NaN where there is no figure.
+        ``variant``, a column for each axis, ``method, title, seeds``; ``_mean`` and ``_std`` over the seeds of the
+        measure and of ``cam_entropy`` (nats); from :meth:`StudyAxes.baseline`, seed by seed: ``pairs``, mean
+        ``difference``, its 95 % interval by Student's t ``difference_low, difference_high``, ``p`` of the paired
+        t-test, and ``p_holm``, corrected for all tests of the table. NaN where there is no figure.
     """
     measure = measure or axes.measure
     rows = []
@@ -167,9 +161,9 @@ def variant_table(axes: StudyAxes, measure: str | None = None, reference: str | 
 
 
 def numeric_axis(axes: StudyAxes) -> str | None:
-    """The first axis that is a number in every variant, and not always the same."""
+    """The first axis whose values are numbers, at least two."""
     for key in axes.keys:
-        values = {variant.values.get(key) for variant in axes.variants if variant.is_swept}
+        values = {variant.values.get(key) for variant in axes.variants} - {None}
         if len(values) > 1 and all(isinstance(value, Real) for value in values):
             return key
     return None
@@ -183,8 +177,8 @@ def differing_settings(axes: StudyAxes) -> pd.DataFrame:
     for variant in axes.variants:
         for method in variant.study.methods:
             run = variant.study.of_method(method)[0]
-            made = {name: run.result.get(name) for name in ("cam_cells", "data_hash", "git_commit", "versions")}
-            for key, value in (scientific_config(run.config) | flatten(made)).items():
+            made = flatten({name: run.result.get(name) for name in MADE})
+            for key, value in (scientific_config(run.config) | made).items():
                 if not is_below(key, apart):
                     place = key, method if is_below(key, METHOD_KEYS) else ""
                     found.setdefault(place, {}).setdefault(variant.name, json.dumps(value, default=str))
@@ -201,14 +195,14 @@ def differing_settings(axes: StudyAxes) -> pd.DataFrame:
 
 def shown_variants(axes: StudyAxes, table: pd.DataFrame, measure: str, reference: str | None = None) -> ShownTable:
     """:func:`variant_table` as readers see it."""
-    of = "cross-entropy of the same variant" if reference is None else f"the same method in {reference}"
-    if reference is None and not all(variant.is_swept for variant in axes.variants):
-        of += f" (of {NOT_SWEPT}, the runs beside the variants, where it has none)"
+    of = f"{reference} (the same method there, unless it names one)"
+    if reference is None:
+        of = "cross-entropy of the same variant (without such runs, of one that lacks only the setting)"
     about = [
         f"{measure_title(measure)}, mean ± standard deviation over the seeds (n − 1); CAM entropy of the test images.",
         f"Differences are from {of} with the same seed: mean, 95 % interval by Student’s t, and p of the paired t-test "
         f"after Holm’s correction for the {table['p'].notna().sum()} tests of this table. “–”: fewer than two seeds in "
-        "common. With reference=VARIANT they are from the same method in that variant.",
+        "common. reference=VARIANT or reference=VARIANT/METHOD gives them from other runs.",
     ]
     if len(one := table["variant"][table["seeds"] == 1].unique()):
         about.append(f"One seed of a method says nothing about another, as in {listing(one)}.")
@@ -246,16 +240,15 @@ def measure_title(measure: str) -> str:
     return f"{tables.MEASURES[measure.removesuffix(MARGIN)]}, by the {by}"
 
 
-def axis_value(value: object) -> str:
+def axis_value(value: str | float | None) -> str:
     """A value of an axis, for readers."""
-    if value is None or value != value:  # NaN
+    if value is None or value != value:  # NaN, which tables have for None
         return wording.NONE
-    return f"{value:g}" if isinstance(value, Real) else str(value)
+    return f"{value:g}" if isinstance(value, Real) else value
 
 
-def _plain(value: Any) -> str | float:
-    """A value of an axis; as text, if it is neither text nor a number."""
-    return value if isinstance(value, str) or type(value) in (int, float) else json.dumps(value)
+def _plain(value: Any) -> str | float | None:
+    return value if value is None or type(value) in (str, int, float) else json.dumps(value)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -23,8 +22,8 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
     """AUROC, and the mean CAM entropy (nats) that the detectors reached on the test images.
 
     By a numeric axis, if there is one (:func:`~saliency_entropy.study.axes.numeric_axis`): a line for each method, the
-    mean over its seeds in a band of one standard deviation; a panel for each choice of the other axes; dashed: methods
-    that were not swept. Else, or with more than 4 panels: the mean of each method in each variant, ± one standard
+    mean over its seeds in a band of one standard deviation; dashed, where it is in one variant only; a panel for each
+    choice of the other axes. Else, or with more than 4 panels: the mean of each method in each variant, ± one standard
     deviation.
 
     Args:
@@ -35,10 +34,9 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
     table, key = variant_table(axes, measure), numeric_axis(axes)
     if key is not None:
         others = [other for other in axes.keys if other != key]
-        swept = table[table[key].notna()]
-        panels = dict(list(swept.groupby(others, sort=False, dropna=False))) if others else {(): swept}
+        panels = dict(list(table.groupby(others, sort=False, dropna=False))) if others else {(): table}
         if len(panels) <= MOST_PANELS:
-            return _lines(axes, panels, table[table[key].isna()], measure, key)
+            return _lines(axes, panels, measure, key)
     return _dots(axes, table, measure)
 
 
@@ -59,22 +57,25 @@ def auroc_against_entropy_reached(axes: StudyAxes, measure: str | None = None) -
     return figure
 
 
-def _lines(axes: StudyAxes, panels: dict, beside: pd.DataFrame, measure: str, key: str) -> Figure:
+def _lines(axes: StudyAxes, panels: dict[tuple, pd.DataFrame], measure: str, key: str) -> Figure:
     figure = Figure(figsize=(max(WIDTH, 1.5 + 2.4 * len(panels)), 5.0), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row")
     for (values, own), pair in zip(panels.items(), grid.T, strict=True):
         for panel, name in zip(pair, (measure, ENTROPY), strict=True):
             for look, line in _methods(axes, own):
-                x, mean, std = (line[column].to_numpy(dtype=float) for column in (key, f"{name}_mean", f"{name}_std"))
-                panel.plot(x, mean, **look)
-                panel.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
-            for look, line in _methods(axes, beside):
-                mean, std = line[f"{name}_mean"].iloc[0], line[f"{name}_std"].iloc[0]
-                panel.axhline(mean, color=look["color"], linestyle="--", label=f"{look['label']}, not swept")
-                panel.axhspan(mean - std, mean + std, color=look["color"], alpha=0.08, linewidth=0)
+                swept = line[line[key].notna()] if line[key].count() > 1 else line.iloc[:0]
+                x, mean, std = (swept[column].to_numpy(float) for column in (key, f"{name}_mean", f"{name}_std"))
+                if len(swept):
+                    panel.plot(x, mean, **look)
+                    panel.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+                for row in line.drop(swept.index).to_dict("records"):
+                    mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+                    label = plain(f"{row['title']}, {row['variant']}")
+                    panel.axhline(mean, color=look["color"], linestyle="--", label=label)
+                    panel.axhspan(mean - std, mean + std, color=look["color"], alpha=0.08, linewidth=0)
         pair[0].set_title(plain("\n".join(map(axis_value, values))), fontsize=STYLE["font.size"])
         pair[1].set_xlabel(plain(key))
-    x = np.array([value for own in panels.values() for value in own[key]], dtype=float)
+    x = pd.concat(panels.values())[key].dropna().astype(float)
     if x.min() > 0 and x.max() / x.min() >= LOGARITHMIC:
         grid[0][0].set_xscale("log")
     for panel in grid[1] if key.endswith(TARGET) else ():

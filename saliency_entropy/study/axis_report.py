@@ -37,24 +37,26 @@ def write_reports(cfg: DictConfig) -> None:
         report.report(OmegaConf.merge(cfg, {"study": str(folders[0])}))
         return
     whole_number("gallery_images", cfg.gallery_images, 0)
-    compared = axes.read_axes(folders, cfg.reference)
+    compared = axes.read_axes(folders)
+    runs = all_runs(compared)
+    measures = [name for name in (compared.measure, compared.measure + axes.MARGIN) if name in runs]
+    found = {measure: axes.variant_table(compared, measure, cfg.reference) for measure in measures}
     place = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(compared.names).replace("/", "-")
     output = place / "report" if cfg.output is None else Path(str(cfg.output))
     for variant in compared.variants:
         log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
         report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
     with writing(f"output={output}", "give another folder with output="):
-        _write_comparison(compared, output, cfg.reference)
+        _write_comparison(compared, found, runs, output, cfg.reference)
 
 
-def _write_comparison(compared: StudyAxes, output: Path, reference: str | None) -> None:
-    runs = all_runs(compared)
-    measures = [name for name in (compared.measure, compared.measure + axes.MARGIN) if name in runs]
-    found = {measure: axes.variant_table(compared, measure, reference) for measure in measures}
+def _write_comparison(
+    compared: StudyAxes, found: dict[str, pd.DataFrame], runs: pd.DataFrame, output: Path, reference: str | None
+) -> None:
     overviews = [axes.shown_overview(compared, table, measure) for measure, table in found.items()]
     details = [axes.shown_variants(compared, table, measure, reference) for measure, table in found.items()]
     settings = axes.shown_settings(axes.differing_settings(compared))
-    pictures = [picture for measure in measures for picture in _pictures(compared, measure)]
+    pictures = [picture for measure in found for picture in _pictures(compared, measure)]
     warnings, left_out = _warnings(compared), report.by_reason(compared.left_out)
     sentence = headline(compared, found[compared.measure], reference)
     content = {
@@ -101,13 +103,13 @@ def headline(compared: StudyAxes, table: pd.DataFrame, reference: str | None = N
 def _pictures(compared: StudyAxes, measure: str) -> list[ShownFigure]:
     title, key = axes.measure_title(measure), axes.numeric_axis(compared)
     spread = "mean over the seeds ± 1 standard deviation."
-    beside = "" if all(own.is_swept for own in compared.variants) else " Dashed: runs that were not swept."
+    dashed = " Dashed: a method that is in one variant only." if key else ""
     return [
         ShownFigure(
             f"{measure}_by_axis",
             title,
             axis_figures.auroc_by_axis(compared, measure),
-            f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: {spread}{beside if key else ''}",
+            f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: {spread}{dashed}",
         ),
         ShownFigure(
             f"{measure}_against_entropy",

@@ -34,13 +34,13 @@ def fraction(study: Path, value: float, methods: dict, **options) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Maps of a tenth, of a half and of all images; cross-entropy lies beside these variants but for one that has its
-    own."""
+    """Maps of a tenth, of a half and of all images. Cross-entropy is in one of these variants, and in one that has no
+    such setting."""
     study = tmp_path_factory.mktemp("runs") / "annotation"
     fraction(study, 0.5, {"cyborg": 4, "hseb": 2}, strength=0.6)
     fraction(study, 0.1, {"cross_entropy": 3, "cyborg": 3}, strength=0.4)
     fraction(study, 1, {"cyborg": 3}, strength=0.8)
-    write_study(study, {"cross_entropy": 3})
+    write_variant(study, {FRACTION: None}, {"cross_entropy": 3})
     return study
 
 
@@ -55,19 +55,21 @@ def by_seed(folder: Path, method: str, name: str = "auroc_unseen") -> pd.Series:
 
 
 def test_the_variants_of_a_study_in_the_order_of_their_numbers(axes: StudyAxes) -> None:
-    assert [variant.name for variant in axes.variants] == ["not_swept", "fraction=0.1", "fraction=0.5", "fraction=1"]
-    assert [variant.values for variant in axes.variants] == [{}, {FRACTION: 0.1}, {FRACTION: 0.5}, {FRACTION: 1}]
+    assert [variant.name for variant in axes.variants] == [f"fraction={name}" for name in ("0.1", "0.5", "1", "null")]
+    assert [variant.values for variant in axes.variants] == [{FRACTION: value} for value in (0.1, 0.5, 1, None)]
     assert (axes.keys, axes.left_out, numeric_axis(axes)) == ([FRACTION], [], FRACTION)
     assert list(axes.titles) == ["cross_entropy", "cyborg", "hseb"]
 
 
-def test_differences_are_from_cross_entropy_of_the_same_variant_or_else_beside_it(axes: StudyAxes, swept: Path) -> None:
+def test_differences_are_from_cross_entropy_of_the_same_variant_or_one_without_setting(
+    axes: StudyAxes, swept: Path
+) -> None:
     table = variant_table(axes).set_index(["variant", "method"])
     assert len(table) == 6
-    for name, baseline_folder, pairs in (("0.1", "fraction=0.1", 3), ("0.5", "", 3), ("1", "", 3)):
+    for name, baseline, pairs in (("0.1", "0.1", 3), ("0.5", "null", 3), ("1", "null", 3)):
         row = table.loc[(f"fraction={name}", "cyborg")]
         own = by_seed(swept / f"fraction={name}", "cyborg")
-        differences = (own - by_seed(swept / baseline_folder, "cross_entropy")).dropna()
+        differences = (own - by_seed(swept / f"fraction={baseline}", "cross_entropy")).dropna()
         test = stats.ttest_1samp(differences, 0)
         interval = test.confidence_interval(0.95)
         assert row["pairs"] == len(differences) == pairs
@@ -91,15 +93,34 @@ def test_a_reference_is_the_same_method_in_another_variant(axes: StudyAxes, swep
     expected = (by_seed(swept / "fraction=0.5", "cyborg") - by_seed(swept / "fraction=1", "cyborg")).mean()
     assert table.loc[("fraction=0.5", "cyborg"), "difference"] == pytest.approx(expected)
     assert table["pairs"].to_dict() == {
-        ("not_swept", "cross_entropy"): 0,
         ("fraction=0.1", "cross_entropy"): 0,
         ("fraction=0.1", "cyborg"): 3,
         ("fraction=0.5", "cyborg"): 3,
         ("fraction=0.5", "hseb"): 0,
         ("fraction=1", "cyborg"): 0,
+        ("fraction=null", "cross_entropy"): 0,
     }
-    with pytest.raises(UserError, match=r"reference=fraction=2 is not a variant .* choose of not_swept; fraction=0.1;"):
-        read_axes([swept], "fraction=2")
+    with pytest.raises(
+        UserError, match=r"^reference=fraction=2 is no variant of fraction=0.1; fraction=0.5; .*METHOD"
+    ):
+        variant_table(axes, reference="fraction=2")
+
+
+def test_a_reference_may_name_its_method(axes: StudyAxes, swept: Path) -> None:
+    table = variant_table(axes, reference="fraction=0.1/cross_entropy").set_index(["variant", "method"])
+    expected = (by_seed(swept / "fraction=1", "cyborg") - by_seed(swept / "fraction=0.1", "cross_entropy")).mean()
+    assert table.loc[("fraction=1", "cyborg"), "difference"] == pytest.approx(expected)
+    assert table.loc[("fraction=null", "cross_entropy"), "pairs"] == 3
+    assert table.loc[("fraction=0.1", "cross_entropy"), "pairs"] == 0
+
+
+def test_cross_entropy_of_another_variant_does_not_stand_in(tmp_path: Path) -> None:
+    fraction(tmp_path / "study", 0.1, {"cross_entropy": 2, "droid": 2})
+    fraction(tmp_path / "study", 1, {"droid": 2})
+    pairs = variant_table(read_axes([tmp_path / "study"])).set_index(["variant", "method"])["pairs"]
+    assert pairs.to_dict() == {
+        ("fraction=0.1", "cross_entropy"): 0, ("fraction=0.1", "droid"): 2, ("fraction=1", "droid"): 0
+    }  # fmt: skip
 
 
 def test_the_entropy_reached_and_another_measure_stand_beside(axes: StudyAxes, swept: Path) -> None:
@@ -113,12 +134,11 @@ def test_the_entropy_reached_and_another_measure_stand_beside(axes: StudyAxes, s
 def test_what_readers_see(axes: StudyAxes) -> None:
     shown = shown_variants(axes, variant_table(axes), "auroc_unseen")
     assert list(shown.cells)[:3] == ["fraction", "Method", "Seeds"]
-    assert list(shown.cells["fraction"]) == ["–", "0.1", "0.1", "0.5", "0.5", "1"]
+    assert list(shown.cells["fraction"]) == ["0.1", "0.1", "0.5", "0.5", "1", "–"]
     assert "Holm’s correction for the 4 tests of this table" in shown.notes[1]
-    assert "not_swept, the runs beside the variants" in shown.notes[1]
     overview = shown_overview(axes, variant_table(axes), "auroc_unseen").cells
     assert list(overview) == ["Variant", "Cross-entropy", "CYBORG", "HSEB"]
-    assert list(overview["HSEB"].str.len() > 1) == [False, False, True, False]
+    assert list(overview["HSEB"].str.len() > 1) == [False, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +153,7 @@ def test_axes_that_are_no_numbers(tmp_path: Path) -> None:
         write_variant(tmp_path / "study", {"target": value}, {"droid": 1})
     axes = read_axes([tmp_path / "study"])
     assert numeric_axis(axes) is None
-    assert {variant.values["target"] for variant in axes.variants} == {"batch", 0.5, "true", '[1, "a"]', "null"}
+    assert {variant.values["target"] for variant in axes.variants} == {"batch", 0.5, "true", '[1, "a"]', None}
 
 
 def test_the_second_axis_may_be_the_numeric_one(tmp_path: Path) -> None:
@@ -156,11 +176,12 @@ def test_a_variant_that_cannot_be_compared_is_named(swept: Path, tmp_path: Path)
     (study / "fraction=0.5" / "droid" / "seed1" / "result.json").unlink()
     (study / "fraction=1").mkdir()
     (study / "fraction=1" / "variant.json").write_text(json.dumps({FRACTION: 1}))
+    write_run(study, "droid", 3)
     axes = read_axes([study])
     assert [variant.name for variant in axes.variants] == ["fraction=0.1", "fraction=0.5"]
     reasons = {own.name: own.reason for own in axes.left_out}
     assert list(reasons) == [
-        "fraction=0.9", "fraction=1", "fraction=0.7", "fraction=0.8", "fraction=0.5/droid/seed1"
+        "droid/seed3", "fraction=0.9", "fraction=1", "fraction=0.7", "fraction=0.8", "fraction=0.5/droid/seed1"
     ]  # fmt: skip
     assert "none of the 1 runs in fraction=0.9 is finished" in reasons["fraction=0.9"]
     assert "holds no runs" in reasons["fraction=1"]
@@ -201,11 +222,11 @@ def test_studies_that_were_trained_apart(tmp_path: Path, swept: Path) -> None:
     assert axes.names == ["runs/longer", f"{swept.parent.name}/annotation", "other/longer"]
     assert axes.keys == ["study", FRACTION]
     assert [variant.name.split("/")[-1] for variant in axes.variants] == [
-        "longer", "not_swept", "fraction=0.1", "fraction=0.5", "fraction=1", "longer"
+        "longer", "fraction=0.1", "fraction=0.5", "fraction=1", "fraction=null", "longer"
     ]  # fmt: skip
     table = variant_table(axes).set_index(["variant", "method"])["pairs"]
     assert table[("runs/longer", "droid")] == 2
-    assert table[(f"{axes.names[1]}/fraction=1", "cyborg")] == 3  # beside the variants of its own study
+    assert table[(f"{axes.names[1]}/fraction=1", "cyborg")] == 3  # of its own study
     assert table[("other/longer", "cyborg")] == 2
 
 

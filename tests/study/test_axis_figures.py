@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from benchmarks.made_up_study import write_study, write_variant
+from benchmarks.made_up_study import write_variant
 
 from saliency_entropy.study.axes import StudyAxes, read_axes, variant_table
 from saliency_entropy.study.axis_figures import auroc_against_entropy_reached, auroc_by_axis
@@ -14,11 +14,11 @@ TARGET = "loss.terms.entropy_match.target"
 
 @pytest.fixture(scope="module")
 def axes(tmp_path_factory: pytest.TempPathFactory) -> StudyAxes:
-    """One numeric axis, and cross-entropy beside it."""
+    """One numeric axis, and cross-entropy, which has no such setting."""
     study = tmp_path_factory.mktemp("runs") / "dose"
     for value in (3, 0.5, 1):
         write_variant(study, {TARGET: value}, {"hseb": 2}, title="Asked $for", strength=value / 3)
-    write_study(study, {"cross_entropy": 2})
+    write_variant(study, {TARGET: None}, {"cross_entropy": 2})
     return read_axes([study])
 
 
@@ -31,13 +31,14 @@ def test_a_line_of_means_in_a_band_of_one_standard_deviation(axes: StudyAxes) ->
     table = variant_table(axes)
     own = table[table["method"] == "hseb"]
     for panel, name in zip(figure.axes, ("auroc_unseen", "cam_entropy"), strict=True):
-        line, beside = panel.lines[:2]
+        beside, line = panel.lines[:2]
         assert list(line.get_xdata()) == [0.5, 1, 3]
         assert list(line.get_ydata()) == pytest.approx(list(own[f"{name}_mean"]))
-        band = panel.collections[0].get_paths()[0].vertices
+        (band,) = panel.collections
+        band = band.get_paths()[0].vertices
         assert band[:, 1].max() == pytest.approx((own[f"{name}_mean"] + own[f"{name}_std"]).max())
-        assert list(beside.get_ydata()) == pytest.approx([table[f"{name}_mean"].iloc[0]] * 2)
-    assert labels(figure) == [r"Asked \$for", "Cross-entropy, not swept", "As asked for"]
+        assert list(beside.get_ydata()) == pytest.approx([table[f"{name}_mean"].iloc[-1]] * 2)
+    assert labels(figure) == ["Cross-entropy, target=null", r"Asked \$for", "As asked for"]
     assert figure.axes[1].get_xlabel() == TARGET
     assert "nats" in figure.axes[1].get_ylabel()
 
