@@ -100,9 +100,7 @@ def test_a_reference_is_the_same_method_in_another_variant(axes: StudyAxes, swep
         ("fraction=1", "cyborg"): 0,
         ("fraction=null", "cross_entropy"): 0,
     }
-    with pytest.raises(
-        UserError, match=r"^reference=fraction=2 is no variant of fraction=0.1; fraction=0.5; .*METHOD"
-    ):
+    with pytest.raises(UserError, match=r"^reference=fraction=2 is no variant of fraction=0.1; fraction=0.5; .*METHOD"):
         variant_table(axes, reference="fraction=2")
 
 
