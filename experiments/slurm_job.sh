@@ -4,7 +4,8 @@
 #     sbatch --array=0-59%8 --gpus-per-node=1 experiments/slurm_job.sh experiment=paper data=faces data.root=DIR
 #
 # Task i trains method i mod 6 with seed i div 6; METHODS="droid hseb" names other methods, and the array needs one task
-# for each method and seed. Without --array, one job trains the whole sweep, for runs so short that jobs of their own
+# for each method and seed. VARIANTS="backbone=tiny backbone=resnet50,protocol=author" trains each of these as well, as a
+# sweep over their keys does: one task for each method, variant and seed. Without --array, one job trains the whole sweep, for runs so short that jobs of their own
 # would mostly be starting; as many runs at a time as the job has GPUs, or else cores, or as RUNS says:
 #
 #     sbatch --cpus-per-task=16 experiments/slurm_job.sh experiment=demo
@@ -26,7 +27,15 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
   index=$SLURM_ARRAY_TASK_ID
   # Not SLURM_JOB_ID: the last task has that of the whole array, which would be queued again.
   job=${SLURM_ARRAY_JOB_ID}_$index
-  what=(hydra.mode=RUN "threads=$cores" "method=${methods[index % ${#methods[@]}]}" "seed=$((index / ${#methods[@]}))")
+  read -ra variants <<<"${VARIANTS:-}"
+  per_seed=$((${#methods[@]} * (${#variants[@]} > 0 ? ${#variants[@]} : 1)))
+  what=(hydra.mode=RUN "threads=$cores" "method=${methods[index % ${#methods[@]}]}" "seed=$((index / per_seed))")
+  if [ "${#variants[@]}" -gt 0 ]; then
+    IFS=, read -ra values <<<"${variants[index % per_seed / ${#methods[@]}]}"
+    for value in "${values[@]}"; do  # its key is an axis, as one that is swept
+      what+=("$value" "+hydra.sweeper.params={${value%%=*}: swept}")
+    done
+  fi
 else
   job=${SLURM_JOB_ID:?give this file to sbatch: sbatch experiments/slurm_job.sh experiment=...}
   runs=${RUNS:-${SLURM_GPUS_ON_NODE:-$cores}}

@@ -73,8 +73,15 @@ def variant_runs(loader: ConfigLoader, config: DictConfig) -> Iterator[VariantRu
             own = [*(text for text in own if not text.startswith("study=")), f"study='{run.study}'"]
         yield VariantRun(own, run, variant)
         run.study = study
-    for study, axes in variants.axes.items():
-        _refuse_other_settings(loader, config, study, axes, of_method)
+    variants.refuse_other_settings(loader, of_method)
+
+
+def enter_variant(loader: ConfigLoader, config: DictConfig) -> dict[str, Any]:
+    """As :meth:`Variants.enter`, for a single run; the study's other variants must have its settings."""
+    variants = Variants(config)
+    values = variants.enter(config)
+    variants.refuse_other_settings(loader, {config.method.name: list(config.hydra.overrides.task)})
+    return values
 
 
 class Variants:
@@ -92,6 +99,7 @@ class Variants:
     """
 
     def __init__(self, config: DictConfig) -> None:
+        self.config = config
         self.varied: set[str] = set()
         self.axes: dict[Path, set[str]] = {}
         if not is_grid(config.hydra.sweeper):
@@ -158,32 +166,40 @@ class Variants:
             )
         return set(read_variant(folders[0])) if folders else self.varied
 
+    def refuse_other_settings(self, loader: ConfigLoader, of_method: Mapping[str, list[str]]) -> None:
+        """Refuse a command by which a run of another variant would not be the same, since it has other settings.
 
-def _refuse_other_settings(
-    loader: ConfigLoader, config: DictConfig, study: Path, axes: set[str], of_method: Mapping[str, list[str]]
-) -> None:
-    """Raises UserError if a run of the study would not be the same by this command, which may have other settings.
+        Args:
+            loader: Hydra's.
+            of_method: method -> the overrides of a run of the command.
 
-    One that can be compared is enough, since the others were compared with that one.
-    """
-    for folder in variant_folders(study):
-        for run in filter(is_begun, seed_folders(folder)):
-            own = [text for text in of_method.get(run.parent.name, ()) if _key(text) not in axes]
-            variant = [_override(config, key, value) for key, value in (read_variant(folder) or {}).items()]
-            if not own:
-                continue  # no method of this command
-            try:
-                (same,) = composed_runs(loader, config, [[*own, *variant, f"seed={run.name.removeprefix('seed')}"]])
-                differing = differing_keys(run, plain_config(same))
-            except (HydraException, OmegaConfBaseException, UserError):
-                continue  # this command cannot have it, or the run's files are damaged
-            differing = {key: values for key, values in differing.items() if key not in axes}
-            if differing:
-                raise UserError(
-                    f"{study} has variants with other settings ({in_words(differing)}), with which none of this "
-                    f"command could be compared: give these a study= of their own, or the settings of {run}"
-                )
-            return
+        Raises:
+            UserError: names the keys. One run that can be compared is enough, since the others were compared with it.
+        """
+        for study, axes in self.axes.items():
+            begun = (run for folder in variant_folders(study) for run in filter(is_begun, seed_folders(folder)))
+            for run in begun:
+                if run.parent.name not in of_method:
+                    continue
+                own = [text for text in of_method[run.parent.name] if _key(text) not in axes]
+                variant = [self._override(key, value) for key, value in (read_variant(run.parents[1]) or {}).items()]
+                seed = f"seed={run.name.removeprefix('seed')}"
+                try:
+                    (same,) = composed_runs(loader, self.config, [[*own, *variant, seed]])
+                    differing = differing_keys(run, plain_config(same))
+                except (HydraException, OmegaConfBaseException, UserError):
+                    continue  # this command cannot have it, or its files are damaged
+                differing = {key: values for key, values in differing.items() if key not in axes}
+                if differing:
+                    raise UserError(
+                        f"{study} has variants with other settings ({in_words(differing)}), with which those of this "
+                        f"command could not be compared: give these a study= of their own, or the settings of {run}"
+                    )
+                break
+
+    def _override(self, key: str, value: Any) -> str:
+        is_group = key in self.config.hydra.runtime.choices
+        return f"{key}={value}" if is_group else f"++{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def _key(text: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -17,7 +18,7 @@ from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.run.folder import run_folder, study_folder
 from saliency_entropy.run.variants import write_variant
-from saliency_entropy.sweep.axes import Variants
+from saliency_entropy.sweep.axes import enter_variant
 from saliency_entropy.sweep.swept import sweep_overrides
 
 PROBE = 1 << 16  # bytes
@@ -31,7 +32,8 @@ class CheckFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         def folder() -> str:
-            variant = Variants(config).enter(config)  # before Hydra reads the run's study, to make its folder
+            # Before Hydra reads the run's study, to make its folder.
+            variant = enter_variant(GlobalHydra.instance().config_loader(), config)
             if variant:
                 write_variant(Path(study_folder(config.runs_dir, config.study)), variant)
             return run_folder(config.runs_dir, config.study, config.method.name, config.seed)

@@ -90,7 +90,7 @@ def _print_grid(
     console: Console, cells: Sequence[Cell], rows: Sequence[tuple[str, str]], signs: Mapping[str, Sign], parts: str
 ) -> None:
     grid = {(cell.part, cell.method, cell.seed): cell for cell in cells}
-    one_method = len({method for _, method in rows}) == 1
+    named_by_part = parts == "trial" and len({method for _, method in rows}) == 1
     seeds = sorted({cell.seed for cell in cells})
     for first in range(0, len(seeds), SEEDS):
         table = _table(f"{parts} \\ seed")
@@ -98,7 +98,7 @@ def _print_grid(
         for seed in shown:
             table.add_column(str(seed), justify="center", no_wrap=True, min_width=4)
         for part, method in rows:
-            name = part if part and one_method else f"{part}/{method}".lstrip("/")
+            name = part if named_by_part else f"{part}/{method}".lstrip("/")
             table.add_row(Text(name), *(_text(grid.get((part, method, seed)), signs) for seed in shown))
         console.print(table)
 

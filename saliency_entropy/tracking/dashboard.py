@@ -8,6 +8,7 @@ import wandb
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.run.variants import variant_folders
 from saliency_entropy.tracking.wandb_run import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, generator_key, generator_list
 
 try:
@@ -27,8 +28,14 @@ def save_dashboard(cfg: DictConfig) -> None:
     """Save the workspace of ``conf/dashboard.yaml`` at W&B.
 
     Raises:
-        UserError: no W&B key is set, or W&B does not take the workspace.
+        UserError: no W&B key is set, the study has variants, or W&B does not take the workspace.
     """
+    variants = [] if cfg.study is None else variant_folders(Path(cfg.runs_dir, cfg.study))
+    if variants:
+        raise UserError(
+            f"study={cfg.study} has variants, whose runs are not averaged: give one of them, "
+            + " or ".join(f"study={cfg.study}/{folder.name}" for folder in variants[:5])
+        )
     if not wandb.login(prompt=False, verify=False):
         raise UserError("a dashboard is saved at W&B, for which there is no key: wandb login, or set WANDB_API_KEY")
     generators = cfg.generators

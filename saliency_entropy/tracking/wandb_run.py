@@ -4,6 +4,7 @@ W&B gets what the run's own files hold, one row of history an epoch, and no epoc
 ``metrics.csv`` before it is logged, and epochs that W&B lacks when a run goes on are logged from there.
 """
 
+import hashlib
 import logging
 import os
 import uuid
@@ -23,6 +24,7 @@ from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
 from saliency_entropy.run.epochs import read_epochs
+from saliency_entropy.run.variants import read_variant, variant_name
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study.run_figures import RankedScores
 
@@ -216,7 +218,10 @@ class WandbRun:
     def _init(self, identity: str, mode: str | None) -> wandb.Run:
         config = self.config
         method = config["method"]["name"]
-        names = config["study"], *(config[key]["name"] for key in ("data", "backbone", "protocol"))
+        variant = read_variant(self.folder.parents[1]) or {}
+        study = config["study"].rpartition("/")[0] if variant else config["study"]
+        names = study, *(config[key]["name"] for key in ("data", "backbone", "protocol"))
+        names += tuple(variant_name({key: value}) for key, value in variant.items())
         return wandb.init(
             id=identity,
             resume="allow",
@@ -226,7 +231,7 @@ class WandbRun:
             dir=self.folder,
             mode=mode,
             # The first thing that W&B shows of a project is the mean and spread of each group.
-            group=f"{config['study']}/{method}"[:GROUP_LENGTH],
+            group=_group(f"{config['study']}/{method}"),
             job_type=method,
             tags=list(dict.fromkeys(str(name)[:TAG_LENGTH] for name in names)),
             config=config,
@@ -298,6 +303,13 @@ def cam_overlays(trainer: pl.Trainer, module: pl.LightningModule) -> list[wandb.
         caption = f"{truth}, p(synthetic) = {logits.float().softmax(0)[1]:.2f}"
         pictures.append(wandb.Image(cam_overlay(image.permute(1, 2, 0).numpy(), cam.numpy()), caption=caption))
     return pictures
+
+
+def _group(name: str) -> str:
+    """A name that W&B takes, whose end, the method's, counts more than its beginning."""
+    if len(name) <= GROUP_LENGTH:
+        return name
+    return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}…{name[9 - GROUP_LENGTH :]}"
 
 
 def summary(result: dict[str, Any], test_scores: pd.DataFrame) -> dict[str, Any]:

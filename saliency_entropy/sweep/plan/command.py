@@ -74,9 +74,7 @@ def show_plan(console: Console, config: DictConfig, loader: ConfigLoader) -> int
     studies: dict[Path, list[Cell]] = {}
     for run in runs:
         percent = 100 * run.epochs_done // run.epochs if run.action == "resume" else None
-        variant = run.study.name if run.variant else ""
-        cells = studies.setdefault(run.study.parent if run.variant else run.study, [])
-        cells.append(Cell(run.method, run.seed, run.action, percent, variant))
+        studies.setdefault(run.study, []).append(Cell(run.method, run.seed, run.action, percent, run.variant))
     for study, cells in studies.items():
         parts = "variant" if cells[0].part else "method"
         print_runs(console, f"{study}: {counted(len(cells), 'run')}", cells, ACTION_SIGNS, parts)

@@ -20,6 +20,7 @@ from saliency_entropy.module import DetectorModule
 from saliency_entropy.run.folder import flatten, plain_yaml
 from saliency_entropy.run.result import versions
 from saliency_entropy.run.study_folders import seed_folders
+from saliency_entropy.run.variants import variant_folders
 from saliency_entropy.sweep.cores import is_local, runs_at_once
 from saliency_entropy.sweep.plan import checks, disk
 from saliency_entropy.sweep.plan.checks import noted
@@ -164,9 +165,10 @@ def _kind(config: dict[str, Any]) -> str:
 
 
 def _trained_runs(studies: Iterable[Path]) -> dict[str, list[RunStatus]]:
-    """Kind -> where each run of the studies stands."""
+    """Kind -> where each run of the studies stands, whatever its variant."""
     trained: dict[str, list[RunStatus]] = {}
-    for folder in [folder for study in studies if study.is_dir() for folder in seed_folders(study)]:
+    folders = [part for study in studies if study.is_dir() for part in variant_folders(study) or [study]]
+    for folder in [folder for part in folders for folder in seed_folders(part)]:
         try:
             kind = _kind(plain_yaml(folder / "config.yaml"))
         except (OSError, ValueError, yaml.YAMLError):
@@ -180,12 +182,18 @@ def _time(config: DictConfig, runs: Sequence[PlannedRun], kinds: Sequence[Kind])
     if config.hydra.mode == RunMode.MULTIRUN:
         most_threads = max((run.cfg.threads for run in runs if run.cfg.threads), default=None)
         at_once = min(len(runs), runs_at_once(config.hydra.launcher, most_threads))
-    number = counted(len(runs), "run") + (f", {at_once} at a time" if at_once > 1 else "")
-    if any(kind.seconds_an_epoch is None for kind in kinds):
+    known = [kind for kind in kinds if kind.seconds_an_epoch is not None]
+    timed = sum(len(kind.runs) for kind in known)
+    together = f", {at_once} at a time" if at_once > 1 else ""
+    parts = []
+    if known:
+        seconds = sum(kind.seconds_an_epoch * run.epochs_left for kind in known for run in kind.runs)
+        parts.append(f"about {duration(seconds / at_once)} for {counted(timed, 'run')}{together}")
+    if timed < len(runs):
         which = "this kind" if len(kinds) == 1 else "each kind"
-        return f"not known yet for {number}; known when a run of {which} has trained an epoch in the study"
-    seconds = sum(kind.seconds_an_epoch * run.epochs_left for kind in kinds for run in kind.runs)
-    return f"about {duration(seconds / at_once)} for {number}"
+        number = counted(len(runs) - timed, "run") + ("" if known else together)
+        parts.append(f"not known yet for {number}; known when a run of {which} has trained an epoch in the study")
+    return "; ".join(parts)
 
 
 def _disk(kinds: Sequence[Kind], problems: list[str]) -> str:

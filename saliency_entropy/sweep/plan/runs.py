@@ -19,7 +19,7 @@ from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import require_values, sentence
-from saliency_entropy.sweep.axes import Variants, variant_runs
+from saliency_entropy.sweep.axes import enter_variant, variant_runs
 from saliency_entropy.sweep.queue import QueuedJob, require_queued_jobs
 from saliency_entropy.sweep.swept import sweep_overrides
 from saliency_entropy.training import checked
@@ -39,7 +39,7 @@ class PlannedRun:
         action: it is started, goes on, is in Slurm's queue already, is done already, or is refused.
         epochs_done: whole epochs that it has.
         reason: why it is refused.
-        variant: whether its study is a variant in another one.
+        variant: name of the folder of its variant; "" if its study has none.
     """
 
     config: dict[str, Any] = field(repr=False)
@@ -47,7 +47,7 @@ class PlannedRun:
     action: Action
     epochs_done: int = 0
     reason: str = ""
-    variant: bool = False
+    variant: str = ""
 
     @cached_property
     def cfg(self) -> DictConfig:
@@ -55,8 +55,8 @@ class PlannedRun:
 
     @property
     def study(self) -> Path:
-        """The folder of its study, or of its variant there."""
-        return self.folder.parent.parent
+        """The folder of its study."""
+        return self.folder.parents[2] if self.variant else self.folder.parents[1]
 
     @property
     def method(self) -> str:
@@ -64,8 +64,7 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        variant = f"{self.study.name}/" if self.variant else ""
-        return f"{variant}{self.method}/{self.folder.name}"
+        return str(self.folder.relative_to(self.study))
 
     @property
     def seed(self) -> int | None:
@@ -104,7 +103,8 @@ def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
         HydraConfig.instance().set_config(config)  # a run asks Hydra whether it is in a sweep
     runs: dict[Path, PlannedRun] = {}
     for composed, variant in _configurations(config, loader):
-        run = replace(_planned(composed, queued), variant=variant)
+        run = _planned(composed, queued)
+        run = replace(run, variant=run.folder.parents[1].name if variant else "")
         if run.folder in runs:
             run = runs[run.folder].refused("the command has this run more than once: remove the duplicate")
         runs[run.folder] = run
@@ -113,7 +113,7 @@ def planned_runs(config: DictConfig, loader: ConfigLoader) -> list[PlannedRun]:
 
 def _configurations(config: DictConfig, loader: ConfigLoader) -> Iterator[tuple[DictConfig, bool]]:
     if config.hydra.mode != RunMode.MULTIRUN:
-        yield config, bool(Variants(config).enter(config))
+        yield config, bool(enter_variant(loader, config))
     elif sweep_overrides(config.hydra) is None:
         raise UserError(
             f"hydra.sweeper={config.hydra.sweeper.get('_target_')} chooses its runs as it goes, so that they are not "
