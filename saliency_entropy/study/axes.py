@@ -37,7 +37,7 @@ class Variant:
         values: axis -> text or number; None where these runs have no such setting.
         study: its runs.
         measures: what their scores say.
-        comparable: what variants must share to be compared: test images and training generators.
+        comparable: what variants must share to be compared: the test images, and which of them are unseen.
     """
 
     name: str
@@ -75,21 +75,19 @@ class StudyAxes:
 
     def baseline(self, variant: Variant, method: str, reference: str | None = None) -> pd.DataFrame:
         """The runs that those of a method in a variant are compared with, a part of ``measures.runs``: cross-entropy of
-        the same variant or, if it has none, of one that differs only in that it has no such setting. With a
-        ``reference``, the name of a variant, the same method there; or, as ``variant/method``, this method there.
-        Empty, if there are none but the runs themselves. Raises UserError if there is no such reference."""
-        named = {own.name: (own, method) for own in self.variants}
-        named |= {f"{own.name}/{other}": (own, other) for own in self.variants for other in own.study.methods}
+        the same variant or, if it has none, of one that differs only in that it has no such setting; with a
+        ``reference``, the name of a variant, the same method there. Empty, if there are none but the runs themselves.
+        Raises UserError if there is no such reference."""
+        named = {own.name: own for own in self.variants}
         if reference not in (None, *named):
-            names = listing(own.name for own in self.variants)
-            raise UserError(f"reference={reference} is no variant of {names}, nor one of these with /METHOD")
-        fits = (
-            (own, BASELINE)
+            raise UserError(f"reference={reference} is not a variant that can be compared; choose of {listing(named)}")
+        fits = [
+            own
             for own in (variant, *self.variants)
             if BASELINE in own.study.methods
             and all(value in (None, variant.values.get(key)) for key, value in own.values.items())
-        )
-        other, chosen = next(fits, (variant, method)) if reference is None else named[reference]
+        ]
+        other, chosen = ([*fits, variant][0], BASELINE) if reference is None else (named[reference], method)
         runs = other.measures.runs
         return runs[(runs["method"] == chosen) & ((other, chosen) != (variant, method))]
 
@@ -97,8 +95,8 @@ class StudyAxes:
 def read_axes(folders: Sequence[Path]) -> StudyAxes:
     """Read the variants of studies; a study without variants is one itself.
 
-    A variant is left out, with the reason, if it has no finished run, or if its test images or training generators are
-    others than those of most. Raises UserError if a folder is missing or is given twice, or no variant is left.
+    A variant is left out, with the reason, if it has no finished run, or if other images are its test images, or unseen
+    ones, than those of most. Raises UserError if a folder is missing or is given twice, or no variant is left.
     """
     names, images = _names(folders), TestImages()
     found: list[Variant] = []
@@ -116,7 +114,8 @@ def read_axes(folders: Sequence[Path]) -> StudyAxes:
                 left_out.append(LeftOut(name, str(error).replace(str(folder), name)))
                 continue
             scores = study.runs[0].test_scores(("path", "label", "generator"))
-            comparable = images.fingerprint(scores), tuple(study.train_generators)
+            relatives = study.runs[0].result.get("relatives", [])
+            comparable = images.fingerprint(scores), (*study.train_generators, "", *relatives)
             values = several | {key: _plain(value) for key, value in (read_variant(folder) or {}).items()}
             found.append(Variant(name, values, study, tables.measure(study), comparable))
     foreign = _foreign(found)
@@ -195,14 +194,13 @@ def differing_settings(axes: StudyAxes) -> pd.DataFrame:
 
 def shown_variants(axes: StudyAxes, table: pd.DataFrame, measure: str, reference: str | None = None) -> ShownTable:
     """:func:`variant_table` as readers see it."""
-    of = f"{reference} (the same method there, unless it names one)"
-    if reference is None:
-        of = "cross-entropy of the same variant (without such runs, of one that lacks only the setting)"
+    same = "cross-entropy of the same variant (without such runs, of one that lacks only the setting)"
+    of = same if reference is None else f"the same method in {reference}"
     about = [
         f"{measure_title(measure)}, mean ± standard deviation over the seeds (n − 1); CAM entropy of the test images.",
         f"Differences are from {of} with the same seed: mean, 95 % interval by Student’s t, and p of the paired t-test "
         f"after Holm’s correction for the {table['p'].notna().sum()} tests of this table. “–”: fewer than two seeds in "
-        "common. reference=VARIANT or reference=VARIANT/METHOD gives them from other runs.",
+        "common. With reference=VARIANT they are from the same method there.",
     ]
     if len(one := table["variant"][table["seeds"] == 1].unique()):
         about.append(f"One seed of a method says nothing about another, as in {listing(one)}.")
@@ -236,8 +234,8 @@ def shown_settings(table: pd.DataFrame) -> ShownTable:
 
 def measure_title(measure: str) -> str:
     """``AUROC, unseen generators``, and the score that ranks the images."""
-    by = "margin of the logits" if measure.endswith(MARGIN) else "logit of “synthetic”"
-    return f"{tables.MEASURES[measure.removesuffix(MARGIN)]}, by the {by}"
+    by = "the margin" if measure.endswith(MARGIN) else "logit 1"
+    return f"{tables.MEASURES[measure.removesuffix(MARGIN)]}, by {by}"
 
 
 def axis_value(value: str | float | None) -> str:
@@ -271,10 +269,10 @@ def _foreign(variants: Sequence[Variant]) -> dict[Variant, str]:
         if variant.comparable != most:
             usual = next(other for other in variants if other.comparable == most)
             alike = variant.comparable[0] == usual.comparable[0]
-            why = f"{'trained with other generators' if alike else 'scored on other test images'} than {usual.name}"
+            why = f"scored on other {'unseen generators' if alike else 'test images'} than {usual.name}"
             if (variant.comparable, count) in others:
-                raise UserError(f"{variant.name} was {why}, so that they cannot be compared; give each its own report")
-            reasons[variant] = f"{why}, so that it cannot be compared"
+                raise UserError(f"{variant.name} was {why}, so that they cannot stand in one table; make two reports")
+            reasons[variant] = why
     return reasons
 
 

@@ -1,7 +1,6 @@
-"""Figures along the axes of a study. Each function returns a Figure, which a notebook shows as it is."""
+"""AUROC and CAM entropy along the axes of a study, as a Figure, which a notebook shows as it is."""
 
 import textwrap
-from collections.abc import Iterator
 
 import pandas as pd
 from matplotlib import rc_context
@@ -10,8 +9,6 @@ from matplotlib.axes import Axes
 from saliency_entropy.study.axes import StudyAxes, axis_value, measure_title, numeric_axis, variant_table
 from saliency_entropy.study.figures import GREY, STYLE, WIDTH, Figure, method_styles, plain
 
-ENTROPY = "cam_entropy"
-ENTROPY_TITLE = "CAM entropy,\ntest images (nats)"
 MOST_PANELS = 4
 LOGARITHMIC = 50  # the ratio of an axis' highest value to its lowest from which on its scale is logarithmic
 TARGET = "entropy_match.target"  # ends the axis of the entropy asked for
@@ -19,7 +16,7 @@ TARGET = "entropy_match.target"  # ends the axis of the entropy asked for
 
 @rc_context(STYLE)
 def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
-    """AUROC, and the mean CAM entropy (nats) that the detectors reached on the test images.
+    """AUROC, and below it the mean CAM entropy (nats) that the detectors reached on the test images.
 
     By a numeric axis, if there is one (:func:`~saliency_entropy.study.axes.numeric_axis`): a line for each method, the
     mean over its seeds in a band of one standard deviation; dashed, where it is in one variant only; a panel for each
@@ -32,87 +29,52 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
     """
     measure = measure or axes.measure
     table, key = variant_table(axes, measure), numeric_axis(axes)
-    if key is not None:
-        others = [other for other in axes.keys if other != key]
-        panels = dict(list(table.groupby(others, sort=False, dropna=False))) if others else {(): table}
-        if len(panels) <= MOST_PANELS:
-            return _lines(axes, panels, measure, key)
-    return _dots(axes, table, measure)
-
-
-@rc_context(STYLE)
-def auroc_against_entropy_reached(axes: StudyAxes, measure: str | None = None) -> Figure:
-    """The mean AUROC against the mean CAM entropy of the test images: a point for each method in each variant, ± one
-    standard deviation over the seeds, joined along a numeric axis that is the only one."""
-    measure = measure or axes.measure
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
-    panel = figure.subplots()
-    line = {"linestyle": "-" if axes.keys == [numeric_axis(axes)] else "none", "linewidth": 0.8, "elinewidth": 0.7}
-    for look, own in _methods(axes, variant_table(axes, measure)):
-        (x, x_std), (y, y_std) = ((own[f"{name}_mean"], own[f"{name}_std"]) for name in (ENTROPY, measure))
-        panel.errorbar(x, y, xerr=x_std, yerr=y_std, **line, **look)
-    panel.set_xlabel(ENTROPY_TITLE.replace("\n", " "))
-    panel.set_ylabel(textwrap.fill(f"Test {measure_title(measure)}", 32))
-    _legend(figure, panel)
-    return figure
-
-
-def _lines(axes: StudyAxes, panels: dict[tuple, pd.DataFrame], measure: str, key: str) -> Figure:
-    figure = Figure(figsize=(max(WIDTH, 1.5 + 2.4 * len(panels)), 5.0), layout="constrained")
+    others = [other for other in axes.keys if other != key]
+    panels = list(table.groupby(others, sort=False, dropna=False)) if key and others else [((), table)]
+    if len(panels) > MOST_PANELS:
+        panels, key = [((), table)], None
+    names = {name: place for place, name in enumerate(table["variant"].unique())}
+    width = 1.5 + (2.4 * len(panels) if key else 0.15 * len(names) * (len(axes.titles) + 1))
+    figure = Figure(figsize=(max(WIDTH, width), 5.2), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row")
-    for (values, own), pair in zip(panels.items(), grid.T, strict=True):
-        for panel, name in zip(pair, (measure, ENTROPY), strict=True):
-            for look, line in _methods(axes, own):
-                swept = line[line[key].notna()] if line[key].count() > 1 else line.iloc[:0]
-                x, mean, std = (swept[column].to_numpy(float) for column in (key, f"{name}_mean", f"{name}_std"))
-                if len(swept):
-                    panel.plot(x, mean, **look)
-                    panel.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
-                for row in line.drop(swept.index).to_dict("records"):
-                    mean, std = row[f"{name}_mean"], row[f"{name}_std"]
-                    label = plain(f"{row['title']}, {row['variant']}")
-                    panel.axhline(mean, color=look["color"], linestyle="--", label=label)
-                    panel.axhspan(mean - std, mean + std, color=look["color"], alpha=0.08, linewidth=0)
+    for (values, own), pair in zip(panels, grid.T, strict=True):
+        for panel, name in zip(pair, (measure, "cam_entropy"), strict=True):
+            for place, (method, (colour, marker)) in enumerate(method_styles(list(axes.titles)).items()):
+                rows = own[own["method"] == method]
+                look = {"color": colour, "marker": marker, "label": plain(axes.titles[method])}
+                if key:
+                    _line(panel, rows, key, name, look)
+                elif len(rows):
+                    x = rows["variant"].map(names) + 0.8 * ((place + 0.5) / len(axes.titles) - 0.5)
+                    bars = rows[f"{name}_std"]
+                    panel.errorbar(x, rows[f"{name}_mean"], yerr=bars, linestyle="none", elinewidth=1, **look)
         pair[0].set_title(plain("\n".join(map(axis_value, values))), fontsize=STYLE["font.size"])
-        pair[1].set_xlabel(plain(key))
-    x = pd.concat(panels.values())[key].dropna().astype(float)
-    if x.min() > 0 and x.max() / x.min() >= LOGARITHMIC:
-        grid[0][0].set_xscale("log")
-    for panel in grid[1] if key.endswith(TARGET) else ():
-        panel.plot([x.min(), x.max()], [x.min(), x.max()], color=GREY, linestyle=":", label="As asked for")
+        pair[1].set_xlabel(plain(key or ""))
+    if key:
+        x = table[key].dropna().astype(float)
+        if x.min() > 0 and x.max() / x.min() >= LOGARITHMIC:
+            grid[0][0].set_xscale("log")
+        for panel in grid[1] if key.endswith(TARGET) else ():
+            panel.plot([x.min(), x.max()], [x.min(), x.max()], color=GREY, linestyle=":", label="As asked for")
+    else:
+        texts = [textwrap.fill(plain(name.replace(",", ", ")), 20) for name in names]
+        grid[1][0].set_xticks(range(len(names)), texts, rotation=30, ha="right")
+        grid[1][0].grid(axis="x", visible=False)
+        grid[0][0].grid(axis="x", visible=False)
     grid[0][0].set_ylabel(textwrap.fill(f"Test {measure_title(measure)}", 24))
-    grid[1][0].set_ylabel(ENTROPY_TITLE)
-    _legend(figure, grid[1][0])
+    grid[1][0].set_ylabel("CAM entropy,\ntest images (nats)")
+    figure.legend(*grid[1][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
-def _dots(axes: StudyAxes, table: pd.DataFrame, measure: str) -> Figure:
-    names, methods = list(table["variant"].unique()), list(axes.titles)
-    figure = Figure(figsize=(WIDTH + 1, 1.4 + len(names) * (0.2 + 0.13 * len(methods))), layout="constrained")
-    pair = figure.subplots(1, 2, sharey=True)
-    for panel, name in zip(pair, (measure, ENTROPY), strict=True):
-        for look, own in _methods(axes, table):
-            shift = (methods.index(own["method"].iloc[0]) - (len(methods) - 1) / 2) * 0.8 / len(methods)
-            places = [names.index(variant) + shift for variant in own["variant"]]
-            panel.errorbar(own[f"{name}_mean"], places, xerr=own[f"{name}_std"], linestyle="none", **look)
-        for between in range(len(names) - 1):
-            panel.axhline(between + 0.5, color=STYLE["grid.color"], linewidth=0.6)
-        panel.grid(axis="y", visible=False)
-    pair[0].set_yticks(range(len(names)), [textwrap.fill(plain(name.replace(",", ", ")), 26) for name in names])
-    pair[0].set_ylim(len(names) - 0.5, -0.5)
-    pair[0].set_xlabel(textwrap.fill(f"Test {measure_title(measure)}", 30))
-    pair[1].set_xlabel(ENTROPY_TITLE)
-    _legend(figure, pair[0])
-    return figure
-
-
-def _methods(axes: StudyAxes, table: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """The look of each method of a table, and its rows."""
-    for method, style in method_styles(list(axes.titles)).items():
-        if len(own := table[table["method"] == method]):
-            yield {"color": style.colour, "marker": style.marker, "label": plain(axes.titles[method])}, own
-
-
-def _legend(figure: Figure, panel: Axes) -> None:
-    """Above the panels, which keep the width of the page."""
-    figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+def _line(panel: Axes, rows: pd.DataFrame, key: str, name: str, look: dict[str, str]) -> None:
+    along = rows.dropna(subset=key) if rows[key].count() > 1 else rows.iloc[:0]
+    if len(along):
+        x, mean, std = (along[column].to_numpy(float) for column in (key, f"{name}_mean", f"{name}_std"))
+        panel.plot(x, mean, **look)
+        panel.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+    for _, row in rows.drop(along.index).iterrows():
+        mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+        label = f"{look['label']}, {plain(row['variant'])}"
+        panel.axhline(mean, color=look["color"], linestyle="--", label=label)
+        panel.axhspan(mean - std, mean + std, color=look["color"], alpha=0.08, linewidth=0)

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +16,8 @@ from saliency_entropy.study import axes, axis_figures, report
 from saliency_entropy.study.axes import StudyAxes
 from saliency_entropy.study.sections import Chapter, ShownFigure
 
-TIME = "Time of the runs"  # which each report has for its own
+TIME = "Time of the runs"  # which each report gives for its own
+MIN_SEEDS = 5  # with fewer, only differences of many standard deviations could be shown
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +40,8 @@ def write_reports(cfg: DictConfig) -> None:
         return
     whole_number("gallery_images", cfg.gallery_images, 0)
     compared = axes.read_axes(folders)
-    runs = all_runs(compared)
-    measures = [name for name in (compared.measure, compared.measure + axes.MARGIN) if name in runs]
+    both = (compared.measure, compared.measure + axes.MARGIN)
+    measures = [name for name in both if name in compared.variants[0].measures.runs]
     found = {measure: axes.variant_table(compared, measure, cfg.reference) for measure in measures}
     place = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(compared.names).replace("/", "-")
     output = place / "report" if cfg.output is None else Path(str(cfg.output))
@@ -47,18 +49,16 @@ def write_reports(cfg: DictConfig) -> None:
         log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
         report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
     with writing(f"output={output}", "give another folder with output="):
-        _write_comparison(compared, found, runs, output, cfg.reference)
+        _write_comparison(compared, found, output, cfg.reference)
 
 
-def _write_comparison(
-    compared: StudyAxes, found: dict[str, pd.DataFrame], runs: pd.DataFrame, output: Path, reference: str | None
-) -> None:
+def _write_comparison(compared: StudyAxes, found: dict[str, pd.DataFrame], output: Path, reference: str | None) -> None:
     overviews = [axes.shown_overview(compared, table, measure) for measure, table in found.items()]
     details = [axes.shown_variants(compared, table, measure, reference) for measure, table in found.items()]
     settings = axes.shown_settings(axes.differing_settings(compared))
-    pictures = [picture for measure in found for picture in _pictures(compared, measure)]
+    pictures = [_picture(compared, measure) for measure in found]
     warnings, left_out = _warnings(compared), report.by_reason(compared.left_out)
-    sentence = headline(compared, found[compared.measure], reference)
+    sentence = headline(compared, found, reference)
     content = {
         "headline": sentence,
         "warnings": warnings,
@@ -74,7 +74,7 @@ def _write_comparison(
         "made": _how_it_was_made(compared),
     }
     page = render(report.__package__, "report", {"tied": wording.tied}, content)
-    report.write(output, page, runs, [], [*overviews, *details, settings], pictures)
+    report.write(output, page, all_runs(compared), [], [*overviews, *details, settings], pictures)
     report.log_summary(overviews[0].cells, sentence, warnings, left_out, output)
 
 
@@ -85,39 +85,32 @@ def all_runs(compared: StudyAxes) -> pd.DataFrame:
     return pd.concat([place.join(runs) for place, (_, runs) in zip(places, own, strict=True)], ignore_index=True)
 
 
-def headline(compared: StudyAxes, table: pd.DataFrame, reference: str | None = None) -> str:
-    """Which method in which variant has the highest mean AUROC, and how many differences are shown."""
-    known = table.dropna(subset=[f"{compared.measure}_mean"])
-    if known.empty:
+def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str | None = None) -> str:
+    """Which method in which variant has the highest mean AUROC, and how many differences are shown by every score."""
+    table, mean = found[compared.measure], f"{compared.measure}_mean"
+    if table[mean].isna().all():
         return "The test images are all real or all synthetic, so there is no AUROC."
-    best = known.loc[known[f"{compared.measure}_mean"].idxmax()]
+    best = table.loc[table[mean].idxmax()]
     highest = f"{best['title']} in {best['variant']} has the highest mean {axes.measure_title(compared.measure)}: "
-    tested, shown = table["p_holm"].count(), table["difference"][table["p_holm"] < 0.05]
+    enough = table["p_holm"].notna() & (table["pairs"] >= MIN_SEEDS)
+    signs = pd.DataFrame({name: np.sign(own["difference"]) * (own["p_holm"] < 0.05) for name, own in found.items()})
+    above, below = ((enough & (signs == sign).all(axis=1)).sum() for sign in (1, -1))
     return (
-        f"{highest}{best[f'{compared.measure}_mean']:.3f}. Of {wording.count(tested, 'difference')} from "
-        f"{reference or 'cross-entropy'} that can be tested, {(shown > 0).sum()} are shown to be above 0 and "
-        f"{(shown < 0).sum()} below, after Holm’s correction."
+        f"{highest}{best[mean]:.3f}. Of {wording.count(enough.sum(), 'difference')} from "
+        f"{reference or 'cross-entropy'} over at least {MIN_SEEDS} seeds, {above} are shown to be above 0 and {below} "
+        "below, by every score and after Holm’s correction."
     )
 
 
-def _pictures(compared: StudyAxes, measure: str) -> list[ShownFigure]:
+def _picture(compared: StudyAxes, measure: str) -> ShownFigure:
     title, key = axes.measure_title(measure), axes.numeric_axis(compared)
-    spread = "mean over the seeds ± 1 standard deviation."
-    dashed = " Dashed: a method that is in one variant only." if key else ""
-    return [
-        ShownFigure(
-            f"{measure}_by_axis",
-            title,
-            axis_figures.auroc_by_axis(compared, measure),
-            f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: {spread}{dashed}",
-        ),
-        ShownFigure(
-            f"{measure}_against_entropy",
-            f"{title}, against the CAM entropy reached",
-            axis_figures.auroc_against_entropy_reached(compared, measure),
-            f"{title}, against the CAM entropy of the test images: a point for each method in each variant, {spread}",
-        ),
-    ]
+    return ShownFigure(
+        f"{measure}_by_axis",
+        title,
+        axis_figures.auroc_by_axis(compared, measure),
+        f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: mean over the seeds ± 1 standard "
+        f"deviation.{' Dashed: a method that is in one variant only.' if key else ''}",
+    )
 
 
 def _warnings(compared: StudyAxes) -> list[str]:

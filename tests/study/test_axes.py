@@ -100,16 +100,8 @@ def test_a_reference_is_the_same_method_in_another_variant(axes: StudyAxes, swep
         ("fraction=1", "cyborg"): 0,
         ("fraction=null", "cross_entropy"): 0,
     }
-    with pytest.raises(UserError, match=r"^reference=fraction=2 is no variant of fraction=0.1; fraction=0.5; .*METHOD"):
+    with pytest.raises(UserError, match=r"^reference=fraction=2 is not a variant .* choose of fraction=0.1; "):
         variant_table(axes, reference="fraction=2")
-
-
-def test_a_reference_may_name_its_method(axes: StudyAxes, swept: Path) -> None:
-    table = variant_table(axes, reference="fraction=0.1/cross_entropy").set_index(["variant", "method"])
-    expected = (by_seed(swept / "fraction=1", "cyborg") - by_seed(swept / "fraction=0.1", "cross_entropy")).mean()
-    assert table.loc[("fraction=1", "cyborg"), "difference"] == pytest.approx(expected)
-    assert table.loc[("fraction=null", "cross_entropy"), "pairs"] == 3
-    assert table.loc[("fraction=0.1", "cross_entropy"), "pairs"] == 0
 
 
 def test_cross_entropy_of_another_variant_does_not_stand_in(tmp_path: Path) -> None:
@@ -183,15 +175,15 @@ def test_a_variant_that_cannot_be_compared_is_named(swept: Path, tmp_path: Path)
     ]  # fmt: skip
     assert "none of the 1 runs in fraction=0.9 is finished" in reasons["fraction=0.9"]
     assert "holds no runs" in reasons["fraction=1"]
-    assert reasons["fraction=0.7"] == "scored on other test images than fraction=0.1, so that it cannot be compared"
-    assert reasons["fraction=0.8"] == "trained with other generators than fraction=0.1, so that it cannot be compared"
+    assert reasons["fraction=0.7"] == "scored on other test images than fraction=0.1"
+    assert reasons["fraction=0.8"] == "scored on other unseen generators than fraction=0.1"
     assert str(tmp_path) not in "".join(reasons.values())
 
 
 def test_as_many_that_cannot_be_compared(tmp_path: Path) -> None:
     write_study(tmp_path / "a", {"droid": 1})
     write_study(tmp_path / "b", {"droid": 1}, images=scored_images(per_generator=70))
-    with pytest.raises(UserError, match=r"^b was scored on other test images than a, so that they cannot be compared"):
+    with pytest.raises(UserError, match=r"^b was scored on other test images than a, so that they cannot "):
         read_axes([tmp_path / "a", tmp_path / "b"])
 
 
