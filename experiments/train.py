@@ -12,6 +12,7 @@ A run leaves runs/<study>/<method>/seed<seed>/. The same command again skips wha
 begun and starts what is missing.
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from saliency_entropy.run.choices import refuse_null
 from saliency_entropy.run.command import command
 from saliency_entropy.run.folder import finished_result, is_done
+
+log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -34,6 +37,8 @@ def main(cfg: DictConfig) -> float | None:
         from saliency_entropy.training import train
 
         train(cfg, folder)
+    else:
+        log.info("%s is done: nothing to do", folder)
     result = finished_result(folder)
     # The objective of a search by Hydra. Test images that have chosen a model can no longer test it.
     return None if result is None else result["val"]["auroc"]

@@ -74,6 +74,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         # Only the first process writes and prints; it holds the folder for all of them.
         logging.getLogger("saliency_entropy").setLevel(logging.ERROR)
     if run_folder.is_done(folder, config):
+        log.info("%s is done: nothing to do", folder)
         if "_target_" in cfg.logger and devices.is_first(cfg.trainer):
             with run_lock.held(folder):
                 instantiate(cfg.logger)(folder=folder, config=config).add_finished(run_folder.finished_result(folder))
@@ -144,6 +145,7 @@ def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[
         return
     with run_lock.held(folder) as killed_owner:
         if run_folder.is_done(folder, config):  # another process has finished it in the meantime
+            log.info("%s is done: nothing to do", folder)
             yield False
             return
         if run_folder.differing_keys(folder, config):

@@ -291,6 +291,10 @@ def test_without_optuna(command, arguments: list[str], monkeypatch: pytest.Monke
             "the runs of a search give no objective",
         ),
         (["data=faces", "data.root=???"], "data.root must be given: data.root=..."),
+        (
+            ["backbone=tiny,resnet50"],
+            "a search repeats its trials with other methods and seeds only: give backbone one",
+        ),
     ],
 )
 def test_a_mistake_of_the_command(command, arguments: list[str], overrides: list[str], message: str) -> None:

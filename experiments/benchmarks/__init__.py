@@ -12,6 +12,7 @@ from benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
 from benchmarks.report import benchmark_comparison, benchmark_report
 from benchmarks.steps import benchmark_steps
 from benchmarks.sweep import benchmark_sweep
+from benchmarks.variants import benchmark_variants
 from benchmarks.waiting import benchmark_waiting
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.detector import usable_device
@@ -20,7 +21,7 @@ from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "comparison", "sweep")
+PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "comparison", "sweep", "variants")
 
 
 def benchmark(cfg: DictConfig, script: Path) -> None:
@@ -39,12 +40,12 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
         "images",
         "report.seeds",
         "report.images",
-        "comparison.variants",
         "comparison.seeds",
         "comparison.images",
         "sweep.at_once",
         "sweep.seeds",
         "sweep.epochs",
+        "variants",
     ):
         whole_number(name, OmegaConf.select(cfg, name), 1)
     unknown = [part for part in cfg.parts if part not in PARTS]
@@ -75,3 +76,5 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
             benchmark_comparison(cfg, Path(folder))
         if "sweep" in cfg.parts:
             benchmark_sweep(cfg, script, Path(folder))
+        if "variants" in cfg.parts:
+            benchmark_variants(cfg, script, Path(folder))

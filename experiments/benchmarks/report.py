@@ -32,11 +32,11 @@ def benchmark_comparison(cfg: DictConfig, folder: Path) -> None:
     """The same of a study with variants, along a numeric axis: the page that compares them, and the report of each."""
     images = scored_like_the_paper(cfg.comparison.images)
     study = folder / "comparison_study"
-    for number in range(cfg.comparison.variants):
-        values = {"data.human_maps.fraction": (number + 1) / cfg.comparison.variants}
+    for number in range(cfg.variants):
+        values = {"data.human_maps.fraction": (number + 1) / cfg.variants}
         write_variant(study, values, dict.fromkeys(TITLES, cfg.comparison.seeds), images=images)
-    runs = cfg.comparison.variants * len(TITLES) * cfg.comparison.seeds
-    _time_report(f"comparison of {cfg.comparison.variants} variants", runs, len(images), study)
+    runs = cfg.variants * len(TITLES) * cfg.comparison.seeds
+    _time_report(f"comparison of {cfg.variants} variants", runs, len(images), study)
 
 
 def _time_report(name: str, runs: int, images: int, study: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,6 @@ from omegaconf._utils import get_yaml_loader
 
 from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.run.whole_files import write_atomically
-
-log = logging.getLogger(__name__)
 
 # Keys that may change between two launches of a run without changing its result.
 KEYS_WITHOUT_EFFECT = (
@@ -191,16 +188,9 @@ def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def is_done(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether a run is done; if so, the log says so.
-
-    Raises:
-        UserError: the folder holds a run of another configuration.
-    """
+    """Whether a run is done; raises UserError if the folder holds a run of another configuration."""
     check_same_run(folder, config)
-    if finished_result(folder) is None:
-        return False
-    log.info("%s is done: nothing to do", folder)
-    return True
+    return finished_result(folder) is not None
 
 
 def differing_keys(folder: Path, config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -101,6 +101,5 @@ def _remedy(folder: Path) -> str:
 
 def write_variant(folder: Path, values: Mapping[str, Any]) -> None:
     """Keep the values of a variant in its folder; whoever writes them writes the same."""
-    content = json.dumps(dict(sorted(values.items())), indent=2) + "\n"
     if not (folder / FILE).exists():
-        write_atomically(folder / FILE, content)
+        write_atomically(folder / FILE, json.dumps(dict(sorted(values.items())), indent=2) + "\n")

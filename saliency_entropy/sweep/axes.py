@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
@@ -22,15 +22,10 @@ from saliency_entropy.sweep.swept import is_grid, parse_overrides, sweep_overrid
 NO_AXES = {"method", "seed", "study", "runs_dir"}  # these name folders by themselves
 
 
-@dataclass(frozen=True)
-class VariantRun:
-    """A run of a sweep.
-
-    Attributes:
-        overrides: those that its configuration is composed with; among them its study, if that has variants.
-        config: that configuration, with Hydra's part. To be used, or copied, before the next run is asked for.
-        variant: full key -> value; empty if its study has no variants.
-    """
+class VariantRun(NamedTuple):
+    """A run of a sweep: the overrides that its configuration is composed with, among them the study of its variant;
+    that configuration, with Hydra's part, to be used before the next run is asked for; and full key -> value of its
+    variant, empty if its study has none."""
 
     overrides: list[str]
     config: DictConfig
@@ -38,16 +33,11 @@ class VariantRun:
 
 
 def variant_runs(loader: ConfigLoader, config: DictConfig) -> Iterator[VariantRun]:
-    """Every run of a sweep, each in the study of its variant.
-
-    Args:
-        loader: Hydra's.
-        config: configuration of the sweep.
+    """Every run of a sweep, by Hydra's loader and the sweep's configuration, each in the study of its variant.
 
     Raises:
         UserError: a run cannot be composed, what is varied does not change a run, or the study does not have these
-            axes; after the last run, if the study has other variants with other settings.
-        HydraException: an override cannot be read.
+            axes; after the last run, if the study has variants with other settings.
     """
     overrides = sweep_overrides(config.hydra)
     variants = Variants(config)
@@ -85,14 +75,7 @@ def enter_variant(loader: ConfigLoader, config: DictConfig) -> dict[str, Any]:
 
 
 class Variants:
-    """The variants that the runs of one command are of.
-
-    Args:
-        config: configuration of the command, with Hydra's part.
-
-    Attributes:
-        varied: the full keys that the command varies beside method and seed: those that it sweeps, or its experiment.
-        axes: folder of a study -> its axes, of the studies whose runs have entered their variants.
+    """The variants that the runs of one command are of, by its configuration with Hydra's part.
 
     Raises:
         UserError: what is varied does not change a run.
@@ -100,8 +83,8 @@ class Variants:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        self.varied: set[str] = set()
-        self.axes: dict[Path, set[str]] = {}
+        self.varied: set[str] = set()  # the keys that the command sweeps beside method and seed, or its experiment does
+        self.axes: dict[Path, set[str]] = {}  # by the folder of a study
         if not is_grid(config.hydra.sweeper):
             return
         given = parse_overrides(None, OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
@@ -116,30 +99,21 @@ class Variants:
     def enter(self, run: DictConfig) -> dict[str, Any]:
         """Give a run the study of its variant, ``<study>/<variant>``, unless its study has no variants.
 
-        Args:
-            run: configuration of the run, with Hydra's part; its ``study`` is changed.
-
         Returns:
             Full key -> value of the variant; empty if the study has none.
 
         Raises:
-            UserError: the study has other axes or none, or is itself a variant of other values.
+            UserError: the study has other axes or none, or is itself another variant.
         """
         with no_environment_variables():
             study = Path(str(run.runs_dir), str(run.study))  # a name that is none is refused where it is used
             within = read_variant(study)
             if study not in self.axes:
                 self.axes[study] = set(within) if within else self._axes_of(study)
-            axes = self.axes[study]
-            if within and not self.varied <= axes:
-                raise UserError(
-                    f"{study} is a variant of {study.parent}: give that one's study= to vary {_listed(self.varied)}"
-                )
-            values = {key: _value(run, key) for key in sorted(axes)}
-        if within and variant_name(values) != study.name:
+            values = {key: _value(run, key) for key in sorted(self.axes[study])}
+        if within and not (self.varied <= within.keys() and variant_name(values) == study.name):
             raise UserError(
-                f"{study} is not of the variant {variant_name(values)}, which this command names: give the study= of "
-                f"{study.parent}"
+                f"{study} is one variant of {study.parent}, and this command names others: give study= of that"
             )
         if not values or within:
             return {}
@@ -167,26 +141,21 @@ class Variants:
         return set(read_variant(folders[0])) if folders else self.varied
 
     def refuse_other_settings(self, loader: ConfigLoader, of_method: Mapping[str, list[str]]) -> None:
-        """Refuse a command by which a run of another variant would not be the same, since it has other settings.
+        """Refuse a command by which the runs of the study's other variants would not be the same.
 
         Args:
             loader: Hydra's.
             of_method: method -> the overrides of a run of the command.
-
-        Raises:
-            UserError: names the keys. One run that can be compared is enough, since the others were compared with it.
         """
         for study, axes in self.axes.items():
             begun = (run for folder in variant_folders(study) for run in filter(is_begun, seed_folders(folder)))
-            for run in begun:
-                if run.parent.name not in of_method:
-                    continue
+            # One that can be compared is enough, since the others were compared with it.
+            for run in islice((run for run in begun if run.parent.name in of_method), 3):
                 own = [text for text in of_method[run.parent.name] if _key(text) not in axes]
-                variant = [self._override(key, value) for key, value in (read_variant(run.parents[1]) or {}).items()]
-                seed = f"seed={run.name.removeprefix('seed')}"
+                own += [self._override(key, value) for key, value in (read_variant(run.parents[1]) or {}).items()]
+                own += [f"seed={run.name.removeprefix('seed')}"]
                 try:
-                    (same,) = composed_runs(loader, self.config, [[*own, *variant, seed]])
-                    differing = differing_keys(run, plain_config(same))
+                    differing = differing_keys(run, plain_config(next(composed_runs(loader, self.config, [own]))))
                 except (HydraException, OmegaConfBaseException, UserError):
                     continue  # this command cannot have it, or its files are damaged
                 differing = {key: values for key, values in differing.items() if key not in axes}
@@ -204,11 +173,6 @@ class Variants:
 
 def _key(text: str) -> str:
     return text.partition("=")[0].lstrip("+")
-
-
-def _override(config: DictConfig, key: str, value: Any) -> str:
-    is_group = key in config.hydra.runtime.choices
-    return f"{key}={value}" if is_group else f"++{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def _value(run: DictConfig, key: str) -> Any:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError, writing
 from saliency_entropy.run.command import ended_with_a_sentence, one_sentence
-from saliency_entropy.run.folder import differing_keys, finished_result, run_folder
+from saliency_entropy.run.folder import is_done, run_folder
 from saliency_entropy.run.variants import write_variant
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.sweep.axes import VariantRun, variant_runs
@@ -85,10 +85,8 @@ class GridSweeper(Sweeper):
 
 
 def _is_done(run: DictConfig, folder: Path) -> bool:
-    """Whether a run has nothing left to do or to say."""
-    if "_target_" in run.logger:  # a done run is logged if it has not been yet
-        return False
+    """Whether a run has nothing left to do or to say: with a logger, it is logged if it has not been yet."""
     try:
-        return finished_result(folder) is not None and not differing_keys(folder, plain_config(run))
+        return "_target_" not in run.logger and is_done(folder, plain_config(run))
     except (UserError, OmegaConfBaseException, OSError):
         return False  # the run says what is wrong

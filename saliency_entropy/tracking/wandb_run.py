@@ -4,7 +4,6 @@ W&B gets what the run's own files hold, one row of history an epoch, and no epoc
 ``metrics.csv`` before it is logged, and epochs that W&B lacks when a run goes on are logged from there.
 """
 
-import hashlib
 import logging
 import os
 import uuid
@@ -231,7 +230,7 @@ class WandbRun:
             dir=self.folder,
             mode=mode,
             # The first thing that W&B shows of a project is the mean and spread of each group.
-            group=_group(f"{config['study']}/{method}"),
+            group=f"{config['study']}/{method}"[-GROUP_LENGTH:],  # its end says of which variant and method it is
             job_type=method,
             tags=list(dict.fromkeys(str(name)[:TAG_LENGTH] for name in names)),
             config=config,
@@ -303,13 +302,6 @@ def cam_overlays(trainer: pl.Trainer, module: pl.LightningModule) -> list[wandb.
         caption = f"{truth}, p(synthetic) = {logits.float().softmax(0)[1]:.2f}"
         pictures.append(wandb.Image(cam_overlay(image.permute(1, 2, 0).numpy(), cam.numpy()), caption=caption))
     return pictures
-
-
-def _group(name: str) -> str:
-    """A name that W&B takes, whose end, the method's, counts more than its beginning."""
-    if len(name) <= GROUP_LENGTH:
-        return name
-    return f"{hashlib.sha256(name.encode()).hexdigest()[:8]}…{name[9 - GROUP_LENGTH :]}"
 
 
 def summary(result: dict[str, Any], test_scores: pd.DataFrame) -> dict[str, Any]:

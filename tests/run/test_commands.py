@@ -124,3 +124,18 @@ def test_another_encoding_than_utf_8_is_refused(monkeypatch, encoding):
     monkeypatch.setattr(locale, "getpreferredencoding", lambda _: encoding)
     with pytest.raises(SystemExit, match=f"^the locale's encoding is {encoding}, .* set PYTHONUTF8=1$"):
         prepare_process()
+
+
+@pytest.mark.parametrize(("given", "read"), [
+    ("study=runs/s/a=1,b=x", "study='runs/s/a=1,b=x'"),
+    ("study=runs/s", "study=runs/s"),
+    ("study=a,b", "study=a,b"),
+    ("study=[runs/a,runs/b]", "study=[runs/a,runs/b]"),
+    ("study='s/a=1'", "study='s/a=1'"),
+    ("+note='x=1'", "+note='x=1'"),
+])  # fmt: skip
+def test_the_folder_of_a_variant_needs_no_quotes(monkeypatch, given, read):
+    """Which Hydra asks for where a value has = in it."""
+    monkeypatch.setattr(sys, "argv", ["status.py", given])
+    prepare_process()
+    assert sys.argv == ["status.py", read]

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -26,9 +27,11 @@ from study_commands import configuration
 from saliency_entropy.data import dataset
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.variants import write_variant
 from saliency_entropy.scores import one_pass as scoring_pass
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.scores.evaluate import evaluate
+from saliency_entropy.scores.maps import focus
 from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.scores.score_table import sampled
 
@@ -62,6 +65,34 @@ def test_each_image_is_decoded_once(study: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(dataset, "load_channels", lambda file, *rest: decoded.append(str(file)) or load(file, *rest))
     evaluate(configured(study, "overwrite=true"))
     assert len(decoded) == len(set(decoded)) == 12
+
+
+@pytest.mark.parametrize("command", ["evaluate", "focus"])
+def test_the_variants_of_a_study_are_scored_one_after_the_other(
+    study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, command: str
+) -> None:
+    whole = tmp_path / "whole"
+    for value in (0.5, 1.0):
+        shutil.copytree(study, whole / f"fraction={value:g}")
+        write_variant(whole / f"fraction={value:g}", {"data.human_maps.fraction": value})
+    write_variant(whole / "fraction=2", {"data.human_maps.fraction": 2})  # not begun
+    checkpoint = whole / "fraction=1" / RUNS[1] / "checkpoints" / "best.ckpt"
+    ruined = torch.load(checkpoint, weights_only=True)
+    for weights in ruined["state_dict"].values():
+        if weights.is_floating_point():
+            weights.fill_(math.nan)
+    torch.save(ruined, checkpoint)
+    caplog.set_level("INFO")
+    kept, run = ("scores/mine.parquet", evaluate) if command == "evaluate" else ("maps/mine.npz", focus)
+    with pytest.raises(UserError, match=r"^fraction=1/droid/seed0: .* not finite"):
+        run(configuration(command, whole, "batch_size=8", "set=mine"))
+    made = {path.relative_to(whole).as_posix() for path in whole.rglob(Path(kept).name)}
+    expected = {f"fraction={value}/{name}/{kept}" for value in ("0.5", "1") for name in RUNS}
+    if command == "focus":
+        expected -= {f"fraction=1/{RUNS[1]}/{kept}"}
+        expected |= {f"fraction={value}/{kept}" for value in ("0.5", "1")}
+    assert made == expected
+    assert caplog.text.index("fraction=0.5") < caplog.text.index("fraction=1")
 
 
 def test_what_is_scored_is_left(study: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from saliency_entropy.run import lock as run_lock
 from saliency_entropy.run.folder import config_hash
+from saliency_entropy.run.variants import write_variant
 from saliency_entropy.sweep import local
 from saliency_entropy.sweep.plan import checks, disk
 from saliency_entropy.sweep.queue import QueuedJob, record_jobs
@@ -300,6 +301,27 @@ def test_kinds_of_runs_are_told_apart(plan: Callable[..., Planned]) -> None:
     wrong = plan(*sweep, "backbone.image_size=48,-1")
     assert wrong.code == 1
     assert "1 problem: 1. backbone.image_size is -1; give whole pixels" in words(wrong)
+
+
+def test_variants_are_planned_together(plan: Callable[..., Planned], done: Path, tmp_path: Path) -> None:
+    """By what the finished runs of any of them tell."""
+    variant = tmp_path / "runs" / "v" / "fraction=0.5"
+    shutil.copytree(done, variant / "droid" / "seed0")
+    config = OmegaConf.load(done / "config.yaml")
+    config.data.human_maps.fraction = 0.5
+    OmegaConf.save(config, variant / "droid" / "seed0" / "config.yaml")
+    write_variant(variant, {"data.human_maps.fraction": 0.5})
+    planned = plan("-m", "study=v", "method=droid", "seed=0,1", "data.human_maps.fraction=1,0.5")
+    assert planned.code == 0
+    assert "/v: 4 runs" in planned.out
+    assert "+ 3 start  ✓ 1 done, nothing to do" in planned.out
+    assert re.search(r"fraction=0\.5/droid +✓ +\+", planned.out)
+    assert re.search(r"time +about \d+ s for 3 runs ", planned.out)
+    assert re.search(r"an epoch +.* s \(1 finished run of this kind\)", planned.out)
+    other = plan("-m", "study=v", "method=droid", "seed=0", "backbone=tiny,resnet50")
+    assert (other.code, "differ in data.human_maps.fraction" in words(other)) == (1, True)
+    single = plan("study=v", "method=droid", "data.human_maps.fraction=0.5")
+    assert "All runs are done" in single.out
 
 
 def test_checkpoints_are_as_large_as_planned(done: Path, configure: Callable) -> None:

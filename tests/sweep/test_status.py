@@ -15,6 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from saliency_entropy.run import lock as run_lock
+from saliency_entropy.run.variants import write_variant
 from saliency_entropy.sweep.queue import QueuedJob, record_jobs
 from saliency_entropy.sweep.status import RunStatus, print_status, run_status, study_status, time_left
 from saliency_entropy.sweep.terminal_grid import terminal
@@ -329,6 +330,53 @@ def test_the_grid_fits_eighty_columns_and_needs_no_colour(tmp_path: Path, status
     assert "▶ running droid/seed9 epoch 0 of ? done; process" in words
     assert "30 runs to go: about" in words
     assert "99%" in words  # 149 of 150 epochs are not all
+
+
+def test_many_variants_are_a_table_of_counts(tmp_path: Path, status: Callable) -> None:
+    """And few a grid each."""
+    for value in range(9):
+        folder = tmp_path / "s" / f"fraction={value}"
+        write_variant(folder, {"data.human_maps.fraction": value})
+        for method in ("droid", "cross_entropy", "hseb"):
+            for seed in (0, 1):
+                make_run(folder, method, seed, done=4, result={} if (value, method, seed) != (2, "droid", 0) else None)
+    _, out, _ = status(f"study={tmp_path}/s")
+    lines = [line.split() for line in out.splitlines()]
+    assert out.splitlines()[0] == f"{tmp_path}/s: 9 variants × 3 methods × 2 seeds"
+    assert ["variant", "\\", "method", "cross_entropy", "hseb", "droid"] in lines
+    assert ["fraction=2", "✓2", "✓2", "✓1", "‖1"] in lines
+    assert ["fraction=8", "✓2", "✓2", "✓2"] in lines
+    assert "✓ 53 done  ‖ 1 interrupted" in out
+    assert max(map(len, out.splitlines()[1:])) <= 80
+    for value in range(2, 9):
+        shutil.rmtree(tmp_path / "s" / f"fraction={value}")
+    _, out, _ = status(f"study={tmp_path}/s")
+    assert [line.split()[0] for line in out.splitlines() if "fraction=" in line] == [
+        f"fraction={value}/{method}" for value in (0, 1) for method in ("cross_entropy", "hseb", "droid")
+    ]
+    _, out, _ = status(f"study={tmp_path}/s", "format=json")
+    document = json.loads(out)
+    assert document["variants"]["fraction=1"] == {"data.human_maps.fraction": 1}
+    assert (document["runs"][0]["variant"], document["runs"][0]["trial"]) == ("fraction=0", "")
+    _, out, _ = status(f"study={tmp_path}/s/fraction=1")
+    assert out.splitlines()[0] == f"{tmp_path}/s/fraction=1: 3 methods × 2 seeds"
+
+
+def test_what_a_sweep_and_slurm_say_of_a_variant_is_in_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "s"
+    for value in (0, 1):
+        write_variant(study / f"fraction={value}", {"data.human_maps.fraction": value})
+        make_run(study / f"fraction={value}", "droid", 0, attempts=[])
+    note_failure(study, "droid", 0, "no maps")
+    (note,) = study.glob(".sweep/*/*.json")
+    note.write_text(note.read_text().replace("/s/droid", "/s/fraction=1/droid"))
+    record_jobs(study, {study / "fraction=0" / "droid" / "seed0": QueuedJob("7_0", "0" * 16)})
+    monkeypatch.setattr("saliency_entropy.sweep.queue.job_states", lambda _: {"7_0": "PENDING"})
+    assert states(study) == {"fraction=0/droid/seed0": "queued", "fraction=1/droid/seed0": "failed"}
+    assert states(study / "fraction=0") == {"droid/seed0": "queued"}
+    assert status_of(study / "fraction=1", "droid/seed0").detail == "no maps"
 
 
 def test_more_seeds_than_fit_are_a_further_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

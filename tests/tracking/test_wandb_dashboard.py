@@ -20,6 +20,8 @@ pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installe
 
 import wandb_workspaces.workspaces as ws
 
+from saliency_entropy.errors import UserError
+from saliency_entropy.run.variants import write_variant
 from saliency_entropy.tracking.dashboard import save_dashboard, scored_generators, workspace
 from saliency_entropy.tracking.wandb_run import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, summary
 
@@ -158,3 +160,11 @@ def test_without_a_key_one_sentence(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "there is no key: wandb login, or set WANDB_API_KEY" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_study_with_variants_names_them(tmp_path: Path) -> None:
+    """Whose runs would be averaged as those of one method."""
+    write_variant(tmp_path / "s" / "fraction=0.5", {"data.human_maps.fraction": 0.5})
+    cfg = OmegaConf.create({"study": "s", "runs_dir": str(tmp_path)})
+    with pytest.raises(UserError, match=r"^study=s has variants, .* give one of them, study=s/fraction=0\.5$"):
+        save_dashboard(cfg)

@@ -28,6 +28,7 @@ from saliency_entropy.data.images import load_image
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.run.variants import write_variant
 from saliency_entropy.tracking import wandb_files
 from saliency_entropy.tracking import wandb_run as wandb_logging
 from saliency_entropy.tracking.wandb_run import WandbRun, roc_points, summary
@@ -268,6 +269,18 @@ def test_online_without_a_key_is_offline_and_says_so(tmp_path, monkeypatch, capl
         run.finish(0)
     assert "no W&B key (wandb login, or WANDB_API_KEY): logging offline" in caplog.text
     assert begun(tmp_path).run_group == "s/droid"
+
+
+def test_a_run_of_a_variant_has_its_values_as_tags_and_a_group_of_its_own(tmp_path):
+    folder = tmp_path / "backbone=b,fraction=0.5" / "droid" / "seed3"
+    write_variant(folder.parents[1], {"backbone": "b", "data.human_maps.fraction": 0.5})
+    run = WandbRun(folder, CONFIG | {"study": "s/backbone=b,fraction=0.5"}, mode="offline")
+    folder.mkdir(parents=True)
+    run.begin()
+    run.finish(0)
+    logged = begun(folder)
+    assert logged.run_group == "s/backbone=b,fraction=0.5/droid"
+    assert sorted(logged.tags) == sorted(["s", "d", "b", "p", "backbone=b", "fraction=0.5"])
 
 
 def test_w_and_b_that_the_environment_disables_is_left_out_and_the_log_says_so(
