@@ -17,9 +17,9 @@ from saliency_entropy.run.command import hydra_command
 
 @hydra_command("report")
 def main(cfg: DictConfig) -> None:
-    from saliency_entropy.study.report import report
+    from saliency_entropy.study.axis_report import write_reports
 
-    report(cfg)
+    write_reports(cfg)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     benchmark(configured(
         "data=faces", f"data.root={faces}", "backbone.image_size=48", "protocol.batch_size=8", "batches=1", "images=30",
-        "backbone@waiting.backbone=tiny", "report.seeds=1", "report.images=700", "sweep.seeds=1", "sweep.epochs=1",
-        "variants=2",
+        "backbone@waiting.backbone=tiny", "report.seeds=1", "report.images=700", "comparison.seeds=1",
+        "comparison.images=700", "sweep.seeds=1", "sweep.epochs=1", "variants=2",
     ), TRAIN)  # fmt: skip
     for words in (
         r"tiny, 48 px, batch 8, cpu, 1 threads, median of 1",
@@ -70,6 +70,7 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
         r"one pass +\d+\.\d ms an image",
         r"a pass for 4 detectors costs \d+\.\d{3} x decoding each image once and their bare forwards",
         r"report of 6 runs of 700 test images: \d+ s \(\d+ s of processor time\), \d\.\d\d GiB at most",
+        r"comparison of 2 variants of 12 runs of 700 test images: \d+ s \(\d+ s of processor time\)",
         r"6 runs, 2 at a time: \d+ s, \d+\.\d\d x the sum of their own times / 2; a run has \d+\.\d s of its own and "
         r"\d+\.\d\d s beside it; launched again: \d+\.\d s",
         r"12 runs of 2 variants: planned in \d+\.\d s \(.* GiB\), when done in .*; launched again, when done: \d+\.",
@@ -107,7 +108,7 @@ def test_a_sweep_that_another_command_trains(tmp_path: Path) -> None:
     ("report.seeds=0", "report.seeds is 0; give a whole number from 1 on"),
     ("images=many", "images is 'many'; give a whole number from 1 on"),
     ("parts=[speed]",
-     "parts names 'speed'; choose of steps, waiting, cached_epoch, decoding, evaluation, report, sweep, variants"),
+     "parts names 'speed'; choose of steps, waiting, cached_epoch, decoding, evaluation, report, comparison, sweep, variants"),
 ])  # fmt: skip
 def test_mistakes(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:

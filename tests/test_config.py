@@ -140,6 +140,32 @@ def test_the_study_of_the_paper():
     assert cfg.hydra.sweeper.params == {"seed": "range(0,10)", "method": ",".join(PAPER_WEIGHTS)}
 
 
+@pytest.mark.parametrize(
+    ("experiment", "axis", "values", "methods"),
+    [
+        ("annotation", "data.human_maps.fraction", 5, 4),
+        ("backbones", "backbone", 4, 6),
+        ("cam", "protocol.class_index", 2, 6),
+        ("dose", "loss.terms.entropy_match.target", 8, 1),
+        ("protocols", "protocol", 2, 6),
+    ],
+)
+def test_the_studies_with_an_axis(experiment, axis, values, methods):
+    data = {"builtin": [], "faces": ["data.root=DIR"], "und_cyborg": ["data.root=DIR", "data.source.maps=maps"]}
+    for name, needed in data.items():
+        cfg = compose("train", [f"experiment={experiment}", f"data={name}", *needed], return_hydra_config=True)
+        assert (cfg.hydra.mode.name, cfg.study, cfg.data.name) == ("MULTIRUN", experiment, name)
+    params = {key: str(value).split(",") for key, value in cfg.hydra.sweeper.params.items() if key != "seed"}
+    assert {key: len(own) for key, own in params.items()} == {axis: values, "method": methods}
+    (first, *others), own = params["method"], params[axis]
+    found = []
+    for method, value in [*((first, value) for value in own), *((method, own[0]) for method in others)]:
+        cfg = compose("train", [f"experiment={experiment}", f"method={method}", f"{axis}={value}"])
+        build_loss(cfg)
+        found.append(OmegaConf.to_container(cfg))
+    assert all(found.count(one) == 1 for one in found)
+
+
 @pytest.mark.parametrize("weight", [".nan", "true", "abc", "null"])
 def test_a_weight_is_a_number(weight):
     cfg = compose("train", ["method=droid", f"loss.terms.log_entropy.weight={weight}"])

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
-from benchmarks.report import benchmark_report
+from benchmarks.report import benchmark_comparison, benchmark_report
 from benchmarks.steps import benchmark_steps
 from benchmarks.sweep import benchmark_sweep
 from benchmarks.variants import benchmark_variants
@@ -21,7 +21,7 @@ from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "sweep", "variants")
+PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "comparison", "sweep", "variants")
 
 
 def benchmark(cfg: DictConfig, script: Path) -> None:
@@ -40,6 +40,8 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
         "images",
         "report.seeds",
         "report.images",
+        "comparison.seeds",
+        "comparison.images",
         "sweep.at_once",
         "sweep.seeds",
         "sweep.epochs",
@@ -70,6 +72,8 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
             benchmark_evaluation(cfg, backbone, device, Path(folder))
         if "report" in cfg.parts:
             benchmark_report(cfg, Path(folder))
+        if "comparison" in cfg.parts:
+            benchmark_comparison(cfg, Path(folder))
         if "sweep" in cfg.parts:
             benchmark_sweep(cfg, script, Path(folder))
         if "variants" in cfg.parts:

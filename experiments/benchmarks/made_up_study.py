@@ -9,6 +9,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy.stats import mannwhitneyu
 
+from saliency_entropy.run import variants
+
 TITLES = {
     "cross_entropy": "Cross-entropy",
     "cyborg": "CYBORG",
@@ -133,6 +135,13 @@ def write_study(study: Path, methods: dict[str, int] | None = None, **options) -
         for seed in range(seeds):
             write_run(study, method, seed, **options)
     return study
+
+
+def write_variant(study: Path, values: dict[str, object], methods: dict[str, int], **options) -> Path:
+    """Write a variant of a study, with runs as :func:`write_study` does, in the folder that a sweep would choose."""
+    folder = write_study(study / variants.variant_name(values), methods, **options)
+    variants.write_variant(folder, values)
+    return folder
 
 
 def write_maps(

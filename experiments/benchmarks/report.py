@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.made_up_study import TITLES, write_study
+from benchmarks.made_up_study import TITLES, write_study, write_variant
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +25,27 @@ def benchmark_report(cfg: DictConfig, folder: Path) -> None:
     """Write a study of random scores and time its report, bootstrap and figures included, from reading to writing."""
     images = scored_like_the_paper(cfg.report.images)
     study = write_study(folder / "report_study", dict.fromkeys(TITLES, cfg.report.seeds), images=images)
+    _time_report("report", len(TITLES) * cfg.report.seeds, len(images), study)
+
+
+def benchmark_comparison(cfg: DictConfig, folder: Path) -> None:
+    """The same of a study with variants, along a numeric axis: the page that compares them, and the report of each."""
+    images = scored_like_the_paper(cfg.comparison.images)
+    study = folder / "comparison_study"
+    for number in range(cfg.variants):
+        values = {"data.human_maps.fraction": (number + 1) / cfg.variants}
+        write_variant(study, values, dict.fromkeys(TITLES, cfg.comparison.seeds), images=images)
+    runs = cfg.variants * len(TITLES) * cfg.comparison.seeds
+    _time_report(f"comparison of {cfg.variants} variants", runs, len(images), study)
+
+
+def _time_report(name: str, runs: int, images: int, study: Path) -> None:
     # A process of its own: the peak of this one's memory may be that of another measurement.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         seconds, processor_seconds, peak = process.submit(_report, study).result()
     log.info(
-        "report of %d runs of %d test images: %.0f s (%.0f s of processor time), %.2f GiB at most",
-        len(TITLES) * cfg.report.seeds, len(images), seconds, processor_seconds, peak / 2**30,
+        "%s of %d runs of %d test images: %.0f s (%.0f s of processor time), %.2f GiB at most",
+        name, runs, images, seconds, processor_seconds, peak / 2**30,
     )  # fmt: skip
 
 
@@ -52,10 +67,10 @@ def scored_like_the_paper(count: int) -> pd.DataFrame:
 
 def _report(study: Path) -> tuple[float, float, int]:
     """Seconds, processor seconds and the greatest number of bytes in memory."""
-    from saliency_entropy.study.report import report
+    from saliency_entropy.study.axis_report import write_reports
 
     started, processor = time.perf_counter(), time.process_time()
-    report(OmegaConf.create({"study": str(study), "output": None, "gallery_images": 0}))
+    write_reports(OmegaConf.create({"study": str(study), "output": None, "reference": None, "gallery_images": 0}))
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024

@@ -53,18 +53,22 @@ def report(cfg: DictConfig) -> None:
     study = read_study(Path(str(cfg.study)))
     log.info("%d finished runs of %d methods in %s", len(study.runs), len(study.methods), study.folder)
     output = study.folder / "report" if cfg.output is None else Path(str(cfg.output))
+    write_report(study, tables.measure(study), output, cfg.gallery_images)
+
+
+def write_report(study: Study, measures: Measures, output: Path, gallery_images: int) -> None:
+    """Write the report of a study that was read into ``output``; see :func:`report`."""
     maps = read_study_maps(study)
-    gallery = read_gallery(maps, cfg.gallery_images)
-    measures = tables.measure(study)
+    gallery = read_gallery(maps, gallery_images)
     methods = tables.method_table(measures)
     covariance = read_image_covariance(study, measures.measure)
     compared = comparisons.comparison_table(measures, covariance)
     corrupted = robustness.robustness_table(study)
     answered = questions.answers(study, measures, compared)
     shown = report_tables(study, measures, methods, covariance, compared, maps, corrupted)
-    pictures = report_figures(study, measures, maps, corrupted, photographs=cfg.gallery_images > 0)
+    pictures = report_figures(study, measures, maps, corrupted, photographs=gallery_images > 0)
     warnings = all_warnings(study, measures)
-    left_out = _by_reason(study.left_out)
+    left_out = by_reason(study.left_out)
     sentence = headline(methods, measures.measure, compared, questions.too_few_images(measures))
     content = {
         "study": study,
@@ -83,7 +87,12 @@ def report(cfg: DictConfig) -> None:
     with writing(f"output={output}", "give another folder with output="):
         write(output, page, measures.runs, answered, shown, pictures)
 
-    log.info("%s", printed(shown[0].cells.filter(PRINTED)))
+    log_summary(shown[0].cells.filter(PRINTED), sentence, warnings, left_out, output)
+
+
+def log_summary(cells: pd.DataFrame, sentence: str, warnings: list[str], left_out: list[LeftOut], output: Path) -> None:
+    """Print a table, and what stands at the head of the page."""
+    log.info("%s", printed(cells))
     log.info("%s", wording.printable(sentence))
     for warning in warnings:
         log.warning("warning: %s", wording.printable(warning))
@@ -110,7 +119,8 @@ def write(
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
             remove_parts_of(output / "figures" / f"{name}.{kind}")
     write_atomically(output / "runs.csv", wording.csv_text(runs))
-    write_atomically(output / "questions.md", questions.markdown(answered))
+    if answered:
+        write_atomically(output / "questions.md", questions.markdown(answered))
     for table in shown:
         if table.cells.empty:
             continue
@@ -241,7 +251,7 @@ def _seeds(study: Study) -> str:
     return distinct.pop() if len(distinct) == 1 else "; ".join(f"{title}: {own}" for title, own in seeds.items())
 
 
-def _by_reason(left_out: list[LeftOut]) -> list[LeftOut]:
+def by_reason(left_out: list[LeftOut]) -> list[LeftOut]:
     """The runs with one entry, such as ``droid/seed0–9``, for all seeds of a method that share a reason: a sweep that
     was ended early may lack dozens."""
     seeds: dict[tuple[str, str], list[int]] = {}

@@ -191,7 +191,7 @@ def read_study(folder: Path) -> Study:
     runs: list[_ScoredRun] = []
     left_out: list[LeftOut] = []
     unusable: list[str] = []
-    images = _TestImages()
+    images = TestImages()
     for run_folder in folders:
         name = f"{run_folder.parent.name}/{run_folder.name}"
         try:
@@ -295,7 +295,7 @@ class _ScoredRun:
         return self.fingerprint, tuple(self.run.result["train_generators"])
 
 
-class _TestImages:
+class TestImages:
     """Tells sets of test images apart. Most runs have the images of the run before, which a comparison finds far sooner
     than a fingerprint."""
 
@@ -311,7 +311,7 @@ class _TestImages:
         return self._last[1]
 
 
-def _scored(run: Run, images: _TestImages) -> _ScoredRun:
+def _scored(run: Run, images: TestImages) -> _ScoredRun:
     scores = run.test_scores(("path", *SCORE_COLUMNS))
     finite = np.isfinite(scores[["logit_real", "logit_synthetic", "cam_entropy"]]).all(axis=1)
     # Read here, so that a run with a damaged table is left out of everything.
@@ -392,7 +392,7 @@ def _differing_configs(runs: list[Run]) -> list[str]:
     warnings = []
     for method in dict.fromkeys(run.method for run in runs):
         for key, differing in _differing_keys([run for run in runs if run.method == method]):
-            if _is_below(key, METHOD_KEYS):
+            if is_below(key, METHOD_KEYS):
                 warnings.append(f"The runs of {method} differ in {key}: {differing}; their mean is that of no method.")
     keys = ("data_hash", "images_hash", "map_range")
     data, images, ranges = ({run.result.get(key, "") for run in runs} for key in keys)
@@ -405,7 +405,7 @@ def _differing_configs(runs: list[Run]) -> list[str]:
             warnings.append(f"{what}; a difference between methods may come from that.")
     varied = (*VARIED, *run_config.DATA_FOLDER_KEYS) if len(images) == 1 and images != {""} else VARIED
     for key, differing in _differing_keys(runs):
-        if not _is_below(key, varied):
+        if not is_below(key, varied):
             warnings.append(f"The runs differ in {key}: {differing}; a difference between methods may come from that.")
     return warnings
 
@@ -423,7 +423,8 @@ def _differing_keys(runs: list[Run]) -> list[tuple[str, str]]:
     return found
 
 
-def _is_below(key: str, names: Sequence[str]) -> bool:
+def is_below(key: str, names: Sequence[str]) -> bool:
+    """Whether a key of the configuration is one of these, or belongs to one: ``data.seed`` to ``data``."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 

@@ -19,7 +19,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.page.table import ShownTable
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.study import reproduction
-from saliency_entropy.study.report import _by_reason, _ranges, headline, how_it_was_made, printed, report
+from saliency_entropy.study.report import _ranges, by_reason, headline, how_it_was_made, printed, report
 from saliency_entropy.study.runs import LeftOut, read_study
 from saliency_entropy.study.sections import CHAPTERS, chapters
 
@@ -183,7 +183,7 @@ def test_the_name_of_a_run_that_was_never_begun_is_text(tmp_path, caplog):
 def test_the_seeds_of_a_method_that_are_left_out_for_one_reason_are_one_line():
     reasons = {"droid/seed2": "not begun", "droid/seed0": "diverged", "droid/seed1": "not begun"}
     reasons |= {"droid/seed4": "not begun", "hseb/seed0": "not begun", "droid/seed1-copy": "not begun"}
-    assert [(runs.name, runs.reason) for runs in _by_reason([LeftOut(*run) for run in reasons.items()])] == [
+    assert [(runs.name, runs.reason) for runs in by_reason([LeftOut(*run) for run in reasons.items()])] == [
         ("droid/seed1–2, 4", "not begun"),
         ("droid/seed0", "diverged"),
         ("hseb/seed0", "not begun"),

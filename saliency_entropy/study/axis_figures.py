@@ -1,0 +1,80 @@
+"""AUROC and CAM entropy along the axes of a study, as a Figure, which a notebook shows as it is."""
+
+import textwrap
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+
+from saliency_entropy.study.axes import StudyAxes, axis_value, measure_title, numeric_axis, variant_table
+from saliency_entropy.study.figures import GREY, STYLE, WIDTH, Figure, method_styles, plain
+
+MOST_PANELS = 4
+LOGARITHMIC = 50  # the ratio of an axis' highest value to its lowest from which on its scale is logarithmic
+TARGET = "entropy_match.target"  # ends the axis of the entropy asked for
+
+
+@rc_context(STYLE)
+def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
+    """AUROC, and below it the mean CAM entropy (nats) that the detectors reached on the test images.
+
+    By a numeric axis, if there is one (:func:`~saliency_entropy.study.axes.numeric_axis`): a line for each method, the
+    mean over its seeds in a band of one standard deviation; dashed, where it is in one variant only; a panel for each
+    choice of the other axes. Else, or with more than 4 panels: the mean of each method in each variant, ± one standard
+    deviation.
+
+    Args:
+        axes: the variants.
+        measure: as for :func:`~saliency_entropy.study.axes.variant_table`.
+    """
+    measure = measure or axes.measure
+    table, key = variant_table(axes, measure), numeric_axis(axes)
+    others = [other for other in axes.keys if other != key]
+    panels = list(table.groupby(others, sort=False, dropna=False)) if key and others else [((), table)]
+    if len(panels) > MOST_PANELS:
+        panels, key = [((), table)], None
+    names = {name: place for place, name in enumerate(table["variant"].unique())}
+    width = 1.5 + (2.4 * len(panels) if key else 0.15 * len(names) * (len(axes.titles) + 1))
+    figure = Figure(figsize=(max(WIDTH, width), 5.2), layout="constrained")
+    grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row")
+    for (values, own), pair in zip(panels, grid.T, strict=True):
+        for panel, name in zip(pair, (measure, "cam_entropy"), strict=True):
+            for place, (method, (colour, marker)) in enumerate(method_styles(list(axes.titles)).items()):
+                rows = own[own["method"] == method]
+                look = {"color": colour, "marker": marker, "label": plain(axes.titles[method])}
+                if key:
+                    _line(panel, rows, key, name, look)
+                elif len(rows):
+                    x = rows["variant"].map(names) + 0.8 * ((place + 0.5) / len(axes.titles) - 0.5)
+                    bars = rows[f"{name}_std"]
+                    panel.errorbar(x, rows[f"{name}_mean"], yerr=bars, linestyle="none", elinewidth=1, **look)
+        pair[0].set_title(plain("\n".join(map(axis_value, values))), fontsize=STYLE["font.size"])
+        pair[1].set_xlabel(plain(key or ""))
+    if key:
+        x = table[key].dropna().astype(float)
+        if x.min() > 0 and x.max() / x.min() >= LOGARITHMIC:
+            grid[0][0].set_xscale("log")
+        for panel in grid[1] if key.endswith(TARGET) else ():
+            panel.plot([x.min(), x.max()], [x.min(), x.max()], color=GREY, linestyle=":", label="As asked for")
+    else:
+        texts = [textwrap.fill(plain(name.replace(",", ", ")), 20) for name in names]
+        grid[1][0].set_xticks(range(len(names)), texts, rotation=30, ha="right")
+        grid[1][0].grid(axis="x", visible=False)
+        grid[0][0].grid(axis="x", visible=False)
+    grid[0][0].set_ylabel(textwrap.fill(f"Test {measure_title(measure)}", 24))
+    grid[1][0].set_ylabel("CAM entropy,\ntest images (nats)")
+    figure.legend(*grid[1][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _line(panel: Axes, rows: pd.DataFrame, key: str, name: str, look: dict[str, str]) -> None:
+    along = rows.dropna(subset=key) if rows[key].count() > 1 else rows.iloc[:0]
+    if len(along):
+        x, mean, std = (along[column].to_numpy(float) for column in (key, f"{name}_mean", f"{name}_std"))
+        panel.plot(x, mean, **look)
+        panel.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
+    for _, row in rows.drop(along.index).iterrows():
+        mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+        label = f"{look['label']}, {plain(row['variant'])}"
+        panel.axhline(mean, color=look["color"], linestyle="--", label=label)
+        panel.axhspan(mean - std, mean + std, color=look["color"], alpha=0.08, linewidth=0)

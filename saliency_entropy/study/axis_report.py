@@ -1,0 +1,138 @@
+"""The report of a study with variants, or of several studies: a page that compares them, and the report of each."""
+
+import logging
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from saliency_entropy.errors import UserError, whole_number, writing
+from saliency_entropy.page import wording
+from saliency_entropy.page.web_page import render
+from saliency_entropy.run.variants import variant_folders
+from saliency_entropy.study import axes, axis_figures, report
+from saliency_entropy.study.axes import StudyAxes
+from saliency_entropy.study.sections import Chapter, ShownFigure
+
+TIME = "Time of the runs"  # which each report gives for its own
+MIN_SEEDS = 5  # with fewer, only differences of many standard deviations could be shown
+
+log = logging.getLogger(__name__)
+
+
+def write_reports(cfg: DictConfig) -> None:
+    """Write the report of ``cfg.study`` by :func:`~saliency_entropy.study.report.report`. Of a study with variants, or
+    of a list of studies, write a page that compares them, and below it the report of each.
+
+    Raises:
+        UserError: see :func:`~saliency_entropy.study.axes.read_axes` and
+            :func:`~saliency_entropy.study.report.report`.
+    """
+    folders = [Path(str(study)) for study in (cfg.study if OmegaConf.is_list(cfg.study) else [cfg.study])]
+    if not folders:
+        raise UserError("study=[] names no study; give the folder of one, such as study=runs/demo")
+    if len(folders) == 1 and not variant_folders(folders[0]):
+        if cfg.reference is not None:
+            raise UserError(f"reference={cfg.reference} names a variant, and study={folders[0]} has none; leave it out")
+        report.report(OmegaConf.merge(cfg, {"study": str(folders[0])}))
+        return
+    whole_number("gallery_images", cfg.gallery_images, 0)
+    compared = axes.read_axes(folders)
+    both = (compared.measure, compared.measure + axes.MARGIN)
+    measures = [name for name in both if name in compared.variants[0].measures.runs]
+    found = {measure: axes.variant_table(compared, measure, cfg.reference) for measure in measures}
+    place = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(compared.names).replace("/", "-")
+    output = place / "report" if cfg.output is None else Path(str(cfg.output))
+    for variant in compared.variants:
+        log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
+        report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
+    with writing(f"output={output}", "give another folder with output="):
+        _write_comparison(compared, found, output, cfg.reference)
+
+
+def _write_comparison(compared: StudyAxes, found: dict[str, pd.DataFrame], output: Path, reference: str | None) -> None:
+    overviews = [axes.shown_overview(compared, table, measure) for measure, table in found.items()]
+    details = [axes.shown_variants(compared, table, measure, reference) for measure, table in found.items()]
+    settings = axes.shown_settings(axes.differing_settings(compared))
+    pictures = [_picture(compared, measure) for measure in found]
+    warnings, left_out = _warnings(compared), report.by_reason(compared.left_out)
+    sentence = headline(compared, found, reference)
+    content = {
+        "headline": sentence,
+        "warnings": warnings,
+        "left_out": left_out,
+        "answers": [],
+        "chapters": [
+            Chapter("Along the axes", [*pictures, *overviews]),
+            Chapter("Differences", [*details, settings]),
+        ],
+        "choice": None,
+        "gallery": None,
+        "pages": {variant.name: quote(f"{variant.name}/index.html") for variant in compared.variants},
+        "made": _how_it_was_made(compared),
+    }
+    page = render(report.__package__, "report", {"tied": wording.tied}, content)
+    report.write(output, page, all_runs(compared), [], [*overviews, *details, settings], pictures)
+    report.log_summary(overviews[0].cells, sentence, warnings, left_out, output)
+
+
+def all_runs(compared: StudyAxes) -> pd.DataFrame:
+    """The figures of every run, :attr:`~saliency_entropy.study.tables.Measures.runs`, after its variant and values."""
+    own = [(variant, variant.measures.runs) for variant in compared.variants]
+    places = [pd.DataFrame({"variant": one.name} | one.values, index=runs.index) for one, runs in own]
+    return pd.concat([place.join(runs) for place, (_, runs) in zip(places, own, strict=True)], ignore_index=True)
+
+
+def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str | None = None) -> str:
+    """Which method in which variant has the highest mean AUROC, and how many differences are shown by every score."""
+    table, mean = found[compared.measure], f"{compared.measure}_mean"
+    if table[mean].isna().all():
+        return "The test images are all real or all synthetic, so there is no AUROC."
+    best = table.loc[table[mean].idxmax()]
+    highest = f"{best['title']} in {best['variant']} has the highest mean {axes.measure_title(compared.measure)}: "
+    enough = table["p_holm"].notna() & (table["pairs"] >= MIN_SEEDS)
+    signs = pd.DataFrame({name: np.sign(own["difference"]) * (own["p_holm"] < 0.05) for name, own in found.items()})
+    above, below = ((enough & (signs == sign).all(axis=1)).sum() for sign in (1, -1))
+    return (
+        f"{highest}{best[mean]:.3f}. Of {wording.count(enough.sum(), 'difference')} from "
+        f"{reference or 'cross-entropy'} over at least {MIN_SEEDS} seeds, {above} are shown to be above 0 and {below} "
+        "below, by every score and after Holm’s correction."
+    )
+
+
+def _picture(compared: StudyAxes, measure: str) -> ShownFigure:
+    title, key = axes.measure_title(measure), axes.numeric_axis(compared)
+    return ShownFigure(
+        f"{measure}_by_axis",
+        title,
+        axis_figures.auroc_by_axis(compared, measure),
+        f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: mean over the seeds ± 1 standard "
+        f"deviation.{' Dashed: a method that is in one variant only.' if key else ''}",
+    )
+
+
+def _warnings(compared: StudyAxes) -> list[str]:
+    """The warnings of the variants' reports, with the variants, unless all have it; first, what hinders comparing."""
+    names: dict[str, list[str]] = {}
+    for variant in compared.variants:
+        for warning in report.all_warnings(variant.study, variant.measures):
+            names.setdefault(warning, []).append(variant.name)
+    count = len(compared.variants)
+    found = [text if len(own) == count else f"{wording.first_few(own)}: {text}" for text, own in names.items()]
+    if len({variant.study.runs[0].result["cam_cells"] for variant in compared.variants}) > 1:
+        found.insert(0, "The CAMs have different numbers of cells, so that their entropies are on different scales.")
+    if count == 1:
+        found.insert(0, f"Only {compared.variants[0].name} can be shown; there is nothing beside it.")
+    return found
+
+
+def _how_it_was_made(compared: StudyAxes) -> dict[str, str]:
+    made = [report.how_it_was_made(variant.study) for variant in compared.variants]
+    values = {key: [axes.axis_value(variant.values.get(key)) for variant in compared.variants] for key in compared.keys}
+    return {name: ", ".join(dict.fromkeys(own[name] for own in made)) for name in made[0] if name != TIME} | {
+        "Study": " and ".join(compared.names),
+        "Finished runs": str(sum(len(variant.study.runs) for variant in compared.variants)),
+        "Axes": "; ".join(f"{key}: {', '.join(dict.fromkeys(own))}" for key, own in values.items()),
+    }

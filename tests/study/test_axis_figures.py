@@ -1,0 +1,90 @@
+"""The figures along the axes of a study draw the numbers of the table."""
+
+from pathlib import Path
+
+import pytest
+from benchmarks.made_up_study import write_variant
+
+from saliency_entropy.study.axes import StudyAxes, read_axes, variant_table
+from saliency_entropy.study.axis_figures import auroc_by_axis
+from saliency_entropy.study.figures import pdf, png
+
+TARGET = "loss.terms.entropy_match.target"
+
+
+@pytest.fixture(scope="module")
+def axes(tmp_path_factory: pytest.TempPathFactory) -> StudyAxes:
+    """One numeric axis, and cross-entropy, which has no such setting."""
+    study = tmp_path_factory.mktemp("runs") / "dose"
+    for value in (3, 0.5, 1):
+        write_variant(study, {TARGET: value}, {"hseb": 2}, title="Asked $for", strength=value / 3)
+    write_variant(study, {TARGET: None}, {"cross_entropy": 2})
+    return read_axes([study])
+
+
+def labels(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_line_of_means_in_a_band_of_one_standard_deviation(axes: StudyAxes) -> None:
+    figure = auroc_by_axis(axes)
+    table = variant_table(axes)
+    own = table[table["method"] == "hseb"]
+    for panel, name in zip(figure.axes, ("auroc_unseen", "cam_entropy"), strict=True):
+        beside, line = panel.lines[:2]
+        assert list(line.get_xdata()) == [0.5, 1, 3]
+        assert list(line.get_ydata()) == pytest.approx(list(own[f"{name}_mean"]))
+        (band,) = panel.collections
+        band = band.get_paths()[0].vertices
+        assert band[:, 1].max() == pytest.approx((own[f"{name}_mean"] + own[f"{name}_std"]).max())
+        assert list(beside.get_ydata()) == pytest.approx([table[f"{name}_mean"].iloc[-1]] * 2)
+    assert labels(figure) == ["Cross-entropy, target=null", r"Asked \$for", "As asked for"]
+    assert figure.axes[1].get_xlabel() == TARGET
+    assert "nats" in figure.axes[1].get_ylabel()
+
+
+def test_files_for_print_and_screen(axes: StudyAxes) -> None:
+    figure = auroc_by_axis(axes, "auroc")
+    assert png(figure).startswith(b"\x89PNG")
+    assert pdf(figure).startswith(b"%PDF")
+
+
+def test_a_panel_for_each_choice_of_the_other_axis_in_one_scale(tmp_path: Path) -> None:
+    for backbone in ("tiny", "resnet50"):
+        for value in (1e-4, 0.1):
+            write_variant(tmp_path / "study", {"backbone": backbone, "lr": value}, {"droid": 1, "hseb": 1})
+    figure = auroc_by_axis(read_axes([tmp_path / "study"]))
+    assert [panel.get_title() for panel in figure.axes] == ["resnet50", "tiny", "", ""]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+    assert {panel.get_xscale() for panel in figure.axes} == {"log"}
+    assert labels(figure) == ["HSEB", "DROID"]
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_more_panels_than_are_legible_become_dots(tmp_path: Path, count: int) -> None:
+    for backbone in "abcde"[:count]:
+        for value in (0.1, 1):
+            write_variant(tmp_path / "study", {"backbone": backbone, "fraction": value}, {"droid": 1})
+    figure = auroc_by_axis(read_axes([tmp_path / "study"]))
+    assert len(figure.axes) == (8 if count == 4 else 2)
+
+
+def test_dots_of_the_methods_beside_each_other_where_no_axis_is_numeric(tmp_path: Path) -> None:
+    for backbone in ("tiny", "resnet50"):
+        write_variant(tmp_path / "study", {"backbone": backbone}, {"cross_entropy": 2, "droid": 2})
+    axes = read_axes([tmp_path / "study"])
+    table = variant_table(axes)
+    for panel, name in zip(auroc_by_axis(axes).axes, ("auroc_unseen", "cam_entropy"), strict=True):
+        for shift, method, container in zip((-0.2, 0.2), ("cross_entropy", "droid"), panel.containers, strict=True):
+            own = table[table["method"] == method]
+            assert list(container.lines[0].get_xdata()) == pytest.approx([shift, 1 + shift])
+            assert list(container.lines[0].get_ydata()) == list(own[f"{name}_mean"])
+    assert [text.get_text() for text in auroc_by_axis(axes).axes[1].get_xticklabels()] == [
+        "backbone=resnet50", "backbone=tiny"
+    ]  # fmt: skip
+
+
+def test_one_seed_has_no_band(tmp_path: Path) -> None:
+    for value in (0.1, 0.5):
+        write_variant(tmp_path / "study", {"fraction": value}, {"droid": 1})
+    assert png(auroc_by_axis(read_axes([tmp_path / "study"])))
