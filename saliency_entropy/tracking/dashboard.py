@@ -8,7 +8,8 @@ import wandb
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import UserError, in_one_line
-from saliency_entropy.tracking.wandb_run import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, generator_key, generator_list
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
+from saliency_entropy.tracking.wandb_run import ROC_KEYS, generator_key, generator_list
 
 try:
     import wandb_workspaces.reports.v2 as wr
@@ -79,7 +80,11 @@ def workspace(
         "max_runs_to_show": MAX_RUNS,
     }  # fmt: skip
     boxes = {"groupby": "method.name", "max_runs_to_show": MAX_RUNS}
-    measures = {"AUROC": "best/test_auroc", "AUROC on unseen generators": "best/test_auroc_unseen"}
+    measures = {
+        f"{title} by {RANKINGS[score]}": f"best/test_{name}{suffix}"
+        for title, name in (("AUROC", "auroc"), ("AUROC on unseen generators", "auroc_unseen"))
+        for score, suffix in SUFFIXES.items()
+    }
     comparison = [
         wr.LinePlot(title="CAM entropy of the training images / nats", x="epoch", y=["train/cam_entropy"], **lines),
         wr.LinePlot(title="validation AUROC", x="epoch", y=["val/auroc"], **lines),
@@ -92,7 +97,7 @@ def workspace(
             )
             for title, key in measures.items()
         ),
-        wr.LinePlot(title="ROC of the test images", x=FALSE_POSITIVE_RATE, y=[TRUE_POSITIVE_RATE], **lines),
+        wr.LinePlot(title="ROC of the test images", x=ROC_KEYS[0], y=list(ROC_KEYS[1:]), **lines),
     ]
     generator_boxes = [BoxPlot(title=name, metrics=[generator_key(name)], **boxes) for name in generators]
     filters = [] if study is None else [expr.Config("study") == study]
