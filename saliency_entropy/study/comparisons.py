@@ -196,8 +196,8 @@ def shown_independent(table: pd.DataFrame, measure: str) -> ShownTable:
     """The effect sizes of independent seeds in :func:`comparison_table`, by both scores, as readers see them."""
     about = (
         f"{MEASURES[measure]}, all seeds of either method as independent samples. Hedges’ g: the difference of the "
-        "means in units of the pooled standard deviation. P(better): the share of pairs of a seed of the method and one of "
-        "the other in which the method’s is higher, equal ones one half, with Newcombe’s interval, from two seeds on."
+        "means in units of the pooled standard deviation. P(better): the share of pairs of a seed of the method and "
+        "one of the other in which the method’s is higher, equal ones one half, with Newcombe’s interval."
     )
     columns = [
         Column("Method", "title"),

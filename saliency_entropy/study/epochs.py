@@ -37,8 +37,8 @@ def shown_epochs(study: Study) -> list[ShownTable]:
     about = (
         "Of the validation images, as noted after each epoch of training. Scored: the epoch of the highest accuracy, "
         "the last of equals, whose weights all other tables are of; on few images that is partly chance. Last: the "
-        "last epoch, whose weights are not kept, so that there are no test figures of it. “–”: earlier versions did not "
-        "note the figure."
+        "last epoch, whose weights are not kept, so that there are no test figures of it. “–”: an earlier "
+        "version did not note it."
     )
     columns = [
         Column("Method", "title", notes=[about]),

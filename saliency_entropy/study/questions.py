@@ -146,9 +146,7 @@ def _by_score(row: Mapping[str, Any]) -> str:
     if row["verdict"] != INCONCLUSIVE:
         return f"{words}: {row['verdict']}"
     reason = "" if row["low"] <= 0 <= row["high"] else "the interval excludes 0, but not after the correction; "
-    least = (
-        f"such seeds show a difference of {wording.number(row['detectable'])} in {100 * contrasts.POWER:g} % of studies"
-    )
+    least = f"power of {100 * contrasts.POWER:g} % from a difference of {wording.number(row['detectable'])} on"
     return f"{words}: {INCONCLUSIVE} ({reason}{least})"
 
 
@@ -172,12 +170,12 @@ def _answer(
     # Score -> the verdict by it, and the claim.
     found = {score: _claim(names, rows) for score, rows in by_score.items()}
     verdict, claim = next(iter(found.values()), (UNKNOWN, _unknown(names)))
-    claim = f"It {claim.removeprefix('it ')}" if claim.startswith("it ") else claim
     if len({*found.values()}) > 1:
         verdict = DEPENDS
-        claim = (
-            f"Depends on the score: {'; '.join(f'by {RANKINGS[score]}, {own}' for score, (_, own) in found.items())}"
-        )
+        claims = "; ".join(f"by {RANKINGS[score]}, {own}" for score, (_, own) in found.items())
+        claim = f"It depends on the score: {claims}"
+    elif verdict != UNKNOWN:
+        claim = f"By both scores, {claim}"
     sentences = [in_words(rows) for rows in asked]
     if unknown:
         sentences.append(unknown)
@@ -195,20 +193,20 @@ def _claim(names: list[str], rows: pd.DataFrame) -> tuple[str, str]:
         names: of the method, then of the others.
         rows: the comparisons with the others.
     """
-    method, *others = names
-    verdicts = {*rows["verdict"]}
-    if UNKNOWN in verdicts:
+    method = names[0]
+    by_verdict = {verdict: list(own["against_title"]) for verdict, own in rows.groupby("verdict")}
+    if UNKNOWN in by_verdict:
         return UNKNOWN, _unknown(names)
-    if WORSE in verdicts:
-        worse = wording.listed(list(rows["against_title"][rows["verdict"] == WORSE]))
-        return WORSE, f"{method} is worse than {worse}"
-    if verdicts == {BETTER}:
-        return BETTER, f"{method} is better than {wording.listed(others)}"
-    return INCONCLUSIVE, f"it is inconclusive whether {method} is better than {wording.listed(others)}"
+    parts = [f"{v} than {wording.listed(by_verdict[v])}" for v in (BETTER, WORSE) if v in by_verdict]
+    claims = [f"{method} is {wording.listed(parts)}"] if parts else []
+    if INCONCLUSIVE in by_verdict:
+        claims.append(f"whether {method} differs from {wording.listed(by_verdict[INCONCLUSIVE])} is inconclusive")
+    verdict = WORSE if WORSE in by_verdict else BETTER if {*by_verdict} == {BETTER} else INCONCLUSIVE
+    return verdict, "; ".join(claims)
 
 
 def _unknown(names: list[str]) -> str:
-    return f"it cannot be said whether {names[0]} is better than {wording.listed(names[1:])}"
+    return f"It cannot be said whether {names[0]} is better than {wording.listed(names[1:])}"
 
 
 def _entropies(question: Question, study: Study, measures: Measures) -> str:

@@ -161,14 +161,15 @@ def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_fe
     # Verdict -> the methods of which it is the verdict by both scores.
     found: dict[str, list[str]] = {verdict: [] for verdict in (BETTER, WORSE, DEPENDS, INCONCLUSIVE, UNKNOWN)}
     for title, own in rows.groupby("title", sort=False):
-        found[over_scores(list(own["verdict"]))].append(str(title))
-    sentences = [first]
-    if named := "; ".join(f"{verdict} {wording.listed(own)}" for verdict, own in found.items() if own):
-        sentences.append(f"Against cross-entropy, by both scores: {named}.")
+        verdict = over_scores(list(own["verdict"]))
+        each = [f"{row['verdict']} by {RANKINGS[row['score']]}" for row in own.to_dict("records")]
+        found[verdict].append(f"{title} ({', '.join(each)})" if verdict == DEPENDS else str(title))
+    named = "; ".join(f"{verdict}: {wording.listed(own)}" for verdict, own in found.items() if own)
+    sentences = [first, f"Against cross-entropy, by both scores, {named}."]
     if found[UNKNOWN]:
         sentences.append(f"A verdict needs {MIN_SEEDS} seeds in common that do not all differ by the same.")
-    for method in dict.fromkeys(row["method"] for row in best.values() if row["method"] != BASELINE):
-        own = questions.comparison(compared, method, BASELINE)
+    if len(titles) == 1 and titles[0] in set(rows["title"]):
+        own = rows[rows["title"] == titles[0]]
         sentences += [questions.in_words(own), *questions.caveats(own)]
         if (own["difference"] < 0).all():
             sentences.append(

@@ -464,7 +464,8 @@ def _best_is_last(runs: list[Run]) -> list[str]:
     if not last:
         return []
     of = Counter(run.method for run in runs)
-    named = wording.listed([f"{count} of {of[method]} runs of {method}" for method, count in last.items()])
+    some = wording.listed([f"{count} of {of[method]} runs of {method}" for method, count in last.items()])
+    named = "every run" if last == of else some
     return [
         f"The last epoch is the one of the highest validation accuracy, which is scored, in {named}: longer training "
         "might change these, so methods may be compared at unequal fit. See the table of epochs."
