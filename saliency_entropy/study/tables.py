@@ -200,8 +200,8 @@ def method_table(measures: Measures) -> pd.DataFrame:
     compared = compared[compared["against"] == BASELINE].drop(columns="against")
     compared = compared.rename(columns={"low": "difference_low", "high": "difference_high"})
     table = over_seeds(measures.runs, ["method", "title"], METHOD_FIGURES).merge(compared, on="method", how="left")
-    for name in ("pairs", "family", "verdict"):
-        table[name] = [({"pairs": 0}.get(name, "")) if pd.isna(cell) else cell for cell in table[name]]
+    table["pairs"] = table["pairs"].fillna(0).astype(int)
+    table[["family", "verdict"]] = table[["family", "verdict"]].fillna("")
     return table
 
 
