@@ -87,7 +87,10 @@ def workspace(
     }
     comparison = [
         wr.LinePlot(title="CAM entropy of the training images / nats", x="epoch", y=["train/cam_entropy"], **lines),
-        wr.LinePlot(title="validation AUROC", x="epoch", y=["val/auroc"], **lines),
+        *(
+            wr.LinePlot(title=f"validation AUROC by {RANKINGS[score]}", x="epoch", y=[f"val/auroc{suffix}"], **lines)
+            for score, suffix in SUFFIXES.items()
+        ),
         *(BoxPlot(title=title, metrics=[key], **boxes) for title, key in measures.items()),
         *(
             wr.ScatterPlot(
@@ -97,9 +100,17 @@ def workspace(
             )
             for title, key in measures.items()
         ),
-        wr.LinePlot(title="ROC of the test images", x=ROC_KEYS[0], y=list(ROC_KEYS[1:]), **lines),
+        *(
+            wr.LinePlot(title=f"ROC of the test images by {by}", x=ROC_KEYS[0], y=[key], **lines)
+            for by, key in zip(RANKINGS.values(), ROC_KEYS[1:], strict=True)
+        ),
     ]
-    generator_boxes = [BoxPlot(title=name, metrics=[generator_key(name)], **boxes) for name in generators]
+    keys = {
+        f"{name} by {RANKINGS[s]}": generator_key(name, f"auroc{end}")
+        for name in generators
+        for s, end in SUFFIXES.items()
+    }
+    generator_boxes = [BoxPlot(title=title, metrics=[key], **boxes) for title, key in keys.items()]
     filters = [] if study is None else [expr.Config("study") == study]
     if train_generators is not None:
         filters.append(expr.Summary("train_generators") == generator_list(train_generators))
@@ -118,6 +129,6 @@ def workspace(
             filters=filters,
             groupby=[expr.Config("method.name")],
             # Runs can be sorted and filtered by these columns there.
-            pinned_columns=[f"summary:{key}" for key in (*measures.values(), *map(generator_key, generators))],
+            pinned_columns=[f"summary:{key}" for key in (*measures.values(), *keys.values())],
         ),
     )
