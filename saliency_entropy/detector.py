@@ -27,7 +27,7 @@ class Detection:
     A network that has diverged gives figures that are not finite (NaN); :attr:`verdict` is None then.
 
     Attributes:
-        logit_real, logit_synthetic: the two logits; AUROC ranks by the second.
+        logit_real, logit_synthetic: the two logits; AUROC ranks by the second, and by their difference.
         probability_synthetic: their softmax, 0 to 1.
         cam: ``(h, w)`` float32, the class activation map in [0, 1].
         cam_entropy: its entropy in nats.

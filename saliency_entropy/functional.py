@@ -101,7 +101,7 @@ def human_saliency_loss(maps: Tensor, human_maps: Tensor, available: Tensor | No
     Returns:
         Scalar; 0 if no image has a human map.
     """
-    maps, human_maps = _full_precision(maps, human_maps)
+    maps, human_maps = _full_precision(maps, _available(human_maps, available))
     return _mean((maps - human_maps).square().mean(dim=(-2, -1)), available)
 
 
@@ -159,10 +159,15 @@ def entropy_match_loss(
         raise ValueError(f"target is {target!r}; it must be 'batch', 'per_sample' or a number of nats")
     if human_maps is None:
         raise ValueError(f"target {target!r} needs human maps; give them, or a number of nats as target")
-    difference = entropy - spatial_entropy(human_maps)
+    difference = entropy - spatial_entropy(_available(human_maps, available))
     if target == "per_sample":
         return _mean(difference.square(), available)
     return _mean(difference, available).square()
+
+
+def _available(human_maps: Tensor, available: Tensor | None) -> Tensor:
+    """The maps, zeros where they are not available: a NaN there would be one in the gradient, too."""
+    return human_maps if available is None else torch.where(available[:, None, None], human_maps, 0.0)
 
 
 def _mean(values: Tensor, available: Tensor | None) -> Tensor:

@@ -38,9 +38,9 @@ def auroc(scores: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> float:
     return float(binary_auroc(ranks / ranks.max().clamp(min=1), labels.long()))
 
 
-def unseen_images(scores: pd.DataFrame, train_generators: list[str]) -> np.ndarray:
-    """``(N,)`` bool: the synthetic images whose generator is known not to be in training."""
-    seen = {name: seen_in_training(name, train_generators) for name in scores["generator"].unique()}
+def unseen_images(scores: pd.DataFrame, train_generators: list[str], relatives: Sequence[str] = ()) -> np.ndarray:
+    """``(N,)`` bool: the synthetic images whose generator is known not to be in training, nor a relative of one."""
+    seen = {name: seen_in_training(name, train_generators, relatives) for name in scores["generator"].unique()}
     return ((scores["label"] == "synthetic") & (scores["generator"].map(seen) == "no")).to_numpy()
 
 
@@ -49,14 +49,13 @@ def is_known(generator: str) -> bool:
     return generator.strip().lower() not in ("", *NOT_KNOWN)
 
 
-def seen_in_training(generator: str, train_generators: list[str]) -> str:
-    """``yes``, ``no`` or ``not known``: an image may name no generator or one of :data:`NOT_KNOWN`, or ``a+b`` (either
-    a or b), only one of which is in training."""
+def seen_in_training(generator: str, train_generators: list[str], relatives: Sequence[str] = ()) -> str:
+    """``yes``, ``no``, ``relative`` (one of ``relatives``: of the family of a generator in training) or ``not known``:
+    an image may name no generator or one of :data:`NOT_KNOWN`, or ``a+b`` (either a or b) that are not alike in this.
+    """
     parts = [part for part in generator.split("+") if part]
-    seen = [part in train_generators for part in parts]
-    if not parts or not all(map(is_known, parts)) or any(seen) != all(seen):
-        return "not known"
-    return "yes" if all(seen) else "no"
+    seen = {"yes" if part in train_generators else "relative" if part in relatives else "no" for part in parts}
+    return seen.pop() if len(seen) == 1 and all(map(is_known, parts)) else "not known"
 
 
 class AUROC(Metric):
@@ -79,7 +78,8 @@ class AUROC(Metric):
 
 
 class SplitMetrics(nn.Module):
-    """The figures of one split over one epoch: every loss term, accuracy, AUROC and the entropy of the CAMs.
+    """The figures of one split over one epoch: every loss term, accuracy, AUROC (by the logit of "synthetic" and by
+    the margin, the difference of both logits) and the entropy of the CAMs.
 
     A batch without human maps adds 0 to the total for the terms that need them; the means of these terms leave it out.
     So the total of a split without any maps (the validation images of the paper's data) cannot be compared with that of
@@ -99,7 +99,7 @@ class SplitMetrics(nn.Module):
         self.sums = nn.ModuleDict({name: SumMetric(nan_strategy="disable") for name in names})
         self.images = SumMetric(nan_strategy="disable")
         self.images_with_map = SumMetric(nan_strategy="disable")
-        self.auroc = AUROC()
+        self.aurocs = nn.ModuleDict({"auroc": AUROC(), "auroc_margin": AUROC()})
 
     @torch.no_grad()
     def update(self, total: Tensor, terms: Mapping[str, Tensor], prediction: Prediction) -> None:
@@ -118,16 +118,18 @@ class SplitMetrics(nn.Module):
         self.sums["accuracy"].update((prediction.logits.argmax(dim=1) == prediction.labels).sum())
         self.images.update(images)
         self.images_with_map.update(with_map)
-        self.auroc.update(prediction.logits[:, 1], prediction.labels)
+        real, synthetic = prediction.logits.float().unbind(dim=1)
+        self.aurocs["auroc"].update(synthetic, prediction.labels)
+        self.aurocs["auroc_margin"].update(synthetic - real, prediction.labels)
 
     def compute(self) -> dict[str, Tensor]:
         """The epoch's figures by name; NaN where no image counted."""
         counts = {name: self.images_with_map if name in self.human_names else self.images for name in self.sums}
         means = {name: total.compute() / counts[name].compute() for name, total in self.sums.items()}
-        return means | {"auroc": self.auroc.compute()}
+        return means | {name: metric.compute() for name, metric in self.aurocs.items()}
 
     def reset(self) -> None:
-        for metric in (*self.sums.values(), self.images, self.images_with_map, self.auroc):
+        for metric in (*self.sums.values(), self.images, self.images_with_map, *self.aurocs.values()):
             metric.reset()
 
 

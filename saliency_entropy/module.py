@@ -52,7 +52,8 @@ class DetectorModule(pl.LightningModule):
     @property
     def figures(self) -> list[str]:
         """The names of the figures that are logged for every epoch."""
-        return [f"{split}/{name}" for split in ("train", "val") for name in (*self.train_metrics.sums, "auroc")]
+        names = (*self.train_metrics.sums, *self.train_metrics.aurocs)
+        return [f"{split}/{name}" for split in ("train", "val") for name in names]
 
     def forward(self, batch: FaceBatch) -> Prediction:
         return predict_batch(self.backbone, batch, self.class_index)

@@ -132,6 +132,16 @@ def test_a_map_that_is_not_available_does_not_count_even_if_it_is_not_a_number()
     human[1] = torch.nan
     mask = torch.tensor([True, False])
     assert human_saliency_loss(maps, human, mask).item() == pytest.approx((maps - human)[0].square().mean().item())
+    # Nor in the gradient, which is that of the first image alone.
+    for loss in (
+        human_saliency_loss,
+        lambda *arguments: entropy_match_loss(*arguments[:2], "batch", arguments[2]),
+        lambda *arguments: entropy_match_loss(*arguments[:2], "per_sample", arguments[2]),
+    ):
+        both, first = maps.clone().requires_grad_(), maps[:1].clone().requires_grad_()
+        loss(both, human, mask).backward()
+        loss(first, human[:1], mask[:1]).backward()
+        assert torch.equal(both.grad, torch.cat([first.grad, torch.zeros_like(first.grad)]))
 
 
 @pytest.mark.parametrize("target", ["batch", "per_sample"])

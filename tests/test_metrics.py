@@ -112,13 +112,30 @@ def test_figures_of_an_epoch_do_not_depend_on_how_it_is_cut_into_batches():
             "human": (0 + 2 + 3 + 7) / 4,
             "accuracy": (logits.argmax(1) == labels).float().mean().item(),
             "auroc": rank_sum_auroc(logits[:, 1].numpy(), labels.numpy()),
+            "auroc_margin": rank_sum_auroc((logits[:, 1] - logits[:, 0]).numpy(), labels.numpy()),
             "cam_entropy": spatial_entropy(maps).mean().item(),
             "human_entropy": spatial_entropy(human_maps[has_map]).mean().item(),
             "human_map_share": 0.4,
         }
     )
     metrics.reset()
-    assert metrics.auroc.scores == []
+    assert all(metric.scores == [] for metric in metrics.aurocs.values())
+
+
+@pytest.mark.parametrize(
+    ("generator", "seen"),
+    [
+        ("ada", "relative"),
+        ("ada+e4e", "relative"),
+        ("ada+new", "not known"),
+        ("ada+stylegan2", "not known"),
+        ("new", "no"),
+    ],
+)
+def test_a_relative_of_a_training_generator_is_neither_seen_nor_unseen(generator, seen):
+    assert seen_in_training(generator, ["stylegan2"], ["ada", "e4e"]) == seen
+    table = pd.DataFrame({"label": ["synthetic"], "generator": [generator]})
+    assert unseen_images(table, ["stylegan2"], ["ada", "e4e"]).tolist() == [seen == "no"]
 
 
 @pytest.mark.parametrize("name", ["", "nan", "None", "UNKNOWN", " unknown ", "?"])

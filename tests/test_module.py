@@ -159,7 +159,16 @@ def test_the_table_of_epochs(train_small: Callable[..., Path], built, tmp_path: 
     table = pd.read_csv(folder / "metrics.csv")
     assert table["epoch"].tolist() == [0, 1]
     module, data = built(*overrides)
-    figures = {"loss", "accuracy", "auroc", "cam_entropy", "human_entropy", "human_map_share", *module.loss.terms}
+    figures = {
+        "loss",
+        "accuracy",
+        "auroc",
+        "auroc_margin",
+        "cam_entropy",
+        "human_entropy",
+        "human_map_share",
+        *module.loss.terms,
+    }
     assert set(table) == {"epoch"} | {f"{split}/{name}" for split in ("train", "val") for name in figures}
     assert np.isfinite(table).all(axis=None)
 

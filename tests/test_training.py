@@ -25,7 +25,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import auroc
 from saliency_entropy.run import callbacks
 from saliency_entropy.run.folder import config_hash
-from saliency_entropy.run.result import split_figures, summarise
+from saliency_entropy.run.result import headline, split_figures, summarise
 
 ROOT = Path(__file__).parents[1]
 TrainSmall = Callable[..., Path]
@@ -139,6 +139,9 @@ def test_its_result(done: Path) -> None:
     right = (scores["logit_synthetic"] > scores["logit_real"]) == synthetic
     assert result["test"]["accuracy"] == pytest.approx(right.mean())
     assert result["test"]["auroc"] == pytest.approx(auroc(scores["logit_synthetic"].to_numpy(), synthetic))
+    margin = (scores["logit_synthetic"].astype(float) - scores["logit_real"].astype(float)).to_numpy()
+    assert result["test"]["auroc_margin"] == pytest.approx(auroc(margin, synthetic))
+    assert result["val"]["auroc_margin"] == pytest.approx(epochs["val/auroc_margin"][best], abs=1e-6)
     assert result["test"]["images"] == 12
     unseen = scores[(scores["label"] == "real") | (scores["generator"] == "new")]
     assert 0 < (unseen["label"] == "synthetic").sum() < synthetic.sum()
@@ -192,10 +195,26 @@ def test_figures_of_a_score_table_by_hand() -> None:
             "cam_entropy": [1.0, 2.0, 3.0, 4.0],
         }
     )
-    # 2.5 beats both real images, 1.0 the first only.
-    assert split_figures(table, ["gan"]) == {
-        "auroc": 0.75, "accuracy": 0.5, "cam_entropy": 2.5, "images": 4, "auroc_unseen": 1.0,
+    # 2.5 beats both real images, 1.0 the first only. The margins are -1 and 1 (real), 1 and -0.5: the third image beats
+    # one and ties with the other, the last beats one.
+    figures = {
+        "auroc": 0.75, "accuracy": 0.5, "cam_entropy": 2.5, "images": 4, "auroc_unseen": 1.0, "auroc_margin": 0.625,
+        "auroc_unseen_margin": 0.5,
     }  # fmt: skip
+    assert split_figures(table, {"train_generators": ["gan"]}) == figures
+    # A relative of a training generator is not unseen.
+    related = split_figures(table, {"train_generators": ["gan"], "relatives": ["new"]})
+    assert related == figures | {"auroc_unseen": None, "auroc_unseen_margin": None}
+
+
+def test_the_line_at_the_end_of_a_run_has_both_scores() -> None:
+    test = {"auroc": 0.61, "auroc_margin": 0.7, "auroc_unseen": 0.5, "auroc_unseen_margin": 0.55, "cam_entropy": 2.0}
+    result = {"title": "DROID", "seed": 1, "test": test, "best_epoch": 0, "epochs": 2, "wall_seconds": 3.0}
+    assert headline(result) == (
+        "DROID, seed 1: test AUROC 0.6100 by logit 1 and 0.7000 by margin, unseen generators 0.5000 by logit 1 and "
+        "0.5500 by margin, mean CAM entropy 2.00 nats (epoch 1 of 2, 3 s)"
+    )
+    assert "unseen" not in headline(result | {"test": test | {"auroc_unseen": None, "auroc_unseen_margin": None}})
 
 
 # --- the same again

@@ -206,12 +206,23 @@ class FaceDataModule(pl.LightningDataModule):
         named = train["generator"][train["label"] == "synthetic"].unique()
         return sorted({generator for value in named for generator in value.split("+") if is_known(generator)})
 
+    @property
+    def relatives(self) -> list[str]:
+        """The generators that are not in training, but of the family (column ``family``, if there is one) of one that
+        is, as StyleGAN2-ADA where StyleGAN2 is; sorted. A family may be called by the name of a generator."""
+        table = self.manifest.table[self.manifest.table["label"] == "synthetic"]
+        families = table.get("family", pd.Series("", table.index)).fillna("").astype(str)
+        trained = {*families[table["split"] == "train"], *self.train_generators} - {""}
+        named = {part for value in table["generator"][families.isin(trained)].unique() for part in value.split("+")}
+        return sorted(filter(is_known, named - {*self.train_generators}))
+
     def summary(self) -> dict[str, Any]:
         """What ``result.json`` says of the data: its generators, the CAM grid's cells, the manifest's digest, and how
         many images and files were left out; and the digest of the training and validation images, if it is known."""
         kinds = {kind: count for kind, count in self.manifest.unread if kind in Image.registered_extensions()}
         return {
             "train_generators": self.train_generators,
+            **({"relatives": self.relatives} if self.relatives else {}),
             "cam_cells": math.prod(self.map_size),
             "data_hash": data_hash(self.manifest.table),
             # Of a part of the human maps, runs have other parts.

@@ -17,8 +17,15 @@ def number(value: float, digits: int = 3, sign: str = "") -> str:
 
 
 def interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
-    """``0.612 to 0.671``; a dash for NaN."""
-    return NONE if np.isnan(low) else f"{number(low, digits, sign)} to {number(high, digits, sign)}"
+    """``0.612 to 0.671``; a dash for NaN. An end that is not 0 is not written as 0, so that an interval that excludes
+    it is seen to: ``−0.228 to −0.0003``."""
+    if np.isnan(low):
+        return NONE
+    ends = []
+    for end in (low, high):
+        enough = next((more for more in range(digits, 7) if not end or round(end, more)), digits)
+        ends.append(number(end, enough, sign))
+    return " to ".join(ends)
 
 
 def spread(mean: float, std: float, digits: int = 3) -> str:

@@ -176,7 +176,8 @@ class EpochLines(EpochCallback):
         log.info(
             f"{self.run}, epoch {row['epoch'] + 1}/{self.epochs}: loss {row['train/loss']:.4f}, "
             f"accuracy {row['train/accuracy']:.4f}, CAM entropy {row['train/cam_entropy']:.2f}, "
-            f"val accuracy {row['val/accuracy']:.4f}, val AUROC {row['val/auroc']:.4f}, "
+            f"val accuracy {row['val/accuracy']:.4f}, val AUROC {row['val/auroc']:.4f} (by margin "
+            f"{row['val/auroc_margin']:.4f}), "
             f"val CAM entropy {row['val/cam_entropy']:.2f}, {seconds:.1f} s an epoch"
         )
 

@@ -19,6 +19,7 @@ from saliency_entropy.metrics import SCORES, auroc, score_table, unseen_images
 from saliency_entropy.run.checkpoint import best_checkpoint, best_epoch, file_digest
 from saliency_entropy.run.epochs import read_epochs
 from saliency_entropy.run.folder import config_hash
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES, ranking_scores
 from saliency_entropy.run.trainer_options import images_left_out
 from saliency_entropy.run.whole_files import write_atomically, written_whole
 
@@ -109,33 +110,40 @@ def summarise(
         **({"images_left_out": left_out} if left_out else {}),
         **data_summary,
         "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
-        **{split: split_figures(table, data_summary["train_generators"]) for split, table in scores.items()},
+        **{split: split_figures(table, data_summary) for split, table in scores.items()},
         "checkpoint": file_digest(best_checkpoint(folder)),
         "config_hash": config_hash(config),
     }
 
 
-def split_figures(table: pd.DataFrame, train_generators: list[str]) -> dict[str, float | None]:
+def split_figures(table: pd.DataFrame, data_summary: Mapping[str, Any]) -> dict[str, float | None]:
     """Final figures of one score table. ``auroc_unseen`` is for all real images against the synthetic ones whose
-    generators are known not to be in training; None if there are no such images."""
-    scores, synthetic = table["logit_synthetic"].to_numpy(), (table["label"] == "synthetic").to_numpy()
-    unseen = unseen_images(table, train_generators)
+    generators are known not to be in training, nor relatives of one that is; None if there are no such images. AUROCs
+    rank by logit 1, and with ``_margin`` by the margin, see :mod:`~saliency_entropy.run.ranking`."""
+    synthetic = (table["label"] == "synthetic").to_numpy()
+    unseen = unseen_images(table, data_summary["train_generators"], data_summary.get("relatives", ()))
     kept = ~synthetic | unseen
-    return {
-        "auroc": auroc(scores, synthetic),
+    figures = {
         "accuracy": float(((table["logit_synthetic"] > table["logit_real"]) == synthetic).mean()),
         "cam_entropy": float(table["cam_entropy"].mean()),
         "images": len(table),
-        "auroc_unseen": auroc(scores[kept], synthetic[kept]) if unseen.any() else None,
     }
+    for score, values in ranking_scores(table).items():
+        figures[f"auroc{SUFFIXES[score]}"] = auroc(values, synthetic)
+        figures[f"auroc_unseen{SUFFIXES[score]}"] = auroc(values[kept], synthetic[kept]) if unseen.any() else None
+    return figures
 
 
 def headline(result: dict[str, Any]) -> str:
-    unseen = result["test"]["auroc_unseen"]
+    test = result["test"]
+    areas, unseen = (
+        " and ".join(f"{test[f'{name}{SUFFIXES[score]}'] or 0:.4f} by {title}" for score, title in RANKINGS.items())
+        for name in ("auroc", "auroc_unseen")
+    )
     return (
-        f"{result['title']}, seed {result['seed']}: test AUROC {result['test']['auroc']:.4f}"
-        + (f", unseen generators {unseen:.4f}" if unseen is not None else "")
-        + f", mean CAM entropy {result['test']['cam_entropy']:.2f} nats (epoch {result['best_epoch'] + 1} of "
+        f"{result['title']}, seed {result['seed']}: test AUROC {areas}"
+        + (f", unseen generators {unseen}" if test["auroc_unseen"] is not None else "")
+        + f", mean CAM entropy {test['cam_entropy']:.2f} nats (epoch {result['best_epoch'] + 1} of "
         f"{result['epochs']}, {result['wall_seconds']:.0f} s)"
         + (
             f"; ended after epoch {result['epochs']} of {result['planned_epochs']}"

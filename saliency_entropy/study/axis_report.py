@@ -74,7 +74,7 @@ def _write_comparison(compared: StudyAxes, found: dict[str, pd.DataFrame], outpu
         "made": _how_it_was_made(compared),
     }
     page = render(report.__package__, "report", {"tied": wording.tied}, content)
-    report.write(output, page, all_runs(compared), [], [*overviews, *details, settings], pictures)
+    report.write(output, page, all_runs(compared), "", [*overviews, *details, settings], pictures)
     report.log_summary(overviews[0].cells, sentence, warnings, left_out, output)
 
 

@@ -35,6 +35,17 @@ def expected_calibration_error(differences: np.ndarray, synthetic: np.ndarray, t
     return float(binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(right).long(), n_bins=BINS))
 
 
+def calibration_floor(differences: np.ndarray) -> float:
+    """About the error that a perfectly calibrated detector of these ``differences`` shows by chance; NaN if one is not
+    finite. In a bin, the number of right images is off by the absolute value of a normal deviate of variance ``sum c
+    (1 - c)``, over the confidences c: by ``sqrt(2 / pi)`` of its standard deviations on average."""
+    if not np.isfinite(differences).all():
+        return float("nan")
+    confidence = np.minimum(expit(np.abs(differences)), np.nextafter(1, 0))
+    variances = np.bincount((confidence * BINS).astype(int), confidence * (1 - confidence))
+    return float(np.sqrt(2 / np.pi * variances).sum() / len(differences))
+
+
 def fitted_temperature(differences: np.ndarray, synthetic: np.ndarray) -> float:
     """The temperature of the smallest negative log-likelihood (Guo et al., 2017, section 4.2).
 

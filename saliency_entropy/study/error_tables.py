@@ -1,6 +1,7 @@
 """Tables of errors: how often the methods of a study err, in which images, and how well they know when."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,21 +9,25 @@ import pandas as pd
 
 from saliency_entropy.data.group_names import MAX_GROUPS
 from saliency_entropy.data.table import LABELS
+from saliency_entropy.page import wording
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.page.wording import NONE
 from saliency_entropy.study.calibration import BINS
-from saliency_entropy.study.operating_points import resolves
+from saliency_entropy.study.operating_points import rate_interval, resolves
 from saliency_entropy.study.run_figures import (
     APCER_FIGURES,
     BPCER_FIGURES,
     CALIBRATION_FIGURES,
     GROUP_FIGURES,
     LOW_RATES,
+    MIN_ERRORS,
     MIN_IMAGES,
     RANKING_FIGURES,
+    THRESHOLDS,
 )
 from saliency_entropy.study.tables import (
     GROUP_COLUMNS,
+    RANKED_BY,
     Measures,
     columns_per_method,
     over_seeds,
@@ -32,6 +37,7 @@ from saliency_entropy.study.tables import (
 
 OPERATING_FIGURES = (*RANKING_FIGURES, *APCER_FIGURES, *BPCER_FIGURES)
 SETS = {"all": "all", "unseen": "unseen generators"}
+FIGURE_TITLES = {"auroc": "AUROC, logit 1", "auroc_margin": "AUROC, margin", "apcer": "APCER", "bpcer": "BPCER"}
 ALL_IMAGES, MEAN_OF_GROUPS = "(all images)", "(mean of the groups)"
 
 
@@ -39,26 +45,36 @@ def operating_point_table(measures: Measures) -> pd.DataFrame:
     """One row per method and set of synthetic images, all or those of unseen generators, against all real images.
 
     Returns:
-        ``method, title, seeds, synthetic`` (the set: all or unseen), and the ``_mean`` and ``_std`` over the seeds of
-        ``average_precision``, ``eer``, ``tpr_at_fpr_<rate>``, and at each threshold that was fixed on validation,
-        ``val_eer`` (equal errors) and ``val_bpcer_<rate>``: ``apcer_at_<threshold>``, ``apcer_max_at_<threshold>``
-        (the highest of a generator with at least 30 images) and ``bpcer_at_<threshold>``. All in [0, 1]; NaN if one
-        of the runs lacks the figure.
+        ``method, title, seeds, synthetic`` (the set: all or unseen), ``images`` and ``real`` (numbers of synthetic and
+        real images), and the ``_mean`` and ``_std`` over the seeds of ``average_precision``, ``eer``,
+        ``tpr_at_fpr_<rate>`` and the ends ``_low, _high`` of its 95 % interval over the images, and at each threshold
+        that was fixed on validation, ``val_eer`` (equal errors) and ``val_bpcer_<rate>``: ``apcer_at_<threshold>``,
+        ``apcer_max_at_<threshold>`` (the highest of a generator with at least 30 images; ``apcer_max_images_at_...``,
+        how many) and ``bpcer_at_<threshold>``, with the ends ``_low, _high`` of their intervals over the images. All in
+        [0, 1]; NaN if one of the runs lacks the figure.
     """
     tables = []
     for name in SETS if measures.measure == "auroc_unseen" else ("all",):
         suffix = "" if name == "all" else f"_{name}"
         figures = {f"{figure}{suffix}": figure for figure in (*RANKING_FIGURES, *APCER_FIGURES)}
         renamed = measures.runs.drop(columns=list(figures.values()) if suffix else []).rename(columns=figures)
-        renamed = renamed.assign(synthetic=name)
-        tables.append(over_seeds(renamed, ["method", "title", "synthetic"], OPERATING_FIGURES))
+        images = renamed["test_synthetic" if name == "all" else "test_unseen"]
+        renamed = renamed.assign(synthetic=name, images=images, real=renamed["test_real"])
+        tables.append(over_seeds(renamed, ["method", "title", "synthetic", "images", "real"], OPERATING_FIGURES))
     # Both sets of a method stand together.
-    return pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
+    table = pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
+    for name in THRESHOLDS:
+        counts = {"apcer": "images", "apcer_max": f"apcer_max_images_at_{name}_mean", "bpcer": "real"}
+        for kind, images in counts.items():
+            rates = zip(table[f"{kind}_at_{name}_mean"], table[images], strict=True)
+            table[[f"{kind}_at_{name}_low", f"{kind}_at_{name}_high"]] = [rate_interval(*rate) for rate in rates]
+    return table
 
 
 def calibration_table(measures: Measures) -> pd.DataFrame:
     """One row per method: ``method, title, seeds``, and the ``_mean`` and ``_std`` over the seeds of ``ece`` (expected
-    calibration error of the test images, in [0, 1]), ``temperature`` (fitted on validation) and ``ece_scaled`` (after
+    calibration error of the test images, in [0, 1]), ``ece_floor`` (about that of a perfectly calibrated detector),
+    ``temperature`` (fitted on validation) and ``ece_scaled`` (after
     dividing the logits by it). NaN if one of the runs lacks the figure."""
     return over_seeds(measures.runs, ["method", "title"], CALIBRATION_FIGURES)
 
@@ -71,7 +87,8 @@ def group_table(measures: Measures) -> pd.DataFrame:
 
     Returns:
         ``column, group, synthetic, real, against`` as in :attr:`Measures.groups`, ``method, seeds``, and the ``_mean``
-        and ``_std`` over the seeds of ``auroc``, ``apcer`` and ``bpcer``; NaN if one of the runs lacks the figure.
+        and ``_std`` over the seeds of ``auroc``, ``auroc_margin``, ``apcer`` and ``bpcer``; NaN if one of the runs
+        lacks the figure.
     """
     groups = measures.groups
     by_column = groups.groupby(["method", "seed", "column"], sort=False)[list(GROUP_FIGURES)]
@@ -86,44 +103,69 @@ def group_table(measures: Measures) -> pd.DataFrame:
 
 
 def shown_operating_points(table: pd.DataFrame, measures: Measures) -> ShownTable:
-    """:func:`operating_point_table` as readers see it; of the thresholds, that of equal errors alone."""
-    real, synthetic = (int(measures.runs[f"test_{label}"].iloc[0]) for label in ("real", "synthetic"))
-    about_ranking = (
+    """What ranks images in :func:`operating_point_table` by both scores, as readers see it."""
+    about = (
         "AP (average precision), EER (equal error rate) and TPR (true positive rate at a false positive rate no higher "
-        "than the one named) rank the test images by the logit of “synthetic”, as AUROC does, against all real ones. "
-        "AP depends on the share of synthetic images: of all images, chance reaches "
-        f"{synthetic / (real + synthetic):.3f}."
+        "than the one named) rank the test images as AUROC does, against all real ones. AP by chance: the share of "
+        "synthetic images, which a constant score reaches. 95 % interval of the TPR: if other images were judged, real "
+        "ones at the threshold included (Clopper and Pearson’s, the mean of its ends over the seeds)."
     )
-    about_errors = (
+    columns = [
+        Column("Method", "title"),
+        *_sets(table),
+        RANKED_BY,
+        Column("AP", "average_precision", "spread", notes=[about]),
+        Column("AP by chance", lambda row: wording.number(row["images"] / (row["images"] + row["real"]))),
+        Column("EER", "eer", "spread", notes=_on_missing(table, ("average_precision",))),
+    ]
+    for rate in LOW_RATES:
+        name = f"tpr_at_fpr_{rate}"
+        columns += [
+            Column(f"TPR at {_percent(rate)} FPR", name, "spread"),
+            Column(f"95 %, {_percent(rate)} FPR", partial(_mean_interval, name=name), notes=_on_tpr(measures, rate)),
+        ]
+    return shown_table("operating_points", "Ranking of test images", table, columns)
+
+
+def shown_error_rates(table: pd.DataFrame, measures: Measures) -> ShownTable:
+    """The errors in :func:`operating_point_table`, at the threshold of equal errors on validation, as readers see
+    them; they do not depend on the ranking."""
+    about = (
         "APCER (synthetic images taken for real: of all together, and of the worst generator) and BPCER (real images "
-        "called synthetic) are those of ISO/IEC 30107-3. Both judge by the difference of the two logits, as the "
-        "softmax does, at the threshold where both errors are equal on the validation images. The CSV has them also at "
-        f"the thresholds of BPCER = {' and '.join(map(_percent, LOW_RATES))} on validation."
+        "called synthetic) are those of ISO/IEC 30107-3. Both judge by the margin, as the softmax does, at the "
+        f"threshold where both errors are equal on the validation images, and need {MIN_IMAGES} images. 95 % interval: "
+        "if other images were judged (Clopper and Pearson’s, at the mean rate); the worst of several generators is the "
+        "higher for being chosen. The CSV has them also at the thresholds of BPCER = "
+        f"{' and '.join(map(_percent, LOW_RATES))} on validation."
     )
     few = measures.generators.loc[measures.generators["synthetic"] < MIN_IMAGES, "generator"].unique()
     about_few = (
         f"Not considered for the worst generator, with fewer than {MIN_IMAGES} images: {_names('generator', few)}."
     )
-    sets = [Column("Synthetic images", lambda row: SETS[row["synthetic"]])]
-    missing = _on_missing(table, ("average_precision", "apcer_at_val_eer", "bpcer_at_val_eer"))
+    missing = _on_missing(table, ("apcer_at_val_eer", "bpcer_at_val_eer"))
     columns = [
         Column("Method", "title"),
-        *(sets if table["synthetic"].nunique() > 1 else []),
-        Column("AP", "average_precision", "spread", notes=[about_ranking]),
-        Column("EER", "eer", "spread"),
-        *(Column(f"TPR at {_percent(rate)} FPR", f"tpr_at_fpr_{rate}", "spread") for rate in LOW_RATES),
-        Column("APCER", "apcer_at_val_eer", "spread", notes=[about_errors]),
+        *_sets(table),
+        Column("Images", lambda row: f"{row['images']:,} + {row['real']:,}"),
+        Column("APCER", "apcer_at_val_eer", "spread", notes=[about]),
+        Column("95 %, APCER", "apcer_at_val_eer_", "interval"),
         Column("APCER, worst generator", "apcer_max_at_val_eer", "spread", notes=[about_few] if len(few) else []),
-        Column("BPCER", "bpcer_at_val_eer", "spread", notes=[*_on_low_rates(measures, real), *missing]),
+        Column("95 %, worst generator", "apcer_max_at_val_eer_", "interval"),
+        Column("BPCER", "bpcer_at_val_eer", "spread", notes=[*_on_thresholds(measures), *missing]),
+        Column("95 %, BPCER", "bpcer_at_val_eer_", "interval"),
     ]
-    return shown_table("operating_points", "Operating points", table, columns)
+    once = table.drop_duplicates(["method", "synthetic"])
+    names = [name for name in once if "cer" in name]
+    numbers = once[["method", "title", "synthetic", "images", "real", "seeds", *names]]
+    return shown_table("error_rates", "Error rates", numbers, columns)
 
 
 def shown_calibration(table: pd.DataFrame) -> ShownTable:
     """:func:`calibration_table` as readers see it."""
     about_ece = (
         f"ECE (expected calibration error): how far the softmax confidence is from the accuracy, over {BINS} bins of "
-        "equal width, of all test images; so it holds for their mix of real and synthetic, and of generators."
+        "equal width, of all test images; so it holds for their mix of real and synthetic, and of generators. If "
+        "perfect: about what a perfectly calibrated detector of the same confidences would show on as many images."
     )
     about_temperature = (
         "Temperature: what the logits are divided by, chosen for the smallest negative log-likelihood of the "
@@ -133,6 +175,7 @@ def shown_calibration(table: pd.DataFrame) -> ShownTable:
     columns = [
         Column("Method", "title"),
         Column("ECE", "ece", "spread", notes=[about_ece]),
+        Column("ECE if perfect", "ece_floor", "spread"),
         Column("Temperature", "temperature", "spread", 2, notes=[about_temperature]),
         Column("ECE after scaling", "ece_scaled", "spread", notes=_on_missing(table, CALIBRATION_FIGURES)),
     ]
@@ -146,13 +189,13 @@ def shown_groups(table: pd.DataFrame, measures: Measures, titles: dict[str, str]
         Column("Group", lambda row: row["group"] or "(not named)", notes=_on_groups(table, measures)),
         Column("Column", lambda row: row["column"] or NONE),
         Column("Images", _images),
-        Column("Figure", lambda row: row["figure"].upper()),
+        Column("Figure", lambda row: FIGURE_TITLES[row["figure"]]),
         *columns_per_method(titles),
     ]
     rows = pd.concat([per_method(table, GROUP_COLUMNS, figure).assign(figure=figure) for figure in GROUP_FIGURES])
     # Left out: errors of a class that the group lacks; and the AUROC of a generator, which has a table of its own.
     skipped = (
-        ((rows["figure"] == "auroc") & (rows["column"] == "generator"))
+        (rows["figure"].str.startswith("auroc") & (rows["column"] == "generator"))
         | ((rows["figure"] == "apcer") & (rows["synthetic"] == 0))
         | ((rows["figure"] == "bpcer") & (rows["real"] == 0))
     )
@@ -161,21 +204,38 @@ def shown_groups(table: pd.DataFrame, measures: Measures, titles: dict[str, str]
     return shown_table("groups", "Errors by group of images", table, columns, rows)
 
 
-def _on_low_rates(measures: Measures, real: int) -> list[str]:
-    """Notes on the rates that need more real images than the test set has (``real``) or the validation set."""
+def _sets(table: pd.DataFrame) -> list[Column]:
+    """The column that tells sets of synthetic images apart, if there are several."""
+    several = table["synthetic"].nunique() > 1
+    return [Column("Synthetic images", lambda row: SETS[row["synthetic"]])] if several else []
+
+
+def _mean_interval(row: Mapping[str, Any], name: str) -> str:
+    return wording.interval(row[f"{name}_low_mean"], row[f"{name}_high_mean"])
+
+
+def _on_tpr(measures: Measures, rate: float) -> list[str]:
+    """A note if the test set has too few real images for a true positive rate at this rate of false ones."""
+    real = int(measures.runs["test_real"].iloc[0])
+    if resolves(real, rate, MIN_ERRORS):
+        return []
+    return [
+        f"“–” for TPR at {_percent(rate)} FPR: for {MIN_ERRORS} real images beyond the threshold it needs "
+        f"{round(MIN_ERRORS / rate):,} of them, and the test set has {real:,}."
+    ]
+
+
+def _on_thresholds(measures: Measures) -> list[str]:
+    """Notes on the thresholds that need more real images than the validation set has."""
     # A run without validation images has a warning of its own.
     val_real = measures.runs["val_real"]
     fewest = int(val_real[val_real > 0].min()) if val_real.any() else None
-    sentences = []
-    for rate in LOW_RATES:
-        needed = f"{_percent(rate)} of real images needs {round(1 / rate):,} of them"
-        if not resolves(real, rate):
-            sentences.append(f"“–” for TPR at {_percent(rate)} FPR: {needed}, and the test set has {real:,}.")
-        if fewest and not resolves(fewest, rate):
-            sentences.append(
-                f"No threshold of BPCER = {_percent(rate)}: {needed}, and the validation set has {fewest:,}."
-            )
-    return sentences
+    return [
+        f"No threshold of BPCER = {_percent(rate)}: {_percent(rate)} of real images needs {round(1 / rate):,} of them, "
+        f"and the validation set has {fewest:,}."
+        for rate in LOW_RATES
+        if fewest and not resolves(fewest, rate)
+    ]
 
 
 def _on_groups(table: pd.DataFrame, measures: Measures) -> list[str]:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import printable
+from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.run.study_folders import METHODS
 from saliency_entropy.study.focus import StudyMaps, map_entropies, mean_cams
 from saliency_entropy.study.runs import Study
@@ -112,77 +113,82 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
 
 @rc_context(STYLE)
 def auroc_against_cam_entropy(study: Study, measures: Measures) -> Figure:
-    """Figure 5: test AUROC against mean CAM entropy of the test images (nats), one point per run."""
-    figure, axes = _figure()
-    for method, look in _looks(study):
-        own = measures.runs[measures.runs["method"] == method]
-        points = own["cam_entropy"], own[measures.measure]
-        axes.scatter(*points, s=40, alpha=0.85, linewidths=0.4, edgecolors="white", **look)
+    """Figure 5: test AUROC by both scores against mean CAM entropy of the test images (nats), one point per run."""
+    figure, panels = _by_score(measures)
+    for axes, ranked in panels:
+        for method, look in _looks(study):
+            own = ranked.runs[ranked.runs["method"] == method]
+            points = own["cam_entropy"], own[ranked.measure]
+            axes.scatter(*points, s=40, alpha=0.85, linewidths=0.4, edgecolors="white", **look)
+        axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
     axes.set_xlabel("Mean CAM entropy, test images (nats)")
-    axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
     _legend_outside(axes)
     return figure
 
 
 @rc_context(STYLE)
 def auroc_by_method(study: Study, measures: Measures) -> Figure:
-    """Figure 6: notched box plots of the test AUROC over the seeds of each method.
+    """Figure 6: notched box plots of the test AUROC over the seeds of each method, by both scores.
 
     Bar: median; box: quartiles; notch: 95 % interval of the median; whiskers: the furthest runs within 1.5
     inter-quartile ranges of the box; circles: runs beyond. A method of fewer than 5 runs is drawn as its runs instead.
     Dashed: chance, where it is in sight.
     """
     methods = study.methods
-    figure, axes = _figure(width=max(WIDTH, 1.0 + len(methods)))
-    for position, (method, look) in enumerate(_looks(study), start=1):
-        values = measures.runs.loc[measures.runs["method"] == method, measures.measure].dropna().to_numpy()
-        if len(values) < MIN_BOX:
-            # Side by side, so that equal runs are not one point.
-            offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * 0.12
-            axes.plot(position + offsets, values, linestyle="none", **look)
-            continue
-        colour = look["color"]
-        axes.boxplot(
-            values,
-            positions=[position],
-            widths=0.5,
-            notch=True,
-            whis=1.5,
-            patch_artist=True,
-            manage_ticks=False,
-            boxprops={"facecolor": (colour, 0.25), "edgecolor": colour},
-            medianprops={"color": colour, "linewidth": 2.5},
-            whiskerprops={"color": colour},
-            capprops={"color": colour},
-            flierprops={"marker": "o", "markeredgecolor": colour, "markerfacecolor": "none"},
-        )
+    figure, panels = _by_score(measures, width=max(WIDTH, 1.0 + len(methods)))
+    for axes, ranked in panels:
+        for position, (method, look) in enumerate(_looks(study), start=1):
+            values = ranked.runs.loc[ranked.runs["method"] == method, ranked.measure].dropna().to_numpy()
+            if len(values) < MIN_BOX:
+                # Side by side, so that equal runs are not one point.
+                offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * 0.12
+                axes.plot(position + offsets, values, linestyle="none", **look)
+                continue
+            colour = look["color"]
+            axes.boxplot(
+                values,
+                positions=[position],
+                widths=0.5,
+                notch=True,
+                whis=1.5,
+                patch_artist=True,
+                manage_ticks=False,
+                boxprops={"facecolor": (colour, 0.25), "edgecolor": colour},
+                medianprops={"color": colour, "linewidth": 2.5},
+                whiskerprops={"color": colour},
+                capprops={"color": colour},
+                flierprops={"marker": "o", "markeredgecolor": colour, "markerfacecolor": "none"},
+            )
+        axes.grid(axis="x", visible=False)
+        axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
     axes.set_xticks(range(1, len(methods) + 1), [textwrap.fill(plain(study.titles[method]), 14) for method in methods])
     axes.set_xlim(0.4, len(methods) + 0.6)
     low, high = axes.get_ylim()
     if low < CHANCE < high:
-        axes.axhline(CHANCE, color=GREY, linestyle="--", linewidth=1, zorder=1)
-    axes.grid(axis="x", visible=False)
-    axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
+        for axes, _ in panels:
+            axes.axhline(CHANCE, color=GREY, linestyle="--", linewidth=1, zorder=1)
     return figure
 
 
 @rc_context(STYLE)
 def mean_roc(study: Study, measures: Measures) -> Figure:
-    """Figure 7: the mean ROC curve of each method over its seeds, in a band of the standard error of the TPR."""
-    figure, axes = _figure(width=6.4, height=4.4)
-    for method, look in _looks(study):
-        curves = measures.roc[method]
-        mean = curves.mean(axis=0)
-        axes.plot(FALSE_POSITIVE_RATES, mean, markevery=(12, 25), **look)
-        if len(curves) > 1:
-            error = curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
-            band = mean - error, mean + error
-            axes.fill_between(FALSE_POSITIVE_RATES, *band, color=look["color"], alpha=0.2, linewidth=0)
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="Chance")
+    """Figure 7: the mean ROC curve of each method over its seeds by both scores, in a band of the standard error of the
+    TPR."""
+    figure, panels = _by_score(measures, width=6.4, height=4.4)
+    for axes, ranked in panels:
+        for method, look in _looks(study):
+            curves = ranked.roc[method]
+            mean = curves.mean(axis=0)
+            axes.plot(FALSE_POSITIVE_RATES, mean, markevery=(12, 25), **look)
+            if len(curves) > 1:
+                error = curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
+                band = mean - error, mean + error
+                axes.fill_between(FALSE_POSITIVE_RATES, *band, color=look["color"], alpha=0.2, linewidth=0)
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="Chance")
+        axes.set_ylabel("True positive rate, " + MEASURES[measures.measure].removeprefix("AUROC, "))
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.005)
     axes.set_xlabel("False positive rate (real called synthetic)")
-    axes.set_ylabel("True positive rate, " + MEASURES[measures.measure].removeprefix("AUROC, "))
     _legend_outside(axes)
     return figure
 
@@ -286,6 +292,17 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> tuple[Figure, Axes]
     # Without pyplot, which would need a window system and figures to be closed.
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _by_score(
+    measures: Measures, width: float = WIDTH, height: float = HEIGHT
+) -> tuple[Figure, list[tuple[Axes, Measures]]]:
+    """A figure of one panel for each score, below each other and on one scale, and what to draw in each."""
+    figure = Figure(figsize=(width, height * len(RANKINGS)), layout="constrained")
+    panels = figure.subplots(len(RANKINGS), sharex=True, sharey=True)
+    for axes, name in zip(panels, RANKINGS.values(), strict=True):
+        axes.set_title(f"Ranked by {name}", loc="left", fontsize=STYLE["font.size"])
+    return figure, [(axes, measures.by(score)) for axes, score in zip(panels, RANKINGS, strict=True)]
 
 
 def _first_images(maps: StudyMaps, kinds: list[str]) -> list[int]:

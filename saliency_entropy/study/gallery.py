@@ -18,10 +18,10 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import seen_in_training
 from saliency_entropy.page import wording
 from saliency_entropy.run.console import typed
+from saliency_entropy.run.ranking import ranking_scores
 from saliency_entropy.scores.map_files import maps_file
 from saliency_entropy.study.figures import map_kind
 from saliency_entropy.study.focus import StudyMaps
-from saliency_entropy.study.run_figures import logit_difference
 from saliency_entropy.study.runs import Run, Study
 
 SCORED = ("path", "label", "generator", "logit_real", "logit_synthetic")
@@ -116,7 +116,7 @@ def read_gallery(maps: StudyMaps | None, count: int) -> Gallery | None:
     study = maps.study
     tables = [_scores_of_images(run, maps) for run in maps.runs]
     groups, seen = zip(*(_kind(image, study) for image in tables[0].to_dict("records")), strict=True)
-    scores = np.stack([expit(logit_difference(table)) for table in tables])
+    scores = np.stack([expit(ranking_scores(table)["margin"]) for table in tables])
     synthetic = (tables[0]["label"] == "synthetic").to_numpy()
     images = [
         GalleryImage(
@@ -182,7 +182,9 @@ def _kind(image: dict[str, object], study: Study) -> tuple[str, str]:
     """:attr:`GalleryImage.group` and :attr:`GalleryImage.seen` of a row of the scores."""
     if image["label"] == "synthetic":
         generator = str(image["generator"])
-        return generator or "(generator not named)", seen_in_training(generator, study.train_generators)
+        return generator or "(generator not named)", seen_in_training(
+            generator, study.train_generators, study.relatives
+        )
     source = image.get("source")
     return f"real, {source}" if isinstance(source, str) and source else "real", "real"
 

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.cbook import boxplot_stats
 
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.study.figures import MIN_BOX, method_styles
 from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.tables import GENERATOR_COLUMNS, Measures
 
 Figure = tuple[str, int, float]  # method, seed, AUROC
+SEEN = {"yes": ", in training", "no": ", unseen", "relative": ", relative of one in training", "not known": ""}
 
 
 class Choice(TypedDict):
@@ -37,27 +39,29 @@ class GeneratorChoice(TypedDict):
 
 
 def generator_choice(measures: Measures, titles: dict[str, str]) -> GeneratorChoice | None:
-    """All generators, the unseen ones, and each on its own; None where the test images have no AUROC."""
+    """All generators, the unseen ones, and each on its own, by both scores; None where the test images have no
+    AUROC."""
     runs, generators = measures.runs, measures.generators
     if runs["auroc"].isna().all() or generators.empty:
         return None
     real = int(runs["test_real"].iloc[0])
-    choices = [_choice("all generators", int(runs["test_synthetic"].iloc[0]), real, _figures(runs, "auroc"), titles)]
-    if measures.measure == "auroc_unseen":
-        unseen = _figures(runs, "auroc_unseen")
-        choices.append(_choice("unseen generators", unseen_synthetic(measures), real, unseen, titles))
-    # Not by pandas' groupby, which takes milliseconds a group.
-    by_choice: dict[tuple[Any, ...], list[Figure]] = {}
-    keys = zip(*(generators[column].tolist() for column in GENERATOR_COLUMNS), strict=True)
-    for key, figure in zip(keys, _figures(generators, "auroc"), strict=True):
-        by_choice.setdefault(key, []).append(figure)
-    for (name, seen, against, synthetic, real_images), own in by_choice.items():
-        called = name or "(generator not named)"
-        if seen != "not known":
-            called += ", in training" if seen == "yes" else ", unseen"
-        if against:
-            called += f", against {against.replace('+', ' + ')}"
-        choices.append(_choice(called, synthetic, real_images, own, titles))
+    choices: list[Choice] = []
+    for score, suffix in SUFFIXES.items():
+        by, figures = f", by {RANKINGS[score]}", _figures(runs, f"auroc{suffix}")
+        choices.append(_choice(f"all generators{by}", int(runs["test_synthetic"].iloc[0]), real, figures, titles))
+        if measures.measure == "auroc_unseen":
+            unseen = _figures(runs, f"auroc_unseen{suffix}")
+            choices.append(_choice(f"unseen generators{by}", unseen_synthetic(measures), real, unseen, titles))
+        # Not by pandas' groupby, which takes milliseconds a group.
+        by_choice: dict[tuple[Any, ...], list[Figure]] = {}
+        keys = zip(*(generators[column].tolist() for column in GENERATOR_COLUMNS), strict=True)
+        for key, figure in zip(keys, _figures(generators, f"auroc{suffix}"), strict=True):
+            by_choice.setdefault(key, []).append(figure)
+        for (name, seen, against, synthetic, real_images), own in by_choice.items():
+            called = (name or "(generator not named)") + SEEN[seen]
+            if against:
+                called += f", against {against.replace('+', ' + ')}"
+            choices.append(_choice(f"{called}{by}", synthetic, real_images, own, titles))
     styles = method_styles(list(titles))
     return {
         "methods": [{"title": title, "colour": styles[method].colour} for method, title in titles.items()],

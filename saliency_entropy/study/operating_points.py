@@ -8,10 +8,13 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
-from saliency_entropy.study.statistics import NAN
+from saliency_entropy.study.statistics import LEVEL, NAN
+
+JOINT = (1 + LEVEL) / 2  # of each of two intervals that hold together at LEVEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,13 +25,14 @@ class RocCurve:
         thresholds: ``(P,)``, falling, the first infinite. An image is called synthetic from the threshold on.
         false_positive_rates: ``(P,)`` in [0, 1], rising: the share of real images called synthetic, which is BPCER.
         true_positive_rates: ``(P,)`` in [0, 1], rising: the share of synthetic images called so, which is 1 - APCER.
-        real: number of real images.
+        real, synthetic: numbers of images.
     """
 
     thresholds: np.ndarray
     false_positive_rates: np.ndarray
     true_positive_rates: np.ndarray
     real: int
+    synthetic: int
 
     @property
     def auroc(self) -> float:
@@ -59,6 +63,15 @@ class RocCurve:
         """The share of synthetic images called so at :meth:`threshold`, in [0, 1]; NaN where that is NaN."""
         point = self._last_point(false_positive_rate)
         return NAN if point is None else float(self.true_positive_rates[point])
+
+    def true_positive_interval(self, false_positive_rate: float) -> tuple[float, float]:
+        """The 95 % interval of :meth:`true_positive_rate` if other images were judged, the threshold included: the
+        ends, each of 97.5 %, at those of the false positive rate; NaN where that is NaN."""
+        point = self._last_point(false_positive_rate)
+        if point is None:
+            return NAN, NAN
+        rates = self.interpolated(np.array(rate_interval(self.false_positive_rates[point], self.real, JOINT)))
+        return rate_interval(rates[0], self.synthetic, JOINT)[0], rate_interval(rates[1], self.synthetic, JOINT)[1]
 
     def interpolated(self, false_positive_rates: np.ndarray) -> np.ndarray:
         """``(G,)``, the true positive rates at these false positive rates, linear between the points; NaN if there is
@@ -98,7 +111,7 @@ def roc(scores: np.ndarray, synthetic: np.ndarray) -> RocCurve:
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         # Points that a drawing would not need are thresholds, too.
         false, true, thresholds = roc_curve(synthetic, scores, pos_label=True, drop_intermediate=False)
-    return RocCurve(thresholds, false, true, int((~synthetic).sum()))
+    return RocCurve(thresholds, false, true, int((~synthetic).sum()), int(synthetic.sum()))
 
 
 def average_precision(scores: np.ndarray, synthetic: np.ndarray) -> float:
@@ -118,19 +131,30 @@ def average_precision(scores: np.ndarray, synthetic: np.ndarray) -> float:
     return float(average_precision_score(synthetic, scores))
 
 
-def apcer(synthetic_scores: np.ndarray, threshold: float) -> float:
-    """The share of these synthetic images below the threshold, in [0, 1]; NaN without images or threshold."""
-    return _share(synthetic_scores < threshold, threshold)
+def apcer(synthetic_scores: np.ndarray, threshold: float, least: int = 1) -> float:
+    """The share of these synthetic images below the threshold, in [0, 1]; NaN without threshold or ``least`` images."""
+    return _share(synthetic_scores < threshold, threshold, least)
 
 
-def bpcer(real_scores: np.ndarray, threshold: float) -> float:
-    """The share of these real images from the threshold on, in [0, 1]; NaN without images or threshold."""
-    return _share(real_scores >= threshold, threshold)
+def bpcer(real_scores: np.ndarray, threshold: float, least: int = 1) -> float:
+    """The share of these real images from the threshold on, in [0, 1]; NaN without threshold or ``least`` images."""
+    return _share(real_scores >= threshold, threshold, least)
 
 
-def resolves(images: int, rate: float) -> bool:
-    """Whether so many images can tell this error rate from 0: one of them is no more than it."""
-    return round(images * rate, 6) >= 1
+def rate_interval(rate: float, images: float, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of an error rate if other images were judged: Clopper and Pearson's (Biometrika 26, 1934), which
+    holds the true rate at least as often as ``level``. The rate may be a mean over runs that judged the same
+    ``images``, and so no whole number of them; NaN without a rate."""
+    errors = rate * images
+    # At 0 and 1 themselves the beta distribution has no such quantile.
+    low = stats.beta.ppf((1 - level) / 2, errors, images - errors + 1) if errors > 0 else rate
+    high = stats.beta.ppf((1 + level) / 2, errors + 1, images - errors) if errors < images else rate
+    return float(low), float(high)
+
+
+def resolves(images: int, rate: float, errors: int = 1) -> bool:
+    """Whether this error rate is ``errors`` of so many images, or more."""
+    return round(images * rate, 6) >= errors
 
 
 def score_problem(scores: np.ndarray, synthetic: np.ndarray) -> str | None:
@@ -152,5 +176,5 @@ def score_problem(scores: np.ndarray, synthetic: np.ndarray) -> str | None:
     return None
 
 
-def _share(errors: np.ndarray, threshold: float) -> float:
-    return NAN if np.isnan(threshold) or not len(errors) else float(np.mean(errors))
+def _share(errors: np.ndarray, threshold: float, least: int) -> float:
+    return NAN if np.isnan(threshold) or len(errors) < least else float(np.mean(errors))

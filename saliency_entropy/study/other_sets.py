@@ -8,22 +8,30 @@ import pandas as pd
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.run.console import typed
 from saliency_entropy.scores.score_table import SUFFIX
-from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
+from saliency_entropy.study.run_figures import AUROCS, MIN_IMAGES, aurocs_of
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.score_files import comparable_figures, not_finite
-from saliency_entropy.study.tables import columns_per_method, over_seeds, per_method, synthetic_and_real
+from saliency_entropy.study.tables import (
+    RANKED_BY,
+    columns_per_method,
+    over_seeds,
+    per_method_and_score,
+    synthetic_and_real,
+)
 
 OWN = ("test", "val")  # what every run scores itself
-COLUMNS = ["path", "label", "generator", "logit_synthetic"]
+COLUMNS = ["path", "label", "generator", "logit_real", "logit_synthetic"]
 KEYS = ["set", "generator", "synthetic", "real", "method", "title"]
 
 
 def other_sets_table(study: Study) -> ShownTable | None:
-    """AUROC on the sets of the runs' ``scores/<set>.parquet``: one row per set and generator, one column per method.
+    """AUROC on the sets of the runs' ``scores/<set>.parquet``: one row per set, generator and score, one column per
+    method.
 
     The numbers have one row per set, generator ("" for all together) and method: ``set, generator, synthetic, real``
     (numbers of images), ``method, title, seeds, auroc_mean, auroc_std`` (all real images of the set against the
-    synthetic ones; NaN with fewer than 30 of either). They are empty if no file can be used.
+    synthetic ones; NaN with fewer than 30 of either), and with ``_margin`` those by the margin. They are empty if no
+    file can be used.
 
     Returns:
         None if the runs have no further sets.
@@ -37,8 +45,8 @@ def other_sets_table(study: Study) -> ShownTable | None:
         figures, left_out = comparable_figures(study, name, _figures, ["fingerprint"], of_set=f" of set {name}")
         found += [of_run.assign(set=name) for of_run in figures.values()]
         problems += [*left_out, *not_finite(figures, f" in set {name}")]
-    numbers = over_seeds(pd.concat(found), KEYS, ["auroc"]) if found else pd.DataFrame(columns=KEYS)
-    rows = per_method(numbers, KEYS[:4], "auroc")
+    numbers = over_seeds(pd.concat(found), KEYS, AUROCS.values()) if found else pd.DataFrame(columns=KEYS)
+    rows = per_method_and_score(numbers, KEYS[:4], "auroc")
     sentences = [
         f"AUROC on the sets of images that {typed('evaluate')} scored beside the test images: synthetic + real "
         "ones; ± is the standard deviation over the seeds (n − 1). These images are in no other table or "
@@ -53,6 +61,7 @@ def other_sets_table(study: Study) -> ShownTable | None:
         Column("Set", "set", notes=[*sentences, *problems]),
         Column("Generator", lambda row: row["generator"] or "(all)"),
         Column("Images", synthetic_and_real),
+        RANKED_BY,
         *columns_per_method(dict(zip(numbers["method"], numbers["title"], strict=True))),
     ]
     return shown_table("other_sets", "AUROC on other images", numbers, columns, rows)
@@ -63,7 +72,6 @@ def _figures(path: Path) -> pd.DataFrame:
     scores = pd.read_parquet(path, columns=COLUMNS).fillna({"generator": ""})
     images = scores[["path", "label", "generator"]].astype("str")
     synthetic = (images["label"] == "synthetic").to_numpy()
-    logits = scores["logit_synthetic"].to_numpy()
     named = sorted({*images["generator"][synthetic]} - {""})
     masks = {"": synthetic}
     if len(named) > 1:
@@ -73,10 +81,10 @@ def _figures(path: Path) -> pd.DataFrame:
             "generator": generator,
             "synthetic": int(mask.sum()),
             "real": int((~synthetic).sum()),
-            "auroc": auroc_of(logits, mask, ~synthetic),
+            **aurocs_of(scores, mask, ~synthetic),
             # A sum of hashes: the same for the same images in any order.
             "fingerprint": pd.util.hash_pandas_object(images, index=False).to_numpy().sum(),
-            "not_finite": not np.isfinite(logits).all(),
+            "not_finite": not np.isfinite(scores[["logit_real", "logit_synthetic"]]).all(axis=None),
         }
         for generator, mask in masks.items()
     )

@@ -1,88 +1,24 @@
 """The paper's four research questions, answered from the figures of a study.
 
-A question is answered by every comparison that its wording asks for. The paper's own answers rest on differences from
-cross-entropy and from CYBORG, which do not say whether one strategy is better than another.
+A question is answered by every comparison that its wording asks for, by both scores. The paper's own answers rest on
+differences from cross-entropy and from CYBORG, which do not say whether one strategy is better than another.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from saliency_entropy.page import wording
+from saliency_entropy.run.ranking import RANKINGS
+from saliency_entropy.study import contrasts
+from saliency_entropy.study.contrasts import BETTER, DEPENDS, INCONCLUSIVE, UNKNOWN, WORSE, Question
 from saliency_entropy.study.figures import human_entropy, map_kind
 from saliency_entropy.study.generator_choice import unseen_synthetic
 from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.runs import BASELINE, Study
-from saliency_entropy.study.tables import Measures
-
-# A difference whose interval excludes 0 counts as shown if its p after Holm's correction is below this.
-SIGNIFICANCE = 0.05
-SHOWN, NOT_SHOWN, UNKNOWN = "Shown", "Not shown", "Cannot be said"
-# The names of methods without a run in the study.
-NAMES = {
-    BASELINE: "Cross-entropy",
-    "cyborg": "CYBORG",
-    "hseb": "HSEB",
-    "fmmmse": "FMMMSE",
-    "droid": "DROID",
-    "droid_cyborg": "DROID + CYBORG",
-}
-
-
-@dataclass(frozen=True)
-class Question:
-    """A research question of the paper (section 1).
-
-    Attributes:
-        name: RQ1 to RQ4.
-        quote: the question in the paper's words, shortened.
-        method: the method that it asks about.
-        against: the methods that this one must be better than for a yes.
-        human_maps: whether the question is about human maps, so that stand-ins for them do not answer it.
-        presumes: the name of the question whose yes it presumes, if any.
-    """
-
-    name: str
-    quote: str
-    method: str
-    against: tuple[str, ...]
-    human_maps: bool = False
-    presumes: str = ""
-
-
-QUESTIONS = (
-    Question(
-        "RQ1",
-        "Does requesting the average entropy of the model’s and human’s saliencies to match increase the performance, "
-        "compared to […] just cross-entropy loss?",
-        "hseb",
-        (BASELINE,),
-        human_maps=True,
-    ),
-    Question(
-        "RQ2",
-        "If the answer to RQ1 is affirmative, what if we aggressively request the minimum possible entropy of the "
-        "model’s saliency?",
-        "fmmmse",
-        (BASELINE, "hseb"),
-        presumes="RQ1",
-    ),
-    Question(
-        "RQ3",
-        "Is there a better strategy to control the entropy of the model’s saliency than requesting a specific entropy "
-        "(as in RQ1) or aggressively minimizing such entropy (as in RQ2)?",
-        "droid",
-        ("hseb", "fmmmse"),
-    ),
-    Question(
-        "RQ4",
-        "Does the model benefit from combining the human saliency-guided training with non-human-guided control of "
-        "the model salience’s entropy?",
-        "droid_cyborg",
-        ("cyborg", "droid"),
-        human_maps=True,
-    ),
-)
+from saliency_entropy.study.tables import EXPLORATORY, Measures
 
 
 @dataclass(frozen=True)
@@ -90,8 +26,8 @@ class Answer:
     """What a study says about a question.
 
     Attributes:
-        question: one of :data:`QUESTIONS`.
-        verdict: "Shown", "Not shown" or "Cannot be said".
+        question: one of :data:`~saliency_entropy.study.contrasts.QUESTIONS`.
+        verdict: better, worse, inconclusive, depends on the score, or cannot be said.
         claim: the verdict as a sentence that names the methods.
         sentences: the figures that it rests on, and its limits.
     """
@@ -108,10 +44,10 @@ def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list
     Args:
         study: for its maps, methods and titles.
         measures: of the study; "better" means a higher :attr:`~Measures.measure`.
-        comparisons: :func:`~saliency_entropy.study.comparisons.comparison_table` of these measures.
+        comparisons: :func:`~saliency_entropy.study.comparisons.comparison_table` of these measures, by both scores.
     """
     found: dict[str, Answer] = {}
-    for question in QUESTIONS:
+    for question in contrasts.QUESTIONS:
         found[question.name] = _answer(question, study, measures, comparisons, found.get(question.presumes))
     return list(found.values())
 
@@ -128,56 +64,63 @@ def too_few_images(measures: Measures) -> str:
     return f"there are only {wording.listed(few)} ({of}; {MIN_IMAGES} of either are the least)" if few else ""
 
 
-def comparison(comparisons: pd.DataFrame, method: str, against: str) -> pd.Series | None:
-    """The row of :func:`~saliency_entropy.study.comparisons.comparison_table` on two methods, ``against`` the one that
-    comes first in the paper's order; None if the study lacks one of them."""
+def comparison(comparisons: pd.DataFrame, method: str, against: str) -> pd.DataFrame:
+    """The rows of :func:`~saliency_entropy.study.comparisons.comparison_table` on two methods, one by each score,
+    ``against`` the one that comes first in the paper's order; empty if the study lacks one of them."""
     if comparisons.empty:
-        return None
-    rows = comparisons[(comparisons["method"] == method) & (comparisons["against"] == against)]
-    return rows.iloc[0] if len(rows) else None
+        return comparisons
+    return comparisons[(comparisons["method"] == method) & (comparisons["against"] == against)]
 
 
-def in_words(row: pd.Series) -> str:
-    """A sentence on a :func:`comparison`: the difference, its interval and p, and the verdict."""
+def in_words(rows: pd.DataFrame) -> str:
+    """A sentence or two on a :func:`comparison`: by each score the difference, its interval and p, and the verdict."""
+    row = rows.iloc[0]
     names = f"{row['title']} against {row['against_title']}"
     if row["pairs"] == 0:
         return f"{names}: no seed in common."
-    difference = wording.number(row["difference"], sign="+")
     seeds = wording.count(row["pairs"], "seed")
     if row["pairs"] < max(row["seeds"], row["seeds_against"]):
         seeds = f"the {seeds} in common of {row['seeds']} and {row['seeds_against']}"
-    if pd.isna(row["difference"]):
+    if rows["difference"].isna().all():
         return f"{names}: no AUROC."
-    if row["pairs"] == 1:
-        return f"{names}: {difference} over {seeds}; one seed says nothing about another, so there is no interval."
-    if pd.isna(row["p_holm"]):
-        return f"{names}: {difference} over {seeds}, equal in each, which allows no test."
-    if _better(row):
-        verdict = "better"
-    elif row["high"] < 0 and row["p_holm"] < SIGNIFICANCE:
-        verdict = "worse"
-    elif row["low"] <= 0 <= row["high"]:
-        verdict = "no difference is shown"
-    else:
-        verdict = "the interval excludes 0, but not after the correction: no difference is shown"
-    interval = wording.interval(row["low"], row["high"], sign="+")
-    p = wording.p_equals(row["p_holm"])
-    return f"{names}: {difference} over {seeds} (95 % interval {interval}; {p} after Holm’s correction): {verdict}."
+    exploratory = " (exploratory)" if row["family"] == EXPLORATORY else ""
+    end = ""
+    if 1 < row["pairs"] < contrasts.MIN_SEEDS:
+        end = f" With fewer than {contrasts.MIN_SEEDS} seeds in common, nothing can be said."
+    elif contrasts.over_scores(list(rows["verdict"])) == DEPENDS:
+        end = " The verdict depends on the score."
+    by_score = "; ".join(_by_score(row) for row in rows.to_dict("records"))
+    return f"{names}{exploratory}, over {seeds}: {by_score}.{end}"
 
 
-def these_images_only(row: pd.Series) -> list[str]:
-    """A sentence if a :func:`comparison` shows its method to be better, but not over other images."""
-    if not _better(row) or row["both_low"] > 0:
+def caveats(rows: pd.DataFrame) -> list[str]:
+    """Sentences on a :func:`comparison` that shows a difference, where it is not shown over other images."""
+    shown = rows[rows["verdict"].isin([BETTER, WORSE])]
+    only_here = shown[(shown["both_low"] <= 0) & (shown["both_high"] >= 0)]
+    if only_here.empty:
         return []
-    interval = wording.interval(row["both_low"], row["both_high"], sign="+")
+    intervals = [
+        f"{wording.interval(row['both_low'], row['both_high'], sign='+')} by {RANKINGS[row['score']]}"
+        for row in only_here.to_dict("records")
+    ]
+    row = only_here.iloc[0]
     return [
-        f"That holds for these test images; over other images, too, {row['title']} is not shown to be better than "
-        f"{row['against_title']} (95 % interval over seeds and images {interval})."
+        f"That holds for these test images; over other images, too, {row['title']} is not shown to be "
+        f"{row['verdict']} than {row['against_title']} (95 % interval over seeds and images {' and '.join(intervals)})."
     ]
 
 
-def markdown(answered: list[Answer]) -> str:
-    """The questions, and the answers as lists; the words of a study's files cannot be markup."""
+def weight_alone(comparisons: pd.DataFrame) -> list[str]:
+    """A sentence on what half the weight of cross-entropy does by itself, if the study has this control: the methods
+    of the paper give it the weight 0.5, where cross-entropy alone has 1."""
+    rows = comparison(comparisons, "cross_entropy_half", BASELINE)
+    if rows.empty:
+        return []
+    return [f"What the weight alone does: cross-entropy at 0.5, as in the other methods. {in_words(rows)}"]
+
+
+def markdown(answered: list[Answer], further: Iterable[str] = ()) -> str:
+    """The questions, the answers as lists, and further sentences; the words of a study's files cannot be markup."""
     paragraphs = []
     for answer in answered:
         paragraphs += [
@@ -186,17 +129,35 @@ def markdown(answered: list[Answer]) -> str:
             *(f"- {wording.escape_markdown(sentence)}" for sentence in answer.sentences),
             "",
         ]
-    return "\n".join(paragraphs)
+    return "\n".join([*paragraphs, *(f"{wording.escape_markdown(sentence)}\n" for sentence in further)])
+
+
+def _by_score(row: Mapping[str, Any]) -> str:
+    """The figures and the verdict of one row of a :func:`comparison`."""
+    words = f"by {RANKINGS[row['score']]} {wording.number(row['difference'], sign='+')}"
+    if row["pairs"] == 1:
+        return f"{words} (one seed says nothing about another, so there is no interval)"
+    if pd.isna(row["p_holm"]):
+        return f"{words} (equal in each, which allows no test)"
+    interval = wording.interval(row["low"], row["high"], sign="+")
+    words += f" (95 % interval {interval}; {wording.p_equals(row['p_holm'])} after Holm’s correction)"
+    if row["verdict"] == UNKNOWN:
+        return words
+    if row["verdict"] != INCONCLUSIVE:
+        return f"{words}: {row['verdict']}"
+    reason = "" if row["low"] <= 0 <= row["high"] else "the interval excludes 0, but not after the correction; "
+    least = f"power of {100 * contrasts.POWER:g} % from a difference of {wording.number(row['detectable'])} on"
+    return f"{words}: {INCONCLUSIVE} ({reason}{least})"
 
 
 def _answer(
     question: Question, study: Study, measures: Measures, comparisons: pd.DataFrame, presumed: Answer | None
 ) -> Answer:
-    missing = [NAMES[name] for name in (question.method, *question.against) if name not in study.methods]
-    rows = [comparison(comparisons, question.method, other) for other in question.against if not missing]
+    missing = [contrasts.NAMES[name] for name in (question.method, *question.against) if name not in study.methods]
+    asked = [comparison(comparisons, question.method, other) for other in question.against if not missing]
     unknown = ""
     if missing:
-        unknown = f"The study has no finished run of {wording.listed(missing)}."
+        unknown = f"The study lacks finished runs of {wording.listed(missing)}."
     elif measures.measure != "auroc_unseen":
         unknown = (
             "The question is about generators that are not in training, and the test set holds no image that is known "
@@ -204,30 +165,48 @@ def _answer(
         )
     elif too_few := too_few_images(measures):
         unknown = f"Nothing can be said: {too_few}."
-    if unknown or any(pd.isna(row["p_holm"]) for row in rows):
-        verdict = UNKNOWN
-    else:
-        verdict = SHOWN if all(_better(row) for row in rows) else NOT_SHOWN
-    sentences = [in_words(row) for row in rows]
+    names = [study.titles.get(name, contrasts.NAMES[name]) for name in (question.method, *question.against)]
+    by_score = {} if unknown else dict(list(pd.concat(asked).groupby("score", sort=False)))
+    # Score -> the verdict by it, and the claim.
+    found = {score: _claim(names, rows) for score, rows in by_score.items()}
+    verdict, claim = next(iter(found.values()), (UNKNOWN, _unknown(names)))
+    if len({*found.values()}) > 1:
+        verdict = DEPENDS
+        claims = "; ".join(f"by {RANKINGS[score]}, {own}" for score, (_, own) in found.items())
+        claim = f"It depends on the score: {claims}"
+    elif verdict != UNKNOWN:
+        claim = f"By both scores, {claim}"
+    sentences = [in_words(rows) for rows in asked]
     if unknown:
         sentences.append(unknown)
-    if verdict == SHOWN:
-        sentences += [sentence for row in rows for sentence in these_images_only(row)]
+    else:
+        sentences += [sentence for rows in asked for sentence in caveats(rows)]
     if not missing:
         sentences += [_entropies(question, study, measures), *_limits(question, study, presumed)]
-    return Answer(question, verdict, _claim(question, verdict, study), tuple(sentences))
+    return Answer(question, verdict, f"{claim}.", tuple(sentences))
 
 
-def _claim(question: Question, verdict: str, study: Study) -> str:
-    method, *others = (study.titles.get(name, NAMES[name]) for name in (question.method, *question.against))
-    better = f"{method} is better than {wording.listed(others)}"
-    if verdict == UNKNOWN:
-        return f"It cannot be said whether {better}."
-    return f"Shown: {better}." if verdict == SHOWN else f"Not shown: that {better}."
+def _claim(names: list[str], rows: pd.DataFrame) -> tuple[str, str]:
+    """The verdict by one score on a method that is asked to be better than all of several, and a clause that says it.
+
+    Args:
+        names: of the method, then of the others.
+        rows: the comparisons with the others.
+    """
+    method = names[0]
+    by_verdict = {verdict: list(own["against_title"]) for verdict, own in rows.groupby("verdict")}
+    if UNKNOWN in by_verdict:
+        return UNKNOWN, _unknown(names)
+    parts = [f"{v} than {wording.listed(by_verdict[v])}" for v in (BETTER, WORSE) if v in by_verdict]
+    claims = [f"{method} is {wording.listed(parts)}"] if parts else []
+    if INCONCLUSIVE in by_verdict:
+        claims.append(f"whether {method} differs from {wording.listed(by_verdict[INCONCLUSIVE])} is inconclusive")
+    verdict = WORSE if WORSE in by_verdict else BETTER if {*by_verdict} == {BETTER} else INCONCLUSIVE
+    return verdict, "; ".join(claims)
 
 
-def _better(row: pd.Series) -> bool:
-    return row["low"] > 0 and row["p_holm"] < SIGNIFICANCE
+def _unknown(names: list[str]) -> str:
+    return f"It cannot be said whether {names[0]} is better than {wording.listed(names[1:])}"
 
 
 def _entropies(question: Question, study: Study, measures: Measures) -> str:
@@ -237,7 +216,10 @@ def _entropies(question: Question, study: Study, measures: Measures) -> str:
     ]
     maps = human_entropy(study) if question.human_maps else None
     known = f" (training images’ {map_kind(study)} maps {wording.number(maps, 2)})" if maps is not None else ""
-    return f"Mean CAM entropy of the test images in nats: {wording.listed(parts)}{known}."
+    return (
+        f"Mean CAM entropy of the test images in nats: {wording.listed(parts)}{known}; the paper’s own are of training "
+        "images."
+    )
 
 
 def _limits(question: Question, study: Study, presumed: Answer | None) -> list[str]:
@@ -246,6 +228,6 @@ def _limits(question: Question, study: Study, presumed: Answer | None) -> list[s
         sentences.append("No run notes the entropy of human maps, so whether the model’s matches it cannot be said.")
     elif question.human_maps and (kind := map_kind(study)) != "human":
         sentences.append(f"The maps were {kind} maps, not human ones: about human saliency this says nothing.")
-    if presumed is not None and presumed.verdict != SHOWN:
+    if presumed is not None and presumed.verdict != BETTER:
         sentences.append(f"The question presumes a yes to {presumed.question.name}, which these runs do not give.")
     return sentences

@@ -16,13 +16,14 @@ from saliency_entropy.errors import whole_number, writing
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
+from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.run.whole_files import remove_parts_of, write_atomically
 from saliency_entropy.study import comparisons, figures, questions, robustness, tables
-from saliency_entropy.study.bootstrap import read_image_covariance
+from saliency_entropy.study.bootstrap import read_image_covariances
+from saliency_entropy.study.contrasts import BETTER, DEPENDS, INCONCLUSIVE, MIN_SEEDS, UNKNOWN, WORSE, over_scores
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
-from saliency_entropy.study.questions import Answer
 from saliency_entropy.study.runs import BASELINE, LeftOut, Run, Study, read_study
 from saliency_entropy.study.sections import (
     PHOTOGRAPHS,
@@ -38,7 +39,10 @@ log = logging.getLogger(__name__)
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 # The columns of the terminal's table: those that fit on a line.
-PRINTED = ("Method", "Seeds", "AUROC", "AUROC unseen", "Difference", "95 % interval", "p (Holm)", "CAM entropy / nats")
+PRINTED = (
+    "Method", "Ranked by", "Seeds", "AUROC", "AUROC unseen", "Difference", "95 % interval", "p (Holm)", "Verdict",
+    "CAM entropy / nats",
+)  # fmt: skip
 
 
 def report(cfg: DictConfig) -> None:
@@ -60,12 +64,12 @@ def write_report(study: Study, measures: Measures, output: Path, gallery_images:
     """Write the report of a study that was read into ``output``; see :func:`report`."""
     maps = read_study_maps(study)
     gallery = read_gallery(maps, gallery_images)
-    methods = tables.method_table(measures)
-    covariance = read_image_covariance(study, measures.measure)
-    compared = comparisons.comparison_table(measures, covariance)
+    methods = tables.by_score(tables.method_table, measures)
+    covariances = read_image_covariances(study, measures.measure)
+    compared = tables.by_score(lambda own: comparisons.comparison_table(own, covariances[own.score]), measures)
     corrupted = robustness.robustness_table(study)
     answered = questions.answers(study, measures, compared)
-    shown = report_tables(study, measures, methods, covariance, compared, maps, corrupted)
+    shown = report_tables(study, measures, methods, covariances, compared, maps, corrupted)
     pictures = report_figures(study, measures, maps, corrupted, photographs=gallery_images > 0)
     warnings = all_warnings(study, measures)
     left_out = by_reason(study.left_out)
@@ -76,6 +80,7 @@ def write_report(study: Study, measures: Measures, output: Path, gallery_images:
         "warnings": warnings,
         "left_out": left_out,
         "answers": answered,
+        "controls": questions.weight_alone(compared),
         "measure": MEASURES[measures.measure],
         "chapters": chapters(shown, pictures),
         "choice": generator_choice(measures, study.titles),
@@ -85,7 +90,7 @@ def write_report(study: Study, measures: Measures, output: Path, gallery_images:
     }
     page = render(__package__, "report", {"tied": wording.tied}, content)
     with writing(f"output={output}", "give another folder with output="):
-        write(output, page, measures.runs, answered, shown, pictures)
+        write(output, page, measures.runs, questions.markdown(answered, content["controls"]), shown, pictures)
 
     log_summary(shown[0].cells.filter(PRINTED), sentence, warnings, left_out, output)
 
@@ -105,7 +110,7 @@ def write(
     output: Path,
     page: str,
     runs: pd.DataFrame,
-    answered: list[Answer],
+    answers: str,
     shown: list[ShownTable],
     pictures: list[ShownFigure],
 ) -> None:
@@ -119,8 +124,8 @@ def write(
             (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
             remove_parts_of(output / "figures" / f"{name}.{kind}")
     write_atomically(output / "runs.csv", wording.csv_text(runs))
-    if answered:
-        write_atomically(output / "questions.md", questions.markdown(answered))
+    if answers:
+        write_atomically(output / "questions.md", answers)
     for table in shown:
         if table.cells.empty:
             continue
@@ -131,42 +136,56 @@ def write(
 
 
 def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_few: str = "") -> str:
-    """One to three sentences on the method of the highest mean AUROC, and whether it is shown to beat cross-entropy.
+    """Sentences on the method of the highest mean AUROC, and on which methods are shown to differ from cross-entropy.
 
     Args:
-        methods: :func:`~saliency_entropy.study.tables.method_table`.
+        methods: :func:`~saliency_entropy.study.tables.method_table` by both scores.
         measure: :attr:`~saliency_entropy.study.tables.Measures.measure`.
-        compared: :func:`~saliency_entropy.study.comparisons.comparison_table`.
+        compared: :func:`~saliency_entropy.study.comparisons.comparison_table` by both scores.
         too_few: :func:`~saliency_entropy.study.questions.too_few_images`.
     """
     what = "AUROC on unseen generators" if measure == "auroc_unseen" else "AUROC (all generators)"
     known = methods.dropna(subset=[f"{measure}_mean"])
     if known.empty:
         return "The test images are all real or all synthetic, so there is no AUROC."
-    best = known.loc[known[f"{measure}_mean"].idxmax()]
-    value = f"{best[f'{measure}_mean']:.3f}"
     if too_few:
         return f"Nothing can be said about which method is better: {too_few}."
-    if len(known) == 1:
-        seeds = wording.count(best["seeds"], "seed")
-        return f"{best['title']} reaches a mean {what} of {value} over {seeds}; there is no other method beside it."
-    if methods["seeds"].max() == 1:
+    # Score -> its row of the highest mean.
+    best = {score: own.loc[own[f"{measure}_mean"].idxmax()] for score, own in known.groupby("score", sort=False)}
+    values = {score: f"{row[f'{measure}_mean']:.3f} by {RANKINGS[score]}" for score, row in best.items()}
+    titles = list(dict.fromkeys(row["title"] for row in best.values()))
+    if known["method"].nunique() == 1:
+        seeds = wording.count(int(known["seeds"].iloc[0]), "seed")
         return (
-            f"With one seed per method, nothing can be said about which method is better. The highest {what} is "
-            f"{value}, {best['title']}."
+            f"{titles[0]} reaches a mean {what} of {wording.listed(list(values.values()))} over {seeds}; there is no "
+            "other method beside it."
         )
-    first = f"{best['title']} has the highest mean {what}, {value}"
-    if best["method"] == BASELINE:
-        return f"{first}: no other method is shown to be better."
-    row = questions.comparison(compared, best["method"], BASELINE)
-    if row is None:
-        return f"{first}. Whether it is better than cross-entropy is not shown: the study has no run of it."
-    sentences = [f"{first}.", questions.in_words(row)]
-    if row["difference"] < 0:
-        sentences.append(
-            "On the seeds in common it is below cross-entropy: its higher mean comes from the other seeds."
-        )
-    return " ".join((*sentences, *questions.these_images_only(row)))
+    if len(titles) == 1:
+        first = f"{titles[0]} has the highest mean {what}, {wording.listed(list(values.values()))}."
+    else:
+        named = [f"{row['title']} ({values[score]})" for score, row in best.items()]
+        first = f"Which method has the highest mean {what} depends on the score: {' or '.join(named)}."
+    rows = compared[compared["against"] == BASELINE]
+    if rows.empty:
+        return f"{first} Whether it is better than cross-entropy cannot be said: the study has no run of it."
+    # Verdict -> the methods of which it is the verdict by both scores.
+    found: dict[str, list[str]] = {verdict: [] for verdict in (BETTER, WORSE, DEPENDS, INCONCLUSIVE, UNKNOWN)}
+    for title, own in rows.groupby("title", sort=False):
+        verdict = over_scores(list(own["verdict"]))
+        each = [f"{row['verdict']} by {RANKINGS[row['score']]}" for row in own.to_dict("records")]
+        found[verdict].append(f"{title} ({', '.join(each)})" if verdict == DEPENDS else str(title))
+    named = "; ".join(f"{verdict}: {wording.listed(own)}" for verdict, own in found.items() if own)
+    sentences = [first, f"Against cross-entropy, by both scores, {named}."]
+    if found[UNKNOWN]:
+        sentences.append(f"A verdict needs {MIN_SEEDS} seeds in common that do not all differ by the same.")
+    if len(titles) == 1 and titles[0] in set(rows["title"]):
+        own = rows[rows["title"] == titles[0]]
+        sentences += [questions.in_words(own), *questions.caveats(own)]
+        if (own["difference"] < 0).all():
+            sentences.append(
+                "On the seeds in common it is below cross-entropy: its higher mean comes from the other seeds."
+            )
+    return " ".join(sentences)
 
 
 def all_warnings(study: Study, measures: Measures) -> list[str]:

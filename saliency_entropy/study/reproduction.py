@@ -196,9 +196,9 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 def notes(table: pd.DataFrame) -> list[str]:
     """The notes below :func:`shown`: how its figures are made."""
     sentences = [
-        "AUROC is of all test images, as in the paper (section 7.2, ten seeds). Difference: ours less the paper’s, "
-        "with the 95 % interval of Welch’s t from both standard deviations; the paper gives its own to two decimals. "
-        "Entropies in nats (section 3); the paper gives no deviation, and the interval is that of our mean.",
+        "AUROC is of all test images by logit 1, as in the paper (section 7.2, ten seeds). Difference: ours less the "
+        "paper’s, with the 95 % interval of Welch’s t from both standard deviations; the paper gives its own to two "
+        "decimals. Entropies in nats (section 3); the paper gives no deviation, and the interval is that of our mean.",
         "Within: the difference is no larger than the tolerance, which is as exact as the paper’s figures are among "
         "themselves; with a wide interval that may be chance. Above or below: the whole interval lies beyond the "
         "tolerance. Unclear: the difference lies beyond it, but not the whole interval, so that chance may explain it.",

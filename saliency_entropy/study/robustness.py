@@ -14,20 +14,22 @@ from matplotlib import rc_context
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.run.console import typed
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.scores.corruptions import NONE, STRENGTHS
 from saliency_entropy.scores.score_table import SUFFIX
 from saliency_entropy.study.figures import STYLE, Figure, method_styles, plain
-from saliency_entropy.study.run_figures import MIN_IMAGES, auroc_of
+from saliency_entropy.study.run_figures import MIN_IMAGES, aurocs_of
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.score_files import comparable_figures, not_finite
-from saliency_entropy.study.tables import columns_per_method, over_seeds, per_method
+from saliency_entropy.study.tables import MEASURES, RANKED_BY, columns_per_method, over_seeds, per_method_and_score
 
 NAME = f"test{SUFFIX}"
 FILE = f"{NAME}.parquet"
 KEYS = ["corruption", "strength", "method", "title"]  # of the table's rows
-COLUMNS = ["path", "label", "generator", "corruption", "strength", "logit_synthetic", "cam_entropy"]
+COLUMNS = ["path", "label", "generator", "corruption", "strength", "logit_real", "logit_synthetic", "cam_entropy"]
 IMAGE_COLUMNS = ["corruption", "strength", "images", "fingerprint"]
-FIGURES = ("auroc", "auroc_unseen", "auroc_change", "auroc_unseen_change", "cam_entropy")
+AREAS = tuple(f"{name}{suffix}" for name in ("auroc", "auroc_unseen") for suffix in SUFFIXES.values())
+FIGURES = (*AREAS, *(f"{name}_change" for name in AREAS), "cam_entropy")
 # Corruption -> its heading, and the axis of its strength.
 WORDS = {
     NONE: ("As they are", ""),
@@ -48,8 +50,8 @@ class RobustnessTable:
         numbers: one row per corruption, strength and method, the images as they are ("none", 0) first:
             ``corruption, strength, method, title, seeds, images``, and the ``_mean`` and ``_std`` over the seeds (of a
             sample; NaN with one) of ``auroc``, ``auroc_unseen`` (of generators not in training, against all real
-            images), ``auroc_change`` and ``auroc_unseen_change`` (from the same run's AUROC of the images as they are),
-            and ``cam_entropy``, the mean over the images in nats. An AUROC of fewer than 30 synthetic or real images is
+            images), both also with ``_margin``, of each the ``_change`` from the same run's AUROC of the images as they
+            are, and ``cam_entropy``, the mean over the images in nats. An AUROC of fewer than 30 images of either is
             NaN, as is what one of the runs lacks. Empty if no run's scores can be used.
         measure: the AUROC that is shown: ``auroc_unseen``, or ``auroc`` if every generator was trained on.
         problems: sentences on runs that are left out, and on what the images do not allow.
@@ -72,7 +74,7 @@ def robustness_table(study: Study) -> RobustnessTable | None:
     """
     if not any((run.folder / "scores" / FILE).exists() for run in study.runs):
         return None
-    read = partial(_figures, train_generators=study.train_generators)
+    read = partial(_figures, train_generators=study.train_generators, relatives=study.relatives)
     what, options = "images or corruptions", "corruptions=all"
     found, problems = comparable_figures(study, NAME, read, IMAGE_COLUMNS, what, options=options)
     if not found:
@@ -98,7 +100,7 @@ def robustness_table(study: Study) -> RobustnessTable | None:
 
 
 def shown_robustness(table: RobustnessTable) -> ShownTable:
-    """:attr:`RobustnessTable.numbers` as readers see them: one row per corruption and strength, one column
+    """:attr:`RobustnessTable.numbers` as readers see them: one row per corruption, strength and score, one column
     per method."""
     numbers = table.numbers
     of_unseen = ", synthetic ones of generators that are not in training against all real ones"
@@ -116,21 +118,23 @@ def shown_robustness(table: RobustnessTable) -> ShownTable:
             notes=[*(sentences if len(numbers) else []), *table.problems],
         ),
         Column("Strength", _strength),
+        RANKED_BY,
         *columns_per_method(dict(zip(numbers["method"], numbers["title"], strict=True))),
     ]
-    rows = per_method(numbers, ["corruption", "strength"], table.measure)
+    rows = per_method_and_score(numbers, ["corruption", "strength"], table.measure)
     return shown_table("robustness", "AUROC of corrupted images", numbers, columns, rows)
 
 
 @rc_context(STYLE)
-def robustness_figure(robustness: RobustnessTable) -> Figure:
+def robustness_figure(robustness: RobustnessTable, score: str = "logit") -> Figure:
     """AUROC by strength, one panel per corruption, one line per method: the mean over the seeds in a band of one
     standard deviation. Each line begins with the images as they are, which stand left of the mildest strength.
 
     Args:
         robustness: with an AUROC of at least one corruption.
+        score: what the images are ranked by.
     """
-    table, measure = robustness.numbers, robustness.measure
+    table, measure = robustness.numbers, f"{robustness.measure}{SUFFIXES[score]}"
     corruptions = [name for name in table["corruption"].unique() if name != NONE]
     clean = table[table["corruption"] == NONE].set_index("method")
     width = min(PANEL_COLUMNS, len(corruptions))
@@ -157,8 +161,7 @@ def robustness_figure(robustness: RobustnessTable) -> Figure:
         axes.set_title(heading, fontsize=STYLE["font.size"])
         axes.set_xlabel(axis)
         axes.set_xticks(range(len(strengths) + 1), ["as is", *(f"{strength:g}" for strength in strengths)])
-    what = "unseen generators" if measure == "auroc_unseen" else "all generators"
-    figure.supylabel(f"Test AUROC, {what}", fontsize=STYLE["font.size"])
+    figure.supylabel(f"Test {MEASURES[robustness.measure]}, by {RANKINGS[score]}", fontsize=STYLE["font.size"])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
@@ -171,7 +174,7 @@ def _strength(row: Mapping[str, Any]) -> str:
     return f"{row['strength']:g} {unit}" if unit else f"{name.lower()} {row['strength']:g}"
 
 
-def _figures(path: Path, train_generators: list[str]) -> pd.DataFrame:
+def _figures(path: Path, train_generators: list[str], relatives: list[str]) -> pd.DataFrame:
     """One row per variant in a run's file: its figures, and a fingerprint of its images.
 
     Raises:
@@ -184,8 +187,8 @@ def _figures(path: Path, train_generators: list[str]) -> pd.DataFrame:
     for (corruption, strength), own in scores.groupby(["corruption", "strength"], observed=True, sort=False):
         own = own.astype({"label": "str", "generator": "str"})
         synthetic = (own["label"] == "synthetic").to_numpy()
-        logits = own["logit_synthetic"].to_numpy()
-        unseen = unseen_images(own, train_generators)
+        finite = np.isfinite(own[["logit_real", "logit_synthetic"]]).all(axis=1)
+        unseen = unseen_images(own, train_generators, relatives)
         real = ~synthetic
         # A sum of hashes: the same for the same images in any order.
         images = pd.util.hash_pandas_object(own["path"].astype("str"), index=False).to_numpy()
@@ -198,15 +201,15 @@ def _figures(path: Path, train_generators: list[str]) -> pd.DataFrame:
                 "synthetic": synthetic.sum(),
                 "unseen": unseen.sum(),
                 "real": real.sum(),
-                "not_finite": (~np.isfinite(logits)).sum(),
-                "auroc": auroc_of(logits, synthetic, real),
-                "auroc_unseen": auroc_of(logits, unseen, real),
+                "not_finite": (~finite).sum(),
+                **aurocs_of(own, synthetic, real),
+                **aurocs_of(own, unseen, real, "auroc_unseen"),
                 "cam_entropy": own["cam_entropy"].mean(skipna=False),
             }
         )
     figures = pd.DataFrame(rows)
     clean = figures[figures["corruption"] == NONE].iloc[0]
-    for name in ("auroc", "auroc_unseen"):
+    for name in AREAS:
         figures[f"{name}_change"] = figures[name] - clean[name]
     place = {name: at for at, name in enumerate([NONE, *STRENGTHS])}
     return figures.sort_values("corruption", key=lambda column: column.map(place), kind="stable").reset_index(drop=True)

@@ -1,12 +1,12 @@
 """The figures of one run, from the scores that it left.
 
-Two scores, for two purposes. Images are *ranked* by the logit of "synthetic", as in the paper: AUROC, average
-precision, EER and true positive rates. They are *judged* by the difference of both logits, with which the softmax
-rises: accuracy, thresholds, APCER and BPCER, calibration.
+Two scores (:mod:`~saliency_entropy.run.ranking`). Images are *ranked* by either, the paper's logit 1 and the margin:
+AUROC, average precision, EER and true positive rates. They are *judged* by the margin, with which the softmax rises:
+accuracy, thresholds, APCER and BPCER, calibration.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,24 +16,39 @@ import pyarrow.parquet as pq
 
 from saliency_entropy.data.group_names import MAX_GROUPS
 from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES, ranking_scores
 from saliency_entropy.scores.one_pass import CHECKPOINT
-from saliency_entropy.study.calibration import expected_calibration_error, fitted_temperature
-from saliency_entropy.study.operating_points import RocCurve, apcer, average_precision, bpcer, roc, score_problem
+from saliency_entropy.study.calibration import calibration_floor, expected_calibration_error, fitted_temperature
+from saliency_entropy.study.operating_points import (
+    RocCurve,
+    apcer,
+    average_precision,
+    bpcer,
+    resolves,
+    roc,
+    score_problem,
+)
 from saliency_entropy.study.runs import Run
 from saliency_entropy.study.statistics import NAN
 
 # With fewer images a figure of one generator or group says more about these images than about the group.
 MIN_IMAGES = 30
+# A true positive rate at a threshold that fewer real images than this set says more about these images.
+MIN_ERRORS = 10
 # Shares of the real images, of test (for TPR) or validation (for thresholds), that may be called synthetic.
 LOW_RATES = (0.01, 0.001)
 # The thresholds fixed on validation: name -> the share of its real images called synthetic; None for equal errors.
 THRESHOLDS: dict[str, float | None] = {"val_eer": None} | {f"val_bpcer_{rate}": rate for rate in LOW_RATES}
-# A run has these figures for all synthetic images and, with "_unseen", for those of unseen generators.
-RANKING_FIGURES = ("average_precision", "eer", *(f"tpr_at_fpr_{rate}" for rate in LOW_RATES))
-APCER_FIGURES = tuple(f"{kind}_at_{name}" for name in THRESHOLDS for kind in ("apcer", "apcer_max"))
+# A run has these figures for all synthetic images and, with "_unseen", for those of unseen generators; those of ranking
+# by logit 1, and with "_margin" by the margin.
+RANKING_FIGURES = (
+    "average_precision", "eer", *(f"tpr_at_fpr_{rate}{end}" for rate in LOW_RATES for end in ("", "_low", "_high")),
+)  # fmt: skip
+APCER_FIGURES = tuple(f"{kind}_at_{name}" for name in THRESHOLDS for kind in ("apcer", "apcer_max", "apcer_max_images"))
 BPCER_FIGURES = tuple(f"bpcer_at_{name}" for name in THRESHOLDS)
-CALIBRATION_FIGURES = ("ece", "temperature", "ece_scaled")
-GROUP_FIGURES = ("auroc", "apcer", "bpcer")
+CALIBRATION_FIGURES = ("ece", "ece_floor", "temperature", "ece_scaled")
+AUROCS = {score: f"auroc{suffix}" for score, suffix in SUFFIXES.items()}
+GROUP_FIGURES = ("auroc", "auroc_margin", "apcer", "bpcer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,52 +59,53 @@ class RunFigures:
         figures: by name, see :class:`~saliency_entropy.study.tables.Measures`.
         generators: a row for each generator and set of real images.
         groups: a row for each value of a column of the manifest.
-        roc: the ROC curve, against all real images, of the synthetic images that methods are compared by: those of
-            unseen generators if there are any, else all.
+        roc: score -> the ROC curve, against all real images, of the synthetic images that methods are compared by:
+            those of unseen generators if there are any, else all.
         problems: clauses on figures that the scores do not allow, each to follow the name of the run and a colon.
     """
 
     figures: dict[str, float]
     generators: list[dict[str, object]]
     groups: list[dict[str, object]]
-    roc: RocCurve
+    roc: dict[str, RocCurve]
     problems: list[str]
 
 
 class RankedScores:
-    """Test images from the highest logit of "synthetic" to the lowest: sorted once, so that no curve of a part of them
-    needs a sort of its own.
+    """Test images and their scores, each sorted once, so that no curve of a part of the images needs a sort of its own.
 
     Args:
         table: the scores, one row for each image.
         train_generators: the generators in training.
+        relatives: the generators of their families.
     """
 
-    def __init__(self, table: pd.DataFrame, train_generators: list[str]) -> None:
-        self.table = table.iloc[np.argsort(-table["logit_synthetic"].to_numpy(), kind="stable")]
-        self.train_generators = train_generators
-        self.ranking = self.table["logit_synthetic"].to_numpy()
-        self.judging = logit_difference(self.table)
-        self.synthetic = (self.table["label"] == "synthetic").to_numpy()
-        self.unseen = unseen_images(self.table, train_generators)
+    def __init__(self, table: pd.DataFrame, train_generators: list[str], relatives: Sequence[str] = ()) -> None:
+        self.table = table
+        self.training = train_generators, relatives
+        scores = ranking_scores(table)
+        self.judging = scores["margin"]
+        self.synthetic = (table["label"] == "synthetic").to_numpy()
+        self.unseen = unseen_images(table, train_generators, relatives)
         # Generator -> mask of its images.
-        codes, names = pd.factorize(self.table["generator"])
+        codes, names = pd.factorize(table["generator"])
         masks = {name: (codes == code) & self.synthetic for code, name in enumerate(names)}
         self.generators = {name: masks[name] for name in sorted(masks) if masks[name].any()}
+        # Score -> the images from the highest to the lowest: their places, values, and which are synthetic.
+        orders = {score: np.argsort(-values, kind="stable") for score, values in scores.items()}
+        self._sorted = {score: (at, scores[score][at], self.synthetic[at]) for score, at in orders.items()}
 
-    def roc(self, kept: np.ndarray) -> RocCurve:
-        return roc(self.ranking[kept], self.synthetic[kept])
+    def ranked(self, kept: np.ndarray, score: str) -> tuple[np.ndarray, np.ndarray]:
+        """The values of a score of the images in a mask, falling, and which of them are synthetic."""
+        places, values, synthetic = self._sorted[score]
+        chosen = kept[places]
+        return values[chosen], synthetic[chosen]
 
-    def auroc(self, synthetic: np.ndarray, real: np.ndarray) -> float:
-        """NaN with fewer than 30 of either."""
-        if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
-            return NAN
-        return self.roc(synthetic | real).auroc
-
-
-def logit_difference(table: pd.DataFrame) -> np.ndarray:
-    """``(N,)`` float64, the logit of "synthetic" minus that of "real"; the softmax is its sigmoid."""
-    return table["logit_synthetic"].to_numpy(dtype=np.float64) - table["logit_real"].to_numpy(dtype=np.float64)
+    def aurocs(self, synthetic: np.ndarray, real: np.ndarray) -> dict[str, float]:
+        """AUROC by both scores; NaN with fewer than 30 of either."""
+        kept = [self.ranked(synthetic | real, score) for score in AUROCS]
+        enough = min(synthetic.sum(), real.sum()) >= MIN_IMAGES
+        return {name: roc(*own).auroc if enough else NAN for name, own in zip(AUROCS.values(), kept, strict=True)}
 
 
 def is_of_this_checkpoint(run: Run, path: Path) -> bool:
@@ -98,16 +114,23 @@ def is_of_this_checkpoint(run: Run, path: Path) -> bool:
     return digest is None or run.has_checkpoint(digest.decode())
 
 
-def auroc_of(logits: np.ndarray, synthetic: np.ndarray, real: np.ndarray) -> float:
-    """AUROC of the images in either of two masks ``(N,)``; NaN with fewer than 30 of either."""
-    if min(synthetic.sum(), real.sum()) < MIN_IMAGES:
-        return NAN
+def aurocs_of(table: pd.DataFrame, synthetic: np.ndarray, real: np.ndarray, name: str = "auroc") -> dict[str, float]:
+    """AUROC by both scores, as ``name`` and ``<name>_margin``, of the images of a score table in either of two masks
+    ``(N,)``; NaN with fewer than 30 of either."""
     kept = synthetic | real
-    return auroc(logits[kept], synthetic[kept])
+    enough = min(synthetic.sum(), real.sum()) >= MIN_IMAGES
+    return {
+        f"{name}{SUFFIXES[score]}": auroc(values[kept], synthetic[kept]) if enough else NAN
+        for score, values in ranking_scores(table).items()
+    }
 
 
 def run_figures(
-    test: pd.DataFrame, val: pd.DataFrame | None, train_generators: list[str], group_columns: Iterable[str] = ()
+    test: pd.DataFrame,
+    val: pd.DataFrame | None,
+    train_generators: list[str],
+    group_columns: Iterable[str] = (),
+    relatives: Sequence[str] = (),
 ) -> RunFigures:
     """Everything that a report says of a run's scores.
 
@@ -116,50 +139,48 @@ def run_figures(
         val: the validation images, if there are any.
         train_generators: the generators in training.
         group_columns: columns by whose values the test images are grouped; columns that ``test`` lacks are skipped.
+        relatives: the generators of the families of those in training.
     """
-    scores = RankedScores(test, train_generators)
+    scores = RankedScores(test, train_generators, relatives)
     real, everything = ~scores.synthetic, np.ones(len(test), dtype=bool)
     thresholds, temperature, problems = _fixed_on_validation(val)
-    pooled = scores.roc(everything)
-    unseen = scores.roc(real | scores.unseen) if scores.unseen.any() else None
-    ranking = ranking_unseen = dict.fromkeys(RANKING_FIGURES, NAN)
-    problem = score_problem(scores.ranking, scores.synthetic)
-    if problem:
-        problems.append(f"no average precision, EER or true positive rate, since in scores/test.parquet {problem}.")
-    else:
-        ranking = _ranking_figures(scores, everything, pooled)
-        if unseen:
-            ranking_unseen = _ranking_figures(scores, real | scores.unseen, unseen)
     generators = _generator_rows(scores)
     own = [row for row in generators if not row["against"]]
+    figures: dict[str, float] = {}
+    curves = {}
+    for score, suffix in SUFFIXES.items():
+        curves[score], pooled = _ranking(scores, everything, score)
+        unseen = dict.fromkeys(pooled, NAN)
+        if scores.unseen.any():
+            curves[score], unseen = _ranking(scores, real | scores.unseen, score)
+        for of, found in (("", pooled), ("_unseen", unseen)):
+            figures |= {f"{figure}{of}{suffix}": value for figure, value in found.items()}
+        figures[f"auroc_macro{suffix}"] = _mean(row[AUROCS[score]] for row in own)
+        figures[f"auroc_unseen_macro{suffix}"] = _mean(row[AUROCS[score]] for row in own if row["seen"] == "no")
+        if problem := score_problem(*scores.ranked(everything, score)):
+            problems.append(
+                f"no average precision, EER or true positive rate by {RANKINGS[score]}, since in scores/test.parquet "
+                f"{problem}."
+            )
     cam_entropy = float(test["cam_entropy"].mean())
-    figures = {
-        "auroc": pooled.auroc,
-        "auroc_unseen": unseen.auroc if unseen else NAN,
-        "auroc_macro": _mean(row["auroc"] for row in own),
-        "auroc_unseen_macro": _mean(row["auroc"] for row in own if row["seen"] == "no"),
-        "auroc_softmax": roc(scores.judging, scores.synthetic).auroc,
+    figures |= {
         "accuracy": float(((scores.judging > 0) == scores.synthetic).mean()),
         "cam_entropy": cam_entropy,
         "focus_area": math.exp(cam_entropy),
-        **ranking,
-        **_with_suffix(ranking_unseen),
         **_apcers(scores, scores.synthetic, thresholds),
-        **_with_suffix(_apcers(scores, scores.unseen, thresholds)),
-        **{f"bpcer_at_{name}": bpcer(scores.judging[real], value) for name, value in thresholds.items()},
+        **{f"{name}_unseen": value for name, value in _apcers(scores, scores.unseen, thresholds).items()},
+        **{f"bpcer_at_{name}": bpcer(scores.judging[real], value, MIN_IMAGES) for name, value in thresholds.items()},
         "ece": expected_calibration_error(scores.judging, scores.synthetic),
+        "ece_floor": calibration_floor(scores.judging),
         "temperature": temperature,
         "ece_scaled": expected_calibration_error(scores.judging, scores.synthetic, temperature),
         "val_real": 0 if val is None else int((val["label"] == "real").sum()),
         "test_real": int(real.sum()),
         "test_synthetic": int(scores.synthetic.sum()),
+        "test_unseen": int(scores.unseen.sum()),
     }
     return RunFigures(
-        figures,
-        generators,
-        _group_rows(scores, group_columns, thresholds["val_eer"], generators),
-        unseen or pooled,
-        problems,
+        figures, generators, _group_rows(scores, group_columns, thresholds["val_eer"], generators), curves, problems
     )
 
 
@@ -190,7 +211,7 @@ def _fixed_on_validation(val: pd.DataFrame | None) -> tuple[dict[str, float], fl
     without = "no threshold or temperature can be fixed on validation, since"
     if val is None:
         return missing, NAN, [f"{without} scores/val.parquet does not exist."]
-    differences, synthetic = logit_difference(val), (val["label"] == "synthetic").to_numpy()
+    differences, synthetic = ranking_scores(val)["margin"], (val["label"] == "synthetic").to_numpy()
     problem = score_problem(differences, synthetic)
     if problem:
         return missing, NAN, [f"{without} in scores/val.parquet {problem}."]
@@ -210,23 +231,32 @@ def _fixed_on_validation(val: pd.DataFrame | None) -> tuple[dict[str, float], fl
     return thresholds, NAN, [f"no temperature fits scores/val.parquet best: {why}."]
 
 
-def _ranking_figures(scores: RankedScores, kept: np.ndarray, curve: RocCurve) -> dict[str, float]:
-    return {
-        "average_precision": average_precision(scores.ranking[kept], scores.synthetic[kept]),
-        "eer": curve.equal_error_rate,
-        **{f"tpr_at_fpr_{rate}": curve.true_positive_rate(rate) for rate in LOW_RATES},
-    }
+def _ranking(scores: RankedScores, kept: np.ndarray, score: str) -> tuple[RocCurve, dict[str, float]]:
+    """The ROC curve of the images in a mask, and the figures of ranking them."""
+    ranked = scores.ranked(kept, score)
+    curve = roc(*ranked)
+    figures = {"auroc": curve.auroc} | dict.fromkeys(RANKING_FIGURES, NAN)
+    if score_problem(*ranked):
+        return curve, figures
+    figures |= {"average_precision": average_precision(*ranked), "eer": curve.equal_error_rate}
+    for rate in LOW_RATES:
+        if resolves(curve.real, rate, MIN_ERRORS):
+            low, high = curve.true_positive_interval(rate)
+            name = f"tpr_at_fpr_{rate}"
+            figures |= {name: curve.true_positive_rate(rate), f"{name}_low": low, f"{name}_high": high}
+    return curve, figures
 
 
 def _apcers(scores: RankedScores, kept: np.ndarray, thresholds: dict[str, float]) -> dict[str, float]:
-    """APCER of these images, and the highest of a generator with at least 30 of them."""
+    """APCER of these images, and the highest of a generator with at least 30 of them; NaN with fewer than 30."""
     pooled = scores.judging[kept]
     masks = [mask & kept for mask in scores.generators.values()]
     own = [scores.judging[mask] for mask in masks if mask.sum() >= MIN_IMAGES]
     figures = {}
     for name, threshold in thresholds.items():
-        figures[f"apcer_at_{name}"] = apcer(pooled, threshold)
-        figures[f"apcer_max_at_{name}"] = max((apcer(values, threshold) for values in own), default=NAN)
+        worst, images = max(((apcer(values, threshold), len(values)) for values in own), default=(NAN, NAN))
+        figures[f"apcer_at_{name}"] = apcer(pooled, threshold, MIN_IMAGES)
+        figures |= {f"apcer_max_at_{name}": worst, f"apcer_max_images_at_{name}": images}
     return figures
 
 
@@ -241,11 +271,11 @@ def _generator_rows(scores: RankedScores) -> list[dict[str, object]]:
             rows.append(
                 {
                     "generator": generator,
-                    "seen": seen_in_training(generator, scores.train_generators),
+                    "seen": seen_in_training(generator, *scores.training),
                     "against": against,
                     "synthetic": int(images.sum()),
                     "real": int(real.sum()),
-                    "auroc": scores.auroc(images, real),
+                    **scores.aurocs(images, real),
                 }
             )
     return rows
@@ -256,7 +286,7 @@ def _group_rows(
 ) -> list[dict[str, object]]:
     """A row for every generator and every value of the columns; a group of one class is ranked with all images of the
     other."""
-    known = {row["generator"]: row["auroc"] for row in generators if not row["against"]}
+    known = {row["generator"]: row for row in generators if not row["against"]}
     groups = [("generator", name, mask) for name, mask in scores.generators.items()]
     for column in columns:
         if column in scores.table:
@@ -267,9 +297,9 @@ def _group_rows(
         synthetic, real = mask & scores.synthetic, mask & ~scores.synthetic
         against = "all real" if not real.any() else "all synthetic" if not synthetic.any() else ""
         if column == "generator":
-            area = known[value]
+            areas = {name: known[value][name] for name in AUROCS.values()}
         else:
-            area = scores.auroc(
+            areas = scores.aurocs(
                 synthetic if synthetic.any() else scores.synthetic, real if real.any() else ~scores.synthetic
             )
         rows.append(
@@ -279,9 +309,9 @@ def _group_rows(
                 "synthetic": int(synthetic.sum()),
                 "real": int(real.sum()),
                 "against": against,
-                "auroc": area,
-                "apcer": apcer(scores.judging[synthetic], threshold) if synthetic.sum() >= MIN_IMAGES else NAN,
-                "bpcer": bpcer(scores.judging[real], threshold) if real.sum() >= MIN_IMAGES else NAN,
+                **areas,
+                "apcer": apcer(scores.judging[synthetic], threshold, MIN_IMAGES),
+                "bpcer": bpcer(scores.judging[real], threshold, MIN_IMAGES),
             }
         )
     return rows
@@ -305,10 +335,6 @@ def _name(value: object) -> str:
     # pandas reads a column of whole numbers with gaps as floats.
     whole = isinstance(value, float | np.floating) and value.is_integer()
     return str(int(value)) if whole else str(value)
-
-
-def _with_suffix(figures: dict[str, float]) -> dict[str, float]:
-    return {f"{name}_unseen": value for name, value in figures.items()}
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -55,6 +55,8 @@ class _Result(_Strict):
     human_entropy: Amount | None = None
     wall_seconds: Amount | None = None
     epochs: Count | None = None
+    best_epoch: Count | None = None
+    relatives: list[str] = []
     finished: str = ""
     data_hash: str = ""
     images_hash: str = ""

@@ -172,6 +172,11 @@ class Study:
     def train_generators(self) -> list[str]:
         return self.runs[0].result["train_generators"]
 
+    @property
+    def relatives(self) -> list[str]:
+        """The generators of the families of those in training, where the manifest names families."""
+        return self.runs[0].result.get("relatives", [])
+
     def of_method(self, method: str) -> list[Run]:
         return [run for run in self.runs if run.method == method]
 
@@ -219,7 +224,13 @@ def read_study(folder: Path) -> Study:
         left_out += [LeftOut(scored.run.name, reason) for scored, reason in reasons.items()]
         runs = [scored for scored in runs if scored not in reasons]
     kept = [scored.run for scored in runs]
-    warnings = [*_cut_short(kept), *_diverged_later(kept), *_files_left_out(kept), *_differing_configs(kept)]
+    warnings = [
+        *_cut_short(kept),
+        *_best_is_last(kept),
+        *_diverged_later(kept),
+        *_files_left_out(kept),
+        *_differing_configs(kept),
+    ]
     return Study(folder, kept, left_out, warnings)
 
 
@@ -290,9 +301,11 @@ class _ScoredRun:
     not_finite: int
 
     @property
-    def comparable(self) -> tuple[str, tuple[str, ...]]:
-        """What runs must share to be compared: the test images, and the choice of the unseen ones among them."""
-        return self.fingerprint, tuple(self.run.result["train_generators"])
+    def comparable(self) -> tuple[object, ...]:
+        """What runs must share to be compared: the test images, the choice of the unseen ones among them, and what the
+        human maps were replaced by as a control."""
+        result, control = self.run.result, self.run.setting("data.human_maps.control") or "none"
+        return self.fingerprint, control, tuple(result["train_generators"]), tuple(result.get("relatives", []))
 
 
 class TestImages:
@@ -345,8 +358,10 @@ def _foreign(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
     for scored in runs:
         if scored.comparable == most:
             continue
-        if scored.fingerprint == reference.fingerprint:
+        if scored.comparable[:2] == reference.comparable[:2]:
             how = "trained with different generators, so that other test images are unseen"
+        elif scored.fingerprint == reference.fingerprint:
+            how = "trained with and without a control of the human maps (data.human_maps.control), or with another one"
         else:
             how = (
                 f"scored on different test images ({scored.images} and {reference.images}, compared by path, label and "
@@ -455,6 +470,20 @@ def _cut_short(runs: list[Run]) -> list[str]:
             "the Trainer; their figures are of the others."
         )
     return warnings
+
+
+def _best_is_last(runs: list[Run]) -> list[str]:
+    """A sentence on the runs whose best epoch is their last, by method."""
+    last = Counter(run.method for run in runs if run.result.get("best_epoch") == len(run.epochs) - 1)
+    if not last:
+        return []
+    of = Counter(run.method for run in runs)
+    some = wording.listed([f"{count} of {of[method]} runs of {method}" for method, count in last.items()])
+    named = "every run" if last == of else some
+    return [
+        f"The last epoch is the one of the highest validation accuracy, which is scored, in {named}: longer training "
+        "might change these, so methods may be compared at unequal fit. See the table of epochs."
+    ]
 
 
 def _files_left_out(runs: list[Run]) -> list[str]:

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from saliency_entropy.page.table import ShownTable
-from saliency_entropy.study import comparisons, error_tables, figures, focus, reproduction, robustness, tables
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
+from saliency_entropy.study import comparisons, epochs, error_tables, figures, focus, reproduction, robustness, tables
 from saliency_entropy.study.focus import StudyMaps, read_maps_beside_human_maps
 from saliency_entropy.study.other_sets import other_sets_table
 from saliency_entropy.study.robustness import RobustnessTable
@@ -26,9 +27,9 @@ CHAPTERS = {
         "cam_entropy_by_epoch", "focus", "mean_cam_by_method", "maps_by_entropy", "cams_by_method",
         "cams_by_generator", "human_agreement", "run_agreement",
     ),
-    "Robustness": ("auroc_by_corruption", "robustness"),
-    "Statistics": ("spread", "comparisons", "comparisons_independent"),
-    "Errors and calibration": ("operating_points", "calibration", "groups"),
+    "Robustness": ("auroc_by_corruption", "auroc_by_corruption_margin", "robustness"),
+    "Statistics": ("spread", "comparisons", "comparisons_independent", "epochs"),
+    "Errors and calibration": ("operating_points", "error_rates", "calibration", "groups"),
     "Beside the paper": ("reproduction",),
 }  # fmt: skip
 
@@ -88,7 +89,7 @@ def report_tables(
     study: Study,
     measures: Measures,
     methods: pd.DataFrame,
-    covariance: np.ndarray,
+    covariances: dict[str, np.ndarray],
     compared: pd.DataFrame,
     maps: StudyMaps | None,
     corrupted: RobustnessTable | None,
@@ -98,26 +99,29 @@ def report_tables(
     Args:
         study: its titles, its maps and its further score files.
         measures: of the study.
-        methods: :func:`~saliency_entropy.study.tables.method_table`.
-        covariance: ``(R, R)``, :func:`~saliency_entropy.study.bootstrap.read_image_covariance`.
-        compared: :func:`~saliency_entropy.study.comparisons.comparison_table`.
+        methods: :func:`~saliency_entropy.study.tables.method_table` by both scores.
+        covariances: :func:`~saliency_entropy.study.bootstrap.read_image_covariances`.
+        compared: :func:`~saliency_entropy.study.comparisons.comparison_table` by both scores.
         maps: of the test images, if any are kept.
         corrupted: :func:`~saliency_entropy.study.robustness.robustness_table`.
     """
     measure, titles = measures.measure, study.titles
     generators = tables.generator_table(measures)
+    spread = tables.by_score(lambda own: comparisons.spread_table(own, covariances[own.score]), measures)
     sets = other_sets_table(study)
     beside = read_maps_beside_human_maps(study)
-    operating_points = error_tables.operating_point_table(measures)
+    operating_points = tables.by_score(error_tables.operating_point_table, measures)
     shown = [
         tables.shown_methods(methods, measures),
         *([tables.shown_generators(generators, titles)] if len(generators) else []),
-        comparisons.shown_spread(comparisons.spread_table(measures, covariance), measure),
+        comparisons.shown_spread(spread, measure),
+        *epochs.shown_epochs(study),
     ]
     if len(compared):
         shown += [comparisons.shown_paired(compared, measure), comparisons.shown_independent(compared, measure)]
     shown += [
         error_tables.shown_operating_points(operating_points, measures),
+        error_tables.shown_error_rates(operating_points, measures),
         error_tables.shown_calibration(error_tables.calibration_table(measures)),
         error_tables.shown_groups(error_tables.group_table(measures), measures, titles),
         *([] if sets is None else [sets]),
@@ -141,7 +145,7 @@ def report_figures(
     """
     return [
         *_usual_figures(study, measures),
-        *([_robustness_figure(corrupted)] if corrupted is not None and corrupted.has_auroc else []),
+        *(_robustness_figures(corrupted) if corrupted is not None and corrupted.has_auroc else []),
         *([] if maps is None else _map_figures(maps, photographs)),
     ]
 
@@ -179,39 +183,43 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
             "CAM entropy by epoch",
             figures.cam_entropy_by_epoch(study),
             "Mean CAM entropy of the training images in each epoch: mean over the seeds, in a band of ± 1 standard "
-            f"deviation. Dashed: the maximum, a CAM that is equal everywhere.{human}",
+            f"deviation. These, not those of the test images, are what the paper’s figure 3 shows. Dashed: the "
+            f"maximum, a CAM that is equal everywhere.{human}",
         ),
         ShownFigure(
             "auroc_against_cam_entropy",
             "AUROC against CAM entropy",
             figures.auroc_against_cam_entropy(study, measures),
-            f"{what}, against the mean CAM entropy of the test images: one point per run.",
+            f"{what}, by both scores, against the mean CAM entropy of the test images: one point per run.",
         ),
         ShownFigure(
             "auroc_by_method",
             "AUROC by method",
             figures.auroc_by_method(study, measures),
-            f"{what}, over the seeds. {distribution} Dashed: chance, where it is in sight.",
+            f"{what}, by both scores, over the seeds. {distribution} Dashed: chance, where it is in sight.",
         ),
         ShownFigure(
             "roc",
             "ROC curves",
             figures.mean_roc(study, measures),
             f"ROC of the test images ({what.removeprefix('AUROC, ')}): mean true positive rate over the seeds at each "
-            "false positive rate, in a band of ± 1 standard error. The images are ranked by the logit of “synthetic”.",
+            "false positive rate, in a band of ± 1 standard error, by both scores.",
         ),
     ]
 
 
-def _robustness_figure(corrupted: RobustnessTable) -> ShownFigure:
+def _robustness_figures(corrupted: RobustnessTable) -> list[ShownFigure]:
     of_unseen = ", synthetic ones of unseen generators," if corrupted.measure == "auroc_unseen" else ""
-    return ShownFigure(
-        "auroc_by_corruption",
-        "AUROC by strength of corruption",
-        robustness.robustness_figure(corrupted),
-        f"AUROC of the test images{of_unseen} as they are and at rising strengths of each "
-        "corruption: mean over the seeds, in a band of ± 1 standard deviation. Dashed: chance.",
-    )
+    return [
+        ShownFigure(
+            f"auroc_by_corruption{suffix}",
+            f"AUROC by strength of corruption, ranked by {RANKINGS[score]}",
+            robustness.robustness_figure(corrupted, score),
+            f"AUROC of the test images{of_unseen} as they are and at rising strengths of each "
+            "corruption: mean over the seeds, in a band of ± 1 standard deviation. Dashed: chance.",
+        )
+        for score, suffix in SUFFIXES.items()
+    ]
 
 
 def _map_figures(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:

@@ -1,9 +1,6 @@
 """The statistics of a report that no library has in this form."""
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -54,24 +51,11 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     if not len(differences):
         return Difference(NAN, NAN, NAN, NAN)
-    return _difference(differences.mean(), np.ptp(differences) > SAME, stats.ttest_rel, values, baseline)
-
-
-def welch_difference(values: np.ndarray, baseline: np.ndarray) -> Difference:
-    """Mean of ``values`` less mean of ``baseline``, as independent samples of unequal variance (Welch, 1947).
-
-    Args:
-        values: ``(N,)``.
-        baseline: ``(M,)``.
-
-    Returns:
-        Without an interval and p if a sample holds one value, or neither has any spread. NaN without a value.
-    """
-    values, baseline = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
-    if not min(len(values), len(baseline)):
-        return Difference(NAN, NAN, NAN, NAN)
-    mean = values.mean() - baseline.mean()
-    return _difference(mean, _have_spread(values, baseline), stats.ttest_ind, values, baseline, equal_var=False)
+    if not np.ptp(differences) > SAME:
+        return Difference(float(differences.mean()), NAN, NAN, NAN)
+    found = stats.ttest_rel(values, baseline)
+    interval = found.confidence_interval(LEVEL)
+    return Difference(float(differences.mean()), float(interval.low), float(interval.high), float(found.pvalue))
 
 
 def hedges_g(values: np.ndarray, baseline: np.ndarray) -> float:
@@ -86,7 +70,7 @@ def hedges_g(values: np.ndarray, baseline: np.ndarray) -> float:
         NaN with fewer than two values in a sample, or without any spread.
     """
     values, baseline = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
-    if not _have_spread(values, baseline):
+    if min(len(values), len(baseline)) < 2 or not max(np.ptp(values), np.ptp(baseline)) > SAME:
         return NAN
     freedom = len(values) + len(baseline) - 2
     squares = ((values - values.mean()) ** 2).sum() + ((baseline - baseline.mean()) ** 2).sum()
@@ -108,6 +92,25 @@ def hedges_g_paired(values: np.ndarray, baseline: np.ndarray) -> float:
     if len(differences) < 3 or not np.ptp(differences) > SAME:
         return NAN
     return float(differences.mean() / differences.std(ddof=1) * _small_sample(len(differences) - 1))
+
+
+def detectable_difference(deviation: float, pairs: int, alpha: float, power: float) -> float:
+    """The smallest true mean of paired differences that a two-sided t-test of level ``alpha`` finds in this share of
+    studies: its statistic has a noncentral t distribution, of noncentrality ``sqrt(pairs) mean / deviation``.
+
+    Args:
+        deviation: the standard deviation of the differences.
+        pairs: their number.
+
+    Returns:
+        Above 0; NaN with fewer than two pairs, or without any spread.
+    """
+    if pairs < 2 or not deviation > SAME:
+        return NAN
+    limit = stats.t.ppf(1 - alpha / 2, pairs - 1)
+    # A rejection on the wrong side is not worth counting where the power is high.
+    found = optimize.brentq(lambda shift: stats.nct.sf(limit, pairs - 1, shift) - power, 0, 4 * limit + 10)
+    return float(found * deviation / np.sqrt(pairs))
 
 
 def probability_of_improvement(values: np.ndarray, baseline: np.ndarray) -> Improvement:
@@ -171,26 +174,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
     return corrected
-
-
-def _have_spread(values: np.ndarray, baseline: np.ndarray) -> bool:
-    """Whether either sample has two values, and one of the samples any spread."""
-    return min(len(values), len(baseline)) > 1 and max(np.ptp(values), np.ptp(baseline)) > SAME
-
-
-def _difference(
-    mean: float, testable: bool, test: Callable[..., Any], *samples: np.ndarray, **options: bool
-) -> Difference:
-    """A difference of means with the interval and p of a test of SciPy."""
-    if not testable:
-        return Difference(float(mean), NAN, NAN, NAN)
-    with warnings.catch_warnings():
-        # SciPy warns that the variance of a sample of nearly equal values is rounding alone. It then is nothing beside
-        # the spread of more than SAME in the differences or the other sample, so that the test is right.
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        found = test(*samples, **options)
-        interval = found.confidence_interval(LEVEL)
-    return Difference(float(mean), float(interval.low), float(interval.high), float(found.pvalue))
 
 
 def _small_sample(freedom: int) -> float:

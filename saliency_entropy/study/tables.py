@@ -1,8 +1,9 @@
 """The tables of a study on AUROC: of each run, each method, and each generator."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,31 @@ import pandas as pd
 from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import Column, ShownTable, shown_table
-from saliency_entropy.study.run_figures import GROUP_FIGURES, MIN_IMAGES, group_columns, run_figures, unknown_sources
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
+from saliency_entropy.study import contrasts, statistics
+from saliency_entropy.study.run_figures import (
+    AUROCS,
+    GROUP_FIGURES,
+    MIN_IMAGES,
+    group_columns,
+    run_figures,
+    unknown_sources,
+)
 from saliency_entropy.study.runs import BASELINE, Study
-from saliency_entropy.study.statistics import holm, paired_difference
 
 GENERATOR_COLUMNS = ["generator", "seen", "against", "synthetic", "real"]
 GROUP_COLUMNS = ["column", "group", "synthetic", "real", "against"]
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 201)
 METHOD_FIGURES = (
-    "auroc", "auroc_unseen", "auroc_macro", "auroc_unseen_macro", "auroc_softmax", "accuracy", "cam_entropy",
-    "focus_area",
+    "auroc", "auroc_unseen", "auroc_macro", "auroc_unseen_macro", "accuracy", "cam_entropy", "focus_area",
 )  # fmt: skip
 MEASURES = {"auroc": "AUROC, all generators", "auroc_unseen": "AUROC, unseen generators"}
+# Of a table of both scores.
+RANKED_BY = Column("Ranked by", lambda row: RANKINGS[row["score"]])
+VERDICT = Column(
+    "Verdict", lambda row: (row["verdict"] or wording.NONE) + (" (depends on the score)" if row["depends"] else "")
+)
+PAPERS, EXPLORATORY = "RQ1–RQ4", "exploratory"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,34 +45,62 @@ class Measures:
 
     Attributes:
         runs: one row per run: ``method, title, seed`` and its figures. In [0, 1]: ``auroc`` of all synthetic images
-            against all real ones, ``auroc_unseen`` of those by generators not in training, ``auroc_macro`` and
-            ``auroc_unseen_macro`` (the mean of these generators' own AUROCs), ``auroc_softmax`` (as ``auroc``, ranked
-            by the softmax score instead of the logit of "synthetic"), ``accuracy``. ``cam_entropy``, the mean over the
-            test images, in nats; ``focus_area``, exp of it, in CAM cells. What
+            against all real ones, ``auroc_unseen`` of those by generators not in training nor relatives of one,
+            ``auroc_macro`` and ``auroc_unseen_macro`` (the mean of these generators' own AUROCs), ``accuracy``.
+            ``cam_entropy``, the mean over the test images, in nats; ``focus_area``, exp of it, in CAM cells. What
             :func:`~saliency_entropy.study.error_tables.operating_point_table` and
             :func:`~saliency_entropy.study.error_tables.calibration_table` average over the seeds. ``val_real``,
-            ``test_real`` and ``test_synthetic``, numbers of images.
+            ``test_real``, ``test_synthetic`` and ``test_unseen``, numbers of images. What ranks images is by
+            :attr:`score`, and with ``_margin`` by the margin.
         generators: one row per run, generator and set of real images: ``method, seed, generator, seen`` (in training:
-            yes, no or not known), ``against`` (the sources of the real images, "" for all), ``synthetic`` and
-            ``real`` (numbers of images), ``auroc`` (NaN with fewer than 30 of either).
+            yes, no, relative or not known), ``against`` (the sources of the real images, "" for all), ``synthetic`` and
+            ``real`` (numbers of images), ``auroc`` and ``auroc_margin`` (NaN with fewer than 30 of either).
         groups: one row per run and group of test images: ``method, seed, column`` (of the manifest), ``group`` (the
             value there), ``synthetic`` and ``real`` (numbers of images), ``against`` (which other images a group of
-            one class is ranked with: all real, all synthetic), ``auroc``, and at the threshold of equal errors on
-            validation ``apcer`` and ``bpcer``; each NaN with fewer than 30 images that it needs.
+            one class is ranked with: all real, all synthetic), ``auroc, auroc_margin``, and at the threshold of equal
+            errors on validation ``apcer`` and ``bpcer``; each NaN with fewer than 30 images that it needs.
         ungrouped: columns of the manifest with too many different values to group by.
-        roc: method -> ``(runs, G)``, the true positive rates at :data:`FALSE_POSITIVE_RATES`, of :attr:`measure`.
-        measure: the AUROC that methods are compared by: ``auroc_unseen``, or ``auroc`` if every generator is in
-            training.
+        rocs: score -> method -> ``(runs, G)``, the true positive rates at :data:`FALSE_POSITIVE_RATES`, of
+            :attr:`measure`.
+        measure: the AUROC that methods are compared by: ``auroc_unseen``, or ``auroc`` if no generator is unseen.
         warnings: sentences on scores that do not fit together or do not allow a figure.
+        score: what images are ranked by, one of :data:`~saliency_entropy.run.ranking.RANKINGS`.
     """
 
     runs: pd.DataFrame
     generators: pd.DataFrame
     groups: pd.DataFrame
     ungrouped: list[str]
-    roc: dict[str, np.ndarray]
+    rocs: dict[str, dict[str, np.ndarray]]
     measure: str
     warnings: list[str]
+    score: str = "logit"
+
+    @property
+    def roc(self) -> dict[str, np.ndarray]:
+        """:attr:`rocs` by :attr:`score`."""
+        return self.rocs[self.score]
+
+    def by(self, score: str) -> "Measures":
+        """These measures, which are by logit 1, with the images ranked by any score."""
+
+        def ranked(table: pd.DataFrame) -> pd.DataFrame:
+            own = [name for name in table if name.endswith(f"_{score}")]
+            return table.assign(**{name.removesuffix(f"_{score}"): table[name] for name in own})
+
+        tables = {name: ranked(getattr(self, name)) for name in ("runs", "generators", "groups")}
+        return replace(self, score=score, **tables)
+
+
+def by_score(table: Callable[[Measures], pd.DataFrame], measures: Measures) -> pd.DataFrame:
+    """The rows that ``table`` makes of the measures by each score, those of all scores together, in column ``score``;
+    where there is a verdict, ``depends`` says whether it is another by another score."""
+    parts = [table(measures.by(score)).assign(score=score) for score in RANKINGS]
+    both = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+    if "verdict" in both:
+        keys = [name for name in ("method", "against") if name in both]
+        both["depends"] = both.groupby(keys, sort=False)["verdict"].transform("nunique") > 1
+    return both
 
 
 def measure(study: Study) -> Measures:
@@ -67,7 +109,7 @@ def measure(study: Study) -> Measures:
     rows, by_generator, by_group, warnings = [], [], [], []
     problems: dict[str, list[str]] = {}
     compared: dict[str, tuple[tuple[object, ...], ...]] = {}
-    roc: dict[str, list[np.ndarray]] = {method: [] for method in study.methods}
+    rocs: dict[str, dict[str, list[np.ndarray]]] = {score: {method: [] for method in study.methods} for score in AUROCS}
     for run in study.runs:
         test = run.test_scores(optional=columns)
         if unusable := [column for column in columns if column not in test]:
@@ -75,13 +117,14 @@ def measure(study: Study) -> Measures:
                 f"{run.name}: scores/test.parquet has no column of values {wording.listed(unusable)}; the "
                 "tables of these groups are without this run."
             )
-        found = run_figures(test, run.val_scores(), study.train_generators, columns)
+        found = run_figures(test, run.val_scores(), study.train_generators, columns, study.relatives)
         name = {"method": run.method, "seed": run.seed}
         rows.append({"method": run.method, "title": study.titles[run.method], "seed": run.seed} | found.figures)
         compared[run.name] = tuple(tuple(row[column] for column in GENERATOR_COLUMNS) for row in found.generators)
         by_generator += [name | row for row in found.generators]
         by_group += [name | row for row in found.groups]
-        roc[run.method].append(found.roc.interpolated(FALSE_POSITIVE_RATES))
+        for score, curve in found.roc.items():
+            rocs[score][run.method].append(curve.interpolated(FALSE_POSITIVE_RATES))
         for problem in found.problems:
             problems.setdefault(problem, []).append(run.name)
         noted = run.result["test"]["auroc"]
@@ -98,14 +141,50 @@ def measure(study: Study) -> Measures:
     return Measures(
         pd.DataFrame(rows),
         # Without synthetic test images there is no row to take the columns from.
-        pd.DataFrame(by_generator, columns=["method", "seed", *GENERATOR_COLUMNS, "auroc"]),
+        pd.DataFrame(by_generator, columns=["method", "seed", *GENERATOR_COLUMNS, *AUROCS.values()]),
         pd.DataFrame(by_group, columns=["method", "seed", *GROUP_COLUMNS, *GROUP_FIGURES]),
         ungrouped,
-        {method: np.stack(curves) for method, curves in roc.items()},
+        {score: {method: np.stack(own) for method, own in of.items()} for score, of in rocs.items()},
         # The runs share their test images and training generators.
-        "auroc_unseen" if unseen_images(test, study.train_generators).any() else "auroc",
+        "auroc_unseen" if unseen_images(test, study.train_generators, study.relatives).any() else "auroc",
         warnings,
     )
+
+
+def paired_table(measures: Measures) -> pd.DataFrame:
+    """One row for every two methods, ``method`` less ``against``, by the seeds that both have: the primary test.
+
+    Returns:
+        ``method, title, against, against_title, seeds, seeds_against``, ``pairs`` (seeds in common), ``family``
+        (``RQ1–RQ4``, the comparisons that the paper's questions name, or ``exploratory``), and of
+        :attr:`Measures.measure` the ``difference``, its 95 % interval ``low, high`` and ``p`` by Student's t,
+        ``p_holm`` (for the comparisons of the family), ``detectable`` (the smallest difference that such seeds show in
+        80 of 100 studies at the strictest step of the correction), ``correlation`` over the seeds (above 0, pairing
+        narrows the interval), ``d_z``, and the ``verdict``. NaN where the runs do not allow the figure.
+    """
+    groups = {method: own.set_index("seed") for method, own in measures.runs.groupby("method", sort=False)}
+    rows = []
+    for (against, other), (method, own) in combinations(groups.items(), 2):
+        shared = own.index.intersection(other.index)
+        values, baseline = own.loc[shared, measures.measure], other.loc[shared, measures.measure]
+        found = statistics.paired_difference(values.to_numpy(), baseline.to_numpy())
+        rows.append(
+            {"method": method, "title": own["title"].iloc[0], "against": against}
+            | {"against_title": other["title"].iloc[0], "seeds": len(own), "seeds_against": len(other)}
+            | {"pairs": len(shared), "family": PAPERS if (method, against) in contrasts.PRESPECIFIED else EXPLORATORY}
+            | {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
+            | {"correlation": values.corr(baseline, min_periods=3), "deviation": (values - baseline).std(ddof=1)}
+            | {"d_z": statistics.hedges_g_paired(values.to_numpy(), baseline.to_numpy())}
+        )
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows)
+    of_family = table.groupby("family")["p"]
+    table["p_holm"] = of_family.transform(lambda p: statistics.holm(p.to_numpy()))
+    strictest = contrasts.SIGNIFICANCE / of_family.transform("count").clip(lower=1)
+    needed = zip(table.pop("deviation"), table["pairs"], strictest, strict=True)
+    table["detectable"] = [statistics.detectable_difference(*each, contrasts.POWER) for each in needed]
+    return table.assign(verdict=[contrasts.verdict(row) for row in table.to_dict("records")])
 
 
 def method_table(measures: Measures) -> pd.DataFrame:
@@ -113,63 +192,61 @@ def method_table(measures: Measures) -> pd.DataFrame:
     column of :attr:`Measures.runs`, and its difference from cross-entropy.
 
     Returns:
-        ``method, title, seeds``, means and standard deviations, and ``difference, difference_low, difference_high``
-        (95 % interval), ``p`` (paired t-test), ``p_holm`` (corrected for the number of methods compared), ``pairs``
-        (seeds in common with cross-entropy), all of :attr:`Measures.measure`. NaN where the runs do not allow
-        the figure.
+        ``method, title, seeds``, means and standard deviations, and of :func:`paired_table` against cross-entropy
+        ``pairs, family, difference, difference_low, difference_high, p, p_holm, verdict``; 0, "" and NaN without one.
     """
-    runs = measures.runs
-    baseline = runs[runs["method"] == BASELINE].set_index("seed")[measures.measure]
-    rows = []
-    for method, own in runs.groupby("method", sort=False):
-        row: dict[str, object] = {"method": method, "title": own["title"].iloc[0], "seeds": len(own)}
-        for column in METHOD_FIGURES:
-            row |= {f"{column}_mean": own[column].mean(), f"{column}_std": own[column].std(ddof=1)}
-        values = own.set_index("seed")[measures.measure]
-        shared = values.index.intersection(baseline.index) if method != BASELINE else values.index[:0]
-        difference = paired_difference(values[shared].to_numpy(), baseline[shared].to_numpy())
-        row |= {
-            "pairs": len(shared),
-            "difference": difference.mean,
-            "difference_low": difference.low,
-            "difference_high": difference.high,
-            "p": difference.p,
-        }
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"].to_numpy())
+    names = ["pairs", "family", "difference", "low", "high", "p", "p_holm", "verdict"]
+    compared = paired_table(measures).reindex(columns=["method", "against", *names])
+    compared = compared[compared["against"] == BASELINE].drop(columns="against")
+    compared = compared.rename(columns={"low": "difference_low", "high": "difference_high"})
+    table = over_seeds(measures.runs, ["method", "title"], METHOD_FIGURES).merge(compared, on="method", how="left")
+    table["pairs"] = table["pairs"].fillna(0).astype(int)
+    table[["family", "verdict"]] = table[["family", "verdict"]].fillna("")
     return table
 
 
 def generator_table(measures: Measures) -> pd.DataFrame:
-    """One row per generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds."""
-    return over_seeds(measures.generators, [*GENERATOR_COLUMNS, "method"], ["auroc"])
+    """One row per generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds, and with
+    ``_margin`` those by the margin."""
+    return over_seeds(measures.generators, [*GENERATOR_COLUMNS, "method"], AUROCS.values())
 
 
 def shown_methods(table: pd.DataFrame, measures: Measures) -> ShownTable:
-    """:func:`method_table` as readers see it."""
+    """:func:`method_table` :func:`by_score` as readers see it."""
+    about_scores = (
+        "Ranked by: logit 1, the logit of “synthetic” without a softmax, is the paper’s; the margin is that logit "
+        "minus the one of “real”, which ranks as the softmax does. Cross-entropy trains the margin alone: the mean of "
+        "both logits moves logit 1, but no probability. What holds by one of the two only depends on the score."
+    )
     about_auroc = (
-        "AUROC ranks the test images by the logit of “synthetic”; AUROC softmax ranks the same images by the softmax "
-        "score. ± is the standard deviation over the seeds (n − 1). Focus area: exp of a run’s mean CAM entropy."
+        "± is the standard deviation over the seeds (n − 1). Accuracy, CAM entropy and focus area (exp of a run’s mean "
+        "CAM entropy) do not depend on the ranking. CAM entropy is of the test images at the scored epoch; the paper’s "
+        "curves are of the training images, as those by epoch here."
     )
     about_unseen = "Unseen: synthetic images of generators that are not in training, against all real test images."
+    if (measures.generators["seen"] == "relative").any():
+        about_unseen += (
+            " Relatives of a generator in training (column family) are neither seen nor unseen; the table by generator "
+            "shows them."
+        )
     none_unseen = "No test image is known to be by a generator that is not in training."
     if measures.measure == "auroc_unseen":
         ranked = [
-            Column("AUROC", "auroc", "spread", notes=[about_auroc]),
+            Column("AUROC", "auroc", "spread"),
             Column("AUROC unseen", "auroc_unseen", "spread", notes=[about_unseen]),
             Column("Unseen, mean of generators", "auroc_unseen_macro", "spread", notes=[_on_generators(measures)]),
         ]
     else:
-        ranked = [Column("AUROC", "auroc", "spread", notes=[about_auroc, none_unseen])]
+        ranked = [Column("AUROC", "auroc", "spread", notes=[none_unseen])]
     columns = [
-        Column("Method", "title"),
+        Column("Method", "title", notes=[about_scores, about_auroc]),
+        RANKED_BY,
         Column("Seeds", "seeds"),
         *ranked,
         Column("Difference", "difference", "number", sign="+", notes=_on_differences(table, measures.measure)),
         Column("95 % interval", "difference_", "interval", sign="+"),
         Column("p (Holm)", "p_holm", "p"),
-        Column("AUROC softmax", "auroc_softmax", "spread"),
+        VERDICT,
         Column("Accuracy", "accuracy", "spread"),
         Column("CAM entropy / nats", "cam_entropy", "spread", 2),
         Column("Focus area / cells", "focus_area", "spread", 1),
@@ -178,7 +255,7 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> ShownTable:
 
 
 def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> ShownTable:
-    """:func:`generator_table` as readers see it: one row per generator and set of real images, one column
+    """:func:`generator_table` as readers see it: one row per generator, set of real images and score, one column
     per method."""
     suited = (table["against"] != "").any()
     sentences = [
@@ -202,6 +279,8 @@ def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> ShownTable:
         )
     if (table.groupby(GENERATOR_COLUMNS)["method"].nunique() < table["method"].nunique()).any():
         sentences.append("“–” also where a method’s runs were not compared with these real images.")
+    if (table["seen"] == "relative").any():
+        sentences.append("Relative: of the family of a generator in training, and so neither seen nor unseen.")
     if table["generator"].str.contains("+", regex=False).any():
         sentences.append("a+b: a or b, it is not known which.")
     columns = [
@@ -209,9 +288,10 @@ def shown_generators(table: pd.DataFrame, titles: dict[str, str]) -> ShownTable:
         Column("In training", "seen"),
         Column("Against real", lambda row: _sources(row["against"]) or "all"),
         Column("Images", synthetic_and_real),
+        RANKED_BY,
         *columns_per_method(titles),
     ]
-    rows = per_method(table, GENERATOR_COLUMNS, "auroc")
+    rows = per_method_and_score(table, GENERATOR_COLUMNS, "auroc")
     return shown_table("generators", "AUROC by generator", table, columns, rows)
 
 
@@ -223,6 +303,12 @@ def per_method(table: pd.DataFrame, keys: list[str], figure: str) -> pd.DataFram
         names = {f"{figure}_{part}": f"{method}_{part}" for part in ("mean", "std")}
         wide = wide.merge(own[[*keys, *names]].rename(columns=names), on=keys, how="left")
     return wide
+
+
+def per_method_and_score(table: pd.DataFrame, keys: list[str], figure: str) -> pd.DataFrame:
+    """The rows of :func:`per_method` by each score, those of all scores together, in column ``score``."""
+    parts = [per_method(table, keys, f"{figure}{suffix}").assign(score=score) for score, suffix in SUFFIXES.items()]
+    return pd.concat(parts).sort_index(kind="stable")
 
 
 def columns_per_method(titles: dict[str, str]) -> list[Column]:
@@ -240,13 +326,15 @@ def _on_differences(table: pd.DataFrame, measure: str) -> list[str]:
     if BASELINE not in set(table["method"]):
         return ["Differences need cross-entropy runs, and this study has none: “–”."]
     sentences = []
+    others = table[table["method"] != BASELINE].drop_duplicates("method")
     if table["p"].notna().any():
+        exploratory = list(others["title"][others["family"] == EXPLORATORY])
         sentences.append(
             f"Differences are from cross-entropy with the same seed ({MEASURES[measure]}): their mean, its 95 % "
-            "interval by Student’s t, and p of the paired t-test after Holm’s correction for the methods compared. The "
-            "other pairs of methods are in the tables of comparisons."
+            "interval by Student’s t, and p of the paired t-test after Holm’s correction for its family of comparisons"
+            + (f"; those of {wording.listed(exploratory)} are exploratory" if exploratory else "")
+            + ". The other pairs of methods, and what the seeds could show, are in the tables of comparisons."
         )
-    others = table[table["method"] != BASELINE]
     constant = (others["pairs"] > 1) & others["p"].isna() & others["difference"].notna()
     for chosen, why in (
         (others["pairs"] == 0, "no seed in common with cross-entropy, so no difference"),

@@ -8,8 +8,9 @@ import wandb
 from omegaconf import DictConfig
 
 from saliency_entropy.errors import UserError, in_one_line
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.run.variants import variant_folders
-from saliency_entropy.tracking.wandb_run import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, generator_key, generator_list
+from saliency_entropy.tracking.wandb_run import ROC_KEYS, generator_key, generator_list
 
 try:
     import wandb_workspaces.reports.v2 as wr
@@ -86,10 +87,17 @@ def workspace(
         "max_runs_to_show": MAX_RUNS,
     }  # fmt: skip
     boxes = {"groupby": "method.name", "max_runs_to_show": MAX_RUNS}
-    measures = {"AUROC": "best/test_auroc", "AUROC on unseen generators": "best/test_auroc_unseen"}
+    measures = {
+        f"{title} by {RANKINGS[score]}": f"best/test_{name}{suffix}"
+        for title, name in (("AUROC", "auroc"), ("AUROC on unseen generators", "auroc_unseen"))
+        for score, suffix in SUFFIXES.items()
+    }
     comparison = [
         wr.LinePlot(title="CAM entropy of the training images / nats", x="epoch", y=["train/cam_entropy"], **lines),
-        wr.LinePlot(title="validation AUROC", x="epoch", y=["val/auroc"], **lines),
+        *(
+            wr.LinePlot(title=f"validation AUROC by {RANKINGS[score]}", x="epoch", y=[f"val/auroc{suffix}"], **lines)
+            for score, suffix in SUFFIXES.items()
+        ),
         *(BoxPlot(title=title, metrics=[key], **boxes) for title, key in measures.items()),
         *(
             wr.ScatterPlot(
@@ -99,9 +107,17 @@ def workspace(
             )
             for title, key in measures.items()
         ),
-        wr.LinePlot(title="ROC of the test images", x=FALSE_POSITIVE_RATE, y=[TRUE_POSITIVE_RATE], **lines),
+        *(
+            wr.LinePlot(title=f"ROC of the test images by {by}", x=ROC_KEYS[0], y=[key], **lines)
+            for by, key in zip(RANKINGS.values(), ROC_KEYS[1:], strict=True)
+        ),
     ]
-    generator_boxes = [BoxPlot(title=name, metrics=[generator_key(name)], **boxes) for name in generators]
+    keys = {
+        f"{name} by {RANKINGS[s]}": generator_key(name, f"auroc{end}")
+        for name in generators
+        for s, end in SUFFIXES.items()
+    }
+    generator_boxes = [BoxPlot(title=title, metrics=[key], **boxes) for title, key in keys.items()]
     filters = [] if study is None else [expr.Config("study") == study]
     if train_generators is not None:
         filters.append(expr.Summary("train_generators") == generator_list(train_generators))
@@ -120,6 +136,6 @@ def workspace(
             filters=filters,
             groupby=[expr.Config("method.name")],
             # Runs can be sorted and filtered by these columns there.
-            pinned_columns=[f"summary:{key}" for key in (*measures.values(), *map(generator_key, generators))],
+            pinned_columns=[f"summary:{key}" for key in (*measures.values(), *keys.values())],
         ),
     )

@@ -16,15 +16,17 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import default_collate
-from torchmetrics.functional.classification import binary_roc
 
 from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
 from saliency_entropy.run.checkpoint import BEFORE, RESUME
 from saliency_entropy.run.epochs import read_epochs
+from saliency_entropy.run.ranking import SUFFIXES, ranking_scores
+from saliency_entropy.run.result import split_figures
 from saliency_entropy.run.variants import read_variant, variant_name
 from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.study.operating_points import roc
 from saliency_entropy.study.run_figures import RankedScores
 
 # Before wandb is imported: its reports of its own errors, to its makers, were not asked for.
@@ -38,7 +40,8 @@ log = logging.getLogger(__name__)
 MODES = ("online", "offline")
 OVERLAYS_OF_EACH_LABEL = 4
 ROC_POINTS = 200
-FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE = "test/roc/false_positive_rate", "test/roc/true_positive_rate"
+# Of a point of the ROC curves: the false positive rate, and the true one by each score.
+ROC_KEYS = ("test/roc/false_positive_rate", *(f"test/roc/true_positive_rate{suffix}" for suffix in SUFFIXES.values()))
 # The longest names that W&B takes; a study's may be longer.
 GROUP_LENGTH, TAG_LENGTH = 128, 64
 
@@ -129,8 +132,8 @@ class WandbRun:
             # Not as a table: that is an artifact, for which the server's answer is waited for.
             # Points that the server has already follow the epochs there.
             sent = 0 if self.run.offline else max(0, self.run.starting_step - result["epochs"])
-            for false_positives, true_positives in roc_points(test_scores)[sent:]:
-                self.run.log({FALSE_POSITIVE_RATE: false_positives, TRUE_POSITIVE_RATE: true_positives})
+            for point in roc_points(test_scores)[sent:]:
+                self.run.log(point)
         except Exception as error:
             log.warning("W&B has not got the final figures (%s); they are in result.json", in_one_line(error, None))
 
@@ -140,7 +143,7 @@ class WandbRun:
         if _disabled():
             return
         _, attempts = self._identity()
-        whole = any(TRUE_POSITIVE_RATE in row for attempt in attempts for row in attempt.rows)
+        whole = any(ROC_KEYS[1] in row for attempt in attempts for row in attempt.rows)
         if whole and (attempts[-1].offline or attempts[-1].sent):
             return
         log.info("logging %s to W&B from its files", self.folder)
@@ -251,10 +254,11 @@ class WandbRun:
         self.run.define_metric("*", step_metric="epoch", step_sync=False)
         for split in ("train", "val"):
             self.run.define_metric(f"{split}/human_map_share", step_metric="epoch", step_sync=False, hidden=True)
-        for name in ("val/accuracy", "val/auroc"):
+        for name in ("val/accuracy", "val/auroc", "val/auroc_margin"):
             self.run.define_metric(name, step_metric="epoch", step_sync=False, summary="last,max")
-        self.run.define_metric(FALSE_POSITIVE_RATE, hidden=True, summary="none")
-        self.run.define_metric(TRUE_POSITIVE_RATE, step_metric=FALSE_POSITIVE_RATE, step_sync=False, summary="none")
+        self.run.define_metric(ROC_KEYS[0], hidden=True, summary="none")
+        for rate in ROC_KEYS[1:]:
+            self.run.define_metric(rate, step_metric=ROC_KEYS[0], step_sync=False, summary="none")
 
     def _epochs_on_disk(self) -> list[dict[str, Any]]:
         exists = (self.folder / "metrics.csv").exists()
@@ -312,13 +316,15 @@ def summary(result: dict[str, Any], test_scores: pd.DataFrame) -> dict[str, Any]
     """
     figures = {key: result[key] for key in ("best_epoch", "wall_seconds", "human_entropy")}
     figures["train_generators"] = generator_list(result["train_generators"])
+    # The result of an earlier version has no figure by margin.
+    completed = {"test": split_figures(test_scores, result) | result["test"], "val": result["val"]}
     for split in ("val", "test"):
-        figures |= {f"best/{split}_{name}": value for name, value in result[split].items()}
-    scores = RankedScores(test_scores, result["train_generators"])
+        figures |= {f"best/{split}_{name}": value for name, value in completed[split].items()}
+    scores = RankedScores(test_scores, result["train_generators"], result.get("relatives", ()))
     for generator, images in scores.generators.items():
-        area = scores.auroc(images, ~scores.synthetic)
-        if generator and not np.isnan(area):
-            figures[generator_key(generator)] = area
+        for name, area in scores.aurocs(images, ~scores.synthetic).items():
+            if generator and not np.isnan(area):
+                figures[generator_key(generator, name)] = area
     return figures
 
 
@@ -327,18 +333,19 @@ def generator_list(generators: list[str]) -> str:
     return ", ".join(sorted(generators))
 
 
-def generator_key(generator: str) -> str:
+def generator_key(generator: str, name: str = "auroc") -> str:
     # W&B would take a dot in a key for a key within another key's value.
-    return f"best/test_auroc/{generator.replace('.', '_')}"
+    return f"best/test_{name}/{generator.replace('.', '_')}"
 
 
-def roc_points(scores: pd.DataFrame) -> list[tuple[float, float]]:
-    """The ROC of a score table: at most :data:`ROC_POINTS` false and true positive rates, from (0, 0) to (1, 1)."""
-    ranks = torch.as_tensor(scores["logit_synthetic"].rank(method="dense", pct=True).to_numpy(copy=True))
-    labels = torch.as_tensor((scores["label"] == "synthetic").to_numpy(dtype=np.int64))
-    false_positive, true_positive, _ = binary_roc(ranks, labels)
-    kept = np.unique(np.linspace(0, len(false_positive) - 1, ROC_POINTS).astype(int))
-    return list(zip(false_positive[kept].tolist(), true_positive[kept].tolist(), strict=True))
+def roc_points(scores: pd.DataFrame) -> list[dict[str, float]]:
+    """The ROCs of a score table by both scores, at even false positive rates; none if a score is not finite."""
+    synthetic, grid = (scores["label"] == "synthetic").to_numpy(), np.linspace(0, 1, ROC_POINTS)
+    ranked = ranking_scores(scores)
+    if not all(np.isfinite(values).all() for values in ranked.values()):
+        return []
+    curves = [roc(values, synthetic).interpolated(grid) for values in ranked.values()]
+    return [dict(zip(ROC_KEYS, map(float, point), strict=True)) for point in zip(grid, *curves, strict=True)]
 
 
 def _disabled() -> bool:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -245,6 +246,22 @@ def test_numbers_that_no_loader_takes(root: Path, option: dict[str, object]) -> 
 
 def test_train_generators(root: Path) -> None:
     assert module(root).train_generators == ["gan", "vae"]
+    assert module(root).relatives == []
+    assert "relatives" not in ready(root).summary()
+
+
+def test_relatives_are_of_the_family_of_a_training_generator(root: Path) -> None:
+    """By the family of its rows, or called by its own name."""
+    table = pd.read_csv(root / "manifest.csv")
+    table["family"] = table["generator"].map({"gan": "GANs", "gan+vae": "GANs", "new": "GANs"})
+    for family in ("GANs", "gan", "vae"):
+        table.loc[table["generator"] == "new", "family"] = family
+        table.to_csv(root / "manifest.csv", index=False)
+        assert ready(root).summary()["relatives"] == ["new"]
+    for family in ("diffusion", None, 3):
+        table.loc[table["generator"] == "new", "family"] = family
+        table.to_csv(root / "manifest.csv", index=False)
+        assert module(root).relatives == []
 
 
 def test_stages_prepare_what_they_need_once(root: Path) -> None:

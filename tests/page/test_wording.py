@@ -57,3 +57,11 @@ def test_no_reader_finds_a_formula_in_a_csv(separator):
 def test_an_empty_table_can_be_neutralised():
     assert wording.neutralised(pd.DataFrame({"path": []})).columns.tolist() == ["path"]
     assert wording.neutralised(pd.DataFrame()).empty
+
+
+def test_an_end_that_is_not_zero_is_not_written_as_zero():
+    assert wording.interval(-0.228, -0.0003, sign="+") == "−0.228 to −0.0003"
+    assert wording.interval(0.00004, 0.5) == "0.00004 to 0.500"
+    assert wording.interval(0.0, 0.5) == "0.000 to 0.500"
+    assert wording.interval(-1e-9, 0.5) == "−0.000 to 0.500"
+    assert wording.interval(float("nan"), float("nan")) == "–"

@@ -8,11 +8,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from saliency_entropy.study.bootstrap import (
+    Interval,
     image_covariance,
+    interval_over_both,
     interval_over_images,
     interval_over_seeds,
     placements,
-    read_image_covariance,
+    read_image_covariances,
 )
 from saliency_entropy.study.runs import read_study
 
@@ -96,26 +98,64 @@ def test_interval_over_seeds_is_the_stretched_bootstrap_of_scipy():
     assert interval_over_seeds(values) == interval_over_seeds(values)
 
 
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_below_eight_seeds_the_interval_is_students(count):
+    values = np.random.default_rng(6).normal(0.7, 0.02, size=count)
+    expected = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    assert interval_over_seeds(values) == pytest.approx(expected)
+
+
+def test_the_interval_over_both_by_hand():
+    # Distances below: 3 and 4, above: 5 and 12.
+    assert interval_over_both(10, Interval(7, 15), Interval(6, 22)) == pytest.approx((10 - 5, 10 + 13))
+    assert np.isnan(interval_over_both(10, Interval(np.nan, np.nan), Interval(6, 22))).all()
+
+
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("error", [0.0, 0.5, 2.0])
-def test_interval_over_seeds_and_images_holds_the_true_mean(seeds, error):
+def test_interval_over_seeds_and_images_holds_the_true_mean_and_both_its_parts(seeds, error):
     """In 250 studies; ``error`` is how far the images move the mean, in standard errors over the seeds."""
     random = np.random.default_rng([seeds, int(10 * error)])
-    variance = error**2 / seeds
-    # The images move all seeds alike.
-    covariance = np.full((seeds, seeds), variance)
+    deviation = error / np.sqrt(seeds)
     held = 0
     for _ in range(250):
-        values = random.normal(size=seeds) + random.normal(scale=np.sqrt(variance))
-        low, high = interval_over_seeds(values, covariance if error else None)
+        values = random.normal(size=seeds) + random.normal(scale=deviation)
+        mean, half = values.mean(), stats.norm.ppf(0.975) * deviation
+        parts = interval_over_seeds(values), Interval(mean - half, mean + half)
+        low, high = interval_over_both(mean, *parts)
         held += low < 0 < high
-    assert 0.92 <= held / 250 <= 0.99
+        assert all(low <= part.low + 1e-12 and high >= part.high - 1e-12 for part in parts)
+    assert 0.92 <= held / 250 <= 0.995
 
 
 def test_seeds_that_say_nothing_give_no_interval():
     for values in ([], [0.7], [0.7, 0.7, 0.7]):
         assert np.isnan(interval_over_seeds(np.array(values))).all()
-    assert np.isnan(interval_over_seeds(np.array([0.7, 0.8]), np.full((2, 2), np.nan))).all()
+
+
+def test_images_are_drawn_from_each_generator_apart():
+    """Against a bootstrap that draws within generators: one easy, one hard, and one of a single image."""
+    random = np.random.default_rng(7)
+    generators = np.array([""] * 80 + ["easy"] * 60 + ["hard"] * 60 + ["one"])
+    labels = generators != ""
+    scores = random.normal(size=201) + np.select([generators == "easy", generators == "hard"], [3.0, 0.2])
+    placed = placements(scores, labels)[None]
+    stratified = image_covariance(placed, labels, generators)[0, 0]
+    found = np.empty(800)
+    pool = np.where(generators == "one", "easy", generators)  # "easy" comes first of those of 60 images
+    for draw in range(len(found)):
+        rows = np.concatenate(
+            [random.choice(own := np.flatnonzero(pool == name), len(own)) for name in np.unique(pool)]
+        )
+        found[draw] = roc_auc_score(labels[rows], scores[rows])
+    assert np.sqrt(stratified) == pytest.approx(found.std(ddof=1), rel=0.1)
+    # Between generators nothing is drawn, so it is less than that of all synthetic images together.
+    assert stratified < 0.8 * image_covariance(placed, labels)[0, 0]
+    by_hand = placed[0, :80].var(ddof=1) / 80
+    for name in ("easy", "hard"):
+        own = placed[0, pool == name]
+        by_hand += (len(own) / 121) ** 2 * own.var(ddof=1) / len(own)
+    assert stratified == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("measure", ["auroc", "auroc_unseen"])
@@ -124,23 +164,32 @@ def test_the_covariance_of_a_study_whose_runs_list_the_images_in_different_order
     write_study(tmp_path, {"cross_entropy": 2}, images=images)
     write_run(tmp_path, "droid", 0, images=images)
     study = read_study(tmp_path)
-    expected = read_image_covariance(study, measure)
-    # By the definition: the share of real images below each synthetic one, and the other way round.
-    placed = []
-    for run in study.runs:
-        scores = run.test_scores(("path", "label", "generator", "logit_synthetic"))
-        own = (scores["label"] == "synthetic") & ((measure == "auroc") | (scores["generator"] != "stylegan2"))
-        logits = scores["logit_synthetic"].to_numpy()
-        above = logits[own][:, None] > logits[scores["label"] == "real"]
-        placed.append((above.mean(axis=1), above.mean(axis=0)))
-    by_hand = sum(np.cov(np.stack(part)) / len(part[0]) for part in zip(*placed, strict=True))
-    assert expected == pytest.approx(by_hand, rel=1e-4)
+    found = read_image_covariances(study, measure)
+    for score, expected in found.items():
+        # By the definition: the share of real images below each synthetic one, and the other way round.
+        placed, strata = [], {}
+        for run in study.runs:
+            scores = run.test_scores(("path", "label", "generator", "logit_real", "logit_synthetic"))
+            own = (scores["label"] == "synthetic") & ((measure == "auroc") | (scores["generator"] != "stylegan2"))
+            values = scores["logit_synthetic"].to_numpy(dtype=float)
+            if score == "margin":
+                values = values - scores["logit_real"].to_numpy(dtype=float)
+            above = values[own][:, None] > values[scores["label"] == "real"]
+            placed.append((above.mean(axis=1), above.mean(axis=0)))
+            strata = {name: (scores["generator"][own] == name).to_numpy() for name in set(scores["generator"][own])}
+        synthetic, real = (np.stack(part) for part in zip(*placed, strict=True))
+        by_hand = np.cov(real) / real.shape[1]
+        for kept in strata.values():
+            by_hand = by_hand + kept.mean() ** 2 * np.cov(synthetic[:, kept]) / kept.sum()
+        assert expected == pytest.approx(by_hand, rel=1e-4)
     path = tmp_path / "droid" / "seed0" / "scores" / "test.parquet"
     pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path, index=False)
-    assert read_image_covariance(read_study(tmp_path), measure) == pytest.approx(expected, rel=1e-6)
+    again = read_image_covariances(read_study(tmp_path), measure)
+    for score, expected in found.items():
+        assert again[score] == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_test_set_of_one_class_has_no_covariance(tmp_path):
     images = scored_images()
     study = read_study(write_study(tmp_path, {"droid": 2}, images=images[images["label"] == "real"]))
-    assert np.isnan(read_image_covariance(study, "auroc")).all()
+    assert all(np.isnan(found).all() for found in read_image_covariances(study, "auroc").values())

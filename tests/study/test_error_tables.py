@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from benchmarks.made_up_study import scored_images, validation_images, write_run, write_study
+from scipy import stats
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.classification import (
@@ -17,6 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from saliency_entropy.study import error_tables, tables
+from saliency_entropy.study.operating_points import rate_interval
 from saliency_entropy.study.runs import read_study
 
 SEEDS = 2
@@ -35,7 +37,7 @@ def further_columns(images):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    images = scored_images(real=240)
+    images = scored_images(real=1000)
     rare = images.iloc[:29].assign(generator="rare", path=[f"rare/{i}.png" for i in range(29)])
     return read_study(
         write_study(
@@ -69,30 +71,57 @@ def validation_threshold(study, method, seed, real_share=None):
     return tried[false <= real_share + 1e-9].min()
 
 
-def as_torchmetrics(scores):
-    ranks = rankdata(scores["logit_synthetic"], "dense") / len(scores)
+def as_torchmetrics(scores, score="logit"):
+    ranks = rankdata(scores[{"logit": "logit_synthetic", "margin": "difference"}[score]], "dense") / len(scores)
     return torch.from_numpy(ranks), torch.tensor((scores["label"] == "synthetic").to_numpy(dtype=int))
 
 
+@pytest.mark.parametrize("score", ["logit", "margin"])
 @pytest.mark.parametrize("which", ["all", "unseen"])
-def test_the_figures_of_ranking(study, measures, which):
-    table = error_tables.operating_point_table(measures).set_index(["method", "synthetic"])
+def test_the_figures_of_ranking(study, measures, which, score):
+    table = tables.by_score(error_tables.operating_point_table, measures).set_index(["score", "method", "synthetic"])
     for method in study.methods:
         found = {"average_precision": [], "eer": [], "tpr_at_fpr_0.01": []}
         for seed in range(SEEDS):
             scores = scores_of(study, method, seed)
             if which == "unseen":
                 scores = scores[(scores["label"] == "real") | scores["generator"].isin(UNSEEN)]
-            ranked = as_torchmetrics(scores)
+            ranked = as_torchmetrics(scores, score)
             found["average_precision"].append(float(binary_average_precision(*ranked)))
             found["eer"].append(float(binary_eer(*ranked)))
-            # Of 240 real images, 1 % are 2.4.
-            found["tpr_at_fpr_0.01"].append(float(binary_sensitivity_at_specificity(*ranked, 1 - 2.4 / 240)[0]))
+            # Of 1,000 real images, 1 % are 10; half an image more, since torchmetrics compares float32 shares.
+            found["tpr_at_fpr_0.01"].append(float(binary_sensitivity_at_specificity(*ranked, 1 - 10.5 / 1000)[0]))
         for name, values in found.items():
-            assert table.loc[(method, which), f"{name}_mean"] == pytest.approx(np.mean(values), abs=1e-6)
-            assert table.loc[(method, which), f"{name}_std"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
-    # 240 real images are too few for a thousandth.
+            assert table.loc[(score, method, which), f"{name}_mean"] == pytest.approx(np.mean(values), abs=1e-6)
+            assert table.loc[(score, method, which), f"{name}_std"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+    # A thousandth of 1,000 real images is one of them.
     assert table["tpr_at_fpr_0.001_mean"].isna().all()
+
+
+def test_the_interval_of_a_rate_is_that_of_scipy(measures):
+    """Of whole numbers of images; and between them that of a mean."""
+    for errors, images in ((0, 40), (3, 40), (40, 40), (2, 200)):
+        expected = stats.binomtest(errors, images).proportion_ci(method="exact")
+        assert rate_interval(errors / images, images) == pytest.approx((expected.low, expected.high))
+    low, high = rate_interval(2.5 / 40, 40)
+    assert rate_interval(2 / 40, 40)[0] < low < rate_interval(3 / 40, 40)[0]
+    assert rate_interval(2 / 40, 40)[1] < high < rate_interval(3 / 40, 40)[1]
+    assert np.isnan(rate_interval(np.nan, 40)).all()
+    row = error_tables.operating_point_table(measures).set_index(["method", "synthetic"]).loc[("droid", "unseen")]
+    # 60 images of two generators, 29 of a third; 1,000 real ones.
+    assert (row["images"], row["real"], row["apcer_max_images_at_val_eer_mean"]) == (149, 1000, 60)
+    for figure, images in (("apcer", 149), ("apcer_max", 60), ("bpcer", 1000)):
+        ends = row[f"{figure}_at_val_eer_low"], row[f"{figure}_at_val_eer_high"]
+        k = row[f"{figure}_at_val_eer_mean"] * images
+        assert ends == pytest.approx(
+            (stats.beta.ppf(0.025, k, images - k + 1), stats.beta.isf(0.025, k + 1, images - k))
+        )
+
+
+def test_fewer_than_30_images_have_no_error_rate(tmp_path):
+    write_run(tmp_path, "droid", 0, images=scored_images(per_generator=9, real=28))
+    row = tables.measure(read_study(tmp_path)).runs.iloc[0]
+    assert row[["apcer_at_val_eer", "apcer_at_val_eer_unseen", "apcer_max_at_val_eer", "bpcer_at_val_eer"]].isna().all()
 
 
 @pytest.mark.parametrize(("name", "rate"), [("val_eer", None), ("val_bpcer_0.01", 0.01)])
@@ -120,31 +149,46 @@ def test_errors_at_thresholds_of_validation(study, measures, name, rate, which):
             assert table.loc[(method, which), f"{figure}_at_{name}_std"] == pytest.approx(values.std())
 
 
+def shown_both(measures):
+    table = tables.by_score(error_tables.operating_point_table, measures)
+    written = error_tables.shown_operating_points(table, measures), error_tables.shown_error_rates(table, measures)
+    return table, *written
+
+
 def test_the_operating_points_as_shown(measures):
-    table = error_tables.operating_point_table(measures)
-    written = error_tables.shown_operating_points(table, measures)
-    shown = written.cells
-    assert list(shown["Method"]) == ["Cross-entropy", "Cross-entropy", "DROID", "DROID"]
-    assert list(shown["Synthetic images"]) == ["all", "unseen generators"] * 2
-    assert shown.loc[3, "EER"] == f"{table.loc[3, 'eer_mean']:.3f} ± {table.loc[3, 'eer_std']:.3f}"
+    table, ranking, errors = shown_both(measures)
+    shown = ranking.cells
+    assert list(shown["Method"]) == ["Cross-entropy"] * 4 + ["DROID"] * 4
+    assert list(shown["Synthetic images"]) == ["all", "all", "unseen generators", "unseen generators"] * 2
+    assert list(shown["Ranked by"]) == ["logit 1", "margin"] * 4
+    assert shown.loc[7, "EER"] == f"{table.loc[7, 'eer_mean']:.3f} ± {table.loc[7, 'eer_std']:.3f}"
+    # 209 synthetic images, 149 of unseen generators, and 1,000 real ones.
+    assert list(shown["AP by chance"])[:4] == [f"{209 / 1209:.3f}"] * 2 + [f"{149 / 1149:.3f}"] * 2
+    ends = table.loc[7, ["tpr_at_fpr_0.01_low_mean", "tpr_at_fpr_0.01_high_mean"]]
+    assert shown.loc[7, "95 %, 1 % FPR"] == f"{ends.iloc[0]:.3f} to {ends.iloc[1]:.3f}"
     assert (shown["TPR at 0.1 % FPR"] == "–").all()
-    assert written.notes[2:] == [
+    assert ranking.notes[1:] == [
+        "“–” for TPR at 0.1 % FPR: for 10 real images beyond the threshold it needs 10,000 of them, and the test "
+        "set has 1,000.",
+    ]
+    # The errors are judged by the margin, whatever ranks: a row for each set.
+    assert list(errors.cells["Method"]) == ["Cross-entropy", "Cross-entropy", "DROID", "DROID"]
+    assert list(errors.cells["Images"]) == ["209 + 1,000", "149 + 1,000"] * 2
+    low, high = table.loc[6, ["bpcer_at_val_eer_low", "bpcer_at_val_eer_high"]]
+    assert errors.cells.loc[3, "95 %, BPCER"] == f"{low:.3f} to {high:.3f}"
+    assert errors.notes[1:] == [
         "Not considered for the worst generator, with fewer than 30 images: rare.",
-        "“–” for TPR at 0.1 % FPR: 0.1 % of real images needs 1,000 of them, and the test set has 240.",
         "No threshold of BPCER = 0.1 %: 0.1 % of real images needs 1,000 of them, and the validation set has 100.",
     ]
-    # 209 synthetic images and 240 real ones.
-    assert "chance reaches 0.465." in written.notes[0]
 
 
 def test_a_run_without_validation_scores_does_not_make_the_validation_set_empty(measures):
-    table = error_tables.operating_point_table(measures)
     runs = measures.runs.copy()
     runs.loc[0, "val_real"] = 0
     one, none = (replace(measures, runs=table) for table in (runs, runs.assign(val_real=0)))
-    notes = error_tables.shown_operating_points(table, measures).notes
-    assert error_tables.shown_operating_points(table, one).notes == notes
-    assert error_tables.shown_operating_points(table, none).notes == notes[:-1]
+    notes = shown_both(measures)[2].notes
+    assert shown_both(one)[2].notes == notes
+    assert shown_both(none)[2].notes == notes[:-1]
 
 
 def test_calibration(study, measures):
@@ -165,7 +209,22 @@ def test_calibration(study, measures):
                 assert own.loc[seed, name] == pytest.approx(float(expected), abs=1e-6)
         assert table.loc[method, "ece_scaled_mean"] == pytest.approx(own["ece_scaled"].mean())
         assert table.loc[method, "temperature_std"] == pytest.approx(own["temperature"].std())
+    # Perfectly calibrated: of each image, whether it is right is drawn with its own confidence.
+    random, scores = np.random.default_rng(0), scores_of(study, "droid", 0)
+    confidence = 1 / (1 + np.exp(-np.abs(scores["difference"].to_numpy())))
+    drawn = [
+        multiclass_calibration_error(
+            torch.tensor(np.column_stack([1 - confidence, confidence])),
+            torch.tensor((random.uniform(size=len(scores)) < confidence).astype(int)),
+            2,
+            n_bins=15,
+        )
+        for _ in range(300)
+    ]
+    own = measures.runs.set_index(["method", "seed"]).loc[("droid", 0)]
+    assert own["ece_floor"] == pytest.approx(np.mean(drawn), rel=0.05)
     shown = error_tables.shown_calibration(error_tables.calibration_table(measures))
+    assert shown.cells.loc[1, "ECE if perfect"].startswith(f"{table.loc['droid', 'ece_floor_mean']:.3f} ±")
     assert shown.cells.loc[1, "Temperature"] == (
         f"{table.loc['droid', 'temperature_mean']:.2f} ± {table.loc['droid', 'temperature_std']:.2f}"
     )
@@ -220,14 +279,18 @@ def test_the_groups_as_shown(study, measures):
     assert list(shown)[:4] == ["Group", "Column", "Images", "Figure"]
     shown = shown.set_index(["Column", "Group", "Figure"])
     # The AUROC of a generator is in a table of its own; a group of one class has no error of the other.
-    assert ("generator", "progan", "AUROC") not in shown.index
+    assert ("generator", "progan", "AUROC, margin") not in shown.index
     assert ("generator", "progan", "BPCER") not in shown.index
-    assert ("generator", "(mean of the groups)", "AUROC") in shown.index
+    assert ("generator", "(mean of the groups)", "AUROC, logit 1") in shown.index
+    row = table.set_index(["column", "group", "method"]).loc[("sex", "f", "droid")]
+    for score, name in (("logit 1", "auroc"), ("margin", "auroc_margin")):
+        cell = f"{row[f'{name}_mean']:.3f} ± {row[f'{name}_std']:.3f}"
+        assert shown.loc[("sex", "f", f"AUROC, {score}"), "DROID"] == cell
     assert ("source", "ffhq", "APCER") not in shown.index
     assert ("source", "(mean of the groups)", "APCER") not in shown.index
     row = table.set_index(["column", "group", "method"]).loc[("source", "ffhq", "droid")]
     assert shown.loc[("source", "ffhq", "BPCER"), "DROID"] == f"{row['bpcer_mean']:.3f} ± {row['bpcer_std']:.3f}"
-    assert shown.loc[("source", "ffhq", "BPCER"), "Images"] == "120 real"
+    assert shown.loc[("source", "ffhq", "BPCER"), "Images"] == "500 real"
     assert shown.loc[("generator", "rare", "APCER"), "DROID"] == "–"
     assert written.notes[1:] == [
         "“–” for rare: fewer than 30 synthetic or real images.",
@@ -312,6 +375,7 @@ def test_what_validation_does_not_allow_is_named_and_not_averaged(tmp_path, spoi
     study = read_study(tmp_path)
     measures = tables.measure(study)
     assert measures.warnings == [f"droid/seed1: {problem}"]
+    written = shown_both(measures)
     points = error_tables.operating_point_table(measures).set_index(["method", "synthetic"])
     for figure in ("apcer", "apcer_max", "bpcer"):
         assert points[f"{figure}_at_val_eer_mean"].isna().to_dict() == {
@@ -327,14 +391,11 @@ def test_what_validation_does_not_allow_is_named_and_not_averaged(tmp_path, spoi
     assert not np.isnan(calibration.loc["droid", "ece_mean"])
     groups = error_tables.group_table(measures)
     missing = "“–”: the scores of at least one run do not allow the figure; the warnings say why."
-    written = error_tables.shown_groups(groups, measures, study.titles)
-    for table in (
-        error_tables.shown_operating_points(points.reset_index(), measures),
-        error_tables.shown_calibration(calibration.reset_index()),
-        written,
-    ):
+    by_group = error_tables.shown_groups(groups, measures, study.titles)
+    for table in (written[2], error_tables.shown_calibration(calibration.reset_index()), by_group):
         assert table.notes[-1] == missing
-    shown = written.cells.set_index(["Column", "Group", "Figure"])
+    assert missing not in written[1].notes
+    shown = by_group.cells.set_index(["Column", "Group", "Figure"])
     assert shown.loc[("source", "ffhq", "BPCER"), "DROID"] == "–"
 
 
@@ -365,7 +426,7 @@ def test_a_test_set_of_one_class_has_the_errors_of_that_class(tmp_path, label):
     images = scored_images()
     study = read_study(write_study(tmp_path, {"droid": 2}, images=images[images["label"] == label]))
     measures = tables.measure(study)
-    assert len(measures.warnings) == 1
+    assert len(measures.warnings) == 2  # by either score
     points = error_tables.operating_point_table(measures)
     assert points[["average_precision_mean", "eer_mean", "tpr_at_fpr_0.01_mean"]].isna().all(axis=None)
     assert points["bpcer_at_val_eer_mean"].notna().all() == (label == "real")
@@ -376,10 +437,14 @@ def test_a_test_set_of_one_class_has_the_errors_of_that_class(tmp_path, label):
 
 def test_enough_images_for_every_rate(tmp_path):
     write_run(
-        tmp_path, "droid", 0, images=scored_images(per_generator=30, real=1000), val_images=validation_images(50, 1000)
+        tmp_path,
+        "droid",
+        0,
+        images=scored_images(per_generator=30, real=10_000),
+        val_images=validation_images(50, 1000),
     )
     measures = tables.measure(read_study(tmp_path))
     table = error_tables.operating_point_table(measures)
     assert table.filter(regex="_mean$").notna().all(axis=None)
     assert measures.runs["bpcer_at_val_bpcer_0.001"].iloc[0] < 0.02
-    assert len(error_tables.shown_operating_points(table, measures).notes) == 2
+    assert [len(written.notes) for written in shown_both(measures)[1:]] == [1, 1]

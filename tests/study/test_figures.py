@@ -115,32 +115,38 @@ def test_without_maps_there_is_no_human_line_and_other_maps_are_called_what_they
 
 
 def test_auroc_against_cam_entropy(study, measures):
-    axes = figures.auroc_against_cam_entropy(study, measures).axes[0]
-    points = {group.get_label(): group for group in axes.collections}
-    assert list(points) == list(TITLES.values())
+    panels = figures.auroc_against_cam_entropy(study, measures).axes
     own = measures.runs[measures.runs["method"] == "fmmmse"]
-    assert np.asarray(points["FMMMSE"].get_offsets()) == pytest.approx(own[["cam_entropy", "auroc_unseen"]].to_numpy())
-    assert abs(points["FMMMSE"].get_offsets()[:, 0] - ENTROPY["fmmmse"]).max() < 1
-    assert to_hex(points["FMMMSE"].get_facecolor()[0]).upper() == figures.method_styles(["fmmmse"])["fmmmse"].colour
-    assert axes.get_xlabel() == "Mean CAM entropy, test images (nats)"
-    assert axes.get_ylabel() == "Test AUROC, unseen generators"
+    for axes, name, title in zip(panels, ("auroc_unseen", "auroc_unseen_margin"), ("logit 1", "margin"), strict=True):
+        points = {group.get_label(): group for group in axes.collections}
+        assert list(points) == list(TITLES.values())
+        assert np.asarray(points["FMMMSE"].get_offsets()) == pytest.approx(own[["cam_entropy", name]].to_numpy())
+        assert abs(points["FMMMSE"].get_offsets()[:, 0] - ENTROPY["fmmmse"]).max() < 1
+        colour = to_hex(points["FMMMSE"].get_facecolor()[0]).upper()
+        assert colour == figures.method_styles(["fmmmse"])["fmmmse"].colour
+        assert axes.get_ylabel() == "Test AUROC, unseen generators"
+        assert axes.get_title(loc="left") == f"Ranked by {title}"
+    assert panels[1].get_xlabel() == "Mean CAM entropy, test images (nats)"
+    assert panels[0].get_ylim() == panels[1].get_ylim()
 
 
 def test_boxes_from_five_seeds_on_and_points_below(many):
     measures = tables.measure(many)
-    axes = figures.auroc_by_method(many, measures).axes[0]
-    values = measures.runs.groupby("method")["auroc_unseen"].apply(np.array)
-    boxes = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
-    assert len(boxes) == 2
-    for box, method in zip(boxes, ("cross_entropy", "droid"), strict=True):
-        low, median, high = np.percentile(values[method], [25, 50, 75])
-        half = 1.57 * (high - low) / np.sqrt(6)
-        heights = box.get_path().vertices[:, 1]
-        for height in (low, high, median, median - half, median + half):
-            assert np.abs(heights - height).min() < 1e-9
-    points = [drawn for drawn in axes.lines if drawn.get_marker() == figures.method_styles(["hseb"])["hseb"].marker]
-    assert points[0].get_ydata() == pytest.approx(values["hseb"])
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["Cross-entropy", "HSEB", "DROID"]
+    panels = figures.auroc_by_method(many, measures).axes
+    for axes, name in zip(panels, ("auroc_unseen", "auroc_unseen_margin"), strict=True):
+        values = measures.runs.groupby("method")[name].apply(np.array)
+        boxes = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
+        assert len(boxes) == 2
+        for box, method in zip(boxes, ("cross_entropy", "droid"), strict=True):
+            low, median, high = np.percentile(values[method], [25, 50, 75])
+            half = 1.57 * (high - low) / np.sqrt(6)
+            heights = box.get_path().vertices[:, 1]
+            for height in (low, high, median, median - half, median + half):
+                assert np.abs(heights - height).min() < 1e-9
+        marker = figures.method_styles(["hseb"])["hseb"].marker
+        points = [drawn for drawn in axes.lines if drawn.get_marker() == marker]
+        assert points[0].get_ydata() == pytest.approx(values["hseb"])
+    assert [tick.get_text() for tick in panels[1].get_xticklabels()] == ["Cross-entropy", "HSEB", "DROID"]
 
 
 def test_equal_runs_are_points_side_by_side(study, measures):
@@ -152,14 +158,17 @@ def test_equal_runs_are_points_side_by_side(study, measures):
 
 @pytest.mark.parametrize(("lowest", "chance"), [(0.45, [0.5, 0.5]), (0.6, None)])
 def test_chance_is_drawn_where_it_is_in_sight(study, measures, lowest, chance):
-    shifted = measures.runs.assign(auroc_unseen=lambda runs: runs["auroc_unseen"].rank() * 0.005 + lowest)
+    ranks = measures.runs["auroc_unseen"].rank() * 0.005 + lowest
+    shifted = measures.runs.assign(auroc_unseen=ranks, auroc_unseen_margin=ranks)
     axes = figures.auroc_by_method(study, replace(measures, runs=shifted)).axes[0]
     dashed = [list(drawn.get_ydata()) for drawn in axes.lines if drawn.get_linestyle() == "--"]
     assert dashed == ([chance] if chance else [])
 
 
-def test_mean_roc(study, measures):
-    axes = figures.mean_roc(study, measures).axes[0]
+@pytest.mark.parametrize("score", ["logit", "margin"])
+def test_mean_roc(study, measures, score):
+    measures = measures.by(score)
+    axes = figures.mean_roc(study, measures).axes[["logit", "margin"].index(score)]
     curves = measures.roc["droid"]
     assert curves.shape == (3, 201)
     drawn = line(axes, "DROID")

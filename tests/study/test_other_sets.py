@@ -19,7 +19,7 @@ METHODS = {"cross_entropy": 2, "droid": 2}
 
 def write_set(run: Run, name: str = "mine", images: pd.DataFrame | None = None) -> Path:
     """Scores that are the test images' ones, turned round."""
-    scores = run.test_scores(("path", "label", "generator", "logit_synthetic"))
+    scores = run.test_scores(("path", "label", "generator", "logit_real", "logit_synthetic"))
     scores["logit_synthetic"] *= -1
     path = run.folder / "scores" / f"{name}.parquet"
     (scores if images is None else scores.merge(images[["path"]], on="path")).to_parquet(path, index=False)
@@ -43,10 +43,15 @@ def test_every_set_generator_and_method(study: Study) -> None:
         for run in study.of_method(method):
             scores = pd.read_parquet(run.folder / "scores" / "mine.parquet")
             own = scores[(scores["label"] == "real") | (generator == "") | (scores["generator"] == generator)]
-            found.append(roc_auc_score(own["label"] == "synthetic", own["logit_synthetic"]))
+            margin = own["logit_synthetic"].astype(float) - own["logit_real"].astype(float)
+            found.append([roc_auc_score(own["label"] == "synthetic", s) for s in (own["logit_synthetic"], margin)])
             assert (row["synthetic"], row["real"]) == ((own["label"] == "synthetic").sum(), 80)
-        assert row["auroc_mean"] == pytest.approx(pd.Series(found).mean())
-        assert row["auroc_std"] == pytest.approx(pd.Series(found).std(), rel=1e-4)
+        names = ["auroc", "auroc_margin"]
+        assert list(row[[f"{name}_mean" for name in names]]) == pytest.approx(list(pd.DataFrame(found).mean()))
+        assert list(row[[f"{name}_std" for name in names]]) == pytest.approx(list(pd.DataFrame(found).std()), rel=1e-4)
+    shown = other_sets_table(study).cells
+    assert list(shown["Ranked by"]) == ["logit 1", "margin"] * 4
+    assert shown.loc[1, "DROID"].startswith(f"{table.loc[('', 'droid'), 'auroc_margin_mean']:.3f} ±")
     assert other_sets_table(study).notes[1:] == []
 
 
@@ -62,7 +67,7 @@ def test_few_images_have_no_auroc(study: Study) -> None:
     numbers = sets.numbers[sets.numbers["set"] == "few"]
     assert len(numbers) == 4 * len(METHODS)
     assert numbers["auroc_mean"].isna().all()
-    assert list(sets.cells.iloc[0]) == ["few", "(all)", "36 + 16", "–", "–"]
+    assert list(sets.cells.iloc[0]) == ["few", "(all)", "36 + 16", "logit 1", "–", "–"]
     assert "fewer than 30 synthetic or real images" in sets.notes[1]
 
 

@@ -33,7 +33,7 @@ def write_corruptions(run, variants=VARIANTS, images=None):
             images[["path", "label", "generator"]].assign(
                 corruption=corruption,
                 strength=float(strength),
-                logit_real=np.float32(0),
+                logit_real=random.normal(size=len(images)).astype(np.float32),
                 logit_synthetic=(random.normal(size=len(images)) + shift).astype(np.float32),
                 cam_entropy=random.uniform(1, 3, len(images)).astype(np.float32),
             )
@@ -78,6 +78,12 @@ def expected(study, method, corruption, strength):
             [
                 *(roc_auc_score(part["label"] == "synthetic", part["logit_synthetic"]) for part in (own, unseen)),
                 own["cam_entropy"].mean(),
+                *(
+                    roc_auc_score(
+                        part["label"] == "synthetic", part["logit_synthetic"].astype(float) - part["logit_real"]
+                    )
+                    for part in (own, unseen)
+                ),
             ]
         )
     return np.array(found)
@@ -98,6 +104,8 @@ def test_every_figure(study, table):
             for name, values in (
                 ("auroc", own[:, 0]), ("auroc_unseen", own[:, 1]), ("cam_entropy", own[:, 2]),
                 ("auroc_change", changes[:, 0]), ("auroc_unseen_change", changes[:, 1]),
+                ("auroc_margin", own[:, 3]), ("auroc_unseen_margin", own[:, 4]),
+                ("auroc_unseen_margin_change", changes[:, 4]),
             ):  # fmt: skip
                 assert row[f"{name}_mean"] == pytest.approx(values.mean(), abs=1e-6)
                 assert row[f"{name}_std"] == pytest.approx(values.std(ddof=1), abs=1e-6)
@@ -105,14 +113,16 @@ def test_every_figure(study, table):
 
 def test_the_table_as_shown(table):
     shown = shown_robustness(table).cells
-    assert list(shown) == ["Corruption", "Strength", "Cross-entropy", "DROID"]
-    assert shown["Corruption"].tolist() == ["As they are", *["JPEG compression"] * 4, *["Gaussian noise"] * 4]
-    assert shown["Strength"].tolist() == [
+    assert list(shown) == ["Corruption", "Strength", "Ranked by", "Cross-entropy", "DROID"]
+    assert shown["Ranked by"].tolist() == ["logit 1", "margin"] * 9
+    assert shown["Corruption"].tolist()[::2] == ["As they are", *["JPEG compression"] * 4, *["Gaussian noise"] * 4]
+    assert shown["Strength"].tolist()[::2] == [
         "", "quality 90", "quality 70", "quality 50", "quality 30",
         "8 grey levels", "11 grey levels", "18 grey levels", "26 grey levels",
     ]  # fmt: skip
     row = table.numbers.set_index(["corruption", "strength", "method"]).loc[("jpeg", 50, "droid")]
-    assert shown.loc[3, "DROID"] == f"{row['auroc_unseen_mean']:.3f} ± {row['auroc_unseen_std']:.3f}"
+    for place, name in ((6, "auroc_unseen"), (7, "auroc_unseen_margin")):
+        assert shown.loc[place, "DROID"] == f"{row[f'{name}_mean']:.3f} ± {row[f'{name}_std']:.3f}"
 
 
 def test_a_study_without_such_scores(tmp_path):
@@ -163,9 +173,9 @@ def test_all_generators_in_training(tmp_path):
     shown = shown_robustness(table).cells
     assert shown.loc[0, "DROID"].startswith(f"{table.numbers.loc[1, 'auroc_mean']:.3f} ±")
     assert "unseen" not in shown_robustness(table).notes[0]
-    caption = sections._robustness_figure(table).caption
+    caption = sections._robustness_figures(table)[0].caption
     assert caption.startswith("AUROC of the test images as they are and at rising strengths")
-    assert robustness_figure(table).get_supylabel() == "Test AUROC, all generators"
+    assert robustness_figure(table).get_supylabel() == "Test AUROC, all generators, by logit 1"
 
 
 def test_scores_that_are_not_finite(tmp_path):
@@ -256,13 +266,14 @@ def test_few_images_have_no_auroc(tmp_path, images, of):
 
 
 def test_the_caption_says_of_which_images_the_figure_is(table):
-    assert sections._robustness_figure(table).caption.startswith(
+    assert sections._robustness_figures(table)[0].caption.startswith(
         "AUROC of the test images, synthetic ones of unseen generators, as they are and at rising strengths"
     )
 
 
-def test_the_figure(table):
-    figure = robustness_figure(table)
+@pytest.mark.parametrize(("score", "measure"), [("logit", "auroc_unseen"), ("margin", "auroc_unseen_margin")])
+def test_the_figure(table, score, measure):
+    figure = robustness_figure(table, score)
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in panels] == ["JPEG compression", "Gaussian noise"]
     styles, numbers = figures.method_styles(list(METHODS)), table.numbers
@@ -271,7 +282,7 @@ def test_the_figure(table):
         assert ticks == ["as is", *(f"{strength:g}" for strength in STRENGTHS[corruption])]
         for line, method in zip(axes.lines, METHODS, strict=False):
             own = numbers[(numbers["method"] == method) & numbers["corruption"].isin(["none", corruption])]
-            np.testing.assert_allclose(line.get_ydata(), own["auroc_unseen_mean"])
+            np.testing.assert_allclose(line.get_ydata(), own[f"{measure}_mean"])
             assert (line.get_color(), line.get_marker()) == styles[method]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Cross-entropy", "DROID"]
     assert figures.png(figure).startswith(b"\x89PNG")

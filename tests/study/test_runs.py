@@ -234,6 +234,47 @@ def test_other_training_generators_are_refused(tmp_path):
     )
 
 
+def test_runs_with_and_without_a_control_of_the_maps_are_not_mixed(tmp_path):
+    control = {"data": {"human_maps": {"control": "shuffled"}}}
+    write_run(tmp_path, "cyborg", 0)
+    write_run(tmp_path, "cyborg", 1, config={"data": {"human_maps": {"control": "none"}}})
+    write_run(tmp_path, "droid", 0, config=control)
+    study = read_study(tmp_path)
+    assert [run.name for run in study.runs] == ["cyborg/seed0", "cyborg/seed1"]
+    assert [(run.name, run.reason) for run in study.left_out] == [
+        (
+            "droid/seed0",
+            "this run and cyborg/seed0 were trained with and without a control of the human maps "
+            "(data.human_maps.control), or with another one",
+        )
+    ]
+    write_run(tmp_path, "droid", 1, config=control)
+    with pytest.raises(UserError, match=r"with and without a control of the human maps \(data\.human_maps\.control\)"):
+        read_study(tmp_path)
+
+
+def test_runs_with_other_relatives_have_other_unseen_images(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "droid", seed, result={"relatives": ["stylegan3"]})
+    write_run(tmp_path, "droid", 2)
+    study = read_study(tmp_path)
+    assert study.relatives == ["stylegan3"]
+    assert [run.name for run in study.left_out] == ["droid/seed2"]
+    assert "so that other test images are unseen" in study.left_out[0].reason
+
+
+def test_runs_whose_best_epoch_is_the_last_are_named_by_method(tmp_path):
+    for seed, best in enumerate((3, 3, 1)):
+        write_run(tmp_path, "droid", seed, result={"best_epoch": best})
+    write_run(tmp_path, "hseb", 0, result={"best_epoch": 0})
+    assert read_study(tmp_path).warnings == [
+        "The last epoch is the one of the highest validation accuracy, which is scored, in 2 of 3 runs of droid: "
+        "longer training might change these, so methods may be compared at unequal fit. See the table of epochs."
+    ]
+    write_run(tmp_path / "all", "droid", 0, result={"best_epoch": 3})
+    assert "which is scored, in every run: longer" in read_study(tmp_path / "all").warnings[0]
+
+
 def test_a_differing_configuration_is_a_warning_that_names_the_key_but_no_value(tmp_path):
     write_study(tmp_path, {"cross_entropy": 2, "droid": 2})
     write_run(

@@ -32,6 +32,10 @@ def scores_of(study, method, seed):
     return pd.read_parquet(study.folder / method / f"seed{seed}" / "scores" / "test.parquet")
 
 
+def shown_methods(measures):
+    return tables.shown_methods(tables.by_score(tables.method_table, measures), measures)
+
+
 def sklearn_auroc(scores, generators=None, sources=None, score=None):
     real = scores["label"] == "real"
     kept = (real & (scores["source"].isin(sources) if sources else True)) | (
@@ -55,13 +59,27 @@ def test_the_figures_of_each_run(study, measures):
         assert row["auroc_unseen_macro"] == pytest.approx(np.mean(own), abs=1e-6)
         own.append(sklearn_auroc(scores, ["stylegan2"]))
         assert row["auroc_macro"] == pytest.approx(np.mean(own), abs=1e-6)
-        assert row["auroc_softmax"] == pytest.approx(sklearn_auroc(scores, score=softmax), abs=1e-6)
+        # The margin ranks as the softmax does.
+        assert row["auroc_margin"] == pytest.approx(sklearn_auroc(scores, score=softmax), abs=1e-6)
+        unseen = ["progan", "stylegan3", "rare"]
+        assert row["auroc_unseen_margin"] == pytest.approx(sklearn_auroc(scores, unseen, score=softmax), abs=1e-6)
         assert row["accuracy"] == pytest.approx((judged == scores["label"]).mean())
         assert row["cam_entropy"] == pytest.approx(scores["cam_entropy"].astype(float).mean(), abs=1e-5)
 
 
-def test_the_softmax_score_ranks_differently(measures):
-    assert (measures.runs["auroc"] - measures.runs["auroc_softmax"]).abs().max() > 0.01
+def test_the_measures_by_margin_are_those_of_the_margin(study, measures):
+    by_margin = measures.by("margin")
+    assert by_margin.score == "margin"
+    assert by_margin.runs["auroc_unseen"].equals(measures.runs["auroc_unseen_margin"])
+    assert by_margin.runs["eer_unseen"].equals(measures.runs["eer_unseen_margin"])
+    assert by_margin.generators["auroc"].equals(measures.generators["auroc_margin"])
+    assert (measures.runs["auroc"] - by_margin.runs["auroc"]).abs().max() > 0.01
+    for column in ("accuracy", "apcer_at_val_eer", "ece", "cam_entropy"):
+        assert by_margin.runs[column].equals(measures.runs[column])
+    # The area below the mean ROC curve is the mean AUROC, but for the grid.
+    area = np.trapezoid(by_margin.roc["droid"].mean(axis=0), tables.FALSE_POSITIVE_RATES)
+    own = by_margin.runs.loc[by_margin.runs["method"] == "droid", "auroc_unseen"]
+    assert area == pytest.approx(own.mean(), abs=5e-3)
 
 
 def test_the_table_of_methods(study, measures):
@@ -91,8 +109,10 @@ def test_the_table_of_methods(study, measures):
         assert row["difference_high"] == pytest.approx(differences.mean() + half, abs=1e-5)
         p[method] = stats.ttest_rel(values, unseen["cross_entropy"]).pvalue
         assert row["p"] == pytest.approx(p[method], rel=1e-3)
-    smallest = min(p, key=p.get)
-    assert table.loc[smallest, "p_holm"] == pytest.approx(5 * p[smallest], rel=1e-3)
+    for (first, other), family in (("hseb", "fmmmse"), "RQ1–RQ4"), (("cyborg", "droid"), "exploratory"):
+        assert list(table.loc[[first, other], "family"]) == [family] * 2
+    # Three seeds are too few for a verdict.
+    assert set(table["verdict"][1:]) == {"cannot be said"}
     assert table.loc["cross_entropy", ["difference", "p", "p_holm"]].isna().all()
 
 
@@ -115,7 +135,11 @@ def test_the_table_of_generators(study, measures):
         assert row["auroc_std"] == pytest.approx(np.std(values, ddof=1), abs=1e-6)
     assert table[table["generator"] == "rare"]["auroc_mean"].isna().all()
     shown = tables.shown_generators(table, study.titles).cells
-    assert list(shown.loc[shown["Generator"] == "rare", "DROID"]) == ["–"]
+    assert list(shown.loc[shown["Generator"] == "rare", "DROID"]) == ["–"] * 2
+    row = table.set_index(["generator", "against", "method"]).loc[("progan", "", "droid")]
+    own = shown[(shown["Generator"] == "progan") & (shown["Against real"] == "all")]
+    assert list(own["Ranked by"]) == ["logit 1", "margin"]
+    assert [cell[:5] for cell in own["DROID"]] == [f"{row['auroc_mean']:.3f}", f"{row['auroc_margin_mean']:.3f}"]
     assert (
         "“–” for rare: fewer than 30 synthetic or real test images."
         in tables.shown_generators(table, study.titles).notes
@@ -123,7 +147,7 @@ def test_the_table_of_generators(study, measures):
     assert (
         "Unseen, mean of generators: the mean of these generators’ own AUROCs, however many images each has, without "
         "rare (fewer than 30 synthetic or real images)."
-    ) in tables.shown_methods(tables.method_table(measures), measures).notes
+    ) in shown_methods(measures).notes
 
 
 def test_few_suited_real_images_are_told_from_few_images(tmp_path):
@@ -151,7 +175,7 @@ def test_methods_whose_manifests_compare_with_other_real_images(tmp_path):
     ]
     table = tables.generator_table(measures)
     written = tables.shown_generators(table, study.titles)
-    shown = written.cells.set_index(["Generator", "Against real"])
+    shown = written.cells.set_index(["Ranked by", "Generator", "Against real"]).loc["logit 1"]
     assert shown.loc[("progan", "ffhq"), "DROID"] == shown.loc[("progan", "celeba-hq"), "Cross-entropy"] == "–"
     assert "±" in shown.loc[("progan", "ffhq"), "Cross-entropy"]
     assert "“–” also where a method’s runs were not compared with these real images." in written.notes
@@ -171,7 +195,7 @@ def test_without_unseen_generators_all_are_compared(tmp_path):
         for seed in (7, 8):
             write_run(tmp_path / "all", method, seed, result={"train_generators": trained})
     measures = tables.measure(read_study(tmp_path / "all"))
-    table = tables.method_table(measures)
+    table = tables.by_score(tables.method_table, measures)
     assert measures.measure == "auroc"
     assert table["auroc_unseen_mean"].isna().all()
     assert not table["p"].isna().all()
@@ -183,9 +207,9 @@ def test_without_unseen_generators_all_are_compared(tmp_path):
 
 def test_one_seed_has_no_spread_and_no_interval(tmp_path):
     measures = tables.measure(read_study(write_study(tmp_path, {"cross_entropy": 1, "droid": 1})))
-    table = tables.method_table(measures)
+    table = tables.by_score(tables.method_table, measures)
     assert table[["auroc_std", "p", "p_holm", "difference_low"]].isna().all(axis=None)
-    shown = tables.shown_methods(table, measures).cells.set_index("Method")
+    shown = tables.shown_methods(table, measures).cells.set_index(["Method", "Ranked by"]).xs("margin", level=1)
     assert shown.loc["DROID", "95 % interval"] == shown.loc["DROID", "p (Holm)"] == "–"
     assert "±" not in shown.loc["DROID", "AUROC"]
     assert shown.loc["DROID", "Difference"].startswith("+0.")
@@ -204,19 +228,15 @@ def test_differences_are_over_the_seeds_in_common(tmp_path):
     expected = np.mean([runs["droid", seed] - runs["cross_entropy", seed] for seed in (0, 1)])
     assert table.loc["droid", "difference"] == pytest.approx(expected)
     assert list(table["pairs"]) == [0, 0, 2]
-    notes = tables.shown_methods(table.reset_index(), measures).notes
+    notes = shown_methods(measures).notes
     assert "DROID: the difference is over 2 of its 4 seeds." in notes
     assert "“–” for HSEB: no seed in common with cross-entropy, so no difference." in notes
 
 
 def test_without_cross_entropy_there_is_no_difference(tmp_path):
     measures = tables.measure(read_study(write_study(tmp_path, {"droid": 2, "hseb": 2})))
-    table = tables.method_table(measures)
-    assert table["difference"].isna().all()
-    assert (
-        "Differences need cross-entropy runs, and this study has none: “–”."
-        in tables.shown_methods(table, measures).notes
-    )
+    assert tables.method_table(measures)["difference"].isna().all()
+    assert "Differences need cross-entropy runs, and this study has none: “–”." in shown_methods(measures).notes
 
 
 def test_a_constant_score_is_worth_one_half(tmp_path):
@@ -230,18 +250,17 @@ def test_a_constant_score_is_worth_one_half(tmp_path):
     table = tables.method_table(measures)
     assert (table["auroc_mean"] == 0.5).all()
     assert measures.roc["droid"] == pytest.approx(np.tile(tables.FALSE_POSITIVE_RATES, (2, 1)), abs=1e-6)
-    assert (
-        "“–” for DROID: every seed differs by the same, which allows no t-test."
-        in tables.shown_methods(table, measures).notes
-    )
+    assert "“–” for DROID: every seed differs by the same, which allows no t-test." in shown_methods(measures).notes
     # The results were written from other scores.
-    assert len(measures.warnings) == 5
+    assert len(measures.warnings) == 6
     assert measures.warnings[0].startswith(
         "cross_entropy/seed0: scores/test.parquet gives AUROC 0.5000, result.json says"
     )
-    assert measures.warnings[4] == (
-        "Every run: no average precision, EER or true positive rate, since in scores/test.parquet all scores are equal."
-    )
+    assert measures.warnings[4:] == [
+        f"Every run: no average precision, EER or true positive rate by {score}, since in scores/test.parquet all "
+        "scores are equal."
+        for score in ("logit 1", "margin")
+    ]
 
 
 def test_sources_that_no_real_image_has_are_named(tmp_path):
@@ -256,11 +275,30 @@ def test_a_test_set_of_one_class_has_no_auroc(tmp_path):
     write_study(tmp_path, {"cross_entropy": 2, "droid": 2}, images=images[images["label"] == "real"])
     measures = tables.measure(read_study(tmp_path))
     assert measures.warnings == [
-        "Every run: no average precision, EER or true positive rate, since in scores/test.parquet no image is "
-        "synthetic."
+        f"Every run: no average precision, EER or true positive rate by {score}, since in scores/test.parquet no "
+        "image is synthetic."
+        for score in ("logit 1", "margin")
     ]
-    shown = tables.shown_methods(tables.method_table(measures), measures).cells
+    shown = shown_methods(measures).cells
     assert (shown["AUROC"] == "–").all()
+
+
+def test_a_relative_of_a_training_generator_is_neither_seen_nor_unseen(tmp_path):
+    images = scored_images()
+    for seed in range(2):
+        write_run(tmp_path, "droid", seed, images=images, result={"relatives": ["stylegan3"]})
+    study = read_study(tmp_path)
+    measures = tables.measure(study)
+    for row in measures.runs.to_dict("records"):
+        scores = scores_of(study, "droid", row["seed"])
+        assert row["auroc_unseen"] == pytest.approx(sklearn_auroc(scores, ["progan"]), abs=1e-6)
+        assert row["auroc"] == pytest.approx(sklearn_auroc(scores), abs=1e-6)
+        assert row["test_unseen"] == 60
+    seen = tables.generator_table(measures).set_index("generator")["seen"].to_dict()
+    assert seen == {"progan": "no", "stylegan2": "yes", "stylegan3": "relative"}
+    assert any("neither seen nor unseen" in note for note in shown_methods(measures).notes)
+    written = tables.shown_generators(tables.generator_table(measures), study.titles)
+    assert "Relative: of the family of a generator in training, and so neither seen nor unseen." in written.notes
 
 
 def test_a_run_whose_column_holds_lists_is_named(tmp_path):

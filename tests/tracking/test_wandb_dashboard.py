@@ -23,9 +23,11 @@ import wandb_workspaces.workspaces as ws
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.variants import write_variant
 from saliency_entropy.tracking.dashboard import save_dashboard, scored_generators, workspace
-from saliency_entropy.tracking.wandb_run import FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, summary
+from saliency_entropy.tracking.wandb_run import ROC_KEYS, summary
 
 ROOT = Path(__file__).parents[2]
+
+AREAS = ("test_auroc", "test_auroc_margin", "test_auroc_unseen", "test_auroc_unseen_margin")
 
 
 @dataclass
@@ -57,13 +59,14 @@ def test_the_methods_are_compared() -> None:
     assert [(line["xAxis"], *line["metrics"], line["groupBy"], line["groupArea"]) for line in lines] == [
         ("epoch", "train/cam_entropy", "method.value.name", "stddev"),
         ("epoch", "val/auroc", "method.value.name", "stddev"),
-        (FALSE_POSITIVE_RATE, TRUE_POSITIVE_RATE, "method.value.name", "stddev"),
+        ("epoch", "val/auroc_margin", "method.value.name", "stddev"),
+        *((ROC_KEYS[0], key, "method.value.name", "stddev") for key in ROC_KEYS[1:]),
     ]
     assert [(*box["metrics"], box["groupBy"], box["aggregate"], box["plotStyle"]) for box in boxes] == [
-        (f"best/{name}", "method.value.name", True, "boxplot") for name in ("test_auroc", "test_auroc_unseen")
+        (f"best/{name}", "method.value.name", True, "boxplot") for name in AREAS
     ]
     assert [(dot["xAxis"], dot["yAxis"]) for dot in dots] == [
-        ("summary:best/test_cam_entropy", f"summary:best/{name}") for name in ("test_auroc", "test_auroc_unseen")
+        ("summary:best/test_cam_entropy", f"summary:best/{name}") for name in AREAS
     ]
     (cams,) = saved.panels["Where the detectors look"]
     assert cams["config"]["mediaKeys"] == ["val/cam"]
@@ -72,9 +75,11 @@ def test_the_methods_are_compared() -> None:
 
 def test_each_generator_has_boxes_and_a_column() -> None:
     saved = Saved.of(workspace("p", "e", None, ["gan.v2", "sdxl"], ["sdxl", "gan.v2"]))
-    keys = ["best/test_auroc/gan_v2", "best/test_auroc/sdxl"]
+    keys = [f"best/test_auroc{score}/{name}" for name in ("gan_v2", "sdxl") for score in ("", "_margin")]
     boxes = saved.panels["AUROC by generator"]
-    assert [box["config"]["chartTitle"] for box in boxes] == ["gan.v2", "sdxl"]
+    assert [box["config"]["chartTitle"] for box in boxes] == [
+        "gan.v2 by logit 1", "gan.v2 by margin", "sdxl by logit 1", "sdxl by margin",
+    ]  # fmt: skip
     assert [(*box["config"]["metrics"], box["config"]["plotStyle"]) for box in boxes] == [
         (key, "boxplot") for key in keys
     ]
@@ -91,13 +96,13 @@ def test_the_keys_are_those_that_a_run_logs() -> None:
     }  # fmt: skip
     scores = pd.DataFrame(
         {
-            "logit_synthetic": range(60), "logit_real": 0, "label": ["real"] * 30 + ["synthetic"] * 30,
-            "generator": [""] * 30 + ["gan.v2"] * 30,
+            "logit_synthetic": range(60), "logit_real": 0, "cam_entropy": 1.0,
+            "label": ["real"] * 30 + ["synthetic"] * 30, "generator": [""] * 30 + ["gan.v2"] * 30,
         }
     )  # fmt: skip
     logged = summary(result, scores).keys()
     shown = set(re.findall(r"best/[\w/]+", json.dumps(saved.panels)))
-    assert len(shown) == 4
+    assert len(shown) == 7
     assert shown <= logged
     assert "train_generators" in logged
 

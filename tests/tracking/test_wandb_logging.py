@@ -21,6 +21,7 @@ import torch
 import wandb
 from json_answers import JsonAnswers
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from wandb.proto import wandb_internal_pb2
 
 from saliency_entropy import training
@@ -204,21 +205,16 @@ def test_cams_of_the_same_validation_images(runs):
 
 
 def test_the_roc_of_the_test_images(runs):
-    rates = ("test/roc/false_positive_rate", "test/roc/true_positive_rate")
-    logged = [[row[rate] for rate in rates] for row in history(runs.logged) if rates[0] in row]
-    assert logged == expected_roc(pd.read_parquet(runs.logged / "scores" / "test.parquet"))
+    logged = [row for row in history(runs.logged) if "test/roc/false_positive_rate" in row]
+    table = pd.read_parquet(runs.logged / "scores" / "test.parquet")
+    synthetic = (table["label"] == "synthetic").to_numpy()
+    margin = table["logit_synthetic"].astype(float) - table["logit_real"].astype(float)
+    for suffix, scores in (("", table["logit_synthetic"]), ("_margin", margin)):
+        points = [(row["test/roc/false_positive_rate"], row[f"test/roc/true_positive_rate{suffix}"]) for row in logged]
+        # The area below is the AUROC, but for the grid of 200 points.
+        area = np.trapezoid(*reversed(np.array(points).T))
+        assert area == pytest.approx(roc_auc_score(synthetic, scores), abs=0.01)
     assert not list(runs.logged.glob("wandb/offline-run-*/files/media/table"))
-
-
-def expected_roc(scores: pd.DataFrame) -> list[list[float]]:
-    """Every threshold by itself, the highest first."""
-    synthetic = (scores["label"] == "synthetic").to_numpy()
-    logits = scores["logit_synthetic"].to_numpy()
-    points = [[0.0, 0.0]]
-    for threshold in sorted(set(logits), reverse=True):
-        called = logits >= threshold
-        points.append([float(called[~synthetic].mean()), float(called[synthetic].mean())])
-    return [[pytest.approx(value) for value in point] for point in points]
 
 
 def test_an_api_key_in_the_environment_stays_there(runs):
@@ -342,24 +338,24 @@ def test_arguments_that_cannot_be_used(tmp_path, arguments, message):
 
 def scores(real: list[float], synthetic: list[float]) -> pd.DataFrame:
     labels = ["real"] * len(real) + ["synthetic"] * len(synthetic)
-    return pd.DataFrame({"logit_synthetic": [*real, *synthetic], "label": labels})
+    return pd.DataFrame({"logit_synthetic": [*real, *synthetic], "logit_real": 0.0, "label": labels})
 
 
 def test_roc_by_hand():
     # Highest first: synthetic 900 | real and synthetic 800 together | real 1: (0, 1/2), (1/2, 1), (1, 1). A sigmoid
-    # would make all three thresholds 1.
-    points = roc_points(scores([1.0, 800.0], [800.0, 900.0]))
-    assert points == [(0.0, 0.0), (0.0, 0.5), (0.5, 1.0), (1.0, 1.0)]
-
-
-def test_a_long_roc_is_thinned_but_keeps_its_ends_and_its_place():
-    rng = np.random.default_rng(0)
-    table = scores(list(rng.normal(0, 1, 3000)), list(rng.normal(1, 1, 3000)))
+    # would make all three thresholds 1. By margin, the real image of 800 comes first: (1/2, 0), then as before.
+    table = scores([1.0, 800.0], [800.0, 900.0]).assign(logit_real=[0.0, -200.0, 0.0, 0.0])
     points = roc_points(table)
     assert len(points) == 200
-    assert (points[0], points[-1]) == ((0.0, 0.0), (1.0, 1.0))
-    whole = {tuple(round(value.expected, 6) for value in point) for point in expected_roc(table)}
-    assert all((round(x, 6), round(y, 6)) in whole for x, y in points)
+    assert list(points[0].values()) == [0.0, 0.5, 0.0]
+    for false, true, by_margin in (point.values() for point in points[1:]):
+        assert true == pytest.approx(min(0.5 + false, 1))
+        assert by_margin == pytest.approx(0 if false < 0.5 else 1)
+    assert list(points[-1].values()) == [1.0, 1.0, 1.0]
+
+
+def test_scores_that_are_not_finite_have_no_roc():
+    assert roc_points(scores([1.0, float("nan")], [2.0])) == []
 
 
 # Interruptions.
@@ -671,7 +667,8 @@ def test_each_generator_has_its_own_figure():
     table = pd.DataFrame(
         {
             "logit_synthetic": random.normal(size=130),
-            "logit_real": 0.0,
+            "logit_real": random.normal(size=130),
+            "cam_entropy": 2.0,
             "label": ["real"] * 40 + ["synthetic"] * 90,
             "generator": [""] * 40 + ["a.v2"] * 30 + ["b"] * 30 + ["few"] * 10 + [""] * 20,
         }
@@ -681,12 +678,20 @@ def test_each_generator_has_its_own_figure():
         "val": {"auroc": 0.5}, "test": {"auroc": 0.6},
     }  # fmt: skip
     figures = summary(result, table)
-    real = table["logit_synthetic"][:40].to_numpy()
-    for name, rows in (("a_v2", slice(40, 70)), ("b", slice(70, 100))):
-        synthetic = table["logit_synthetic"][rows].to_numpy()
-        expected = (synthetic[:, None] > real[None]).mean()
-        assert figures.pop(f"best/test_auroc/{name}") == pytest.approx(expected)
+    by_score = {"": table["logit_synthetic"], "_margin": table["logit_synthetic"] - table["logit_real"]}
+    for suffix, values in by_score.items():
+        real = values[:40].to_numpy()
+        for name, rows in (("a_v2", slice(40, 70)), ("b", slice(70, 100))):
+            expected = (values[rows].to_numpy()[:, None] > real[None]).mean()
+            assert figures.pop(f"best/test_auroc{suffix}/{name}") == pytest.approx(expected)
+        # The result is of an earlier version: what it lacks by margin comes from the scores, and the rest is its own.
+        unseen = values[[*range(40, 70), *range(100, 110)]].to_numpy()
+        expected = (unseen[:, None] > real[None]).mean()
+        assert figures.pop(f"best/test_auroc_unseen{suffix}") == pytest.approx(expected)
+    expected = (values[40:].to_numpy()[:, None] > real[None]).mean()
+    assert figures.pop("best/test_auroc_margin") == pytest.approx(expected)
     assert figures == {
         "best_epoch": 1, "wall_seconds": 2.0, "human_entropy": None, "best/val_auroc": 0.5, "best/test_auroc": 0.6,
-        "train_generators": "b, c",
+        "train_generators": "b, c", "best/test_images": 130, "best/test_cam_entropy": 2.0,
+        "best/test_accuracy": pytest.approx(((by_score["_margin"] > 0) == (table["label"] == "synthetic")).mean()),
     }  # fmt: skip

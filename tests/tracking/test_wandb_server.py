@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from saliency_entropy.tracking.wandb_run import TRUE_POSITIVE_RATE
+from saliency_entropy.tracking.wandb_run import ROC_KEYS
 
 pytest.importorskip("openwandb", reason="openwandb, a W&B server, is not installed: extra wandb-server")
 
@@ -93,7 +93,7 @@ class Server:
         assert runs == 1
         table, rows = pd.read_csv(run / "metrics.csv"), self.history(run)
         assert [row["epoch"] for row in rows if "epoch" in row] == list(range(len(table)))
-        assert all(TRUE_POSITIVE_RATE in row for row in rows[len(table) :])
+        assert all({*ROC_KEYS} <= row.keys() for row in rows[len(table) :])
         assert len(rows) > len(table)
         for name in table.columns:
             assert [row[name] for row in rows if name in row] == table[name].dropna().to_list(), name
