@@ -203,7 +203,7 @@ def test_runs_of_different_images_or_corruptions(tmp_path, difference):
     assert seeds_of(table) == {"cross_entropy": [2], "droid": [2]}
     assert (
         "Left out, since they were scored on other images or corruptions than cross_entropy/seed0: "
-        "cross_entropy/seed1; experiments/evaluate.py with corruptions=all and overwrite=true makes them alike."
+        "cross_entropy/seed1; python experiments/evaluate.py with corruptions=all and overwrite=true makes them alike."
     ) in shown_robustness(table).notes
 
 
@@ -223,7 +223,7 @@ def test_a_damaged_file(tmp_path, content):
     assert note.startswith(
         "Left out, since their scores/test+corruptions.parquet cannot be used: cross_entropy/seed1 ("
     )
-    assert note.endswith("; experiments/evaluate.py with corruptions=all and overwrite=true makes them again.")
+    assert note.endswith("; python experiments/evaluate.py with corruptions=all and overwrite=true makes them again.")
     assert str(tmp_path) not in note
 
 
@@ -257,7 +257,7 @@ def test_few_images_have_no_auroc(tmp_path, images, of):
     assert not table.has_auroc
     assert (shown_robustness(table).cells[["Cross-entropy", "DROID"]] == "–").all(axis=None)
     expected = (
-        f"“–”: an AUROC of {of} would say little, with fewer than 30 of either; experiments/evaluate.py with a larger "
+        f"“–”: an AUROC of {of} would say little, with fewer than 30 of either; python experiments/evaluate.py with a larger "
         "corruption_images=, or null, scores more, if there are any."
         if of
         else "“–”: the images are all real or all synthetic."
