@@ -257,8 +257,8 @@ def test_few_images_have_no_auroc(tmp_path, images, of):
     assert not table.has_auroc
     assert (shown_robustness(table).cells[["Cross-entropy", "DROID"]] == "–").all(axis=None)
     expected = (
-        f"“–”: an AUROC of {of} would say little, with fewer than 30 of either; python experiments/evaluate.py with a larger "
-        "corruption_images=, or null, scores more, if there are any."
+        f"“–”: an AUROC of {of} would say little, with fewer than 30 of either; python experiments/evaluate.py "
+        "with a larger corruption_images=, or null, scores more, if there are any."
         if of
         else "“–”: the images are all real or all synthetic."
     )
