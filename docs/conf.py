@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: ``make docs``. Nothing is fetched while they are built, or by a browser that shows them."""
+"""How ``make docs`` builds these pages. Nothing is fetched while they are built, or by a browser that shows them."""
 
 import ast
 import sys
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 project = "saliency_entropy"
-author = copyright = "The saliency_entropy developers"  # noqa: A001 (Sphinx's name)
+author = copyright = "The saliency_entropy developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -33,7 +33,10 @@ autodoc_inherit_docstrings = False
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 html_math_renderer = "mathml"
 nitpick_ignore_regex = [  # without these, a reference that leads nowhere is a warning
-    (r"py:.*", r"(torch|numpy|pandas|pathlib|collections|pytorch_lightning)\..*"),  # their pages would have to be fetched
+    (
+        r"py:.*",
+        r"(torch|numpy|pandas|pathlib|collections|pytorch_lightning)\..*",
+    ),  # their pages would have to be fetched
     # Of the package, what a reader of the code is told of, but these pages leave out.
     (r"py:.*", r"UserError|HumanMaps|table_problems|file_problems|[A-Z_]+"),
     (r"py:.*", r"saliency_entropy\.(data\.(cache|group_names|human_maps|images|loaders|table)|scores|weights)\b.*"),
@@ -70,7 +73,9 @@ class GroupDirective(SphinxDirective):
 def as_markdown(docstring: str) -> str:
     """A script's docstring, with what Markdown would take for markup escaped, except in the indented calls."""
     lines = docstring.splitlines()
-    return "\n".join(line if line.startswith("    ") else line.replace("<", "\\<").replace("_", "\\_") for line in lines)
+    return "\n".join(
+        line if line.startswith("    ") else line.replace("<", "\\<").replace("_", "\\_") for line in lines
+    )
 
 
 def included(configuration: str) -> str:
