@@ -20,6 +20,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = project
+html_static_path, html_css_files = ["_static"], ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "friendly", "monokai"
@@ -55,7 +56,11 @@ class CommandDirective(SphinxDirective):
         tree = ast.parse(script.read_text())
         main = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main")
         configuration = main.decorator_list[0].args[0].value
-        return self.parse_text_to_nodes(f"{as_markdown(ast.get_docstring(tree) or '')}\n\n{included(configuration)}")
+        if configuration != script.stem and (script.with_name(f"{configuration}.py")).exists():
+            shown = f"Its configuration is that of [{configuration}](#{configuration})."
+        else:
+            shown = included(configuration)
+        return self.parse_text_to_nodes(f"{as_markdown(ast.get_docstring(tree) or '')}\n\n{shown}")
 
 
 class GroupDirective(SphinxDirective):

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from saliency_entropy.data.manifest import read_manifest
@@ -114,7 +114,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def given(work: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def given(
+    work: Path, monkeypatch: pytest.MonkeyPatch, hydra_ends: Callable[[], AbstractContextManager[None]]
+) -> Callable[[str], None]:
     """Give a line of a shell in the folder of :func:`draw`; fails if the command does."""
     monkeypatch.chdir(work)
 
@@ -145,14 +147,12 @@ def given(work: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         if "experiment=weights" in arguments:
             arguments.append("hydra.sweeper.n_trials=2")
         monkeypatch.setattr(sys, "argv", ["saliency-entropy", command, *arguments])
-        GlobalHydra.instance().clear()
         try:
-            console.main()
+            with hydra_ends():
+                console.main()
         except SystemExit as end:
             if end.code:
                 pytest.fail(f"{line}: ended with {end.code}")
-        finally:
-            GlobalHydra.instance().clear()
 
     return run
 
