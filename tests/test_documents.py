@@ -56,8 +56,8 @@ def name(document: Path) -> str:
 
 
 def draw(work: Path) -> None:
-    """The folders that the documents call DIR (a manifest), UNMAPPED (one without human_map), TREE, UND and LAB, and
-    PATH and face.jpg to be judged."""
+    """The folders that the documents call DIR (a manifest), UNMAPPED and FACES (one without human_map), TREE, UND and
+    LAB, and PATH and face.jpg to be judged."""
     random = np.random.default_rng(0)
 
     def save(path: str, *size: int) -> None:
@@ -92,6 +92,7 @@ def draw(work: Path) -> None:
         ("UND/csvs/original.csv", original),
     ):
         (work / file).write_text("\n".join(lines) + "\n")
+    (work / "FACES").symlink_to("UNMAPPED")
     save("PATH/0.png", 48, 48, 3)
     save("face.jpg", 48, 48, 3)
 
