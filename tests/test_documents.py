@@ -1,6 +1,7 @@
 """The documents: their commands run, their links lead somewhere, their messages are the code's, they build unwarned."""
 
 import ast
+import inspect
 import re
 import runpy
 import shlex
@@ -14,11 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from PIL import Image
 
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.run import console
+from saliency_entropy.run.folder import flatten, register_resolvers
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")] + sorted(
@@ -273,3 +279,35 @@ def test_the_documents_build_without_a_warning_and_load_nothing_from_elsewhere(t
     elsewhere = r"(?:https?:)?//"
     loaded = rf"<(?:script|img|iframe)[^>]+src=\W?{elsewhere}|<link[^>]+href=\W?{elsewhere}|url\(\W?{elsewhere}|@import"
     assert [page.name for page in pages if re.search(loaded, page.read_text())] == []
+
+
+@pytest.fixture(scope="module")
+def keys() -> set[str]:
+    """Every key of the configuration, Hydra's part and all options of Lightning's Trainer included."""
+    register_resolvers()
+    found = set()
+    for choices in (
+        ["data=faces", "logger=wandb", "hydra/launcher=slurm"],
+        ["data=shards", "method=hseb", "hydra/launcher=joblib", "hydra/sweeper=search", "debug=profile"],
+    ):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("train", choices, return_hydra_config=True)
+        for key in flatten(OmegaConf.to_container(config)):
+            parts = key.split(".")
+            found |= {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+    GlobalHydra.instance().clear()
+    return found | {f"trainer.{option}" for option in inspect.signature(pl.Trainer).parameters}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_what_is_named_in_a_sentence_is_there(document: Path, keys: set[str]) -> None:
+    sentences = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    code = "\n".join(re.findall(r"`([^`\n]+)`", sentences))
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= {*targets}
+    files = re.findall(r"\b(?:experiments|tests)/[a-z_]+\.\w+", code)
+    assert [file for file in files if not (ROOT / file).exists()] == []
+    named = re.findall(r"(?<![\w+.])((?:data|protocol|trainer|backbone|logger|loss|hydra)\.[\w.]+)=", code)
+    named += re.findall(r"(?<![\w+./])((?:data|protocol|trainer|backbone|logger|loss)\.[a-z_.]+)$", code, re.MULTILINE)
+    assert {key for key in named if key not in keys} == set()
