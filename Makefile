@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: help setup demo test test-all lint bench chaos clean
+.PHONY: help setup demo test test-all lint docs bench chaos clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,12 +25,15 @@ demo: $(INSTALLED) ## the study in miniature on drawn faces: six methods, three 
 test: $(INSTALLED) ## run the quick tests, several at a time
 	$(PYTEST) -m "not slow"
 
-test-all: test ## the same, then the slow tests: Slurm, browser, LaTeX, runs that are killed
+test-all: test ## the same, then the slow tests: Slurm, browser, LaTeX, documents, runs that are killed
 	$(PYTEST) -m slow
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(INSTALLED) ## build the documents, docs/_build/html/index.html; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
 
 bench: $(INSTALLED) ## measure what training, decoding and evaluating cost, side by side
 	$(BIN)/python experiments/benchmark.py
@@ -39,5 +42,5 @@ chaos: $(INSTALLED) ## kill a small sweep 300 times (or KILLS=...) and compare i
 	$(BIN)/python experiments/chaos.py kills=$(or $(KILLS),300)
 
 clean: ## remove .venv and caches; runs stay
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache build docs/_build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,8 +24,8 @@ from torch import Tensor
 # exact zero, where p log p alone has a NaN gradient.
 EPSILON = 1e-10
 
-# log H has the gradient 1 / H, which has to be bounded: below this entropy (a focus of exp(0.001) = 1.001 cells) a map
-# cannot be focused further in any useful sense, and log H is held constant.
+#: log H has the gradient 1 / H, which has to be bounded. Below this entropy (a focus of exp(0.001) = 1.001 cells) a map
+#: cannot be focused further in any useful sense, and log H is held constant.
 SMALLEST_ENTROPY = 1e-3
 
 

@@ -4,7 +4,8 @@ import logging
 import runpy
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +143,27 @@ class Outcome:
     err: str
 
 
+@contextmanager
+def hydra_ends() -> Iterator[None]:
+    """For a Hydra command in this process: its configuration and its logging end with it."""
+    GlobalHydra.instance().clear()
+    before = logging.root.handlers[:], logging.root.level
+    try:
+        yield
+    finally:
+        for handler in logging.root.handlers[:]:
+            if handler not in before[0]:
+                handler.close()
+        logging.root.handlers[:], level = before
+        logging.root.setLevel(level)
+        GlobalHydra.instance().clear()
+
+
+@pytest.fixture(name="hydra_ends")
+def hydra_ends_fixture() -> Callable[[], AbstractContextManager[None]]:
+    return hydra_ends
+
+
 @pytest.fixture
 def command(small: list[str], tmp_path: Path, monkeypatch, capfd) -> Callable[..., Outcome]:
     """``experiments/train.py`` with a small run's overrides and ``runs_dir=tmp_path/runs``; flags come first."""
@@ -151,24 +173,16 @@ def command(small: list[str], tmp_path: Path, monkeypatch, capfd) -> Callable[..
         overrides = [*(small if defaults is None else defaults), f"runs_dir={tmp_path}/runs"]
         overrides += [argument for argument in arguments if argument not in flags]
         monkeypatch.setattr(sys, "argv", ["train.py", *flags, *overrides])
-        GlobalHydra.instance().clear()
-        before = logging.root.handlers[:], logging.root.level
         capfd.readouterr()
         code: object = 0
         try:
-            runpy.run_path(str(ROOT / "experiments" / "train.py"), run_name="__main__")
+            with hydra_ends():
+                runpy.run_path(str(ROOT / "experiments" / "train.py"), run_name="__main__")
         except SystemExit as exit_:
             code = exit_.code
             if isinstance(code, str):  # as the interpreter does it
                 print(code, file=sys.stderr)
                 code = 1
-        finally:
-            for handler in logging.root.handlers[:]:
-                if handler not in before[0]:
-                    handler.close()
-            logging.root.handlers[:], level = before
-            logging.root.setLevel(level)
-            GlobalHydra.instance().clear()
         out, err = capfd.readouterr()
         return Outcome(code or 0, out, err)
 

@@ -48,8 +48,8 @@ def test_every_file_is_in_a_room_of_the_order() -> None:
     assert {room(module) for module in modules()} == set(ORDER)
 
 
-def test_the_map_of_the_readme_has_the_same_order() -> None:
-    shown = (ROOT / "README.md").read_text().split("Each imports only from itself")[1].split("```")[1]
+def test_the_map_of_the_rooms_has_the_same_order() -> None:
+    shown = (ROOT / "CONTRIBUTING.md").read_text().split("Each imports only from itself")[1].split("```")[1]
     assert tuple(re.findall(r"^\w+(?=/)|\w+(?=\.py)", shown, re.MULTILINE)) == ORDER
 
 

@@ -166,7 +166,7 @@ class FaceDataModule(pl.LightningDataModule):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest of the images that are used: its files have been looked at, and its splits are complete. What is
+        """The manifest of the images that are used; its files have been looked at, and its splits are complete. What is
         left out later is taken out of it.
 
         Raises:

@@ -57,7 +57,8 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
                 run()
             except SystemExit as end:
                 if end.code == 1:
-                    print(*suggestions(arguments, folders, config_name), sep="\n", file=sys.stderr)
+                    for suggestion in suggestions(arguments, folders, config_name):
+                        print(suggestion, file=sys.stderr)
                 raise
 
         return main

@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """``metrics.csv``: one row per epoch. Raises UserError if it cannot be read."""
+        """``metrics.csv``, one row per epoch. Raises UserError if it cannot be read."""
         return checked_epochs(self.folder, self.result.get("epochs"))
 
     def setting(self, key: str, missing: Any = None) -> Any:
