@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.folder import flatten, register_resolvers
+from saliency_entropy.run.folder import flatten, plain_values, register_resolvers
 
 register_resolvers()
 # Only a file's owner and group may change what a command writes; this holds for folders that Hydra, Slurm and W&B make.
@@ -122,7 +122,7 @@ def _end(received: signal.Signals) -> NoReturn:
 def require_values(config: DictConfig) -> None:
     """Raises UserError if a value without a default was not given."""
     # OmegaConf.missing_keys would fail on a value that refers to a missing one.
-    values = flatten(OmegaConf.to_container(config))
+    values = flatten(plain_values(config, resolve=False))
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given: {missing[0]}=...")
