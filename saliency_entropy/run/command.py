@@ -26,7 +26,7 @@ from omegaconf.resolvers import oc
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.choices import refuse_null
 from saliency_entropy.run.console import CONFIGURATION, script_help
-from saliency_entropy.run.folder import flatten, register_resolvers
+from saliency_entropy.run.folder import flatten, plain_values, register_resolvers
 from saliency_entropy.run.misspelt import suggestions
 
 register_resolvers()
@@ -171,7 +171,7 @@ def _end(received: signal.Signals) -> NoReturn:
 def require_values(config: DictConfig) -> None:
     """Raises UserError if a value without a default was not given."""
     # OmegaConf.missing_keys would fail on a value that refers to a missing one.
-    values = flatten(OmegaConf.to_container(config))
+    values = flatten(plain_values(config, resolve=False))
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given: {missing[0]}=...")
