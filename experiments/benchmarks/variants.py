@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -18,6 +17,15 @@ from saliency_entropy.run.variants import write_variant
 from saliency_entropy.sweep.axes import variant_runs
 from saliency_entropy.sweep.jobs import plain_config
 
+# In a small process of its own: a child's memory counts that of its parent, too, which here is PyTorch's.
+MEASURE = """
+import resource, subprocess, sys
+ended = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+sys.exit(ended.returncode)
+"""
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +40,7 @@ def benchmark_variants(cfg: DictConfig, script: Path, folder: Path) -> None:
     shares = ",".join(f"{(number + 1) / cfg.variants:g}" for number in range(cfg.variants))
     sweep = [
         "experiment=demo", f"seed=range({cfg.sweep.seeds})", f"data.human_maps.fraction={shares}", "study=variants",
-        f"runs_dir={folder}",
+        f"runs_dir={folder}", "checkpoints=false",  # which needs no room on the disk
     ]  # fmt: skip
     before = _measured(script.with_name("plan.py"), sweep)
     runs = _write_done_runs(script.parents[1] / "conf", sweep)
@@ -62,11 +70,14 @@ def _write_done_runs(conf: Path, sweep: list[str]) -> int:
 def _measured(script: Path, sweep: list[str]) -> str:
     """The time and the greatest memory of a command, in words."""
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, str(script), *sweep], stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise UserError(f"{script.name} failed with {process.returncode}")
-    seconds, processor = time.perf_counter() - began, used.ru_utime + used.ru_stime
-    memory = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return f"{seconds:.1f} s ({processor:.1f} s of processor time, {memory / 2**30:.2f} GiB)"
+    ended = subprocess.run(
+        [sys.executable, "-c", MEASURE, sys.executable, str(script), *sweep],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        raise UserError(f"{script.name} failed: {''.join(ended.stderr.strip().splitlines()[-1:])}")
+    processor, memory = map(float, ended.stdout.split())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"{time.perf_counter() - began:.1f} s ({processor:.1f} s of processor time, {memory * unit / 2**30:.2f} GiB)"

@@ -319,7 +319,7 @@ def test_variants_are_planned_together(plan: Callable[..., Planned], done: Path,
     assert re.search(r"time +about \d+ s for 3 runs ", planned.out)
     assert re.search(r"an epoch +.* s \(1 finished run of this kind\)", planned.out)
     other = plan("-m", "study=v", "method=droid", "seed=0", "backbone=tiny,resnet50")
-    assert (other.code, "differ in data.human_maps.fraction" in words(other)) == (1, True)
+    assert (other.code, "differ in data.human_maps.fraction" in other.err) == (1, True)
     single = plan("study=v", "method=droid", "data.human_maps.fraction=0.5")
     assert "All runs are done" in single.out
 
