@@ -33,8 +33,8 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
     panels = list(table.groupby(others, sort=False, dropna=False)) if key and others else [((), table)]
     if len(panels) > MOST_PANELS:
         panels, key = [((), table)], None
-    names = {name: place for place, name in enumerate(table["variant"].unique())}
-    width = 1.5 + (2.4 * len(panels) if key else 0.15 * len(names) * (len(axes.titles) + 1))
+    names = {variant.name: place for place, variant in enumerate(axes.variants)}
+    width = 1.5 + (2.4 * len(panels) if key else len(names) * max(1.1, 0.15 * len(axes.titles)))
     figure = Figure(figsize=(max(WIDTH, width), 5.2), layout="constrained")
     grid = figure.subplots(2, len(panels), squeeze=False, sharex=True, sharey="row")
     for (values, own), pair in zip(panels, grid.T, strict=True):
@@ -49,7 +49,7 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
                     bars = rows[f"{name}_std"]
                     panel.errorbar(x, rows[f"{name}_mean"], yerr=bars, linestyle="none", elinewidth=1, **look)
         pair[0].set_title(plain("\n".join(map(axis_value, values))), fontsize=STYLE["font.size"])
-        pair[1].set_xlabel(plain(key or ""))
+        pair[1].set_xlabel(plain(key or ", ".join(axes.keys)))
     if key:
         x = table[key].dropna().astype(float)
         if x.min() > 0 and x.max() / x.min() >= LOGARITHMIC:
@@ -57,10 +57,12 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
         for panel in grid[1] if key.endswith(TARGET) else ():
             panel.plot([x.min(), x.max()], [x.min(), x.max()], color=GREY, linestyle=":", label="As asked for")
     else:
-        texts = [textwrap.fill(plain(name.replace(",", ", ")), 20) for name in names]
-        grid[1][0].set_xticks(range(len(names)), texts, rotation=30, ha="right")
-        grid[1][0].grid(axis="x", visible=False)
-        grid[0][0].grid(axis="x", visible=False)
+        texts = [[axis_value(variant.values.get(name)) for name in axes.keys] for variant in axes.variants]
+        grid[1][0].set_xticks(range(len(names)), ["\n".join(textwrap.fill(plain(t), 16) for t in own) for own in texts])
+        for panel in grid[:, 0]:
+            panel.set_xticks([place + 0.5 for place in range(len(names) - 1)], minor=True)
+            panel.grid(visible=False, axis="x")
+            panel.grid(axis="x", which="minor")
     grid[0][0].set_ylabel(textwrap.fill(f"Test {measure_title(measure)}", 24))
     grid[1][0].set_ylabel("CAM entropy,\ntest images (nats)")
     figure.legend(*grid[1][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)

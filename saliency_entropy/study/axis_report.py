@@ -39,17 +39,18 @@ def write_reports(cfg: DictConfig) -> None:
         report.report(OmegaConf.merge(cfg, {"study": str(folders[0])}))
         return
     whole_number("gallery_images", cfg.gallery_images, 0)
+    reference = None if cfg.reference is None else str(cfg.reference)
     compared = axes.read_axes(folders)
     both = (compared.measure, compared.measure + axes.MARGIN)
     measures = [name for name in both if name in compared.variants[0].measures.runs]
-    found = {measure: axes.variant_table(compared, measure, cfg.reference) for measure in measures}
+    found = {measure: axes.variant_table(compared, measure, reference) for measure in measures}
     place = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(compared.names).replace("/", "-")
     output = place / "report" if cfg.output is None else Path(str(cfg.output))
     for variant in compared.variants:
         log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
         report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
     with writing(f"output={output}", "give another folder with output="):
-        _write_comparison(compared, found, output, cfg.reference)
+        _write_comparison(compared, found, output, reference)
 
 
 def _write_comparison(compared: StudyAxes, found: dict[str, pd.DataFrame], output: Path, reference: str | None) -> None:
@@ -94,6 +95,8 @@ def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str
     highest = f"{best['title']} in {best['variant']} has the highest mean {axes.measure_title(compared.measure)}: "
     enough = table["p_holm"].notna() & (table["pairs"] >= MIN_SEEDS)
     signs = pd.DataFrame({name: np.sign(own["difference"]) * (own["p_holm"] < 0.05) for name, own in found.items()})
+    if not enough.any():
+        return f"{highest}{best[mean]:.3f}. No difference can be judged: none is over {MIN_SEEDS} seeds or more."
     above, below = ((enough & (signs == sign).all(axis=1)).sum() for sign in (1, -1))
     return (
         f"{highest}{best[mean]:.3f}. Of {wording.count(enough.sum(), 'difference')} from "

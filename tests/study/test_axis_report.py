@@ -97,6 +97,9 @@ def test_the_headline(study: Path) -> None:
     )
     both = headline(axes, {"auroc_unseen": made_up, "auroc_unseen_margin": other})
     assert "1 are shown to be above 0 and 0 below, by every score" in both
+    assert headline(axes, {"auroc_unseen": table}) == (
+        f"{first}{best['auroc_unseen_mean']:.3f}. No difference can be judged: none is over 5 seeds or more."
+    )
     nothing = {"auroc_unseen": table.assign(auroc_unseen_mean=float("nan"))}
     assert headline(axes, nothing) == "The test images are all real or all synthetic, so there is no AUROC."
 
