@@ -94,7 +94,8 @@ def test_the_keys_are_those_that_a_run_logs() -> None:
     }  # fmt: skip
     scores = pd.DataFrame(
         {
-            "logit_synthetic": range(60), "logit_real": 0, "cam_entropy": 1.0, "label": ["real"] * 30 + ["synthetic"] * 30,
+            "logit_synthetic": range(60), "logit_real": 0, "cam_entropy": 1.0,
+            "label": ["real"] * 30 + ["synthetic"] * 30,
             "generator": [""] * 30 + ["gan.v2"] * 30,
         }
     )  # fmt: skip
