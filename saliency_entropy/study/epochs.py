@@ -23,9 +23,8 @@ def epoch_table(study: Study) -> pd.DataFrame:
             continue
         for which, epoch in (("scored", best), ("last", len(run.epochs) - 1)):
             figures = {name: run.epochs[f"val/{name}"].iloc[epoch] for name in FIGURES if f"val/{name}" in run.epochs}
-            rows.append(
-                {"method": run.method, "title": study.titles[run.method], "which": which, "epoch": epoch + 1} | figures
-            )
+            row = {"method": run.method, "title": study.titles[run.method], "which": which, "epoch": epoch + 1}
+            rows.append(row | figures)
     table = pd.DataFrame(rows, columns=["method", "title", "which", "epoch", *FIGURES])
     return over_seeds(table.astype(dict.fromkeys(FIGURES, float)), ["method", "title", "which"], ["epoch", *FIGURES])
 
