@@ -211,8 +211,8 @@ class FaceDataModule(pl.LightningDataModule):
         """The generators that are not in training, but of the family (column ``family``, if there is one) of one that
         is, as StyleGAN2-ADA where StyleGAN2 is; sorted. A family may be called by the name of a generator."""
         table = self.manifest.table[self.manifest.table["label"] == "synthetic"]
-        families = table.get("family", pd.Series("", table.index)).fillna("").astype(str)
-        trained = {*families[table["split"] == "train"], *self.train_generators} - {""}
+        families = table.get("family", pd.Series("", table.index)).fillna("").astype(str).str.strip().str.lower()
+        trained = {*families[table["split"] == "train"], *map(str.lower, self.train_generators)} - {""}
         named = {part for value in table["generator"][families.isin(trained)].unique() for part in value.split("+")}
         return sorted(filter(is_known, named - {*self.train_generators}))
 

@@ -21,11 +21,8 @@ def interval(low: float, high: float, digits: int = 3, sign: str = "") -> str:
     it is seen to: ``−0.228 to −0.0003``."""
     if np.isnan(low):
         return NONE
-    ends = []
-    for end in (low, high):
-        enough = next((more for more in range(digits, 7) if not end or round(end, more)), digits)
-        ends.append(number(end, enough, sign))
-    return " to ".join(ends)
+    enough = [next((more for more in range(digits, 7) if not end or round(end, more)), digits) for end in (low, high)]
+    return f"{number(low, enough[0], sign)} to {number(high, enough[1], sign)}"
 
 
 def spread(mean: float, std: float, digits: int = 3) -> str:

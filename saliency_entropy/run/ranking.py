@@ -12,8 +12,8 @@ SUFFIXES = {"logit": "", "margin": "_margin"}  # of the names of figures by a sc
 
 
 def ranking_scores(table: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The scores :data:`RANKINGS` of a score table's N images, each ``(N,)`` and larger for synthetic: ``logit``, the
-    logit of "synthetic" without a softmax (the paper's), and ``margin``, that logit minus the one of "real"."""
+    """The scores :data:`RANKINGS` of a score table, each ``(N,)`` and larger for synthetic: the logit of "synthetic",
+    without a softmax (the paper's), and the margin, that logit minus the one of "real"."""
     real, synthetic = (np.asarray(table[name]) for name in ("logit_real", "logit_synthetic"))
     # In float64: rounding would make ties of different margins.
     return {"logit": synthetic, "margin": synthetic.astype(np.float64) - real}

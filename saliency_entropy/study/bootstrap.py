@@ -60,8 +60,8 @@ def image_covariance(placements: np.ndarray, labels: np.ndarray, generators: np.
     Args:
         placements: ``(R, N)`` of :func:`placements`, the same image in the same column.
         labels: ``(N,)``, 0 = real, 1 = synthetic.
-        generators: ``(N,)``; if given, the synthetic images are drawn from each generator apart, as many as there are
-            of it; those of a single image are drawn with the most frequent one.
+        generators: ``(N,)``; if given, the images of each are drawn apart; those of a single image with the most
+            frequent one.
 
     Returns:
         ``(R, R)``; NaN with fewer than two images of either label.
@@ -161,10 +161,10 @@ def interval_over_seeds(values: np.ndarray) -> Interval:
 
 def interval_over_both(mean: float, seeds: Interval, images: Interval) -> Interval:
     """The interval of a mean if other seeds and other images had been drawn: the variances added, at either end, as
-    the squares of its distances from the ends of both intervals (Zou and Donner, Statistics in Medicine 27, 2008).
+    the squares of its distances from the ends of both (Zou and Donner, Statistics in Medicine 27, 2008).
 
-    It is never narrower than either. What differs between seeds from image to image counts twice, once with each, so
-    that it is a little wide rather than narrow (Owen, Annals of Applied Statistics 1, 2007).
+    It is never narrower than either, and a little wide: what differs between seeds from image to image counts twice
+    (Owen, Annals of Applied Statistics 1, 2007).
     """
     half_low, half_high = (np.hypot(seeds[end] - mean, images[end] - mean) for end in (0, 1))
     return Interval(float(mean - half_low), float(mean + half_high))

@@ -12,12 +12,10 @@ from saliency_entropy.study.tables import MEASURES, RANKED_BY, VERDICT, Measures
 COMPARISON_COLUMNS = [
     "score", "method", "title", "against", "against_title", "family", "seeds", "seeds_against", "pairs",
 ]  # fmt: skip
-# The figures of a comparison paired by seed, and of one of independent seeds.
-PAIRED_COLUMNS = [
+FIGURES = [
     "difference", "low", "high", "p", "p_holm", "verdict", "depends", "detectable", "both_low", "both_high",
-    "correlation", "d_z",
+    "correlation", "d_z", "g", "improvement", "improvement_low", "improvement_high",
 ]  # fmt: skip
-INDEPENDENT_COLUMNS = ["g", "improvement", "improvement_low", "improvement_high"]
 
 
 def spread_table(measures: Measures, covariance: np.ndarray) -> pd.DataFrame:
@@ -135,8 +133,8 @@ def shown_spread(table: pd.DataFrame, measure: str) -> ShownTable:
     return shown_table("spread", "Spread over seeds and test images", table, columns)
 
 
-def shown_paired(table: pd.DataFrame, measure: str) -> ShownTable:
-    """The comparisons by seed of :func:`comparison_table`, by both scores, as readers see them."""
+def shown_comparisons(table: pd.DataFrame, measure: str) -> ShownTable:
+    """:func:`comparison_table` by both scores as readers see it."""
     about_test = (
         "The primary test, named before any data: the paired t-test over the seeds that both methods have, of the "
         f"{MEASURES[measure]} of the method less that of the other; their mean, its 95 % interval by Student’s t, and "
@@ -152,10 +150,12 @@ def shown_paired(table: pd.DataFrame, measure: str) -> ShownTable:
         f"Could be shown: the smallest true difference that such seeds show in {100 * contrasts.POWER:g} % of studies, "
         "at the strictest step of the correction; a smaller one this study could hardly see."
     )
-    about_pairing = (
+    about_effects = (
         "Seeds and images: the variances of both added. Correlation of the two methods over the seeds: above 0, "
         "pairing narrows the interval; below, it widens it. d_z: the mean difference in units of the differences’ "
-        "standard deviation, with Hedges’ correction, from three seeds on."
+        "standard deviation, with Hedges’ correction. Of all seeds of either method, as independent samples: Hedges’ "
+        "g, the difference of the means in units of the pooled standard deviation, and P(better), the share of pairs "
+        "of a seed of either in which the method’s is higher, with Newcombe’s interval."
     )
     table_of_both, table = table, table.drop_duplicates(["method", "against"])
     names = table["title"] + " and " + table["against_title"]
@@ -166,7 +166,7 @@ def shown_paired(table: pd.DataFrame, measure: str) -> ShownTable:
             (
                 unequal,
                 "Unequal seeds; only those in common are compared:",
-                ". The table of effect sizes takes all.",
+                ". Hedges’ g and P(better) take all.",
             ),
             (table["pairs"] == 0, "“–” for", ": no seed in common, so no difference."),
             (table["pairs"] == 1, "“–” for", ": one seed in common, so no interval and no p."),
@@ -185,28 +185,11 @@ def shown_paired(table: pd.DataFrame, measure: str) -> ShownTable:
         VERDICT,
         Column("Could be shown", "detectable", "number", notes=[about_power]),
         Column("95 %, seeds and images", "both_", "interval", sign="+"),
-        Column("Correlation", "correlation", "number", 2, "+", notes=[about_pairing]),
+        Column("Correlation", "correlation", "number", 2, "+", notes=[about_effects]),
         Column("d_z", "d_z", "number", 1, "+"),
-    ]
-    numbers = table_of_both[COMPARISON_COLUMNS + PAIRED_COLUMNS]
-    return shown_table("comparisons", "Comparisons between methods, paired by seed", numbers, columns)
-
-
-def shown_independent(table: pd.DataFrame, measure: str) -> ShownTable:
-    """The effect sizes of independent seeds in :func:`comparison_table`, by both scores, as readers see them."""
-    about = (
-        f"{MEASURES[measure]}, all seeds of either method as independent samples. Hedges’ g: the difference of the "
-        "means in units of the pooled standard deviation. P(better): the share of pairs of a seed of the method and "
-        "one of the other in which the method’s is higher, equal ones one half, with Newcombe’s interval."
-    )
-    columns = [
-        Column("Method", "title"),
-        Column("Against", "against_title"),
-        RANKED_BY,
-        Column("Seeds", lambda row: f"{row['seeds']} + {row['seeds_against']}"),
-        Column("Hedges’ g", "g", "number", 1, "+", notes=[about]),
+        Column("Hedges’ g", "g", "number", 1, "+"),
         Column("P(better)", "improvement", "number", 2),
         Column("95 %, P(better)", "improvement_", "interval", 2),
     ]
-    heading = "Effect sizes, seeds taken as independent"
-    return shown_table("comparisons_independent", heading, table[COMPARISON_COLUMNS + INDEPENDENT_COLUMNS], columns)
+    numbers = table_of_both[COMPARISON_COLUMNS + FIGURES]
+    return shown_table("comparisons", "Comparisons between methods, paired by seed", numbers, columns)

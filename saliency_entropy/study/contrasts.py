@@ -1,8 +1,7 @@
 """What the paper asks, as comparisons that were named before any data were seen; and the verdict on a comparison.
 
 The primary test of every comparison is one: the paired t-test over the seeds that two methods share, on the AUROC on
-unseen generators, or on all where no test image is by one. It is made by both scores that rank images, and a claim
-needs both: what holds by one alone depends on the score.
+unseen generators, or on all where there are none. A claim needs both scores: what holds by one depends on the score.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,6 @@
 """Tables of errors: how often the methods of a study err, in which images, and how well they know when."""
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +62,10 @@ def operating_point_table(measures: Measures) -> pd.DataFrame:
         tables.append(over_seeds(renamed, ["method", "title", "synthetic", "images", "real"], OPERATING_FIGURES))
     # Both sets of a method stand together.
     table = pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
+    # The ends of an interval have no spread worth showing.
+    table = table.rename(
+        columns=lambda name: name.removesuffix("_mean") if name.endswith(("_low_mean", "_high_mean")) else name
+    )
     for name in THRESHOLDS:
         counts = {"apcer": "images", "apcer_max": f"apcer_max_images_at_{name}_mean", "bpcer": "real"}
         for kind, images in counts.items():
@@ -73,9 +76,8 @@ def operating_point_table(measures: Measures) -> pd.DataFrame:
 
 def calibration_table(measures: Measures) -> pd.DataFrame:
     """One row per method: ``method, title, seeds``, and the ``_mean`` and ``_std`` over the seeds of ``ece`` (expected
-    calibration error of the test images, in [0, 1]), ``ece_floor`` (about that of a perfectly calibrated detector),
-    ``temperature`` (fitted on validation) and ``ece_scaled`` (after
-    dividing the logits by it). NaN if one of the runs lacks the figure."""
+    calibration error of the test images, in [0, 1]), ``ece_floor`` (about that of a perfect one), ``temperature``
+    (fitted on validation) and ``ece_scaled`` (after dividing the logits by it). NaN if a run lacks the figure."""
     return over_seeds(measures.runs, ["method", "title"], CALIBRATION_FIGURES)
 
 
@@ -122,7 +124,7 @@ def shown_operating_points(table: pd.DataFrame, measures: Measures) -> ShownTabl
         name = f"tpr_at_fpr_{rate}"
         columns += [
             Column(f"TPR at {_percent(rate)} FPR", name, "spread"),
-            Column(f"95 %, {_percent(rate)} FPR", partial(_mean_interval, name=name), notes=_on_tpr(measures, rate)),
+            Column(f"95 %, {_percent(rate)} FPR", f"{name}_", "interval", notes=_on_tpr(measures, rate)),
         ]
     return shown_table("operating_points", "Ranking of test images", table, columns)
 
@@ -132,11 +134,10 @@ def shown_error_rates(table: pd.DataFrame, measures: Measures) -> ShownTable:
     them; they do not depend on the ranking."""
     about = (
         "APCER (synthetic images taken for real: of all together, and of the worst generator) and BPCER (real images "
-        "called synthetic) are those of ISO/IEC 30107-3. Both judge by the margin, as the softmax does, at the "
-        f"threshold where both errors are equal on the validation images, and need {MIN_IMAGES} images. 95 % interval: "
-        "if other images were judged (Clopper and Pearson’s, at the mean rate); the worst of several generators is the "
-        "higher for being chosen. The CSV has them also at the thresholds of BPCER = "
-        f"{' and '.join(map(_percent, LOW_RATES))} on validation."
+        "called synthetic) are those of ISO/IEC 30107-3, judged by the margin at the threshold where both errors are "
+        f"equal on the validation images, of {MIN_IMAGES} images at least. 95 % interval: if other images were judged "
+        "(Clopper and Pearson’s, at the mean rate); the worst of several is the higher for being chosen. The CSV has "
+        f"them also at the thresholds of BPCER = {' and '.join(map(_percent, LOW_RATES))} on validation."
     )
     few = measures.generators.loc[measures.generators["synthetic"] < MIN_IMAGES, "generator"].unique()
     about_few = (
@@ -208,10 +209,6 @@ def _sets(table: pd.DataFrame) -> list[Column]:
     """The column that tells sets of synthetic images apart, if there are several."""
     several = table["synthetic"].nunique() > 1
     return [Column("Synthetic images", lambda row: SETS[row["synthetic"]])] if several else []
-
-
-def _mean_interval(row: Mapping[str, Any], name: str) -> str:
-    return wording.interval(row[f"{name}_low_mean"], row[f"{name}_high_mean"])
 
 
 def _on_tpr(measures: Measures, rate: float) -> list[str]:

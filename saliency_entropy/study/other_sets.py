@@ -8,16 +8,10 @@ import pandas as pd
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.run.console import typed
 from saliency_entropy.scores.score_table import SUFFIX
+from saliency_entropy.study import tables
 from saliency_entropy.study.run_figures import AUROCS, MIN_IMAGES, aurocs_of
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.score_files import comparable_figures, not_finite
-from saliency_entropy.study.tables import (
-    RANKED_BY,
-    columns_per_method,
-    over_seeds,
-    per_method_and_score,
-    synthetic_and_real,
-)
 
 OWN = ("test", "val")  # what every run scores itself
 COLUMNS = ["path", "label", "generator", "logit_real", "logit_synthetic"]
@@ -45,8 +39,8 @@ def other_sets_table(study: Study) -> ShownTable | None:
         figures, left_out = comparable_figures(study, name, _figures, ["fingerprint"], of_set=f" of set {name}")
         found += [of_run.assign(set=name) for of_run in figures.values()]
         problems += [*left_out, *not_finite(figures, f" in set {name}")]
-    numbers = over_seeds(pd.concat(found), KEYS, AUROCS.values()) if found else pd.DataFrame(columns=KEYS)
-    rows = per_method_and_score(numbers, KEYS[:4], "auroc")
+    numbers = tables.over_seeds(pd.concat(found), KEYS, AUROCS.values()) if found else pd.DataFrame(columns=KEYS)
+    rows = tables.per_method_and_score(numbers, KEYS[:4], "auroc")
     sentences = [
         f"AUROC on the sets of images that {typed('evaluate')} scored beside the test images: synthetic + real "
         "ones; ± is the standard deviation over the seeds (n − 1). These images are in no other table or "
@@ -60,9 +54,9 @@ def other_sets_table(study: Study) -> ShownTable | None:
     columns = [
         Column("Set", "set", notes=[*sentences, *problems]),
         Column("Generator", lambda row: row["generator"] or "(all)"),
-        Column("Images", synthetic_and_real),
-        RANKED_BY,
-        *columns_per_method(dict(zip(numbers["method"], numbers["title"], strict=True))),
+        Column("Images", tables.synthetic_and_real),
+        tables.RANKED_BY,
+        *tables.columns_per_method(dict(zip(numbers["method"], numbers["title"], strict=True))),
     ]
     return shown_table("other_sets", "AUROC on other images", numbers, columns, rows)
 

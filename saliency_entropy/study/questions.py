@@ -187,12 +187,8 @@ def _answer(
 
 
 def _claim(names: list[str], rows: pd.DataFrame) -> tuple[str, str]:
-    """The verdict by one score on a method that is asked to be better than all of several, and a clause that says it.
-
-    Args:
-        names: of the method, then of the others.
-        rows: the comparisons with the others.
-    """
+    """The verdict by one score on a method (the first of ``names``) that is asked to be better than several, with which
+    ``rows`` compare it, and a clause that says it."""
     method = names[0]
     by_verdict = {verdict: list(own["against_title"]) for verdict, own in rows.groupby("verdict")}
     if UNKNOWN in by_verdict:

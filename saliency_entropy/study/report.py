@@ -155,11 +155,8 @@ def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_fe
     values = {score: f"{row[f'{measure}_mean']:.3f} by {RANKINGS[score]}" for score, row in best.items()}
     titles = list(dict.fromkeys(row["title"] for row in best.values()))
     if known["method"].nunique() == 1:
-        seeds = wording.count(int(known["seeds"].iloc[0]), "seed")
-        return (
-            f"{titles[0]} reaches a mean {what} of {wording.listed(list(values.values()))} over {seeds}; there is no "
-            "other method beside it."
-        )
+        means, seeds = wording.listed(list(values.values())), wording.count(int(known["seeds"].iloc[0]), "seed")
+        return f"{titles[0]} reaches a mean {what} of {means} over {seeds}; there is no other method beside it."
     if len(titles) == 1:
         first = f"{titles[0]} has the highest mean {what}, {wording.listed(list(values.values()))}."
     else:

@@ -72,13 +72,8 @@ class RunFigures:
 
 
 class RankedScores:
-    """Test images and their scores, each sorted once, so that no curve of a part of the images needs a sort of its own.
-
-    Args:
-        table: the scores, one row for each image.
-        train_generators: the generators in training.
-        relatives: the generators of their families.
-    """
+    """Test images and their scores, each sorted once, so that no curve of a part of the images needs a sort of its own:
+    a row of ``table`` for each image, the generators in training, and those of their families."""
 
     def __init__(self, table: pd.DataFrame, train_generators: list[str], relatives: Sequence[str] = ()) -> None:
         self.table = table

@@ -174,7 +174,7 @@ class Study:
 
     @property
     def relatives(self) -> list[str]:
-        """The generators of the families of those in training, where the manifest names families."""
+        """The generators of the families of those in training."""
         return self.runs[0].result.get("relatives", [])
 
     def of_method(self, method: str) -> list[Run]:
@@ -478,8 +478,8 @@ def _best_is_last(runs: list[Run]) -> list[str]:
     if not last:
         return []
     of = Counter(run.method for run in runs)
-    some = wording.listed([f"{count} of {of[method]} runs of {method}" for method, count in last.items()])
-    named = "every run" if last == of else some
+    some = [f"{count} of {of[method]} runs of {method}" for method, count in last.items()]
+    named = wording.listed(["every run"] if last == of else some)
     return [
         f"The last epoch is the one of the highest validation accuracy, which is scored, in {named}: longer training "
         "might change these, so methods may be compared at unequal fit. See the table of epochs."

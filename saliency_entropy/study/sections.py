@@ -28,7 +28,7 @@ CHAPTERS = {
         "cams_by_generator", "human_agreement", "run_agreement",
     ),
     "Robustness": ("auroc_by_corruption", "auroc_by_corruption_margin", "robustness"),
-    "Statistics": ("spread", "comparisons", "comparisons_independent", "epochs"),
+    "Statistics": ("spread", "comparisons", "epochs"),
     "Errors and calibration": ("operating_points", "error_rates", "calibration", "groups"),
     "Beside the paper": ("reproduction",),
 }  # fmt: skip
@@ -118,7 +118,7 @@ def report_tables(
         *epochs.shown_epochs(study),
     ]
     if len(compared):
-        shown += [comparisons.shown_paired(compared, measure), comparisons.shown_independent(compared, measure)]
+        shown.append(comparisons.shown_comparisons(compared, measure))
     shown += [
         error_tables.shown_operating_points(operating_points, measures),
         error_tables.shown_error_rates(operating_points, measures),

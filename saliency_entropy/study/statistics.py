@@ -98,13 +98,7 @@ def detectable_difference(deviation: float, pairs: int, alpha: float, power: flo
     """The smallest true mean of paired differences that a two-sided t-test of level ``alpha`` finds in this share of
     studies: its statistic has a noncentral t distribution, of noncentrality ``sqrt(pairs) mean / deviation``.
 
-    Args:
-        deviation: the standard deviation of the differences.
-        pairs: their number.
-
-    Returns:
-        Above 0; NaN with fewer than two pairs, or without any spread.
-    """
+    ``deviation`` is the differences' standard deviation. NaN with fewer than two pairs, or without any spread."""
     if pairs < 2 or not deviation > SAME:
         return NAN
     limit = stats.t.ppf(1 - alpha / 2, pairs - 1)

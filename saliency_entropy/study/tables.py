@@ -223,12 +223,8 @@ def shown_methods(table: pd.DataFrame, measures: Measures) -> ShownTable:
         "CAM entropy) do not depend on the ranking. CAM entropy is of the test images at the scored epoch; the paper’s "
         "curves are of the training images, as those by epoch here."
     )
-    about_unseen = "Unseen: synthetic images of generators that are not in training, against all real test images."
-    if (measures.generators["seen"] == "relative").any():
-        about_unseen += (
-            " Relatives of a generator in training (column family) are neither seen nor unseen; the table by generator "
-            "shows them."
-        )
+    related = ", nor relatives of one that is" if (measures.generators["seen"] == "relative").any() else ""
+    about_unseen = f"Unseen: images of generators that are not in training{related}, against all real test images."
     none_unseen = "No test image is known to be by a generator that is not in training."
     if measures.measure == "auroc_unseen":
         ranked = [

@@ -115,7 +115,10 @@ def test_a_table_is_sorted_with_the_keyboard(page):
     assert column(page, "#methods", 1) == sorted(original) != original
 
 
-@pytest.mark.parametrize(("choice", "measure"), [("all generators", "auroc"), ("unseen generators", "auroc_unseen")])
+@pytest.mark.parametrize(
+    ("choice", "measure"),
+    [("all generators, by logit 1", "auroc"), ("unseen generators, by margin", "auroc_unseen_margin")],
+)
 def test_runs_by_choice_of_generators(page, study, choice, measure):
     runs = pd.read_csv(study / "report" / "runs.csv")
     Select(one(page, "#generator")).select_by_visible_text(choice)
@@ -146,7 +149,7 @@ def test_boxes_are_drawn_to_scale(page, study):
 
 
 def test_a_generator_of_few_images(page):
-    Select(one(page, "#generator")).select_by_visible_text("few, unseen")
+    Select(one(page, "#generator")).select_by_visible_text("few, unseen, by margin")
     assert one(page, "#choice-note").text == (
         "12 synthetic and 80 real test images. No AUROC with fewer than 30 of either."
     )
@@ -158,7 +161,7 @@ def test_generators_are_chosen_with_the_keyboard_and_the_order_is_kept(page, stu
     button = header(page, "#chosen", "Mean")
     button.send_keys(Keys.ENTER)
     one(page, "#generator").send_keys(Keys.ARROW_DOWN)
-    assert Select(one(page, "#generator")).first_selected_option.text == "unseen generators"
+    assert Select(one(page, "#generator")).first_selected_option.text == "unseen generators, by logit 1"
     runs = pd.read_csv(study / "report" / "runs.csv")
     assert column(page, "#chosen", 1) == list(runs.groupby("title")["auroc_unseen"].mean().sort_values().index)
 

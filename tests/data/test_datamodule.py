@@ -253,8 +253,8 @@ def test_train_generators(root: Path) -> None:
 def test_relatives_are_of_the_family_of_a_training_generator(root: Path) -> None:
     """By the family of its rows, or called by its own name."""
     table = pd.read_csv(root / "manifest.csv")
-    table["family"] = table["generator"].map({"gan": "GANs", "gan+vae": "GANs", "new": "GANs"})
-    for family in ("GANs", "gan", "vae"):
+    table["family"] = table["generator"].map({"gan": "GANs", "gan+vae": "GANs", "new": "GANs"}).astype(object)
+    for family in ("GANs", "gans ", "gan", "VAE"):
         table.loc[table["generator"] == "new", "family"] = family
         table.to_csv(root / "manifest.csv", index=False)
         assert ready(root).summary()["relatives"] == ["new"]

@@ -182,10 +182,11 @@ def test_an_epoch_done_again_replaces_its_row_and_those_after_it(tmp_path: Path)
 def test_a_plain_line_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
     row = {"epoch": 3, "train/loss": 0.51234, "train/accuracy": 0.625, "train/cam_entropy": 3.456}
     with caplog.at_level(logging.INFO):
-        EpochLines("droid seed 2", 10).log_epoch(row | {"val/accuracy": 0.75, "val/auroc": 0.8, "val/cam_entropy": 3.2})
+        row |= {"val/accuracy": 0.75, "val/auroc": 0.8, "val/auroc_margin": 0.85, "val/cam_entropy": 3.2}
+        EpochLines("droid seed 2", 10).log_epoch(row)
     assert caplog.messages[0].startswith(
         "droid seed 2, epoch 4/10: loss 0.5123, accuracy 0.6250, CAM entropy 3.46, val accuracy 0.7500, "
-        "val AUROC 0.8000, val CAM entropy 3.20, "
+        "val AUROC 0.8000 (by margin 0.8500), val CAM entropy 3.20, "
     )
 
 

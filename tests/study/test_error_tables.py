@@ -164,7 +164,7 @@ def test_the_operating_points_as_shown(measures):
     assert shown.loc[7, "EER"] == f"{table.loc[7, 'eer_mean']:.3f} ± {table.loc[7, 'eer_std']:.3f}"
     # 209 synthetic images, 149 of unseen generators, and 1,000 real ones.
     assert list(shown["AP by chance"])[:4] == [f"{209 / 1209:.3f}"] * 2 + [f"{149 / 1149:.3f}"] * 2
-    ends = table.loc[7, ["tpr_at_fpr_0.01_low_mean", "tpr_at_fpr_0.01_high_mean"]]
+    ends = table.loc[7, ["tpr_at_fpr_0.01_low", "tpr_at_fpr_0.01_high"]]
     assert shown.loc[7, "95 %, 1 % FPR"] == f"{ends.iloc[0]:.3f} to {ends.iloc[1]:.3f}"
     assert (shown["TPR at 0.1 % FPR"] == "–").all()
     assert ranking.notes[1:] == [

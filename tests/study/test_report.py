@@ -19,13 +19,14 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.page.table import ShownTable
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.study import reproduction
+from saliency_entropy.study.contrasts import verdict
 from saliency_entropy.study.report import _ranges, by_reason, headline, how_it_was_made, printed, report
 from saliency_entropy.study.runs import LeftOut, read_study
 from saliency_entropy.study.sections import CHAPTERS, chapters
 
 TABLES = [
-    "calibration", "comparisons", "comparisons_independent", "generators", "groups", "methods", "operating_points",
-    "spread",
+    "calibration", "comparisons", "error_rates", "generators", "groups", "methods",
+    "operating_points", "spread",
 ]  # fmt: skip
 FILES = sorted(
     [f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")] + ["index.html", "questions.md", "runs.csv"]
@@ -40,21 +41,34 @@ def write_report(study, output=None, gallery_images=48):
     return Path(output or study / "report")
 
 
-def methods(*rows):
+def methods(*rows, margin=()):
+    """The mean AUROC of each method by logit 1, and by ``margin`` if it is another."""
     names = ["method", "title", "seeds", "auroc_unseen_mean"]
-    return pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
+    table = pd.DataFrame([dict(zip(names, row, strict=True)) for row in rows])
+    other = table.assign(auroc_unseen_mean=list(margin) or table["auroc_unseen_mean"])
+    return pd.concat([table.assign(score="logit"), other.assign(score="margin")])
 
 
-def compared(*figures, seeds=3, both_low=0.01):
-    """DROID against Cross-entropy: the number of pairs, the difference, its interval, p, and that over images."""
+def compared(*figures, seeds=5, both_low=0.01, margin=None):
+    """DROID against Cross-entropy: the number of pairs, the difference, its interval, p, and that over images; by both
+    scores, or by ``margin`` other ones."""
     names = ("pairs", "difference", "low", "high", "p_holm")
-    row = {"method": "droid", "title": "DROID", "against": "cross_entropy", "against_title": "Cross-entropy"}
-    row |= {"seeds": seeds, "seeds_against": 3, "both_low": both_low, "both_high": 0.4}
-    return pd.DataFrame([row | dict(zip(names, figures, strict=True))])
+    rows = []
+    for score, own in (("logit", figures), ("margin", figures if margin is None else margin)):
+        row = {"method": "droid", "title": "DROID", "against": "cross_entropy", "against_title": "Cross-entropy"}
+        row |= {"seeds": seeds, "seeds_against": 5, "both_low": both_low, "both_high": 0.4, "family": "exploratory"}
+        row |= dict(zip(names, own, strict=True)) | {"score": score, "detectable": 0.25}
+        rows.append(row | {"verdict": verdict(row)})
+    return pd.DataFrame(rows)
 
 
-BASELINE = ("cross_entropy", "Cross-entropy", 3, 0.5)
-DROID = ("droid", "DROID", 3, 0.7)
+BASELINE = ("cross_entropy", "Cross-entropy", 5, 0.5)
+DROID = ("droid", "DROID", 5, 0.7)
+FIRST = "DROID has the highest mean AUROC on unseen generators, 0.700 by logit 1 and 0.700 by margin. "
+AGAINST = "DROID against Cross-entropy (exploratory), over 5 seeds: "
+BETTER = "(95 % interval +0.100 to +0.300; p = 0.010 after Holm’s correction): better"
+OPEN = "(95 % interval −0.100 to +0.500; p = 0.200 after Holm’s correction): inconclusive"
+POWER = "(power of 80 % from a difference of 0.250 on)"
 
 
 @pytest.mark.parametrize(
@@ -62,57 +76,60 @@ DROID = ("droid", "DROID", 3, 0.7)
     [
         (
             methods(BASELINE, DROID),
-            compared(3, 0.2, 0.1, 0.3, 0.01),
-            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over 3 "
-            "seeds (95 % interval +0.100 to +0.300; p = 0.010 after Holm’s correction): better.",
+            compared(5, 0.2, 0.1, 0.3, 0.01),
+            f"{FIRST}Against cross-entropy, by both scores, better: DROID. {AGAINST}by logit 1 +0.200 {BETTER}; by "
+            f"margin +0.200 {BETTER}.",
         ),
         (
             methods(BASELINE, DROID),
-            compared(3, 0.2, -0.1, 0.5, 0.2),
-            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over 3 "
-            "seeds (95 % interval −0.100 to +0.500; p = 0.200 after Holm’s correction): no difference is shown.",
+            compared(5, 0.2, -0.1, 0.5, 0.2),
+            f"{FIRST}Against cross-entropy, by both scores, inconclusive: DROID. {AGAINST}by logit 1 +0.200 {OPEN} "
+            f"{POWER}; by margin +0.200 {OPEN} {POWER}.",
         ),
         (
             methods(BASELINE, DROID),
-            compared(3, 0.2, 0.1, 0.3, 0.06),
-            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over 3 "
-            "seeds (95 % interval +0.100 to +0.300; p = 0.060 after Holm’s correction): the interval excludes 0, but "
-            "not after the correction: no difference is shown.",
+            compared(5, 0.2, 0.1, 0.3, 0.01, margin=(5, 0.2, -0.1, 0.5, 0.2)),
+            f"{FIRST}Against cross-entropy, by both scores, depends on the score: DROID (better by logit 1, "
+            f"inconclusive by margin). {AGAINST}by logit 1 +0.200 {BETTER}; by margin +0.200 {OPEN} {POWER}. The "
+            "verdict depends on the score.",
         ),
         (
-            methods(BASELINE, ("droid", "DROID", 3, 0.4)),
-            compared(3, -0.1, -0.2, -0.05, 0.01),
-            "Cross-entropy has the highest mean AUROC on unseen generators, 0.500: no other method is shown to be "
-            "better.",
+            methods(BASELINE, DROID, margin=(0.8, 0.7)),
+            compared(5, 0.2, 0.1, 0.3, 0.01, margin=(5, -0.1, -0.2, -0.05, 0.01)),
+            "Which method has the highest mean AUROC on unseen generators depends on the score: DROID (0.700 by logit "
+            "1) or Cross-entropy (0.800 by margin). Against cross-entropy, by both scores, depends on the score: DROID "
+            "(better by logit 1, worse by margin).",
         ),
         (
-            methods(("hseb", "HSEB", 3, 0.5), DROID),
-            compared(3, 0.2, 0.1, 0.3, 0.01).assign(against="hseb"),
-            "DROID has the highest mean AUROC on unseen generators, 0.700. Whether it is better than cross-entropy is "
-            "not shown: the study has no run of it.",
+            methods(BASELINE, ("droid", "DROID", 5, 0.4)),
+            compared(5, -0.1, -0.2, -0.05, 0.01),
+            "Cross-entropy has the highest mean AUROC on unseen generators, 0.500 by logit 1 and 0.500 by margin. "
+            "Against cross-entropy, by both scores, worse: DROID.",
+        ),
+        (
+            methods(("hseb", "HSEB", 5, 0.5), DROID),
+            compared(5, 0.2, 0.1, 0.3, 0.01).assign(against="hseb"),
+            f"{FIRST}Whether it is better than cross-entropy cannot be said: the study has no run of it.",
         ),
         (
             methods(BASELINE, DROID),
             compared(0, NAN, NAN, NAN, NAN),
-            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: no seed in "
-            "common.",
+            f"{FIRST}Against cross-entropy, by both scores, cannot be said: DROID. A verdict needs 5 seeds in common "
+            "that do not all differ by the same. DROID against Cross-entropy: no seed in common.",
         ),
         (
-            methods(BASELINE, DROID),
-            compared(1, 0.2, NAN, NAN, NAN),
-            "DROID has the highest mean AUROC on unseen generators, 0.700. DROID against Cross-entropy: +0.200 over "
-            "the 1 seed in common of 3 and 3; one seed says nothing about another, so there is no interval.",
-        ),
-        (
-            methods(("cross_entropy", "Cross-entropy", 1, 0.5), ("droid", "DROID", 1, 0.7)),
-            compared(1, 0.2, NAN, NAN, NAN, seeds=1),
-            "With one seed per method, nothing can be said about which method is better. The highest AUROC on unseen "
-            "generators is 0.700, DROID.",
+            methods(("cross_entropy", "Cross-entropy", 4, 0.5), ("droid", "DROID", 4, 0.7)),
+            compared(4, 0.2, 0.1, 0.3, 0.01, seeds=4),
+            f"{FIRST}Against cross-entropy, by both scores, cannot be said: DROID. A verdict needs 5 seeds in common "
+            "that do not all differ by the same. DROID against Cross-entropy (exploratory), over the 4 seeds in common "
+            f"of 4 and 5: by logit 1 +0.200 {BETTER}; by margin +0.200 {BETTER}.".replace(": better", "")
+            + " With fewer than 5 seeds in common, nothing can be said.",
         ),
         (
             methods(("droid", "DROID", 1, 0.7)),
             pd.DataFrame(),
-            "DROID reaches a mean AUROC on unseen generators of 0.700 over 1 seed; there is no other method beside it.",
+            "DROID reaches a mean AUROC on unseen generators of 0.700 by logit 1 and 0.700 by margin over 1 seed; "
+            "there is no other method beside it.",
         ),
         (
             methods(("droid", "DROID", 1, NAN)),
@@ -126,21 +143,24 @@ def test_the_headline_claims_what_is_shown(table, comparisons, sentence):
 
 
 def test_the_headline_holds_for_other_images_only_where_that_is_shown():
-    figures = (3, 0.2, 0.1, 0.3, 0.01)
+    figures = (5, 0.2, 0.1, 0.3, 0.01)
     table = methods(BASELINE, DROID)
     assert headline(table, "auroc_unseen", compared(*figures)).endswith("correction): better.")
     assert headline(table, "auroc_unseen", compared(*figures, both_low=-0.01)).endswith(
-        "correction): better. That holds for these test images; over other images, too, DROID is not shown to be "
-        "better than Cross-entropy (95 % interval over seeds and images −0.010 to +0.400)."
+        "That holds for these test images; over other images, too, DROID is not shown to be better than Cross-entropy "
+        "(95 % interval over seeds and images −0.010 to +0.400 by logit 1 and −0.010 to +0.400 by margin)."
     )
 
 
 def test_the_highest_mean_may_be_below_cross_entropy_on_the_seeds_in_common():
     table = methods(BASELINE, ("droid", "DROID", 12, 0.7))
-    assert headline(table, "auroc_unseen", compared(3, -0.098, -0.105, -0.09, 0.001, seeds=12)).endswith(
-        "DROID against Cross-entropy: −0.098 over the 3 seeds in common of 12 and 3 (95 % interval −0.105 to −0.090; "
-        "p = 0.001 after Holm’s correction): worse. On the seeds in common it is below cross-entropy: its higher mean "
-        "comes from the other seeds."
+    found = headline(table, "auroc_unseen", compared(5, -0.098, -0.105, -0.09, 0.001, seeds=12, both_low=-0.2))
+    assert "by both scores, worse: DROID." in found
+    assert "over the 5 seeds in common of 12 and 5: by logit 1 −0.098 (95 % interval −0.105 to −0.090" in found
+    # "Worse" has the caveat that "better" has.
+    assert "DROID is not shown to be worse than Cross-entropy (95 % interval over seeds and images −0.200" in found
+    assert found.endswith(
+        "On the seeds in common it is below cross-entropy: its higher mean comes from the other seeds."
     )
 
 
@@ -217,7 +237,7 @@ def test_everything_is_written(demo, page):
         assert (demo / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (demo / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     runs = pd.read_csv(demo / "runs.csv")
-    table = pd.read_csv(demo / "methods.csv").set_index("method")
+    table = pd.read_csv(demo / "methods.csv").set_index(["score", "method"]).loc["logit"]
     own = runs.loc[runs["method"] == "droid", "auroc"]
     assert table.loc["droid", "auroc_mean"] == pytest.approx(own.mean())
     assert table.loc["droid", "auroc_std"] == pytest.approx(np.std(own, ddof=1))
@@ -231,6 +251,8 @@ def test_everything_is_written(demo, page):
     assert compared["difference"] == pytest.approx((shared["droid"] - shared["cross_entropy"]).mean())
     assert f"<td>{compared['difference']:+.3f}</td>" in page
     assert f"{compared['difference']:+.3f}" in (demo / "comparisons.tex").read_text()
+    for name in ("methods", "spread", "comparisons", "operating_points"):
+        assert set(pd.read_csv(demo / f"{name}.csv")["score"]) == {"logit", "margin"}
 
 
 def test_the_questions_are_answered(demo, page):
@@ -238,7 +260,7 @@ def test_the_questions_are_answered(demo, page):
     claim = "It cannot be said whether DROID is better than HSEB and FMMMSE."
     assert f"<strong>{claim}</strong>" in page
     assert f"**{claim}**" in text
-    for words in ("The study has no finished run of HSEB.", "The study has no finished run of FMMMSE and HSEB."):
+    for words in ("The study lacks finished runs of HSEB.", "The study lacks finished runs of FMMMSE and HSEB."):
         assert f"<li>{words}</li>" in page
         assert f"- {words}" in text
 
@@ -290,8 +312,9 @@ def test_the_runs_are_in_the_page_for_each_choice_of_generators(demo, page):
     found = re.search(r'<script type="application/json" id="choices">(.*?)</script>', page)[1]
     choice = json.loads(found)
     assert [method["title"] for method in choice["methods"]] == ["Cross-entropy", "DROID"]
-    assert [entry["name"] for entry in choice["choices"]] == [
-        "all generators", "unseen generators", "progan, unseen", "stylegan2, in training", "stylegan3, unseen",
+    assert [entry["name"] for entry in choice["choices"]][:5] == [
+        "all generators, by logit 1", "unseen generators, by logit 1", "progan, unseen, by logit 1",
+        "stylegan2, in training, by logit 1", "stylegan3, unseen, by logit 1",
     ]  # fmt: skip
     runs = pd.read_csv(demo / "runs.csv")
     for entry, column in zip(choice["choices"], ("auroc", "auroc_unseen"), strict=False):
@@ -303,8 +326,8 @@ def test_the_runs_are_in_the_page_for_each_choice_of_generators(demo, page):
             assert [box[name] for name in ("q1", "med", "q3")] == pytest.approx(list(quartiles), abs=6e-5)
             assert box["std"] == pytest.approx(own[column].std(), abs=6e-5)
     images = {entry["name"]: entry["images"] for entry in choice["choices"]}
-    assert images["all generators"] == "180 synthetic and 80 real test images."
-    assert images["unseen generators"] == "120 synthetic and 80 real test images."
+    assert images["all generators, by margin"] == "180 synthetic and 80 real test images."
+    assert images["unseen generators, by margin"] == "120 synthetic and 80 real test images."
     generators = pd.read_csv(demo / "generators.csv").set_index(["generator", "method"])
     droid = [value for _, value in choice["choices"][2]["auroc"][1]]
     assert np.mean(droid) == pytest.approx(generators.loc[("progan", "droid"), "auroc_mean"], abs=6e-5)
@@ -390,8 +413,22 @@ def test_corrupted_images(tmp_path):
     assert list(table["corruption"]) == ["none"] + ["jpeg"] * len(STRENGTHS["jpeg"])
     assert '<section id="robustness">' in page
     assert f"<td>{table['auroc_unseen_mean'].iloc[1]:.3f}</td>" in page
-    assert '<figure id="auroc_by_corruption">' in page
-    assert (output / "figures" / "auroc_by_corruption.pdf").exists()
+    for name in ("auroc_by_corruption", "auroc_by_corruption_margin"):
+        assert f'<figure id="{name}">' in page
+        assert (output / "figures" / f"{name}.pdf").exists()
+
+
+def test_what_the_weight_alone_does_and_the_epochs_are_in_the_page(tmp_path):
+    write_study(tmp_path / "demo", {"cross_entropy": 5}, result={"best_epoch": 2})
+    write_study(tmp_path / "demo", {"cross_entropy_half": 5}, strength=0.9, result={"best_epoch": 3})
+    output = write_report(tmp_path / "demo")
+    page = (output / "index.html").read_text()
+    line = "What the weight alone does: cross-entropy at 0.5, as in the other methods. cross_entropy_half against"
+    assert line in page.replace("\u00a0", " ")
+    assert "What the weight alone does" in (output / "questions.md").read_text()
+    assert "which is scored, in 5 of 5 runs of cross_entropy_half: longer training" in page.partition("</header>")[0]
+    assert '<section id="epochs">' in page
+    assert list(pd.read_csv(output / "epochs.csv")["which"]) == ["scored", "last"] * 2
 
 
 def test_without_maps_the_page_says_which_command_makes_them(page):
@@ -484,7 +521,7 @@ def test_words_from_data_are_text(tmp_path, caplog):
     assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 4
     # The choices, the figures of which the script reads, and the script itself.
     assert page.count("</script>") == 2
-    assert f"{evil}, unseen" in [
+    assert f"{evil}, unseen, by margin" in [
         entry["name"] for entry in json.loads(re.search(r'id="choices">(.*?)</script>', page)[1])["choices"]
     ]
     assert "'@SUM(1)" in (output / "methods.csv").read_text()
@@ -517,7 +554,7 @@ def test_the_command(tmp_path):
     command = [sys.executable, str(root / "experiments" / "report.py"), "study=demo"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "With one seed per method, nothing can be said" in done.stdout
+    assert "cannot be said: DROID. A verdict needs 5 seeds in common" in done.stdout
     assert "left out: hseb/seed0 (no result, no epoch done)" in done.stdout
     assert "report: demo/report/index.html" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]

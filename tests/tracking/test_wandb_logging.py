@@ -347,7 +347,7 @@ def test_roc_by_hand():
     table = scores([1.0, 800.0], [800.0, 900.0]).assign(logit_real=[0.0, -200.0, 0.0, 0.0])
     points = roc_points(table)
     assert len(points) == 200
-    assert list(points[0].values()) == [0.0, 0.5, 0.0]
+    assert list(points[0].values()) == pytest.approx([0.0, 0.5, 0.0])
     for false, true, by_margin in (point.values() for point in points[1:]):
         assert true == pytest.approx(min(0.5 + false, 1))
         assert by_margin == pytest.approx(0 if false < 0.5 else 1)
