@@ -86,6 +86,8 @@ class FaceDataset(Dataset[FaceBatch]):
         settings = {"blur": transform.blur, "binarise": transform.binarise} | DRAWN_WITH
         self._maps = _Column(maps, read_map, grid, np.float32, "human_maps", settings)
         self._no_map = np.zeros(grid, dtype=np.float32)
+        # What stands in the place of an image's human map, made from it; see the room's human_maps.controls.
+        self.control: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,7 +97,7 @@ class FaceDataset(Dataset[FaceBatch]):
         place = self._places[index]
         try:
             image = self._images[place]
-            human_map = self._maps[place] if self.has_map[index] else self._no_map
+            human_map = self.human_map(index) if self.has_map[index] else self._no_map
         except UserError as error:
             where = self.manifest.where(int(self.rows[index]))
             raise UserError(f"{self.manifest.origin}: {where}: {error}") from None
@@ -106,6 +108,11 @@ class FaceDataset(Dataset[FaceBatch]):
             torch.tensor(self.has_map[index]),
             torch.tensor(self.rows[index]),
         )
+
+    def human_map(self, index: int) -> np.ndarray:
+        """``(h, w)`` float32, of an image that has one, or its control."""
+        human_map = self._maps[self._places[index]]
+        return human_map if self.control is None else self.control(human_map)
 
     def keep(self, cache_folder: Path | None) -> list[tuple[int, str, str]]:
         """Decode all images and maps once and keep them, on disk below ``cache_folder``, or in memory if it is None.
