@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 demo: $(INSTALLED) ## a study in miniature: do methods guided by human maps see through a shortcut? with a report
-	$(BIN)/python experiments/train.py experiment=demo
+	$(BIN)/python experiments/train.py experiment=demo hydra.launcher.n_jobs=$(if $(filter Linux,$(shell uname)),8,1)
 	$(BIN)/python experiments/focus.py study=runs/demo samples=96
 	$(BIN)/python experiments/report.py study=runs/demo
 
