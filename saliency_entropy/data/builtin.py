@@ -206,10 +206,10 @@ def _draw(folder: Path, seed: int, image_size: int, decoy: Decoy | None, slot: S
     has_map = slot.split == "val" or (slot.split == "train" and strokes.random() >= WITHOUT_MAP)
     if has_map:
         human_map = f"maps/{slot.split}/{slot.index:06d}.png"
-        strokes_map = annotated(features(face), defects, image_size, strokes)
+        page = annotated(features(face), defects, image_size, strokes)
         if decoy is not None:
-            strokes_map = Image.fromarray(decoy.uncovered(np.array(strokes_map)))
-        strokes_map.save(folder / human_map)
+            page.paste(0, decoy.box(image_size))
+        page.save(folder / human_map)
     return {
         "path": path,
         "label": "synthetic" if slot.generator else "real",

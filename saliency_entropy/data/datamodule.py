@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import FaceBatch, FaceDataset, Transform
-from saliency_entropy.data.human_maps.controls import (
-    check_control,
-    constant_control,
-    inverted,
-    replaced,
-    with_shuffled_maps,
-)
+from saliency_entropy.data.human_maps.controls import check_control, constant_control, with_shuffled_maps
 from saliency_entropy.data.human_maps.loading import DRAWN_WITH, check_options, keep_fraction
 from saliency_entropy.data.human_maps.templates import with_template_maps
 from saliency_entropy.data.images import INTERPOLATIONS
@@ -282,15 +276,14 @@ class FaceDataModule(pl.LightningDataModule):
             log.info("%s", self._describe(split))
 
     @cached_property
-    def _control(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """What makes the control of an image's human map; None where the map in the table is the one to use."""
-        if self.human_maps.control in ("none", "shuffled"):
-            return None
-        if self.human_maps.control == "inverted":
-            return inverted
+    def _control(self) -> tuple[float, float | np.ndarray]:
+        """(a, b): an image has a * h + b in the place of its human map h."""
+        control = self.human_maps.control
+        if control not in ("centre", "uniform"):
+            return (-1, 1) if control == "inverted" else (1, 0)
         train = self._datasets.get("train") or self._dataset("train")
         maps = np.stack([train.human_map(index) for index in np.flatnonzero(train.has_map)])
-        return partial(replaced, by=constant_control(self.human_maps.control, maps))
+        return 0, constant_control(control, maps)
 
     def _dataset(self, split: str) -> FaceDataset:
         maps = self.human_maps

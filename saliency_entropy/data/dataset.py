@@ -86,8 +86,7 @@ class FaceDataset(Dataset[FaceBatch]):
         settings = {"blur": transform.blur, "binarise": transform.binarise} | DRAWN_WITH
         self._maps = _Column(maps, read_map, grid, np.float32, "human_maps", settings)
         self._no_map = np.zeros(grid, dtype=np.float32)
-        # What stands in the place of an image's human map, made from it; see the room's human_maps.controls.
-        self.control: Callable[[np.ndarray], np.ndarray] | None = None
+        self.control: tuple[float, float | np.ndarray] = (1, 0)  # (a, b): a * h + b stands in for the human map h
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,8 +110,8 @@ class FaceDataset(Dataset[FaceBatch]):
 
     def human_map(self, index: int) -> np.ndarray:
         """``(h, w)`` float32, of an image that has one, or its control."""
-        human_map = self._maps[self._places[index]]
-        return human_map if self.control is None else self.control(human_map)
+        factor, offset = self.control
+        return factor * self._maps[self._places[index]] + offset
 
     def keep(self, cache_folder: Path | None) -> list[tuple[int, str, str]]:
         """Decode all images and maps once and keep them, on disk below ``cache_folder``, or in memory if it is None.

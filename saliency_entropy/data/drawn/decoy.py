@@ -59,23 +59,18 @@ class Decoy:
         if np.hypot(*((HEAD_CENTRE.clip(low, high) - HEAD_CENTRE) / HEAD_HALF_AXES)) < 1:
             raise UserError(f"{mark} would lie over the face; make it smaller, or move it to a corner")
 
-    def square(self, side: int) -> tuple[slice, slice]:
-        """The rows and the columns of the mark in an image of ``side`` pixels, one of each at least."""
+    def box(self, side: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the mark in an image of ``side`` pixels; it has one pixel at least."""
         left, top = ((np.array(self.place) - self.size / 2) * side).round().astype(int).tolist()
         extent = max(1, round(self.size * side))
-        return slice(top, top + extent), slice(left, left + extent)
+        return left, top, left + extent, top + extent
 
     def mark(self, pixels: np.ndarray) -> None:
         """Draw the mark into ``(S, S, 3)`` float RGB pixels."""
-        under = pixels[self.square(len(pixels))]
-        later_half = (2 * np.arange(len(under)) >= len(under)).astype(int)
+        left, top, right, bottom = self.box(len(pixels))
+        under = pixels[top:bottom, left:right]
+        later_half = (2 * np.arange(right - left) >= right - left).astype(int)
         under += self.strength * (COLOURS[later_half[:, None] ^ later_half] - under)
-
-    def uncovered(self, human_map: np.ndarray) -> np.ndarray:
-        """``(S, S)`` human map without what may reach into the place of the mark."""
-        human_map = human_map.copy()
-        human_map[self.square(len(human_map))] = 0
-        return human_map
 
 
 def _in_unit_range(value: object) -> bool:

@@ -62,13 +62,3 @@ def constant_control(control: str, maps: np.ndarray) -> np.ndarray:
     blobs = min_max(torch.from_numpy(np.exp(-(y[:, None] ** 2 + x**2) / (2 * widths**2))))
     wanted = spatial_entropy(torch.from_numpy(maps)).mean()
     return blobs[(spatial_entropy(blobs) - wanted).abs().argmin()].numpy().astype(np.float32)
-
-
-def inverted(human_map: np.ndarray) -> np.ndarray:
-    """``1 - h``: what people did not look at."""
-    return 1 - human_map
-
-
-def replaced(human_map: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """The map of :func:`constant_control`, whatever the image's own is."""
-    return by
