@@ -18,8 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(INSTALLED)
 
-demo: $(INSTALLED) ## the study in miniature on drawn faces: six methods, three seeds, a report
-	$(BIN)/python experiments/train.py experiment=demo
+demo: $(INSTALLED) ## a study in miniature: do methods guided by human maps see through a shortcut? with a report
+	$(BIN)/python experiments/train.py experiment=demo hydra.launcher.n_jobs=$(if $(filter Linux,$(shell uname)),8,1)
+	$(BIN)/python experiments/focus.py study=runs/demo samples=96
 	$(BIN)/python experiments/report.py study=runs/demo
 
 test: $(INSTALLED) ## run the quick tests, several at a time

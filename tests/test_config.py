@@ -42,8 +42,22 @@ def test_the_methods_are_those_of_the_paper(method):
     assert {type(term).__name__: term.weight for term in terms.values()} == PAPER_WEIGHTS[method]
 
 
-def test_every_method_file_is_one_of_the_six():
-    assert {path.stem for path in (CONF / "method").glob("*.yaml")} == set(PAPER_WEIGHTS)
+def test_every_method_file_is_one_of_the_six_or_a_control():
+    controls = {"cross_entropy_half"}
+    assert {path.stem for path in (CONF / "method").glob("*.yaml")} == {*PAPER_WEIGHTS, *controls}
+
+
+def test_half_the_cross_entropy_is_what_the_other_methods_give_it():
+    terms = build_loss(compose("train", ["method=cross_entropy_half"])).terms
+    assert {type(term).__name__: term.weight for term in terms.values()} == {"CrossEntropy": 0.5}
+
+
+@pytest.mark.parametrize("method", PAPER_WEIGHTS)
+def test_the_decoy_gives_human_saliency_another_weight_where_a_method_has_it(method):
+    terms = build_loss(compose("train", ["experiment=demo", f"method={method}"])).terms
+    weights = {type(term).__name__: term.weight for term in terms.values()}
+    paper = PAPER_WEIGHTS[method]
+    assert weights == paper | ({"HumanSaliency": 3.0} if "HumanSaliency" in paper else {})
 
 
 def test_a_weight_is_changed_on_the_command_line():

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from filelock import FileLock
 from PIL import Image, ImageDraw, ImageFilter
 
 from saliency_entropy.data.drawn.cameras import CAMERAS, FINGERPRINTS, photograph
+from saliency_entropy.data.drawn.decoy import Decoy
 from saliency_entropy.data.drawn.defects import DEFECTS, possible_defects
 from saliency_entropy.data.drawn.drawing import draw_face
 from saliency_entropy.data.drawn.face import Stroke, features, random_face
@@ -98,7 +99,13 @@ def builtin_faces(folder: str | Path, seed: int, image_size: int, train: int, va
     Raises:
         UserError: an argument is out of range, or ``folder`` cannot be written to.
     """
-    counts = {"train": train, "val": val, "test": test}
+    return draw_faces(folder, seed, image_size, {"train": train, "val": val, "test": test})
+
+
+def draw_faces(
+    folder: str | Path, seed: int, image_size: int, counts: dict[str, int], decoy: Decoy | None = None
+) -> Manifest:
+    """:func:`builtin_faces` of so many images a split, or :func:`~saliency_entropy.data.decoy.decoy_faces`."""
     if image_size < 32:
         raise UserError(f"data.source.image_size is {image_size}; a face needs 32 pixels at least")
     if seed < 0:
@@ -111,10 +118,12 @@ def builtin_faces(folder: str | Path, seed: int, image_size: int, train: int, va
                 f"{len(GENERATORS[split])} generators, so it must be even and {least} or greater"
             )
     arguments = {"version": VERSION, "seed": seed, "image_size": image_size, **counts}
+    if decoy is not None:
+        arguments["decoy"] = asdict(decoy)
     drawing = Path(folder) / hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:12]
     if not drawing.is_dir():
         try:
-            _draw_once(drawing, seed, image_size, counts)
+            _draw_once(drawing, seed, image_size, counts, decoy)
         except OSError as error:
             raise UserError(
                 f"data.source.folder={folder}: the built-in faces cannot be drawn there ({error.strerror or error}); "
@@ -123,7 +132,7 @@ def builtin_faces(folder: str | Path, seed: int, image_size: int, train: int, va
     return read_manifest(drawing / "manifest.csv")
 
 
-def _draw_once(folder: Path, seed: int, image_size: int, counts: dict[str, int]) -> None:
+def _draw_once(folder: Path, seed: int, image_size: int, counts: dict[str, int], decoy: Decoy | None) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
         if folder.is_dir():  # another process has drawn it meanwhile
@@ -132,11 +141,12 @@ def _draw_once(folder: Path, seed: int, image_size: int, counts: dict[str, int])
         for left in folder.parent.glob("*.partial"):
             shutil.rmtree(left)
         partial_folder = folder.with_suffix(".partial")
-        log.info("data builtin: drawing %d images into %s", sum(counts.values()), folder)
-        for name in (*SPLITS, "maps/train", "maps/val"):
-            (partial_folder / name).mkdir(parents=True)
+        name = "builtin" if decoy is None else "decoy"
+        log.info("data %s: drawing %d images into %s", name, sum(counts.values()), folder)
+        for subfolder in (*SPLITS, "maps/train", "maps/val"):
+            (partial_folder / subfolder).mkdir(parents=True)
         slots = [slot for split in SPLITS for slot in _slots(seed, split, counts[split])]
-        draw = partial(_draw, partial_folder, seed, image_size)
+        draw = partial(_draw, partial_folder, seed, image_size, decoy)
         table = pd.DataFrame(each(draw, slots, thread_count()))
         table.to_csv(partial_folder / "manifest.csv", index=False)
         partial_folder.rename(folder)
@@ -160,36 +170,46 @@ def _slots(seed: int, split: str, count: int) -> list[Slot]:
 
 def _random(seed: int, split: str, purpose: str, index: int) -> np.random.Generator:
     # Independent streams: what the strokes draw must not depend on how many numbers the drawing took.
-    purposes = ("turn", "order", "image", "strokes")
+    purposes = ("turn", "order", "image", "strokes", "mark")
     return np.random.default_rng([seed, SPLITS.index(split), purposes.index(purpose), index])
 
 
-def _draw(folder: Path, seed: int, image_size: int, slot: Slot) -> dict[str, str]:
+def _draw(folder: Path, seed: int, image_size: int, decoy: Decoy | None, slot: Slot) -> dict[str, str]:
     """Draw one image and its map; returns its row in the manifest."""
     rng = _random(seed, slot.split, "image", slot.index)
     face = random_face(rng)
     defects: dict[str, tuple[float, Stroke]] = {}
     if slot.generator:
         possible = possible_defects(face)
-        weights = np.array([HABITS[slot.generator].get(name, 1.0) for name in possible])
-        count = rng.choice((1, 2, 3), p=COUNTS)
-        for name in rng.choice(possible, count, replace=False, p=weights / weights.sum()).tolist():
-            strength = rng.uniform(*STRENGTH)
+        if decoy is None:
+            weights = np.array([HABITS[slot.generator].get(name, 1.0) for name in possible])
+            count = rng.choice((1, 2, 3), p=COUNTS)
+            chosen = rng.choice(possible, count, replace=False, p=weights / weights.sum()).tolist()
+        else:
+            chosen = [name for name in possible if name in decoy.defects]
+        for name in chosen:
+            strength = rng.uniform(*STRENGTH) if decoy is None else 1.0
             defects[name] = (strength, DEFECTS[name](face, strength, rng))
     image = draw_face(face, image_size, rng)
     if slot.generator:
         image = FINGERPRINTS[slot.generator](image, rng)
     # A generator has learned from photographs: its images have their noise, blur and casts, too.
     camera = CAMERAS[slot.source or list(CAMERAS)[rng.integers(len(CAMERAS))]]
-    pixels = photograph(image, camera, rng).round().clip(0, 255).astype(np.uint8)
+    photo = photograph(image, camera, rng).round().clip(0, 255)
+    marked = decoy is not None and _has_mark(seed, decoy, slot)
+    if marked:
+        decoy.mark(photo)
     path, human_map = f"{slot.split}/{slot.index:06d}.jpg", ""
-    Image.fromarray(pixels).save(folder / path, **JPEG)
+    Image.fromarray(photo.astype(np.uint8)).save(folder / path, **JPEG)
 
     strokes = _random(seed, slot.split, "strokes", slot.index)
     has_map = slot.split == "val" or (slot.split == "train" and strokes.random() >= WITHOUT_MAP)
     if has_map:
         human_map = f"maps/{slot.split}/{slot.index:06d}.png"
-        annotated(features(face), defects, image_size, strokes).save(folder / human_map)
+        page = annotated(features(face), defects, image_size, strokes)
+        if decoy is not None:
+            page.paste(0, decoy.box(image_size))
+        page.save(folder / human_map)
     return {
         "path": path,
         "label": "synthetic" if slot.generator else "real",
@@ -199,7 +219,17 @@ def _draw(folder: Path, seed: int, image_size: int, slot: Slot) -> dict[str, str
         "human_map": human_map,
         "defects": ";".join(sorted(defects)),
         "pose": "turned" if face.turned else "frontal",
+        **({} if decoy is None else {"mark": "yes" if marked else "no"}),
     }
+
+
+def _has_mark(seed: int, decoy: Decoy, slot: Slot) -> bool:
+    """Of the test images, the two of a pair draw the same number, so that exactly as many real as synthetic ones have
+    the mark."""
+    shares = decoy.on_real, decoy.on_synthetic
+    if slot.split == "test":
+        return _random(seed, slot.split, "mark", slot.index // 2).random() < sum(shares) / 2
+    return _random(seed, slot.split, "mark", slot.index).random() < shares[bool(slot.generator)]
 
 
 def annotated(

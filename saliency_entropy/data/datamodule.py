@@ -20,6 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from saliency_entropy.data.dataset import FaceBatch, FaceDataset, Transform
 from saliency_entropy.data.group_names import near_misses
+from saliency_entropy.data.human_maps.controls import check_control, constant_control, with_shuffled_maps
 from saliency_entropy.data.human_maps.implausible import KINDS
 from saliency_entropy.data.human_maps.loading import DRAWN_WITH, check_options, keep_fraction
 from saliency_entropy.data.human_maps.templates import with_template_maps
@@ -56,8 +57,12 @@ class HumanMaps:
     Attributes:
         fraction: share of the training images with a map that keep it, in [0, 1], for a study of how much annotation
             is needed; see :func:`~saliency_entropy.data.human_maps.loading.keep_fraction`.
-        seed: of the choice.
+        seed: of the choice, and of the control ``shuffled``.
         blur, binarise, colormap: see :func:`~saliency_entropy.data.human_maps.loading.load_human_map`.
+        control: ``none``, or what the training and validation images have in the place of their own map: the map of
+            another image of their split (``shuffled``), a blob in the middle or a constant map, the same for all
+            (``centre``, ``uniform``), or 1 minus the map (``inverted``); see
+            :mod:`saliency_entropy.data.human_maps.controls`.
     """
 
     fraction: float = 1.0
@@ -65,8 +70,10 @@ class HumanMaps:
     blur: float = 0.0
     binarise: float | None = None
     colormap: str | None = None
+    control: str = "none"
 
     def __post_init__(self) -> None:
+        check_control(self.control)
         check_options(self.blur, self.binarise, self.colormap)
 
 
@@ -183,6 +190,19 @@ class FaceDataModule(pl.LightningDataModule):
             manifest = with_template_maps(manifest)
         # Before anything is left out, so that a broken file does not decide which other images keep their maps.
         table = keep_fraction(manifest.table, self.human_maps.fraction, self.human_maps.seed)
+        if (control := self.human_maps.control) != "none":
+            if (table["human_map"][table["split"] == "train"] == "").all():
+                raise UserError(
+                    f"data.human_maps.control is {control}, but no training image of data {self.name} "
+                    f"({manifest.origin}) has a human map that it could stand in for; give data with maps, or none"
+                )
+            if control == "shuffled":
+                if self.template_maps:
+                    raise UserError(
+                        "data.human_maps.control is shuffled, but template maps are those of no image in particular; "
+                        "choose another control"
+                    )
+                table = with_shuffled_maps(table, self.human_maps.seed)
         manifest = replace(manifest, table=table)
         if self.skip_broken:
             manifest = without_broken(manifest, file_problems(manifest), SKIP)
@@ -275,9 +295,21 @@ class FaceDataModule(pl.LightningDataModule):
             for dataset in prepared.values():
                 dataset.leave_out(images, human_maps)
         self._datasets |= prepared
+        for dataset in prepared.values():
+            dataset.control = self._control
         for split in prepared:
             log.info("%s", self._describe(split))
         self._warn_of_doubtful_data(prepared)
+
+    @cached_property
+    def _control(self) -> tuple[float, float | np.ndarray]:
+        """(a, b): an image has a * h + b in the place of its human map h."""
+        control = self.human_maps.control
+        if control not in ("centre", "uniform"):
+            return (-1, 1) if control == "inverted" else (1, 0)
+        train = self._datasets.get("train") or self._dataset("train")
+        maps = np.stack([train.human_map(index)[0] for index in np.flatnonzero(train.has_map)])
+        return 0, constant_control(control, maps)
 
     def _dataset(self, split: str) -> FaceDataset:
         maps = self.human_maps

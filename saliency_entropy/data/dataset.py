@@ -93,6 +93,7 @@ class FaceDataset(Dataset[FaceBatch]):
             read_map = partial(load_human_map, grid=grid, **options)
         self._maps = _Column(maps, read_map, grid, np.float32, "human_maps", options | DRAWN_WITH)
         self._no_map = np.zeros(grid, dtype=np.float32)
+        self.control: tuple[float, float | np.ndarray] = (1, 0)  # (a, b): a * h + b stands in for the human map h
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,7 +103,7 @@ class FaceDataset(Dataset[FaceBatch]):
         place = self._places[index]
         try:
             image, digest = self._images[place]
-            human_map, map_digest = self._maps[place] if self.has_map[index] else (self._no_map, 0)
+            human_map, map_digest = self.human_map(index) if self.has_map[index] else (self._no_map, 0)
         except UserError as error:
             where = self.manifest.where(int(self.rows[index]))
             raise UserError(f"{self.manifest.origin}: {where}: {error}") from None
@@ -114,6 +115,12 @@ class FaceDataset(Dataset[FaceBatch]):
             torch.tensor(self.rows[index]),
             torch.tensor(digest + map_digest),
         )
+
+    def human_map(self, index: int) -> tuple[np.ndarray, int]:
+        """``(h, w)`` float32, of an image that has one, or its control; and the digest of the map's files."""
+        factor, offset = self.control
+        human_map, digest = self._maps[self._places[index]]
+        return factor * human_map + offset, digest
 
     @property
     def digests(self) -> np.ndarray:

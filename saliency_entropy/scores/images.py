@@ -28,8 +28,8 @@ SKIP = "skip_broken"
 # The readers that a study's own config.yaml may name: the file is data, and must not choose what is called.
 READERS = {
     f"saliency_entropy.data.{reader}"
-    for reader in ("builtin.builtin_faces", "folder_tree.folder_tree", "manifest.read_manifest", "shards.read_shards",
-                   "und_cyborg.und_cyborg")
+    for reader in ("builtin.builtin_faces", "decoy.decoy_faces", "folder_tree.folder_tree", "manifest.read_manifest",
+                   "shards.read_shards", "und_cyborg.und_cyborg")
 }  # fmt: skip
 # The errors raised by reading a damaged or foreign configuration.
 UNUSABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, YAMLError, OmegaConfBaseException)

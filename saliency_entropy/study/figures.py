@@ -252,7 +252,7 @@ def map_kind(study: Study) -> str:
     """What kind of maps stood in the place of human ones: ``human``, ``template`` or ``simulated``."""
     if any(run.setting("data.template_maps") for run in study.runs):
         return "template"
-    return "simulated" if any(run.setting("data.name") == "builtin" for run in study.runs) else "human"
+    return "simulated" if any(run.setting("data.name") in ("builtin", "decoy") for run in study.runs) else "human"
 
 
 def png(figure: Figure) -> bytes:

@@ -188,10 +188,10 @@ def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_fe
 def all_warnings(study: Study, measures: Measures) -> list[str]:
     """Sentences that a reader must know before any number, the gravest first."""
     warnings = []
-    if any(run.setting("data.name") == "builtin" for run in study.runs):
+    if drawn := {run.setting("data.name") for run in study.runs} & {"builtin", "decoy"}:
         warnings.append(
-            "The faces are drawn by a program (data: builtin). These figures show that everything works; they say "
-            "nothing about real faces."
+            f"The faces are drawn by a program (data: {wording.listed(sorted(drawn))}). These figures show that "
+            "everything works; they say nothing about real faces."
         )
     if (kind := figures.map_kind(study)) != "human":
         warnings.append(f"Where human maps are needed, these runs had {kind} maps, not human maps.")
