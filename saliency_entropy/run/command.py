@@ -177,6 +177,9 @@ def require_values(config: DictConfig) -> None:
         raise UserError(f"{' and '.join(missing)} must be given: {missing[0]}=...")
 
 
+_refusing: list[bool] = []
+
+
 @contextmanager
 def no_environment_variables() -> Iterator[None]:
     """Refuse to resolve ``${oc.env:NAME}`` in a configuration meanwhile.
@@ -186,10 +189,13 @@ def no_environment_variables() -> Iterator[None]:
     launcher's settings) is resolved earlier, and may use environment variables.
     """
     OmegaConf.register_new_resolver("oc.env", _refuse_variable, replace=True)
+    _refusing.append(True)
     try:
         yield
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        _refusing.pop()
+        if not _refusing:  # not within another such block
+            OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _refuse_variable(name: str, default: object = None) -> None:

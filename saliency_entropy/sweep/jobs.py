@@ -121,7 +121,7 @@ def composed_runs(loader: ConfigLoader, config: DictConfig, overrides: Sequence[
         if kind not in composed:
             run = loader.load_sweep_config(config, list(own))
             refuse_mixtures(run.hydra)
-            composed[kind] = run, parse_overrides(None, list(run.hydra.overrides.task))
+            composed[kind] = run, parse_overrides(None, run.hydra.overrides.task)
             yield run
         else:
             yield _with_values(*composed[kind], single)
