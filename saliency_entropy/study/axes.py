@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -116,7 +115,9 @@ def read_axes(folders: Sequence[Path]) -> StudyAxes:
             scores = study.runs[0].test_scores(("path", "label", "generator"))
             relatives = study.runs[0].result.get("relatives", [])
             comparable = images.fingerprint(scores), (*study.train_generators, "", *relatives)
-            values = several | {key: _plain(value) for key, value in (read_variant(folder) or {}).items()}
+            values = dict(several)
+            for key, value in (read_variant(folder) or {}).items():
+                values[key] = value if value is None or type(value) in (str, int, float) else json.dumps(value)
             found.append(Variant(name, values, study, tables.measure(study), comparable))
     foreign = _foreign(found)
     left_out += [LeftOut(variant.name, reason) for variant, reason in foreign.items()]
@@ -243,10 +244,6 @@ def axis_value(value: str | float | None) -> str:
     if value is None or value != value:  # NaN, which tables have for None
         return wording.NONE
     return f"{value:g}" if isinstance(value, Real) else value
-
-
-def _plain(value: Any) -> str | float | None:
-    return value if value is None or type(value) in (str, int, float) else json.dumps(value)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -126,6 +126,8 @@ def _warnings(compared: StudyAxes) -> list[str]:
     found = [text if len(own) == count else f"{wording.first_few(own)}: {text}" for text, own in names.items()]
     if len({variant.study.runs[0].result["cam_cells"] for variant in compared.variants}) > 1:
         found.insert(0, "The CAMs have different numbers of cells, so that their entropies are on different scales.")
+    if missing := [own.name for own in compared.left_out if "/seed" not in own.name]:
+        found.insert(0, f"In no table or figure, for the reasons at the end: {wording.first_few(missing)}.")
     if count == 1:
         found.insert(0, f"Only {compared.variants[0].name} can be shown; there is nothing beside it.")
     return found

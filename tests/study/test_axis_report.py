@@ -78,6 +78,7 @@ def test_every_link_leads_somewhere(study: Path, page: str, measures: list[str])
 
 def test_what_is_left_out_and_what_must_be_known_is_said(page: str) -> None:
     assert "<li>fraction=2: scored on other test images than fraction=0.1</li>" in page
+    assert "<li>In no table or figure, for the reasons at the end: fraction=2.</li>" in page
     assert "<li>fraction=1: droid/seed1: no threshold or temperature can be fixed on validation" in page
     assert "<b>" not in page
     assert "&lt;b&gt;study: 8 finished runs" in page
