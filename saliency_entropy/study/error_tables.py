@@ -1,5 +1,6 @@
 """Tables of errors: how often the methods of a study err, in which images, and how well they know when."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,10 +63,7 @@ def operating_point_table(measures: Measures) -> pd.DataFrame:
         tables.append(over_seeds(renamed, ["method", "title", "synthetic", "images", "real"], OPERATING_FIGURES))
     # Both sets of a method stand together.
     table = pd.concat(tables).sort_index(kind="stable").reset_index(drop=True)
-    # The ends of an interval have no spread worth showing.
-    table = table.rename(
-        columns=lambda name: name.removesuffix("_mean") if name.endswith(("_low_mean", "_high_mean")) else name
-    )
+    table.columns = [re.sub("(_low|_high)_mean$", r"\1", name) for name in table]
     for name in THRESHOLDS:
         counts = {"apcer": "images", "apcer_max": f"apcer_max_images_at_{name}_mean", "bpcer": "real"}
         for kind, images in counts.items():

@@ -473,8 +473,8 @@ def _cut_short(runs: list[Run]) -> list[str]:
 
 
 def _best_is_last(runs: list[Run]) -> list[str]:
-    """A sentence on the runs whose best epoch is their last, by method."""
-    last = Counter(run.method for run in runs if run.result.get("best_epoch") == len(run.epochs) - 1)
+    """A sentence on the runs whose best epoch is their last of several, by method."""
+    last = Counter(run.method for run in runs if 0 < len(run.epochs) - 1 == run.result.get("best_epoch"))
     if not last:
         return []
     of = Counter(run.method for run in runs)

@@ -329,7 +329,7 @@ def _on_differences(table: pd.DataFrame, measure: str) -> list[str]:
             f"Differences are from cross-entropy with the same seed ({MEASURES[measure]}): their mean, its 95 % "
             "interval by Student’s t, and p of the paired t-test after Holm’s correction for its family of comparisons"
             + (f"; those of {wording.listed(exploratory)} are exploratory" if exploratory else "")
-            + ". The other pairs of methods, and what the seeds could show, are in the tables of comparisons."
+            + ". The other pairs of methods, and what the seeds could show, are in the table of comparisons."
         )
     constant = (others["pairs"] > 1) & others["p"].isna() & others["difference"].notna()
     for chosen, why in (

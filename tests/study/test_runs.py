@@ -271,6 +271,8 @@ def test_runs_whose_best_epoch_is_the_last_are_named_by_method(tmp_path):
         "The last epoch is the one of the highest validation accuracy, which is scored, in 2 of 3 runs of droid: "
         "longer training might change these, so methods may be compared at unequal fit. See the table of epochs."
     ]
+    write_run(tmp_path / "one", "droid", 0, epochs=1, result={"best_epoch": 0})
+    assert read_study(tmp_path / "one").warnings == []
     write_run(tmp_path / "all", "droid", 0, result={"best_epoch": 3})
     assert "which is scored, in every run: longer" in read_study(tmp_path / "all").warnings[0]
 
