@@ -153,7 +153,8 @@ def test_scores_of_an_earlier_checkpoint_are_named_and_left_out(tmp_path):
     assert seeds_of(table) == {"cross_entropy": [2], "droid": [2]}
     left_out = [note for note in shown_robustness(table).notes if note.startswith("Left out")]
     assert left_out == [
-        "Left out, since they were trained again after these scores were made: cross_entropy/seed1; python experiments/evaluate.py with corruptions=all and overwrite=true scores them."
+        "Left out, since they were trained again after these scores were made: cross_entropy/seed1; "
+        "python experiments/evaluate.py with corruptions=all and overwrite=true scores them."
     ]
 
 
