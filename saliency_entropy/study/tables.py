@@ -201,7 +201,7 @@ def method_table(measures: Measures) -> pd.DataFrame:
     compared = compared.rename(columns={"low": "difference_low", "high": "difference_high"})
     table = over_seeds(measures.runs, ["method", "title"], METHOD_FIGURES).merge(compared, on="method", how="left")
     table["pairs"] = table["pairs"].fillna(0).astype(int)
-    table[["family", "verdict"]] = table[["family", "verdict"]].fillna("")
+    table[["family", "verdict"]] = table[["family", "verdict"]].astype(object).fillna("")
     return table
 
 
