@@ -12,7 +12,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -179,7 +179,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: a run cannot be trained with one of the values.
     """
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config = run_folder.plain_values(cfg)
     # Hydra's output folder of a single run has been checked like this before, but that of a run in a sweep has not.
     run_folder.run_folder(cfg.runs_dir, cfg.study, cfg.method.name, cfg.seed)
     whole_number("trainer.max_epochs", config["trainer"]["max_epochs"], 1)

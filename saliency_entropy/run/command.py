@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.folder import flatten, register_resolvers
+from saliency_entropy.run.folder import flatten, plain_values, register_resolvers
 
 register_resolvers()
 # Only a file's owner and group may change what a command writes; this holds for folders that Hydra, Slurm and W&B make.
@@ -122,10 +122,13 @@ def _end(received: signal.Signals) -> NoReturn:
 def require_values(config: DictConfig) -> None:
     """Raises UserError if a value without a default was not given."""
     # OmegaConf.missing_keys would fail on a value that refers to a missing one.
-    values = flatten(OmegaConf.to_container(config))
+    values = flatten(plain_values(config, resolve=False))
     missing = [key for key, value in values.items() if value == "???"]
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given: {missing[0]}=...")
+
+
+_refusing: list[bool] = []
 
 
 @contextmanager
@@ -137,10 +140,13 @@ def no_environment_variables() -> Iterator[None]:
     launcher's settings) is resolved earlier, and may use environment variables.
     """
     OmegaConf.register_new_resolver("oc.env", _refuse_variable, replace=True)
+    _refusing.append(True)
     try:
         yield
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        _refusing.pop()
+        if not _refusing:  # not within another such block
+            OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def _refuse_variable(name: str, default: object = None) -> None:

@@ -86,6 +86,19 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
+def plain_values(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """A composed configuration as plain values, without Hydra's part; raises OmegaConfBaseException if one of them
+    cannot be resolved."""
+    plain = {}
+    for key in [key for key in config if key != "hydra"]:
+        value = config[key] if resolve else config._get_node(key)
+        if OmegaConf.is_config(value):
+            plain[key] = OmegaConf.to_container(value, resolve=resolve)
+        else:
+            plain[key] = value if resolve else value._value()
+    return plain
+
+
 def has_effect(key: str) -> bool:
     """Whether a key of the configuration decides a run's result, or is part of one that does."""
     return not any(key == name or key.startswith(f"{name}.") for name in KEYS_WITHOUT_EFFECT)

@@ -70,7 +70,8 @@ def enter_variant(loader: ConfigLoader, config: DictConfig) -> dict[str, Any]:
     """As :meth:`Variants.enter`, for a single run; the study's other variants must have its settings."""
     variants = Variants(config)
     values = variants.enter(config)
-    variants.refuse_other_settings(loader, {config.method.name: list(config.hydra.overrides.task)})
+    given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    variants.refuse_other_settings(loader, {config.method.name: given})
     return values
 
 
@@ -87,7 +88,7 @@ class Variants:
         self.axes: dict[Path, set[str]] = {}  # by the folder of a study
         if not is_grid(config.hydra.sweeper):
             return
-        given = parse_overrides(None, OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
+        given = parse_overrides(None, config.hydra.overrides.task)
         swept = [override.get_key_element().lstrip("+") for override in given if override.is_sweep_override()]
         self.varied = {*swept, *(config.hydra.sweeper.get("params") or ())} - NO_AXES
         for key in sorted(self.varied):

@@ -3,12 +3,10 @@
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -19,7 +17,6 @@ from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.run.folder import run_folder, study_folder
 from saliency_entropy.run.variants import write_variant
 from saliency_entropy.sweep.axes import enter_variant
-from saliency_entropy.sweep.swept import sweep_overrides
 
 PROBE = 1 << 16  # bytes
 
@@ -41,12 +38,7 @@ class CheckFolder(Callback):
         self._check(config, folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        def folder() -> str:
-            with suppress(HydraException):  # which the sweeper raises
-                sweep_overrides(config.hydra)
-            return study_folder(config.runs_dir, config.study)
-
-        self._check(config, folder)
+        self._check(config, lambda: study_folder(config.runs_dir, config.study))
 
     def _check(self, config: DictConfig, name: Callable[[], str]) -> None:
         # Hydra turns what a callback raises into a warning, except SystemExit.

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import no_environment_variables
-from saliency_entropy.run.folder import flatten
+from saliency_entropy.run.folder import flatten, plain_values
 from saliency_entropy.sweep.swept import parse_overrides
 
 
@@ -121,7 +121,7 @@ def composed_runs(loader: ConfigLoader, config: DictConfig, overrides: Sequence[
         if kind not in composed:
             run = loader.load_sweep_config(config, list(own))
             refuse_mixtures(run.hydra)
-            composed[kind] = run, parse_overrides(None, list(run.hydra.overrides.task))
+            composed[kind] = run, parse_overrides(None, run.hydra.overrides.task)
             yield run
         else:
             yield _with_values(*composed[kind], single)
@@ -146,8 +146,4 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
         UserError, OmegaConfBaseException: a value cannot be resolved, or takes in an environment variable.
     """
     with no_environment_variables():
-        return {
-            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            for key, value in composed.items()
-            if key != "hydra"
-        }
+        return plain_values(composed)

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from saliency_entropy.errors import in_one_line
+from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run.lock import HeldElsewhere
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.sweep.cores import runs_at_once
@@ -38,8 +39,9 @@ class SweepProgress(Callback):
         self.was_done = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        overrides = sweep_overrides(config.hydra)
-        self.total = None if overrides is None else len(overrides)
+        with suppress(UserError):  # too many runs, which the sweeper refuses
+            overrides = sweep_overrides(config.hydra)
+            self.total = None if overrides is None else len(overrides)
         self.launched = time.monotonic()
         # Of this launch alone: others may be of the same second, and in a container of the same process number.
         self.folder = Path(config.hydra.sweep.dir) / ".sweep" / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"

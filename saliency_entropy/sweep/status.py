@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -112,17 +112,17 @@ def study_status(study: Path) -> list[RunStatus]:
         return [replace(run, variant="") for run in study_status(study.parent) if run.variant == study.name]
     variants, trials = variant_folders(study), trial_folders(study)
     failures = {} if trials else _failures_in_sweeps(study, {folder.name for folder in variants})
-    if variants:
+    if variants or trials:
+        # Of a search, each trial has what any of them has.
+        of_all = {(run.parent.name, _seed(run)) for trial in trials for run in seed_folders(trial)}
         runs = [
-            replace(run, variant=folder.name)
-            for folder in variants
-            for run in _methods_and_seeds(folder, seed_folders(folder), [], swept_runs(folder), failures)
+            replace(run, **{"variant" if variants else "trial": part.name})
+            for part in variants or trials
+            for run in _methods_and_seeds(part, seed_folders(part), of_all or swept_runs(part), failures)
         ]
-    elif trials:
-        runs = _methods_and_seeds(study, [run for trial in trials for run in seed_folders(trial)], trials, set(), {})
     else:
         swept = swept_runs(study)
-        runs = _methods_and_seeds(study, seed_folders(study) if swept else run_folders(study), [], swept, failures)
+        runs = _methods_and_seeds(study, seed_folders(study) if swept else run_folders(study), swept, failures)
     usual_epochs = Counter(run.epochs for run in runs if run.epochs).most_common(1)
     queued = queued_jobs(study) or {}
     for at, run in enumerate(runs):
@@ -135,27 +135,25 @@ def study_status(study: Path) -> list[RunStatus]:
 
 
 def _methods_and_seeds(
-    study: Path,
-    folders: Iterable[Path],
-    trials: Sequence[Path],
-    swept: Set[tuple[str, int]],
-    failures: Mapping[str, tuple[float, str]],
+    study: Path, folders: Iterable[Path], others: Set[tuple[str, int]], failures: Mapping[str, tuple[float, str]]
 ) -> list[RunStatus]:
-    """The runs that have begun, and those that are missing beside them."""
+    """The runs that have begun and, of their methods and seeds and those of the others, the missing ones."""
     begun = {}
     for folder in folders:
         name = f"{folder.parent.name}/{folder.name}"
-        run = run_status(folder, failures.get(f"{study.name}/{name}") or failures.get(name))
-        run = replace(run, trial=folder.parents[1].name if trials else "")
-        begun[run.trial, run.method, run.seed] = run
-    methods = {run.method for run in begun.values()} | {method for method, _ in swept}
-    seeds = {run.seed for run in begun.values()} | {seed for _, seed in swept}
+        begun[folder.parent.name, _seed(folder)] = run_status(
+            folder, failures.get(f"{study.name}/{name}") or failures.get(name)
+        )
+    wanted = begun.keys() | others
     return [
-        begun.get((trial, method, seed)) or RunStatus(method, seed, "missing", trial=trial)
-        for trial in [trial.name for trial in trials] or [""]
-        for method in sorted(methods, key=method_order)
-        for seed in sorted(seeds)
+        begun.get((method, seed)) or RunStatus(method, seed, "missing")
+        for method in sorted({method for method, _ in wanted}, key=method_order)
+        for seed in sorted({seed for _, seed in wanted})
     ]
+
+
+def _seed(folder: Path) -> int:
+    return int(folder.name.removeprefix("seed"))
 
 
 def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunStatus:
@@ -165,7 +163,7 @@ def run_status(folder: Path, failure: tuple[float, str] | None = None) -> RunSta
         folder: of the run.
         failure: when the last sweep said that the run failed, in seconds since 1970, and why.
     """
-    method, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+    method, seed = folder.parent.name, _seed(folder)
     done = epochs_done(folder)
 
     def status(state: State, detail: str = "", epochs: int | None = None, seconds: float | None = None) -> RunStatus:

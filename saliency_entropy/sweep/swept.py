@@ -37,8 +37,6 @@ def sweep_overrides(hydra: Mapping[str, Any]) -> list[list[str]] | None:
     sweeper, command_line = hydra["sweeper"], hydra["overrides"]["task"]
     if not is_grid(sweeper) and not str(sweeper.get("_target_")).endswith(".BasicSweeper"):
         return None
-    if OmegaConf.is_list(command_line):
-        command_line = OmegaConf.to_container(command_line, resolve=False)  # each run resolves its own
     overrides = parse_overrides(sweeper.get("params"), command_line)
     runs = 1
     for override in {override.get_key_element(): override for override in overrides}.values():
@@ -51,7 +49,7 @@ def sweep_overrides(hydra: Mapping[str, Any]) -> list[list[str]] | None:
     return [run for batch in BasicSweeper.split_arguments(overrides, None) for run in batch]
 
 
-def parse_overrides(params: Mapping[str, str] | None, command_line: list[str]) -> list[Override]:
+def parse_overrides(params: Mapping[str, str] | None, command_line: Sequence[str]) -> list[Override]:
     """The overrides of a sweep: its experiment's, then those of the command line, which count where both name a key.
 
     Args:
@@ -61,6 +59,8 @@ def parse_overrides(params: Mapping[str, str] | None, command_line: list[str]) -
     Raises:
         HydraException: one of them cannot be read.
     """
+    if OmegaConf.is_list(command_line):
+        command_line = OmegaConf.to_container(command_line, resolve=False)  # each run resolves its own
     # method=glob(*) asks it for the files of the group.
     loader = GlobalHydra.instance().config_loader() if GlobalHydra.instance().is_initialized() else None
     texts = [*(f"{key}={value}" for key, value in (params or {}).items()), *command_line]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.callbacks import progress_bars
-from saliency_entropy.run.command import command, prepare_process, sentence
+from saliency_entropy.run.command import command, no_environment_variables, prepare_process, sentence
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,3 +140,14 @@ def test_the_folder_of_a_variant_needs_no_quotes(monkeypatch, given, read):
     monkeypatch.setattr(sys, "argv", ["status.py", given])
     prepare_process()
     assert sys.argv == ["status.py", read]
+
+
+def test_environment_variables_are_refused_until_the_outermost_block_ends(monkeypatch):
+    monkeypatch.setenv("HIDDEN", "secret")
+    config = OmegaConf.create({"key": "${oc.env:HIDDEN}"})
+    with no_environment_variables():
+        with no_environment_variables():
+            pass
+        with pytest.raises(OmegaConfBaseException, match="HIDDEN in a configuration is refused"):
+            _ = config.key
+    assert config.key == "secret"

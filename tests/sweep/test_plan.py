@@ -429,8 +429,8 @@ def test_a_command_that_cannot_be_planned(
         (["backbone.checkpoint=/no/where"], "backbone.checkpoint=/no/where does not exist"),
         (["data.root=${oc.env:HOME}"], "environment variable HOME in a configuration is refused"),
         (
-            ["-m", "method=droid", "loss.terms.log_entropy.weight=0.1,0.3"],
-            "droid/seed0: the command has this run more than once; give what differs a study= of its own",
+            ["-m", "method=droid", "seed=0,0"],
+            "droid/seed0: the command has this run more than once: remove the duplicate",
         ),
         (
             ["method=droid", "runs_dir=/dev/null/runs"],

@@ -180,7 +180,7 @@ def _trained_runs(studies: Iterable[Path]) -> dict[str, list[RunStatus]]:
 def _time(config: DictConfig, runs: Sequence[PlannedRun], kinds: Sequence[Kind]) -> str:
     at_once = 1
     if config.hydra.mode == RunMode.MULTIRUN:
-        most_threads = max((run.cfg.threads for run in runs if run.cfg.threads), default=None)
+        most_threads = max((run.config["threads"] for run in runs if run.config["threads"]), default=None)
         at_once = min(len(runs), runs_at_once(config.hydra.launcher, most_threads))
     known = [kind for kind in kinds if kind.seconds_an_epoch is not None]
     timed = sum(len(kind.runs) for kind in known)

@@ -140,9 +140,8 @@ def _planned(composed: DictConfig, queued: Mapping[Path, QueuedJob]) -> PlannedR
     folder = Path(str(composed.runs_dir), str(composed.study), str(composed.method.name), f"seed{composed.seed}")
     run = PlannedRun({}, folder, "start")
     try:
-        cfg = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-        require_values(cfg)
-        run = replace(run, config=checked(cfg))
+        require_values(composed)
+        run = replace(run, config=checked(composed))
         # In the order of a run's own checks.
         run_folder.check_same_run(run.folder, run.config)
         if run_folder.finished_result(run.folder) is not None:
@@ -155,7 +154,7 @@ def _planned(composed: DictConfig, queued: Mapping[Path, QueuedJob]) -> PlannedR
         if owner is not None and run_lock.state(run.folder) == "held":
             return run.refused(f"it is being trained by {owner}: wait for it, or give another study=")
         if not run_folder.differing_keys(run.folder, run.config):
-            attempts.refuse_after_failures(run.folder, cfg.max_attempts)
+            attempts.refuse_after_failures(run.folder, composed.max_attempts)
     except (UserError, OmegaConfBaseException) as error:
         return run.refused(sentence(error))
     except OSError as error:
