@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from saliency_entropy.calibration.operating_points import RocCurve, apcer, average_precision, bpcer, roc, score_problem
+from saliency_entropy.calibration.temperature import expected_calibration_error, fitted_temperature
 from saliency_entropy.data.group_names import MAX_GROUPS
 from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
 from saliency_entropy.scores.one_pass import CHECKPOINT
-from saliency_entropy.study.calibration import expected_calibration_error, fitted_temperature
-from saliency_entropy.study.operating_points import RocCurve, apcer, average_precision, bpcer, roc, score_problem
 from saliency_entropy.study.runs import Run
 from saliency_entropy.study.statistics import NAN
 

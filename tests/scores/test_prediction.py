@@ -16,12 +16,13 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.data.images import load_image
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
-from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.page.overlay import cam_figure
 from saliency_entropy.scores.predict import predict
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = [
-    "path", "verdict", "probability_synthetic", "logit_real", "logit_synthetic", "cam_entropy", "focus_area",
+    "path", "verdict", "decision", "probability_synthetic", "calibrated_probability", "logit_real", "logit_synthetic",
+    "cam_entropy", "focus_area",
 ]  # fmt: skip
 SIZE = 32
 TINY = {
@@ -95,7 +96,7 @@ def test_a_folder(checkpoint, predicted, tmp_path):
         assert row.cam_entropy == pytest.approx(detection.cam_entropy, abs=1e-4)
         assert row.focus_area == pytest.approx(np.exp(row.cam_entropy), rel=1e-5)
         written = Image.open(tmp_path / "out" / "overlays" / f"{Path(row.path).relative_to(tmp_path / 'in')}.png")
-        expected = cam_overlay(pixels, detection.cam)
+        expected = cam_figure(pixels, detection.cam)
         assert np.abs(np.asarray(written).astype(int) - np.asarray(expected)).max() <= 3
     assert overlays(tmp_path) == ["b.jpg.png", "b.png.png", "sub/a.jpg.png"]
 

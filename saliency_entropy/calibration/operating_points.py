@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
-from saliency_entropy.study.statistics import NAN
+NAN = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
