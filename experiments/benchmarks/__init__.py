@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.evaluation import benchmark_evaluation
+from benchmarks.judging import benchmark_judging
 from benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
 from benchmarks.report import benchmark_report
 from benchmarks.steps import benchmark_steps
@@ -20,7 +21,7 @@ from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "sweep")
+PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "judging", "report", "sweep")
 
 
 def benchmark(cfg: DictConfig, script: Path) -> None:
@@ -66,6 +67,8 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
             benchmark_decoding(cfg, backbone, Path(folder))
         if "evaluation" in cfg.parts:
             benchmark_evaluation(cfg, backbone, device, Path(folder))
+        if "judging" in cfg.parts:
+            benchmark_judging(cfg, backbone, script.with_name("predict.py"), Path(folder))
         if "report" in cfg.parts:
             benchmark_report(cfg, Path(folder))
         if "sweep" in cfg.parts:

@@ -79,7 +79,9 @@ def complete_best(folder: Path, result: Mapping[str, Any], val_scores: pd.DataFr
     """
     best, data = best_checkpoint(folder), io.BytesIO()
     content = read_checkpoint(best, "give the same command again")
-    torch.save(content | {KEY: {"format": FORMAT} | asdict(model_card(result, val_scores))}, data)
+    card = {"format": FORMAT} | asdict(model_card(result, val_scores))
+    # By way of JSON, since pickle writes a string that stands twice in another way if both are one object.
+    torch.save(content | {KEY: json.loads(json.dumps(card))}, data)
     write_atomically(best, data.getbuffer())
 
 

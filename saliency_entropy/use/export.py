@@ -25,7 +25,7 @@ from saliency_entropy.data.images import load_image
 from saliency_entropy.data.table import LABELS
 from saliency_entropy.detector import Detection, Detector
 from saliency_entropy.errors import UserError, in_one_line, writing
-from saliency_entropy.functional import min_max, spatial_entropy
+from saliency_entropy.functional import EPSILON, min_max, spatial_entropy
 from saliency_entropy.run.checkpoint import read_checkpoint
 from saliency_entropy.run.model_file import RULE, ModelCard
 from saliency_entropy.run.result import versions
@@ -64,7 +64,9 @@ class ExportedDetector(nn.Module):
         output = self.backbone(image.permute(0, 3, 1, 2))
         maps = min_max(detector_cam(output, self.class_index))
         difference = output.logits[:, 1] - output.logits[:, 0]
-        return output.logits, torch.sigmoid(difference / self.temperature), maps, spatial_entropy(maps)
+        # Optimizers of ONNX graphs drop an addition of 1e-10, and the logarithm of an empty cell would not be finite.
+        entropy = spatial_entropy(maps.clamp(min=EPSILON))
+        return output.logits, torch.sigmoid(difference / self.temperature), maps, entropy
 
 
 def export(cfg: DictConfig) -> None:
@@ -183,7 +185,7 @@ def _program(model: ExportedDetector, images: np.ndarray) -> torch.export.Export
 
 def _onnx(model: ExportedDetector, images: np.ndarray, about: Mapping[str, Any]) -> Exported:
     try:
-        runtime, _, _ = map(importlib.import_module, ("onnxruntime", "onnx", "onnxscript"))
+        runtime, _, _ = map(importlib.import_module, ("onnxruntime", "onnxscript", "onnx"))
     except ImportError as error:
         raise UserError(
             f"formats=[onnx] needs {error.name}, which is not installed: pip install 'saliency-entropy[export]', or "
@@ -192,7 +194,6 @@ def _onnx(model: ExportedDetector, images: np.ndarray, about: Mapping[str, Any])
     proto = torch.onnx.export(
         _program(model, images), dynamo=True, input_names=["image"], output_names=list(OUTPUTS),
         dynamic_shapes=SHAPES, verbose=False,
-        optimize=False,  # it takes the guard 1e-10 for 0, and entropies become NaN; ONNX Runtime has its own
     ).model_proto  # fmt: skip
     for key, value in about.items():
         proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
@@ -202,11 +203,11 @@ def _onnx(model: ExportedDetector, images: np.ndarray, about: Mapping[str, Any])
 
 
 def _torch_export(model: ExportedDetector, images: np.ndarray, about: Mapping[str, Any]) -> Exported:
-    torch.export.save(_program(model, images), data := io.BytesIO(), extra_files={"model.json": json.dumps(about)})
-    data.seek(0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "No complete tensor found", UserWarning)  # of weights laid out channels last
-        loaded = torch.export.load(data).module()
+        torch.export.save(_program(model, images), data := io.BytesIO(), extra_files={"model.json": json.dumps(about)})
+    data.seek(0)
+    loaded = torch.export.load(data).module()
     return {"model.pt2": data.getvalue()}, lambda images: _arrays(loaded, images)
 
 
