@@ -113,13 +113,14 @@ class Detector:
         maps = min_max(detector_cam(output, self.class_index))
         probabilities = output.logits.float().softmax(dim=1)[:, 1]
         columns = (output.logits.float(), probabilities, maps, spatial_entropy(maps))
-        detections = []
-        for logits, probability, cam, entropy in zip(*(column.cpu() for column in columns), strict=True):
-            real, synthetic = logits.tolist()
-            on_validation = self.card.calibrated(synthetic - real), self.card.decision(synthetic - real)
-            figures = (real, synthetic, probability.item(), cam.numpy(), entropy.item())
-            detections.append(Detection(*figures, *on_validation))
-        return detections
+        return [
+            self._detection(*logits.tolist(), probability.item(), cam.numpy(), entropy.item())
+            for logits, probability, cam, entropy in zip(*(column.cpu() for column in columns), strict=True)
+        ]
+
+    def _detection(self, real: float, synthetic: float, *figures: Any) -> Detection:
+        difference = synthetic - real
+        return Detection(real, synthetic, *figures, self.card.calibrated(difference), self.card.decision(difference))
 
     def judge(
         self, paths: Iterable[Path], batch_size: int = 32
@@ -134,7 +135,7 @@ class Detector:
         from saliency_entropy.data.ahead import loaded_batches
 
         network = self.backbone
-        for batch in loaded_batches(paths, network.image_size, network.interpolation, batch_size, IMAGE_SIZES[0]):
+        for batch in loaded_batches(paths, batch_size, network.image_size, network.interpolation, IMAGE_SIZES[0]):
             yield from self._judged(batch)
 
     def _judged(

@@ -57,7 +57,7 @@ def load_image(path: DataFile, size: int, interpolation: str = "bilinear", small
         path: a JPEG, PNG, WebP or BMP file.
         size: S, in pixels.
         interpolation: one of :data:`INTERPOLATIONS`; the paper's is ``bilinear``.
-        smallest: pixels that each side of the file's image must have.
+        smallest: the pixels that a side of the file's image must have.
 
     Returns:
         ``(S, S, 3)`` uint8, RGB.
@@ -81,10 +81,8 @@ def _resized(path: DataFile, size: int, interpolation: str, smallest: int = 1) -
         raise UserError(f"interpolation is {interpolation!r}; use one of {', '.join(INTERPOLATIONS)}")
     image = decode(path, "RGB")
     if min(image.size) < smallest:
-        raise UserError(
-            f"{path} has {image.width} x {image.height} pixels, and no face fits into fewer than {smallest} on a side; "
-            "leave it out"
-        )
+        found = f"{image.width} x {image.height} pixels"
+        raise UserError(f"{path} has {found}, and no face fits into fewer than {smallest} on a side; leave it out")
     return image.resize((size, size), Image.Resampling[interpolation.upper()])
 
 

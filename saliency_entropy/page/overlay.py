@@ -2,35 +2,20 @@
 
 import numpy as np
 from matplotlib import colormaps
-from PIL import Image, ImageDraw
-
-HALF = 127  # of the map's values from 0 to 255
-BAR = 44  # pixels of the colour bar and its figures
+from PIL import Image, ImageDraw, ImageFilter
 
 
 def cam_figure(image: np.ndarray, cam: np.ndarray) -> Image.Image:
-    """The image, beside it its overlay with a white contour where the map reaches half its maximum, and a colour bar.
-
-    Args:
-        image: ``(H, W, 3)`` uint8 RGB, as the network sees it.
-        cam: ``(h, w)`` in [0, 1].
-
-    Returns:
-        RGB picture of ``2 W + 44`` by ``H`` pixels.
-    """
+    """An image ``(H, W, 3)``, its :func:`cam_overlay` with a white contour where the map reaches one half, and a bar of
+    the colours, in a picture of ``2 W + 44`` by ``H`` pixels."""
     height, width = image.shape[:2]
-    inside = np.pad(_enlarged(cam, width, height) > HALF, 1, mode="edge")
-    middle = inside[1:-1, 1:-1]
-    # The outermost cells of the inside: those with a neighbour outside.
-    inner = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    inside = Image.fromarray(_enlarged(cam, width, height)).point(lambda value: 255 * (value > 127))
     overlay = np.array(cam_overlay(image, cam))
-    overlay[middle & ~inner] = 255
-    figure = Image.new("RGB", (2 * width + BAR, height), "white")
-    figure.paste(Image.fromarray(image), (0, 0))
-    figure.paste(Image.fromarray(overlay), (width, 0))
-    values = np.linspace(1, 0, height - 8)[:, None].repeat(12, axis=1)
-    bar = (colormaps["plasma"](values)[..., :3] * 255).round().astype(np.uint8)
-    figure.paste(Image.fromarray(bar), (2 * width + 6, 4))
+    overlay[np.asarray(inside) > np.asarray(inside.filter(ImageFilter.MinFilter(3)))] = 255  # its outermost cells
+    bar = colormaps["plasma"](np.linspace(1, 0, height - 8)[:, None].repeat(12, axis=1))[..., :3] * 255
+    figure = Image.new("RGB", (2 * width + 44, height), "white")
+    for picture, place in ((image, (0, 0)), (overlay, (width, 0)), (bar.round().astype(np.uint8), (2 * width + 6, 4))):
+        figure.paste(Image.fromarray(picture), place)
     draw = ImageDraw.Draw(figure)
     for value, anchor in ((1, "lt"), (0.5, "lm"), (0, "lb")):
         draw.text((2 * width + 22, 4 + (1 - value) * (height - 8)), f"{value:g}", "black", anchor=anchor)

@@ -166,15 +166,8 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def refuse_endless(path: Path, what: str, description: object, most: int) -> None:
-    """Raises UserError for a description of more values than any has: a list of the same list, 32 times over, is two
-    kilobytes in a file and billions of values to whoever walks through it or prints it.
-
-    Args:
-        path: the checkpoint, for the message.
-        what: the noun that is described, for the message.
-        description: plain values.
-        most: how many values there may be.
-    """
+    """Raises UserError for plain values that are more than the description of a network or a run has: a list of the
+    same list, 32 times over, is two kilobytes in a file and billions of values to whoever walks through it."""
     left, seen = [description], 0
     while left:
         value = left.pop()

@@ -1,22 +1,20 @@
-"""What makes ``best.ckpt`` complete: beside the weights, the threshold and temperature that were fixed on validation,
-and which images, code and figures it comes from.
-
-It is plain values under the key ``model``, written when a run has been scored. The file of an earlier version lacks
-them; they are then read from its run's folder.
-"""
+"""What makes ``best.ckpt`` complete: the threshold and temperature that validation fixed, and where the weights come
+from. The file of an earlier version lacks these plain values; they are then read from its run's folder."""
 
 import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from saliency_entropy.errors import UserError, in_one_line, refuse_pipe
 from saliency_entropy.run.checkpoint import best_checkpoint, file_digest, read_checkpoint, refuse_endless
@@ -29,24 +27,23 @@ RULE = "the threshold at which the run errs as often on real as on synthetic val
 NOT_OF_THE_MODEL = ("checkpoint", "wall_seconds", "finished")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class ModelCard:
     """What a detector's file says of it. Logits are compared by their difference, "synthetic" minus "real".
 
     Attributes:
         threshold: the difference from which on an image is called synthetic, see :data:`RULE`; None without one.
-        temperature: what the difference is divided by before the sigmoid that gives the calibrated probability
-            (Guo et al., 2017); None without one.
+        temperature: what the difference is divided by before the sigmoid (Guo et al., 2017); None without one.
         problem: why the threshold or the temperature is missing; empty otherwise.
         validation_images: how many images they were fixed on.
-        run: the content of the run's ``result.json``: method, data, generators in training, figures, versions, commit.
+        run: of ``result.json``: method, data, generators in training, figures, versions, commit.
     """
 
     threshold: float | None = None
-    temperature: float | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
     problem: str = "it comes without validation scores"
     validation_images: int = 0
-    run: Mapping[str, Any] | None = None
+    run: dict[str, Any] | None = None
 
     def calibrated(self, difference: float) -> float | None:
         """The calibrated probability of "synthetic" in [0, 1]; None without a temperature."""
@@ -54,29 +51,17 @@ class ModelCard:
 
     def decision(self, difference: float) -> str | None:
         """``real`` or ``synthetic``; None without a threshold, or if the difference is not a number."""
-        if self.threshold is None or math.isnan(difference):
-            return None
-        return "synthetic" if difference >= self.threshold else "real"
+        known = self.threshold is not None and not math.isnan(difference)
+        return ("synthetic" if difference >= self.threshold else "real") if known else None
 
     def probability_threshold(self, calibrated: bool) -> float | None:
         """The threshold as a calibrated probability or, without a temperature, as a softmax score; None without one."""
-        temperature = self.temperature if calibrated else 1.0
-        return None if self.threshold is None or temperature is None else _sigmoid(self.threshold / temperature)
+        return None if self.threshold is None else _sigmoid(self.threshold / ((calibrated and self.temperature) or 1))
 
 
 def complete_best(folder: Path, result: Mapping[str, Any], val_scores: pd.DataFrame) -> None:
-    """Write a run's :class:`ModelCard` into its ``best.ckpt``, whose weights do not change.
-
-    The same run leaves the same file, however often it was interrupted.
-
-    Args:
-        folder: the run's folder.
-        result: what ``result.json`` will say.
-        val_scores: the score table of the validation images.
-
-    Raises:
-        OSError: the file cannot be written; it is as it was then.
-    """
+    """Write a run's :class:`ModelCard` into its ``best.ckpt``, whose weights do not change; see :func:`model_card`. The
+    same run leaves the same file, however often it was interrupted. If this raises OSError, the file is as it was."""
     best, data = best_checkpoint(folder), io.BytesIO()
     content = read_checkpoint(best, "give the same command again")
     card = {"format": FORMAT} | asdict(model_card(result, val_scores))
@@ -86,51 +71,36 @@ def complete_best(folder: Path, result: Mapping[str, Any], val_scores: pd.DataFr
 
 
 def model_card(result: Mapping[str, Any], val_scores: pd.DataFrame) -> ModelCard:
-    """The card of a run, by its ``result.json`` and its validation scores."""
+    """The card of a run, by the content of ``result.json`` and the score table of its validation images."""
     # Not at the top: scikit-learn takes as long to import as the rest of a detector.
     from saliency_entropy.calibration.operating_points import roc, score_problem
     from saliency_entropy.calibration.temperature import fitted_temperature
 
-    real, logits = (val_scores[f"logit_{name}"].to_numpy(dtype=np.float64) for name in ("real", "synthetic"))
-    differences, synthetic = logits - real, (val_scores["label"] == "synthetic").to_numpy()
+    logits = val_scores[["logit_real", "logit_synthetic"]].to_numpy(dtype=np.float64)
+    differences, synthetic = logits[:, 1] - logits[:, 0], (val_scores["label"] == "synthetic").to_numpy()
     run = {key: value for key, value in result.items() if key not in NOT_OF_THE_MODEL}
     problem = score_problem(differences, synthetic)
     if problem:
         return ModelCard(None, None, f"of its validation images, {problem}", len(val_scores), run)
-    temperature = fitted_temperature(differences, synthetic)
     threshold = roc(differences, synthetic).equal_error_threshold
-    if np.isnan(temperature):
+    temperature = fitted_temperature(differences, synthetic)
+    if math.isnan(temperature):
         return ModelCard(threshold, None, "no temperature fits its validation scores best", len(val_scores), run)
     return ModelCard(threshold, temperature, "", len(val_scores), run)
 
 
 def read_model_card(path: Path, checkpoint: Mapping[str, Any]) -> ModelCard:
-    """The card in a checkpoint; of an earlier version's, that of its run's folder.
-
-    Args:
-        path: where the checkpoint lies, for messages and to find the run.
-        checkpoint: its content.
-
-    Raises:
-        UserError: the card is damaged.
-    """
+    """The card in the content of the checkpoint at ``path``; of an earlier version's, that of its run's folder. Raises
+    UserError if the card is damaged."""
     card = checkpoint.get(KEY)
     if card is None:
         return _card_of_run(path)
     refuse_endless(path, "run", card, MOST_VALUES)
     try:
-        numbers = [card["threshold"], card["temperature"], card["validation_images"]]
-        if not all(value is None or (type(value) in (int, float) and math.isfinite(value)) for value in numbers):
-            raise ValueError("a number in it is not finite")
-        if card["temperature"] is not None and card["temperature"] <= 0:
-            raise ValueError("its temperature is not above 0")
-        if not isinstance(card["problem"], str) or not isinstance(card["run"], dict | None):
-            raise TypeError("it describes no run")
-        return ModelCard(**{key: value for key, value in card.items() if key != "format"})
-    except (KeyError, TypeError, ValueError) as error:
+        return ModelCard(**{key: card[key] for key in card if key != "format"})
+    except (TypeError, ValueError) as error:
         raise UserError(
-            f"{path} has a threshold or a temperature that cannot be used ({in_one_line(error)}); give the best.ckpt "
-            "of a run"
+            f"{path} describes its run in a way that cannot be used ({in_one_line(error)}); give the best.ckpt of a run"
         ) from None
 
 
@@ -147,8 +117,8 @@ def _card_of_run(path: Path) -> ModelCard:
     if path.name != "best.ckpt" or not result_file.exists() or not scores.exists():
         return ModelCard()
     try:
-        for file in (result_file, scores):
-            refuse_pipe(file)
+        refuse_pipe(result_file)
+        refuse_pipe(scores)
         result = json.loads(result_file.read_bytes())
         # Weights that were copied there have nothing to do with the scores beside them.
         if result.get("checkpoint", file_digest(path)) != file_digest(path):

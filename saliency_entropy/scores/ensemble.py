@@ -12,17 +12,11 @@ from saliency_entropy.scores.named_files import named_checkpoints
 
 
 class Ensemble(Detector):
-    """Detectors of one image size, whose mean is given: of logits, of probabilities (Lakshminarayanan et al., 2017), of
-    CAMs and of their entropies.
+    """The mean of detectors: of logits, probabilities (Lakshminarayanan et al., 2017), CAMs and their entropies.
 
-    An image is called synthetic where the mean probability reaches the mean of the members' thresholds, each of which
-    is fixed on validation; the probabilities are calibrated if all members are.
-
-    Args:
-        members: the detectors, two at least, with their paths.
-
-    Raises:
-        UserError: two of them see an image in different ways.
+    An image is called synthetic where the mean probability reaches the mean of the members' thresholds, each fixed on
+    validation; the probabilities are calibrated if all members are. Raises UserError for ``members`` (two at least, by
+    their paths) that see an image in different ways.
     """
 
     def __init__(self, members: dict[Path, Detector]) -> None:
@@ -40,32 +34,21 @@ class Ensemble(Detector):
         return [self._mean(found) for found in zip(*(member(images) for member in self.members), strict=True)]
 
     def _mean(self, found: Sequence[Detection]) -> Detection:
-        def mean(name: str) -> float:
-            return float(np.mean([getattr(one, name) for one in found]))
-
         cards = [member.card for member in self.members]
-        calibrated = mean("calibrated_probability") if all(card.temperature for card in cards) else None
-        probability = mean("probability_synthetic")
+        calibrated = all(card.temperature for card in cards)
+        judged = "calibrated_probability" if calibrated else "probability_synthetic"
+        names = {"logit_real", "logit_synthetic", "probability_synthetic", "cam_entropy", judged}
+        means = {name: float(np.mean([getattr(one, name) for one in found])) for name in names}
         decision = None
-        if all(card.threshold is not None for card in cards) and np.isfinite(probability):
-            thresholds = [card.probability_threshold(calibrated is not None) for card in cards]
-            reached = (probability if calibrated is None else calibrated) >= np.mean(thresholds)
-            decision = "synthetic" if reached else "real"
-        return Detection(
-            mean("logit_real"),
-            mean("logit_synthetic"),
-            probability,
-            np.mean([one.cam for one in found], axis=0),
-            mean("cam_entropy"),
-            calibrated,
-            decision,
-            float(np.std([one.probability_synthetic for one in found], ddof=1)),
-        )
+        if all(card.threshold is not None for card in cards) and np.isfinite(means[judged]):
+            threshold = np.mean([card.probability_threshold(calibrated) for card in cards])
+            decision = "synthetic" if means[judged] >= threshold else "real"
+        spread = float(np.std([one.probability_synthetic for one in found], ddof=1))
+        return Detection(cam=np.mean([one.cam for one in found], axis=0), decision=decision, spread=spread, **means)
 
 
 def read_detector(given: str | Sequence[str], device: str) -> Detector:
-    """The detector of a checkpoint; the :class:`Ensemble` of several, which
-    :func:`~saliency_entropy.scores.named_files.named_checkpoints` finds. Raises UserError as these."""
+    """The detector of a checkpoint, or the :class:`Ensemble` of several, by :func:`named_checkpoints`."""
     detectors = {path: Detector.from_checkpoint(path, device) for path in named_checkpoints(given)}
     return Ensemble(detectors) if len(detectors) > 1 else next(iter(detectors.values()))
 

@@ -15,17 +15,10 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run.checkpoint import best_checkpoint
 from saliency_entropy.run.study_folders import visible_folders
 
-STDIN = Path("-")
-
 
 def named_checkpoints(given: str | Sequence[str]) -> list[Path]:
-    """Each checkpoint once, in the order given.
-
-    Args:
-        given: a checkpoint, a run's folder, the folder of a method's runs, a pattern such as
-            ``runs/demo/*/seed0/checkpoints/best.ckpt``, or a list of these. A path that does not exist stays in the
-            list: whoever reads it says so.
-    """
+    """Each checkpoint once, of a checkpoint, a run's folder, the folder of a method's runs, a pattern such as
+    ``runs/demo/*/seed0``, or a list of these. A path that does not exist stays in: whoever reads it says so."""
     found: list[Path] = []
     for name in [given] if isinstance(given, str) else given:
         for path in matching(name) or [Path(name)]:
@@ -54,13 +47,12 @@ def absolute(path: Path) -> Path:
 
 
 def listed_images(images: Path, earlier: Path, own: Sequence[str] = ()) -> tuple[list[Path], pd.DataFrame]:
-    """The files that ``images`` names: itself, the images below a folder, those that a pattern matches, column ``path``
-    of a manifest, or the lines of standard input.
+    """The image files that ``images`` names.
 
     Args:
-        images: an image, a folder, a pattern with ``*``, ``-``, or a manifest: a CSV, or a Parquet file ending in
-            ``.parquet``. Its paths are relative to its own folder; they may lead out of it, since it is the user who
-            names the files.
+        images: an image, a folder, a pattern with ``*``, ``-`` (a path in each line of standard input), or a manifest:
+            a CSV, or a Parquet file ending in ``.parquet``, whose paths are relative to its own folder; they may lead
+            out of it, since it is the user who names the files.
         earlier: a folder of earlier results, whose files are not taken for images.
         own: columns of the predictions themselves.
 
@@ -70,7 +62,7 @@ def listed_images(images: Path, earlier: Path, own: Sequence[str] = ()) -> tuple
     Raises:
         UserError: no image is named, or the manifest cannot be read.
     """
-    if images == STDIN:
+    if str(images) == "-":
         found = [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
         if not found:
             raise UserError("images=- reads the paths of images from standard input, a line each, and there was none")

@@ -1,9 +1,9 @@
 """Scores, focus entropy and CAM overlays of image files."""
 
-import io
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,16 +22,16 @@ from saliency_entropy.scores.named_files import absolute, listed_images
 
 log = logging.getLogger(__name__)
 
-# Of a Detection.
-VERDICTS = ("verdict", "decision")
-FIGURES = (
-    "probability_synthetic", "calibrated_probability", "spread", "logit_real", "logit_synthetic", "cam_entropy",
-    "focus_area",
-)  # fmt: skip
+VERDICTS = ("verdict", "decision")  # of a Detection, as the figures
+PROBABILITIES, FOCUS = ("probability_synthetic", "calibrated_probability", "spread"), ("cam_entropy", "focus_area")
+FIGURES = (*PROBABILITIES, "logit_real", "logit_synthetic", *FOCUS)
 COLUMNS = ("path", "error", *VERDICTS, *FIGURES)
-SHOWN = ["path", "decision", "probability_synthetic", "calibrated_probability", "spread", "cam_entropy", "focus_area",
-         "error"]  # fmt: skip
-FORMATS = ("csv", "jsonl", "parquet")
+SHOWN = ["path", "decision", *PROBABILITIES, *FOCUS, "error"]
+FORMATS = {
+    "csv": csv_text,
+    "jsonl": partial(pd.DataFrame.to_json, orient="records", lines=True, force_ascii=False, double_precision=15),
+    "parquet": partial(pd.DataFrame.to_parquet, index=False),
+}
 
 
 def predict(cfg: DictConfig) -> None:
@@ -59,7 +59,7 @@ def predict(cfg: DictConfig) -> None:
         table = pd.concat([pd.DataFrame(rows), further], axis=1)
         if "verdict" in table and not isinstance(detector, Ensemble):
             table = table.drop(columns="spread")
-        write_atomically(output / f"predictions.{cfg.format}", _content(table, cfg.format))
+        write_atomically(output / f"predictions.{cfg.format}", FORMATS[cfg.format](table))
     shown = table[[name for name in SHOWN if name in table]].head(20)
     log.info("%s", shown.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell).to_string())
     if len(table) > 20:
@@ -79,27 +79,15 @@ def predict(cfg: DictConfig) -> None:
 
 
 def _rule(detector: Detector) -> str:
-    """How an image is decided on, in a sentence or two."""
-    if isinstance(detector, Ensemble):
-        return f"the mean of {len(detector.members)} detectors, at the mean of the thresholds fixed on their validation"
+    """How an image is decided on, in a sentence."""
     card = detector.card
+    if isinstance(detector, Ensemble):
+        return f"the mean of {len(detector.members)} detectors, decided at the mean of their own thresholds"
     if card.threshold is None:
         return f"no decision: the checkpoint has no threshold, since {card.problem}; the verdict is the larger logit's"
-    probability = "calibrated_probability" if card.temperature else "probability_synthetic"
-    without = "" if card.temperature else f"; it is not calibrated, since {card.problem}"
-    return (
-        f"decision: synthetic where {probability} is {card.probability_threshold(card.temperature is not None):.4f} or "
-        f"more, {RULE}, of {card.validation_images}{without}"
-    )
-
-
-def _content(table: pd.DataFrame, form: str) -> str | bytes:
-    if form == "csv":
-        return csv_text(table)
-    if form == "jsonl":
-        return table.to_json(orient="records", lines=True, force_ascii=False, double_precision=15)
-    table.to_parquet(data := io.BytesIO(), index=False)
-    return data.getvalue()
+    calibrated = card.temperature is not None
+    shown = "calibrated_probability" if calibrated else f"probability_synthetic (not calibrated, since {card.problem})"
+    return f"decision: synthetic where {shown} is {card.probability_threshold(calibrated):.4f} or more, {RULE}"
 
 
 def _judge(

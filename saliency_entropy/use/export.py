@@ -1,7 +1,4 @@
-"""A detector as one file that runs without this package: ONNX, ``torch.export``, or safetensors with a JSON card.
-
-Every file is compared with the checkpoint on images before any is written.
-"""
+"""A detector as ONNX, torch.export or safetensors; each file is compared with the checkpoint before any is written."""
 
 import importlib
 import io
@@ -40,19 +37,12 @@ for library in ("onnxscript", "onnx_ir"):
 OUTPUTS = ("logits", "probability", "cam", "cam_entropy")
 TOLERANCE = 1e-4  # of values up to 1; of larger ones, relative
 SHAPES = ({0: torch.export.Dim("batch")},)
-# The files by name, and what the outputs of images are by them.
-Exported = tuple[dict[str, bytes], Callable[[np.ndarray], list[np.ndarray]]]
+Exported = tuple[dict[str, bytes], Callable[[np.ndarray], list[np.ndarray]]]  # the files by name; the outputs by them
 IMAGES = 8  # that an exported file is compared on; in batches of two sizes
 
 
 class ExportedDetector(nn.Module):
-    """What an exported file computes.
-
-    Args:
-        backbone: the network, its weights loaded.
-        class_index: whose CAM is given, see :func:`~saliency_entropy.cam.detector_cam`.
-        temperature: what the difference of the logits is divided by before the sigmoid.
-    """
+    """What an exported file computes: as :class:`~saliency_entropy.detector.Detector`, but in one graph."""
 
     def __init__(self, backbone: Backbone, class_index: str, temperature: float) -> None:
         super().__init__()
@@ -70,15 +60,10 @@ class ExportedDetector(nn.Module):
 
 
 def export(cfg: DictConfig) -> None:
-    """Write ``cfg.checkpoint`` in each of ``cfg.formats``, with a model card, to ``cfg.output``.
-
-    Raises:
-        UserError: the checkpoint cannot be used, a library is missing, an exported file does not agree with the
-            checkpoint (nothing is written then), or the output cannot be written.
-    """
+    """Write ``cfg.checkpoint`` in each of ``cfg.formats``, with a model card, to ``cfg.output``. Raises UserError, with
+    nothing written, if the checkpoint or the output cannot be used, a library is missing, or a file disagrees."""
     formats = list(cfg.formats)
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
+    if not formats or not set(formats) <= set(FORMATS):
         raise UserError(f"formats is {formats}; give some of {', '.join(FORMATS)}")
     path, *others = named_checkpoints(str(cfg.checkpoint))
     if others:
@@ -102,7 +87,8 @@ def export(cfg: DictConfig) -> None:
         files: dict[str, Any] = {}
         for name in formats:
             written, run = FORMATS[name](model, images, about)
-            furthest = _compare(name, expected, images, run)
+            furthest = _compare(name, expected, run(images))
+            _compare(name, [value[:1] for value in expected], run(images[:1]))  # the size of a batch is free
             files |= written
             log.info("%s: within %.1e of the checkpoint on %d %s", name, furthest, len(images), kind)
         files["README.md"] = hub_card(about, list(files))
@@ -149,37 +135,30 @@ def _images(given: str | None, backbone: Backbone) -> tuple[np.ndarray, str]:
 
 def _expected(detections: Sequence[Detection]) -> list[np.ndarray]:
     """:data:`OUTPUTS` as the detector itself gives them."""
-    probabilities = [
-        one.probability_synthetic if one.calibrated_probability is None else one.calibrated_probability
-        for one in detections
-    ]
-    return [
-        np.array([(one.logit_real, one.logit_synthetic) for one in detections]),
-        np.array(probabilities),
-        np.stack([one.cam for one in detections]),
-        np.array([one.cam_entropy for one in detections]),
-    ]
+    rows = []
+    for one in detections:
+        plain, calibrated = one.probability_synthetic, one.calibrated_probability
+        logits = (one.logit_real, one.logit_synthetic)
+        rows.append((logits, plain if calibrated is None else calibrated, one.cam, one.cam_entropy))
+    return [np.array(column) for column in zip(*rows, strict=True)]
 
 
-def _compare(
-    name: str, expected: list[np.ndarray], images: np.ndarray, run: Callable[[np.ndarray], list[np.ndarray]]
-) -> float:
+def _compare(name: str, expected: list[np.ndarray], found: list[np.ndarray]) -> float:
     """The largest distance of :data:`OUTPUTS`, relative where they are above 1. Raises UserError if it is too large."""
     furthest = 0.0
-    for part in (slice(None), slice(0, 1)):  # the number of images is free
-        for output, one, other in zip(OUTPUTS, expected, run(images[part]), strict=True):
-            distance = float(np.max(np.abs(one[part] - other) / np.maximum(1, np.abs(one[part]))))
-            if not distance <= TOLERANCE:  # not a number is not close, either
-                raise UserError(
-                    f"{name}: {output} differs from the checkpoint's by {distance:.1e}, more than {TOLERANCE:.0e}, and "
-                    "nothing was written; use another format, and report it with the versions of your libraries"
-                )
-            furthest = max(furthest, distance)
+    for output, one, other in zip(OUTPUTS, expected, found, strict=True):
+        distance = float(np.max(np.abs(one - other) / np.maximum(1, np.abs(one))))
+        if not distance <= TOLERANCE:  # not a number is not close, either
+            raise UserError(
+                f"{name}: {output} differs from the checkpoint's by {distance:.1e}, more than {TOLERANCE:.0e}, and "
+                "nothing was written; use another format, and report it with the versions of your libraries"
+            )
+        furthest = max(furthest, distance)
     return furthest
 
 
 def _program(model: ExportedDetector, images: np.ndarray) -> torch.export.ExportedProgram:
-    example = torch.from_numpy(images[:2].repeat(2, axis=0)[:2])  # two: one image would fix the size of a batch
+    example = torch.from_numpy(images[[0, -1]])  # two: one image would fix the size of a batch
     return torch.export.export(model, (example,), dynamic_shapes=SHAPES)
 
 
@@ -217,10 +196,9 @@ def _safetensors(model: ExportedDetector, images: np.ndarray, about: Mapping[str
     # Copies of their own: the layout for channels_last is not that of a file.
     weights = {name: value.contiguous().clone() for name, value in model.backbone.state_dict().items()}
     files = {"model.safetensors": save(weights), "model.json": (json.dumps(about, indent=2) + "\n").encode()}
-    stated = json.loads(files["model.json"])
-    backbone = Backbone(**stated["backbone"]).eval()
+    backbone = Backbone(**json.loads(files["model.json"])["backbone"])
     backbone.load_state_dict(load(files["model.safetensors"]))
-    loaded = ExportedDetector(backbone, stated["class_index"], stated["temperature"] or 1.0).eval()
+    loaded = ExportedDetector(backbone, model.class_index, model.temperature).eval()
     return files, lambda images: _arrays(loaded, images)
 
 

@@ -1,43 +1,37 @@
 """The model card of an exported detector, in the form of the Hugging Face Hub, from its run's own figures."""
 
-import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from saliency_entropy.page.wording import escape_markdown, number
+from saliency_entropy.page.wording import escape_markdown
 
-NAME, TASK = "saliency-entropy", "image-classification"
+TASK = "image-classification"
+FIGURES = {"auroc": "AUROC", "auroc_unseen": "AUROC, generators not seen in training", "accuracy": "accuracy"}
 USES = {
-    "model.onnx": "`model.onnx`: ONNX Runtime; input, outputs and metadata as below.",
-    "model.pt2": '`model.pt2`: `torch.export.load("model.pt2").module()`, without this package.',
-    "model.safetensors": (
-        '`model.safetensors` and `model.json`: `Backbone(**card["backbone"])` of saliency_entropy, then '
-        "`load_state_dict`."
-    ),
+    "model.onnx": "for ONNX Runtime",
+    "model.pt2": 'by `torch.export.load("model.pt2").module()`, without saliency_entropy',
+    "model.safetensors": 'the weights of `saliency_entropy.backbone.Backbone(**card["backbone"])`',
+    "model.json": "the `card`",
 }
-FIGURES = (
-    ("auroc", "AUROC", "roc_auc"),
-    ("auroc_unseen", "AUROC, generators not seen in training", "roc_auc"),
-    ("accuracy", "accuracy", "accuracy"),
-)
 TEMPLATE = """---
 {{ card_data }}
 ---
 
-# {{ title }}
+# {{ escape(title) }}
 
-A detector of synthetic faces: {{ backbone }}, trained with saliency_entropy{{ trained }}.
+A detector of synthetic faces: {{ about.backbone.timm_name }} at {{ about.image_size }} px, trained with
+saliency_entropy.
 
 ## Use
 
-{% for use in uses %}- {{ use }}
+{% for file in files %}- `{{ file }}`: {{ uses[file] }}.
 {% endfor %}- Input `image`: {{ about.input }}. Resize with {{ about.resize }}.
-- Outputs: `logits` (real, synthetic), `probability` of synthetic{{ calibrated }}, `cam` (the class activation map, 0 to
-  1) and `cam_entropy` (nats).
-- Decision: {{ decision }}.
+- Outputs: `logits` of real and synthetic; `probability` of synthetic, {{ calibrated }}; `cam`, the class activation
+  map in [0, 1]; `cam_entropy` in nats.
+- Decision: {{ "none, since " + about.problem if about.threshold is none else
+  "synthetic from a probability of %.4f on, %s" % (about.probability_threshold, about.threshold_rule) }}.
 
 ## What it must not be used for
 
@@ -50,76 +44,38 @@ A detector of synthetic faces: {{ backbone }}, trained with saliency_entropy{{ t
 
 ## Training
 
-{{ training }}
+Data: {{ escape(run.data | default("not known") | string) }}; generators of its synthetic images:
+{{ escape(run.train_generators | join(", ")) or "not known" }}. Threshold and temperature were fixed on
+{{ about.validation_images }} validation images, never on test images.
 
 ## Figures
 
-{{ figures }}
-
-Thresholds and temperature were fixed on {{ about.validation_images }} validation images, never on test images.
-"""
+{% if rows %}| images | figure | value |
+|---|---|--:|
+{% for split, what, value in rows %}| {{ split }} ({{ run[split].images }}) | {{ what }} | {{ "%.4f" % value }} |
+{% endfor %}{% else %}None came with the checkpoint: do not use it before you have measured it.
+{% endif %}"""
 
 
 def hub_card(about: Mapping[str, Any], files: Sequence[str]) -> str:
-    """``README.md``.
-
-    Args:
-        about: :func:`~saliency_entropy.use.export.description`.
-        files: the names of the exported files.
-    """
+    """``README.md``, of :func:`~saliency_entropy.use.export.description` and the names of the exported files."""
     run = about["run"] or {}
     title = f"{run.get('title', 'A detector')} ({about['backbone']['name']}, seed {run.get('seed', 'unknown')})"
-    # Split, what, the Hub's name of the metric, value; without what is not known.
     rows = [
-        (split, what, metric, run[split][key])
+        (split, what, value)
         for split in ("test", "val")
-        for key, what, metric in FIGURES
-        if isinstance(run.get(split, {}).get(key), float) and not math.isnan(run[split][key])
+        for key, what in FIGURES.items()
+        if isinstance(value := run.get(split, {}).get(key), float) and value == value  # neither missing nor NaN
+    ]
+    metrics = {"accuracy": "accuracy"}  # the Hub's names
+    results = [
+        EvalResult(TASK, *[run["data"]] * 2, metrics.get(what, "roc_auc"), value, dataset_split=split, metric_name=what)
+        for split, what, value in rows
     ]
     data = ModelCardData(
-        license=about["license"],
-        library_name=NAME,
-        pipeline_tag=TASK,
-        tags=["synthetic-face-detection", "class-activation-map"],
-        model_name=title,
-        eval_results=[
-            EvalResult(
-                "image-classification", run["data"], run["data"], metric, value, dataset_split=split, metric_name=what
-            )
-            for split, what, metric, value in rows
-        ]
-        or None,
-    )
-    seen = ", ".join(map(escape_markdown, run.get("train_generators", []))) or "not known"
-    probability = about["probability_threshold"]
-    return str(
-        ModelCard.from_template(
-            data,
-            template_str=TEMPLATE,
-            about=about,
-            title=escape_markdown(title),
-            backbone=f"`{about['backbone']['timm_name']}` at {about['image_size']} px",
-            trained=f" {version(NAME)}",
-            uses=[use for file, use in USES.items() if file in files],
-            calibrated=f", calibrated at temperature {about['temperature']:.4g}" if about["temperature"] else "",
-            decision=(
-                f"none, since {about['problem']}"
-                if probability is None
-                else f"synthetic from a probability of {probability:.4f} on, {about['threshold_rule']}"
-            ),
-            training=(
-                f"Data: {escape_markdown(str(run.get('data', 'not known')))}; generators of its synthetic training "
-                f"images: {seen}. Epoch {run.get('best_epoch', -1) + 1} of {run.get('epochs', 'unknown')}, chosen by "
-                "validation accuracy."
-            ),
-            figures="\n".join(
-                ["| images | figure | value |", "|---|---|--:|"]
-                + [
-                    f"| {split} ({run[split]['images']}) | {what} | {number(value, 4)} |"
-                    for split, what, _, value in rows
-                ]
-            )
-            if rows
-            else "None came with the checkpoint: do not use it before you have measured it.",
-        )
-    )
+        license=about["license"], library_name="saliency-entropy", pipeline_tag=TASK, model_name=title,
+        tags=["synthetic-face-detection", "class-activation-map"], eval_results=results or None,
+    )  # fmt: skip
+    calibrated = f"calibrated at temperature {about['temperature']:.4g}" if about["temperature"] else "not calibrated"
+    shown = {"about": about, "run": run, "title": title, "files": files, "rows": rows, "calibrated": calibrated}
+    return str(ModelCard.from_template(data, template_str=TEMPLATE, uses=USES, escape=escape_markdown, **shown))
