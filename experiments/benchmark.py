@@ -4,7 +4,7 @@ python experiments/benchmark.py
 python experiments/benchmark.py parts=[steps] backbone=efficientnet_lite0 repeats=15
 python experiments/benchmark.py parts=[cached_epoch,decoding] data=faces data.root=DIR
 python experiments/benchmark.py parts=[waiting] backbone@waiting.backbone=densenet121
-python experiments/benchmark.py parts=[evaluation,report,comparison]
+python experiments/benchmark.py parts=[evaluation,judging,report,comparison]
 python experiments/benchmark.py parts=[sweep,variants]
 TMPDIR=SHARED python experiments/benchmark.py parts=[sweep] sweep.at_once=32 'sweep.launcher=["hydra/launcher=slurm"]'
 python experiments/benchmark.py device=cuda

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saliency_entropy.backbone import CLASSES, Backbone
+from saliency_entropy.backbone import CLASSES, IMAGE_SIZES, Backbone
 from saliency_entropy.cam import CAM_CLASSES, detector_cam
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.functional import min_max, spatial_entropy
-from saliency_entropy.run.checkpoint import read_checkpoint
+from saliency_entropy.run.checkpoint import read_checkpoint, refuse_endless
+from saliency_entropy.run.model_file import ModelCard, read_model_card, refuse_newer
 from saliency_entropy.weights import timm_network
 
-MOST_VALUES, LONGEST = 200, 500  # values in the description of a network, and letters of one of them
+MOST_VALUES = 200  # in the description of a network
 SIZES = ("name", "timm_name", "output_stride", "timm_options")  # the arguments that decide a network's tensors
 
 
@@ -31,6 +32,9 @@ class Detection:
         probability_synthetic: their softmax, 0 to 1.
         cam: ``(h, w)`` float32, the class activation map in [0, 1].
         cam_entropy: its entropy in nats.
+        calibrated_probability: the probability at the temperature that was fitted on validation; None without one.
+        decision: ``real`` or ``synthetic`` at the threshold that was fixed on validation; None without one.
+        spread: of an ensemble, the standard deviation of its members' ``probability_synthetic``; None of one detector.
     """
 
     logit_real: float
@@ -38,6 +42,9 @@ class Detection:
     probability_synthetic: float
     cam: np.ndarray
     cam_entropy: float
+    calibrated_probability: float | None = None
+    decision: str | None = None
+    spread: float | None = None
 
     @property
     def focus_area(self) -> float:
@@ -59,15 +66,23 @@ class Detector:
         backbone: the network, its weights loaded.
         class_index: the class whose CAM is given, see :func:`~saliency_entropy.cam.detector_cam`.
         device: the device that the network runs on; ``auto`` is the GPU, if there is one.
+        card: the threshold, the temperature and the origin of the network, if they are known.
 
     Raises:
         UserError: there is no such device.
     """
 
-    def __init__(self, backbone: Backbone, class_index: str = "predicted", device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_index: str = "predicted",
+        device: str | torch.device = "cpu",
+        card: ModelCard | None = None,
+    ) -> None:
         self.device = usable_device(device)
         self.backbone = backbone.eval().requires_grad_(False).to(self.device)
         self.class_index = class_index
+        self.card = card or ModelCard()
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, device: str | torch.device = "cpu") -> "Detector":
@@ -79,9 +94,10 @@ class Detector:
         Raises:
             UserError: the file is missing, damaged, holds code, or is no checkpoint of this package.
         """
-        backbone, class_index = read_network(Path(path))
+        backbone, class_index, content = read_network(Path(path))
         # The true class of an image that is to be judged is not known.
-        return cls(backbone, "predicted" if class_index == "true" else class_index, device)
+        known = "predicted" if class_index == "true" else class_index
+        return cls(backbone, known, device, read_model_card(Path(path), content))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> list[Detection]:
@@ -98,9 +114,13 @@ class Detector:
         probabilities = output.logits.float().softmax(dim=1)[:, 1]
         columns = (output.logits.float(), probabilities, maps, spatial_entropy(maps))
         return [
-            Detection(logits[0].item(), logits[1].item(), probability.item(), cam.numpy(), entropy.item())
+            self._detection(*logits.tolist(), probability.item(), cam.numpy(), entropy.item())
             for logits, probability, cam, entropy in zip(*(column.cpu() for column in columns), strict=True)
         ]
+
+    def _detection(self, real: float, synthetic: float, *figures: Any) -> Detection:
+        difference = synthetic - real
+        return Detection(real, synthetic, *figures, self.card.calibrated(difference), self.card.decision(difference))
 
     def judge(
         self, paths: Iterable[Path], batch_size: int = 32
@@ -112,18 +132,11 @@ class Detector:
             network saw; for a file that cannot be read, or whose scores are not finite, ``(path, None, reason)``.
         """
         # Imported here, because its package imports the LightningDataModule, which the detector itself does not need.
-        from saliency_entropy.data.images import load_image
+        from saliency_entropy.data.ahead import loaded_batches
 
-        batch: list[tuple[Path, np.ndarray | str]] = []
-        for path in paths:
-            try:
-                batch.append((path, load_image(path, self.backbone.image_size, self.backbone.interpolation)))
-            except UserError as error:
-                batch.append((path, str(error)))
-            if len(batch) == batch_size:
-                yield from self._judged(batch)
-                batch = []
-        yield from self._judged(batch)
+        network = self.backbone
+        for batch in loaded_batches(paths, batch_size, network.image_size, network.interpolation, IMAGE_SIZES[0]):
+            yield from self._judged(batch)
 
     def _judged(
         self, batch: list[tuple[Path, np.ndarray | str]]
@@ -139,12 +152,14 @@ class Detector:
                 yield path, image, detection
 
 
-def read_network(path: Path) -> tuple[Backbone, str]:
-    """The network in a run's checkpoint, with its weights, and the class whose CAM the run takes (``class_index``).
+def read_network(path: Path) -> tuple[Backbone, str, dict[str, Any]]:
+    """The network in a run's checkpoint, with its weights, the class whose CAM the run takes (``class_index``), and the
+    checkpoint's content.
 
     Nothing that the file names is imported or executed; raises UserError as :meth:`Detector.from_checkpoint`.
     """
     checkpoint = read_checkpoint(path, "give the best.ckpt of a run")
+    refuse_newer(path, checkpoint)
     described = checkpoint.get("detector")
     weights = checkpoint.get("state_dict")
     if not isinstance(described, dict) or not isinstance(weights, dict):
@@ -152,7 +167,7 @@ def read_network(path: Path) -> tuple[Backbone, str]:
     config, class_index = described.get("backbone"), described.get("class_index")
     if not isinstance(config, dict) or class_index not in CAM_CLASSES:
         raise UserError(f"{path} does not describe its network: give the best.ckpt of a run")
-    _refuse_endless(path, config)
+    refuse_endless(path, "network", config, MOST_VALUES)
     try:
         # Sizes first, which allocates nothing: a name alone may ask for billions of parameters.
         with torch.device("meta"):
@@ -173,22 +188,7 @@ def read_network(path: Path) -> tuple[Backbone, str]:
         raise UserError(
             f"the weights in {path} do not fit the network it describes ({in_one_line(error, 200)})"
         ) from None
-    return backbone, class_index
-
-
-def _refuse_endless(path: Path, config: dict[str, Any]) -> None:
-    """Raises UserError for a description that is longer than that of any network: a list of the same list, 32 times
-    over, is two kilobytes in a file and billions of values to whoever walks through it or prints it."""
-    left, seen = [config], 0
-    while left:
-        value = left.pop()
-        seen += 1
-        if isinstance(value, dict):
-            left += [*value.keys(), *value.values()]
-        elif isinstance(value, list | tuple):
-            left += value
-        if seen > MOST_VALUES or (isinstance(value, str) and len(value) > LONGEST):
-            raise UserError(f"{path} describes its network with more values than one has; give the best.ckpt of a run")
+    return backbone, class_index, checkpoint
 
 
 def usable_device(device: str | torch.device) -> torch.device:

@@ -14,10 +14,10 @@ PACKAGE = ROOT / "saliency_entropy"
 # modules of the package's root stand alone.
 ORDER = (
     "errors", "parallel",
-    "functional", "losses", "metrics",
+    "functional", "losses", "metrics", "calibration",
     "page", "run", "data",
     "weights", "backbone", "cam", "module", "training", "detector",
-    "debugging", "scores", "sweep", "study", "check", "tracking",
+    "debugging", "scores", "use", "sweep", "study", "check", "tracking",
 )  # fmt: skip
 
 

@@ -530,6 +530,7 @@ for name, *arguments in (
     ("evaluate", f"study={folder}/faces"),
     ("report", f"study={folder}/faces"),
     ("predict", f"checkpoint={best}", f"images={images}", f"output={folder}/out"),
+    ("export", f"checkpoint={best}", f"output={folder}/exported"),
 ):
     sys.argv = [f"{name}.py", *arguments]
     try:
@@ -542,7 +543,7 @@ assert not reached, reached
 
 @pytest.mark.timeout(1200)
 def test_a_study_reaches_no_network_and_installs_nothing(small, faces, tmp_path):
-    """Planned, trained, looked at, scored, reported and used, each command as it is by default."""
+    """Planned, trained, looked at, scored, reported, used and exported, each command as it is by default."""
     program = f"REACHING, STARTING, ALLOWED = {REACHING}, {STARTING}, {ALLOWED}\n{WATCHED}"
     arguments = [tmp_path / "runs", *small, "trainer.max_epochs=1", "method=droid", faces / "test"]
     ended = subprocess.run(

@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.evaluation import benchmark_evaluation
+from benchmarks.judging import benchmark_judging
 from benchmarks.loading import benchmark_cached_epoch, benchmark_decoding
 from benchmarks.report import benchmark_comparison, benchmark_report
 from benchmarks.steps import benchmark_steps
@@ -21,7 +22,10 @@ from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
-PARTS = ("steps", "waiting", "cached_epoch", "decoding", "evaluation", "report", "comparison", "sweep", "variants")
+PARTS = (
+    "steps", "waiting", "cached_epoch", "decoding", "evaluation", "judging", "report", "comparison", "sweep",
+    "variants",
+)  # fmt: skip
 
 
 def benchmark(cfg: DictConfig, script: Path) -> None:
@@ -70,6 +74,8 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
             benchmark_decoding(cfg, backbone, Path(folder))
         if "evaluation" in cfg.parts:
             benchmark_evaluation(cfg, backbone, device, Path(folder))
+        if "judging" in cfg.parts:
+            benchmark_judging(cfg, backbone, script.with_name("predict.py"), Path(folder))
         if "report" in cfg.parts:
             benchmark_report(cfg, Path(folder))
         if "comparison" in cfg.parts:

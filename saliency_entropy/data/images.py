@@ -83,7 +83,7 @@ def joint_digest(files: Sequence[Digested]) -> int:
     return sum(digests) if all(digests) else 0
 
 
-def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np.ndarray:
+def load_image(path: DataFile, size: int, interpolation: str = "bilinear", smallest: int = 1) -> np.ndarray:
     """One image, as an annotator saw it, on a square of ``size`` pixels.
 
     The EXIF orientation is applied. Grey, palette and CMYK images become RGB; an alpha channel is dropped, not
@@ -93,6 +93,7 @@ def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np
         path: a JPEG, PNG, WebP or BMP file.
         size: S, in pixels.
         interpolation: one of :data:`INTERPOLATIONS`; the paper's is ``bilinear``.
+        smallest: the pixels that a side of the file's image must have.
 
     Returns:
         ``(S, S, 3)`` uint8, RGB.
@@ -101,7 +102,7 @@ def load_image(path: DataFile, size: int, interpolation: str = "bilinear") -> np
         UserError: the file cannot be read whole, or is not an 8-bit still image.
         UnreadableFile: the file cannot be read, for a reason that does not lie in its content.
     """
-    return np.array(_resized(path, size, interpolation))
+    return np.array(_resized(path, size, interpolation, smallest))
 
 
 def load_channels(path: DataFile, size: int, interpolation: str = "bilinear") -> np.ndarray:
@@ -111,10 +112,14 @@ def load_channels(path: DataFile, size: int, interpolation: str = "bilinear") ->
     return np.frombuffer(bytearray().join(band.tobytes() for band in bands), np.uint8).reshape(3, size, size)
 
 
-def _resized(path: DataFile, size: int, interpolation: str) -> Image.Image:
+def _resized(path: DataFile, size: int, interpolation: str, smallest: int = 1) -> Image.Image:
     if interpolation not in INTERPOLATIONS:
         raise UserError(f"interpolation is {interpolation!r}; use one of {', '.join(INTERPOLATIONS)}")
-    return decode(path, "RGB").resize((size, size), Image.Resampling[interpolation.upper()])
+    image = decode(path, "RGB")
+    if min(image.size) < smallest:
+        found = f"{image.width} x {image.height} pixels"
+        raise UserError(f"{path} has {found}, and no face fits into fewer than {smallest} on a side; leave it out")
+    return image.resize((size, size), Image.Resampling[interpolation.upper()])
 
 
 def check_header(path: DataFile) -> None:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 RESUME = "resume.ckpt"
 BEFORE = "resume-before.ckpt"  # the resume.ckpt of the epoch before
+LONGEST = 500  # letters of a value in a description
 EPOCHS = "MetricsTable"  # the key of the callbacks' states in them under which the rows of metrics.csv are
 
 
@@ -162,3 +163,18 @@ def read_checkpoint(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} is not a checkpoint but a {type(checkpoint).__name__}; {remedy}")
     return checkpoint
+
+
+def refuse_endless(path: Path, what: str, description: object, most: int) -> None:
+    """Raises UserError for plain values that are more than the description of a network or a run has: a list of the
+    same list, 32 times over, is two kilobytes in a file and billions of values to whoever walks through it."""
+    left, seen = [description], 0
+    while left:
+        value = left.pop()
+        seen += 1
+        if isinstance(value, dict):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            left += value
+        if seen > most or (isinstance(value, str) and len(value) > LONGEST):
+            raise UserError(f"{path} describes its {what} with more values than one has; give the best.ckpt of a run")

@@ -19,6 +19,7 @@ from saliency_entropy.metrics import SCORES, auroc, score_table, unseen_images
 from saliency_entropy.run.checkpoint import best_checkpoint, best_epoch, file_digest
 from saliency_entropy.run.epochs import read_epochs
 from saliency_entropy.run.folder import config_hash
+from saliency_entropy.run.model_file import complete_best
 from saliency_entropy.run.ranking import RANKINGS, SUFFIXES, ranking_scores
 from saliency_entropy.run.trainer_options import images_left_out
 from saliency_entropy.run.whole_files import write_atomically, written_whole
@@ -62,7 +63,7 @@ def save_result(
     wall_seconds: float,
     wandb_run: Any,
 ) -> dict[str, Any]:
-    """Log the final figures and write ``result.json``, with which the run is done.
+    """Log the final figures, complete ``best.ckpt`` and write ``result.json``, with which the run is done.
 
     Args:
         folder: the run's folder.
@@ -77,6 +78,8 @@ def save_result(
         The content of ``result.json``.
     """
     result = summarise(config, folder, data_summary, scores) | code
+    complete_best(folder, result, scores["val"])
+    result["checkpoint"] = file_digest(best_checkpoint(folder))
     result["wall_seconds"] = round(wall_seconds, 1)
     result["finished"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     if wandb_run is not None:
@@ -90,7 +93,7 @@ def save_result(
 def summarise(
     config: dict[str, Any], folder: Path, data_summary: dict[str, Any], scores: dict[str, pd.DataFrame]
 ) -> dict[str, Any]:
-    """The content of ``result.json``, except for the time and the code."""
+    """The content of ``result.json``, except for the code, the checkpoint's digest and the time."""
     epochs = read_epochs(folder)
     human_entropy = epochs["train/human_entropy"].iloc[-1]
     planned = config["trainer"]["max_epochs"]
@@ -111,7 +114,6 @@ def summarise(
         **data_summary,
         "human_entropy": None if np.isnan(human_entropy) else float(human_entropy),
         **{split: split_figures(table, data_summary) for split, table in scores.items()},
-        "checkpoint": file_digest(best_checkpoint(folder)),
         "config_hash": config_hash(config),
     }
 

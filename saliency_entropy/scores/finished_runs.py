@@ -124,7 +124,7 @@ def _set_name(cfg: DictConfig, images: ScoredImages) -> str:
 
 def read_detector(folder: Path, runs: FinishedRuns) -> tuple[Backbone, str, Transform]:
     """A run's network, the class of its CAM, and its transform of images and human maps."""
-    backbone, class_index = read_network(best_checkpoint(folder))
+    backbone, class_index, _ = read_network(best_checkpoint(folder))
     transform = runs.images.transform(backbone.image_size, backbone.interpolation, backbone.cam_size)
     return backbone.eval().requires_grad_(False).to(runs.device), class_index, transform
 

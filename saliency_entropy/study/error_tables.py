@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from saliency_entropy.calibration.operating_points import rate_interval, resolves
+from saliency_entropy.calibration.temperature import BINS
 from saliency_entropy.data.group_names import MAX_GROUPS
 from saliency_entropy.data.table import LABELS
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.page.wording import NONE
-from saliency_entropy.study.calibration import BINS
-from saliency_entropy.study.operating_points import rate_interval, resolves
 from saliency_entropy.study.run_figures import (
     APCER_FIGURES,
     BPCER_FIGURES,

@@ -14,12 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from saliency_entropy.data.group_names import MAX_GROUPS
-from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
-from saliency_entropy.run.ranking import RANKINGS, SUFFIXES, ranking_scores
-from saliency_entropy.scores.one_pass import CHECKPOINT
-from saliency_entropy.study.calibration import calibration_floor, expected_calibration_error, fitted_temperature
-from saliency_entropy.study.operating_points import (
+from saliency_entropy.calibration.operating_points import (
     RocCurve,
     apcer,
     average_precision,
@@ -28,6 +23,11 @@ from saliency_entropy.study.operating_points import (
     roc,
     score_problem,
 )
+from saliency_entropy.calibration.temperature import calibration_floor, expected_calibration_error, fitted_temperature
+from saliency_entropy.data.group_names import MAX_GROUPS
+from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES, ranking_scores
+from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study.runs import Run
 from saliency_entropy.study.statistics import NAN
 

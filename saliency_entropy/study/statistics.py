@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-NAN = float("nan")
-# Of every interval.
-LEVEL = 0.95
+from saliency_entropy.calibration.operating_points import LEVEL, NAN
+
 # Values nearer to each other than this differ by rounding only.
 SAME = 1e-12
 

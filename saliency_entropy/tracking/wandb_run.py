@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import default_collate
 
+from saliency_entropy.calibration.operating_points import roc
 from saliency_entropy.errors import UserError, in_one_line, whole_number
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.callbacks import EpochCallback
@@ -26,7 +27,6 @@ from saliency_entropy.run.ranking import SUFFIXES, ranking_scores
 from saliency_entropy.run.result import split_figures
 from saliency_entropy.run.variants import read_variant, variant_name
 from saliency_entropy.run.whole_files import write_atomically
-from saliency_entropy.study.operating_points import roc
 from saliency_entropy.study.run_figures import RankedScores
 
 # Before wandb is imported: its reports of its own errors, to its makers, were not asked for.

@@ -1,5 +1,7 @@
 """The predict command: what it writes of good files, broken files and hostile names."""
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -16,12 +18,13 @@ from saliency_entropy.backbone import Backbone
 from saliency_entropy.data.images import load_image
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
-from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.page.overlay import cam_figure
 from saliency_entropy.scores.predict import predict
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = [
-    "path", "verdict", "probability_synthetic", "logit_real", "logit_synthetic", "cam_entropy", "focus_area",
+    "path", "verdict", "decision", "probability_synthetic", "calibrated_probability", "logit_real", "logit_synthetic",
+    "cam_entropy", "focus_area",
 ]  # fmt: skip
 SIZE = 32
 TINY = {
@@ -95,7 +98,7 @@ def test_a_folder(checkpoint, predicted, tmp_path):
         assert row.cam_entropy == pytest.approx(detection.cam_entropy, abs=1e-4)
         assert row.focus_area == pytest.approx(np.exp(row.cam_entropy), rel=1e-5)
         written = Image.open(tmp_path / "out" / "overlays" / f"{Path(row.path).relative_to(tmp_path / 'in')}.png")
-        expected = cam_overlay(pixels, detection.cam)
+        expected = cam_figure(pixels, detection.cam)
         assert np.abs(np.asarray(written).astype(int) - np.asarray(expected)).max() <= 3
     assert overlays(tmp_path) == ["b.jpg.png", "b.png.png", "sub/a.jpg.png"]
 
@@ -194,6 +197,125 @@ def test_without_finite_scores_there_is_no_verdict(checkpoint, predicted, tmp_pa
     pixels = torch.from_numpy(load_image(paths[0], SIZE)).permute(2, 0, 1)[None]
     assert Detector.from_checkpoint(tmp_path / "nan.ckpt")(pixels)[0].verdict is None
     assert Detector.from_checkpoint(checkpoint)(pixels)[0].verdict in ("real", "synthetic")
+
+
+# Forms of what is read and written.
+
+
+@pytest.fixture
+def complete(checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint whose card has a threshold of 0.25 and a temperature of 2."""
+    card = {
+        "format": 1, "threshold": 0.25, "temperature": 2.0, "problem": "", "validation_images": 40, "run": {},
+    }  # fmt: skip
+    torch.save(torch.load(checkpoint, weights_only=True) | {"model": card}, tmp_path / "complete.ckpt")
+    return tmp_path / "complete.ckpt"
+
+
+def test_decisions_and_calibrated_probabilities_follow_the_card(predicted, complete, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for seed in range(6):
+        image(tmp_path / "in" / f"{seed}.png", seed)
+    differences = (lambda table: table["logit_synthetic"] - table["logit_real"])(predicted(tmp_path / "in"))
+    assert "no decision: the checkpoint has no threshold, since it comes without validation scores" in caplog.text
+    content = torch.load(complete, weights_only=True)
+    content["model"]["threshold"] = float(differences.median())  # so that both decisions occur
+    torch.save(content, complete)
+    table = predicted(tmp_path / "in", checkpoint=str(complete))
+    np.testing.assert_allclose(table["calibrated_probability"], 1 / (1 + np.exp(-differences / 2)), atol=1e-6)
+    expected = np.where(differences >= differences.median(), "synthetic", "real")
+    assert table["decision"].tolist() == expected.tolist()
+    assert set(expected) == {"real", "synthetic"}
+    threshold = 1 / (1 + np.exp(-differences.median() / 2))
+    assert f"decision: synthetic where calibrated_probability is {threshold:.4f} or more, the threshold" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_other_formats_hold_the_same_table(predicted, complete, tmp_path, form):
+    for name in ("a.png", "=1+1.png", "c.png"):
+        image(tmp_path / "in" / name)
+    (tmp_path / "in" / "c.png").write_text("no image")
+    (tmp_path / "in" / "list.csv").write_text("path,age\na.png,7\n=1+1.png,8\nc.png,9\n")
+    tables = []
+    for name in ("csv", form):
+        with pytest.raises(UserError, match="1 of 3 images have no score"):
+            predicted(tmp_path / "in" / "list.csv", checkpoint=str(complete), format=name)
+        file = tmp_path / "out" / f"predictions.{name}"
+        if form == "jsonl" and name == form:
+            tables.append(pd.DataFrame([json.loads(line) for line in file.read_text().splitlines()]))
+        else:
+            tables.append(pd.read_parquet(file) if name == form else pd.read_csv(file))
+    csv, other = tables
+    assert list(csv) == list(other)
+    assert other["path"].tolist() == [f"{tmp_path}/in/{name}" for name in ("a.png", "=1+1.png", "c.png")]
+    assert other["age"].astype("str").tolist() == ["7", "8", "9"]
+    for name in ("logit_real", "probability_synthetic", "calibrated_probability", "cam_entropy"):
+        np.testing.assert_allclose(other[name].astype("float64"), csv[name], rtol=1e-12)
+        assert np.isnan(other[name].astype("float64")).tolist() == [False, False, True]
+    assert other["decision"][0] == csv["decision"][0]
+    assert "c.png is not an image" in other["error"][2]
+
+
+def test_formats_that_cannot_hold_the_table(predicted, tmp_path):
+    image(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"^format is 'xlsx'; choose one of csv, jsonl, parquet"):
+        predicted(tmp_path / "a.png", format="xlsx")
+    (tmp_path / "m.csv").write_text("path,note,note\na.png,1,2\n")
+    with pytest.raises(UserError, match=r"m\.csv has two columns of one name, which format=jsonl cannot hold"):
+        predicted(tmp_path / "m.csv", format="jsonl")
+    assert len(predicted(tmp_path / "m.csv")) == 1
+
+
+def test_standard_input_lists_files(predicted, tmp_path, monkeypatch):
+    paths = [image(tmp_path / name / "a.png", seed) for seed, name in enumerate("ba")]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{paths[0]}\n\n{paths[1]}\n"))
+    monkeypatch.chdir(tmp_path)
+    assert predicted(Path("-"))["path"].tolist() == [str(path) for path in paths]
+    assert overlays(tmp_path) == ["a/a.png.png", "b/a.png.png"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    with pytest.raises(UserError, match="images=- reads the paths of images from standard input"):
+        predicted(Path("-"))
+
+
+def test_a_pattern_and_several_checkpoints(predicted, checkpoint, complete, tmp_path):
+    for name in ("a1.png", "a2.png", "b1.png"):
+        image(tmp_path / "in" / name)
+    table = predicted(tmp_path / "in" / "a*.png", checkpoint=[str(checkpoint), str(complete)])
+    assert [Path(path).name for path in table["path"]] == ["a1.png", "a2.png"]
+    assert table["spread"].tolist() == [0, 0]  # the weights are the same
+    assert table["decision"].tolist() == ["", ""]  # one of them has no threshold
+    assert overlays(tmp_path) == ["a1.png.png", "a2.png.png"]
+
+
+def test_images_that_are_no_face_images_are_named(predicted, tmp_path):
+    image(tmp_path / "in" / "good.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "in" / "one.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "in" / "huge.png")
+    frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "in" / "moving.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(UserError, match=r"^3 of 4 images have no score"):
+        predicted(tmp_path / "in")
+    errors = {Path(row.path).name: row.error for row in read(tmp_path).itertuples()}
+    assert errors["good.png"] == ""
+    assert errors["one.png"].endswith("has 1 x 1 pixels, and no face fits into fewer than 16 on a side; leave it out")
+    assert errors["huge.png"].endswith("more than 64 megapixels; scale it down, or leave it out")
+    assert "is animated (2 frames)" in errors["moving.png"]
+
+
+def test_thousands_of_images_are_not_held_in_memory(checkpoint, tmp_path):
+    held, most = 0, 0
+
+    def paths():
+        nonlocal held, most
+        for _ in range(200):
+            held += 1
+            most = max(most, held)
+            yield path
+
+    path = image(tmp_path / "a.png")
+    for _ in Detector.from_checkpoint(checkpoint).judge(paths(), 4):
+        held -= 1
+    assert most <= 12
 
 
 # Names and cells.

@@ -17,8 +17,8 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
+from saliency_entropy.calibration.operating_points import rate_interval
 from saliency_entropy.study import error_tables, tables
-from saliency_entropy.study.operating_points import rate_interval
 from saliency_entropy.study.runs import read_study
 
 SEEDS = 2

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
     binary_sensitivity_at_specificity,
 )
 
-from saliency_entropy.study.operating_points import apcer, average_precision, bpcer, resolves, roc, score_problem
+from saliency_entropy.calibration.operating_points import apcer, average_precision, bpcer, resolves, roc, score_problem
 
 # Falling, S synthetic and R real:  9 S, 8 S, 7 R and S, 6 R, 5 S, 4 R, 3 R
 SCORES = np.array([9, 8, 7, 7, 6, 5, 4, 3], dtype=np.float32)

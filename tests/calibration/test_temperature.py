@@ -6,7 +6,7 @@ from scipy.special import expit
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from saliency_entropy.study.calibration import BINS, expected_calibration_error, fitted_temperature
+from saliency_entropy.calibration.temperature import BINS, expected_calibration_error, fitted_temperature
 
 
 def logit(probability: float) -> float:

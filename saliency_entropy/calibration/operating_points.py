@@ -12,8 +12,8 @@ from scipy import stats
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import auc, average_precision_score, roc_curve
 
-from saliency_entropy.study.statistics import LEVEL, NAN
-
+NAN = float("nan")
+LEVEL = 0.95  # of confidence intervals
 JOINT = (1 + LEVEL) / 2  # of each of two intervals that hold together at LEVEL
 
 
