@@ -69,6 +69,9 @@ def test_every_part(faces: Path, caplog: pytest.LogCaptureFixture) -> None:
         r"streamed: \d+\.\d\d x the speed of the bare loop",
         r"one pass +\d+\.\d ms an image",
         r"a pass for 4 detectors costs \d+\.\d{3} x decoding each image once and their bare forwards",
+        r"files are judged at \d+\.\d{3} x the speed of bare forwards",
+        r"ONNX Runtime takes \d+\.\d{3} x the time of the checkpoint",
+        r"predict takes \d+\.\d s from its start to the score of one image",
         r"report of 6 runs of 700 test images: \d+ s \(\d+ s of processor time\), \d\.\d\d GiB at most",
         r"comparison of 2 variants of 12 runs of 700 test images: \d+ s \(\d+ s of processor time\)",
         r"6 runs, 2 at a time: \d+ s, \d+\.\d\d x the sum of their own times / 2; a run has \d+\.\d s of its own and "
