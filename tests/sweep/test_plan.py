@@ -190,7 +190,7 @@ def test_what_is_planned_is_what_is_trained(
     ("overrides", "runs"),
     [
         (["experiment=paper", "data=builtin", "seed=0,1"], 12),
-        (["-m", "seed=0", "method=glob(*)"], 6),
+        (["-m", "seed=0", "method=glob(*)"], 7),
     ],
 )
 def test_a_sweep_is_that_of_the_command(
