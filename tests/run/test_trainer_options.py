@@ -99,8 +99,8 @@ def test_a_run_that_a_callback_ends_is_scored_and_marked(
     assert (len(epochs), result["epochs"], result["planned_epochs"]) == (3, 3, 9)
     assert any(message.endswith("; ended after epoch 3 of 9") for message in caplog.messages)
     assert run_status(folder).detail == "ended after epoch 3 of 9"
-    warnings = read_study(tmp_path / "s").warnings
-    assert "These runs ended before their last epoch, by a callback or a time limit: droid/seed0 (epoch 3 of 9)." in warnings
+    said = "These runs ended before their last epoch, by a callback or a time limit: droid/seed0 (epoch 3 of 9)."
+    assert said in read_study(tmp_path / "s").warnings
 
 
 def test_it_stays_ended_if_it_is_killed_before_it_is_scored(
