@@ -111,8 +111,8 @@ def test_a_sweep_that_another_command_trains(tmp_path: Path) -> None:
     ("report.seeds=0", "report.seeds is 0; give a whole number from 1 on"),
     ("images=many", "images is 'many'; give a whole number from 1 on"),
     ("parts=[speed]",
-     "parts names 'speed'; choose of steps, waiting, cached_epoch, decoding, evaluation, report, comparison, sweep, "
-     "variants"),
+     "parts names 'speed'; choose of steps, waiting, cached_epoch, decoding, evaluation, judging, report, comparison, "
+     "sweep, variants"),
 ])  # fmt: skip
 def test_mistakes(override: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
