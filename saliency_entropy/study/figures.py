@@ -242,8 +242,8 @@ def mean_cam_by_method(maps: StudyMaps) -> Figure:
 
 
 def human_entropy(study: Study) -> float | None:
-    """Mean entropy in nats of the maps of the training images, whatever their :func:`map_kind`; None if no run had
-    any."""
+    """Mean entropy in nats of the maps of the training images, whatever their :func:`training_map_kind`; None if no
+    run had any."""
     found = [value for run in study.runs if (value := run.result.get("human_entropy")) is not None]
     return float(np.mean(found)) if found else None
 
@@ -253,6 +253,12 @@ def map_kind(study: Study) -> str:
     if any(run.setting("data.template_maps") for run in study.runs):
         return "template"
     return "simulated" if any(run.setting("data.name") in ("builtin", "decoy") for run in study.runs) else "human"
+
+
+def training_map_kind(study: Study) -> str:
+    """As :func:`map_kind`, of the maps in training, which a control may have replaced: ``shuffled control``."""
+    control = study.runs[0].setting("data.human_maps.control") or "none"  # the runs of a study share it
+    return map_kind(study) if control == "none" else f"{control} control"
 
 
 def png(figure: Figure) -> bytes:
