@@ -102,7 +102,7 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
         axes.axhline(np.log(cells), color=GREY, linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
     human = human_entropy(study)
     if human is not None:
-        label = f"{map_kind(study).capitalize()} maps, {human:.2f}"
+        label = f"{training_map_kind(study).capitalize()} maps, {human:.2f}"
         axes.axhline(human, color=GREY, linestyle=":", linewidth=1.5, label=label)
     axes.set_xlabel("Epoch")
     axes.set_ylabel(f"Mean CAM entropy,\n{'training' if split == 'train' else 'validation'} images (nats)")
