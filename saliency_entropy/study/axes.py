@@ -288,5 +288,5 @@ def _shown(value: object) -> str:
     """A setting for readers."""
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = (value if isinstance(value, str) else json.dumps(value)) or "not known"
     return text if SHOWN_TEXT.fullmatch(text) else "(not shown)"

@@ -237,9 +237,11 @@ def test_studies_that_were_trained_apart(tmp_path: Path, swept: Path) -> None:
 
 
 def test_what_differs_beside_the_axes(tmp_path: Path) -> None:
-    write_study(tmp_path / "a", {"cross_entropy": 1, "droid": 1})
+    write_study(tmp_path / "a", {"cross_entropy": 1, "droid": 1}, result={"images_hash": "0a1b"})
     config = {"data": {"root": "/secret/place"}, "loss": {"terms": {"droid": {"weight": 0.3}}}, "new": [1, "x"]}
-    write_run(tmp_path / "b", "droid", 0, epochs=8, config=config, result={"versions": {"torch": "2.15.0"}})
+    write_run(
+        tmp_path / "b", "droid", 0, epochs=8, config=config, result={"versions": {"torch": "2.15.0"}, "images_hash": ""}
+    )
     table = differing_settings(read_axes([tmp_path / "a", tmp_path / "b"]))
     found = {key: dict(zip(own["variants"], own["value"], strict=True)) for key, own in table.groupby("setting")}
     assert found == {
@@ -249,6 +251,7 @@ def test_what_differs_beside_the_axes(tmp_path: Path) -> None:
         "new": {"a": "not set", "b": "[1, x]"},
         "versions.torch": {"a": "2.14.1", "b": "2.15.0"},
         "versions.timm": {"a": "1.0.31", "b": "not set"},
+        "images_hash": {"a": "0a1b", "b": "not known"},
     }
 
 
