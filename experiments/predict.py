@@ -2,7 +2,7 @@
 
     python experiments/predict.py checkpoint=runs/builtin/droid_cyborg/seed0/checkpoints/best.ckpt images=PATH
     python experiments/predict.py checkpoint=FILE images=PATH output=DIR overlays=false format=jsonl
-    find DIR -name '*.png' | python experiments/predict.py checkpoint=runs/demo/droid images=-
+    find DIR -name '*.png' | python experiments/predict.py checkpoint=runs/demo/cyborg images=-
 
 Writes output/predictions.csv (path, verdict by the larger logit, decision at the threshold fixed on validation, softmax
 score, calibrated probability, both logits, CAM entropy in nats, focus area in cells, and the further columns of a

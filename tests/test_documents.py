@@ -41,6 +41,14 @@ SMALL = {
 }
 BUILTIN = ["data.source.train=16", "data.source.val=8", "data.source.test=12"]
 DATA_OF = {"faces": "faces", "paper": "und_cyborg"}  # experiments that name their data
+# The studies of which commands of the documents make reports: parts of those that other commands train.
+STUDIES = (
+    "experiment=demo seed=0 method=cross_entropy,droid_cyborg",
+    "experiment=drawn study=drawn_two seed=0 method=cross_entropy,droid",
+    "experiment=controls seed=0 method=cyborg data.human_maps.control=none,shuffled",
+    "-m method=droid,fmmmse seed=0 study=two",
+    "-m backbone=tiny,efficientnet_lite0 data.human_maps.fraction=0.25,1 method=cyborg seed=0 study=axes",
+)
 
 
 class Block(NamedTuple):
@@ -165,16 +173,16 @@ def given(
 
 
 @pytest.fixture(scope="session")
-def study(work: Path) -> Path:
-    """runs/demo, of which the documents' commands make reports."""
-    train = [sys.executable, str(ROOT / "experiments" / "train.py"), "-m", "method=droid,cross_entropy", "study=demo"]
-    subprocess.run(shortened("train", train), cwd=work, check=True, capture_output=True)
-    return work / "runs" / "demo"
+def studies(work: Path) -> None:
+    """Train :data:`STUDIES`."""
+    for arguments in STUDIES:
+        command = [sys.executable, str(ROOT / "experiments" / "train.py"), *shortened("train", arguments.split())]
+        subprocess.run(command, cwd=work, check=True, capture_output=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
-def test_every_command_runs(document: Path, work: Path, study: Path, given: Callable[[str], None]) -> None:
+def test_every_command_runs(document: Path, work: Path, studies: None, given: Callable[[str], None]) -> None:
     for block in blocks(document):
         own = re.match(r"(?:# @package _global_\n)?# (mine/\S+)\n", block.text)
         if own:  # a file of the reader's own

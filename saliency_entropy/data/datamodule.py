@@ -40,6 +40,7 @@ from saliency_entropy.data.table import (
 )
 from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.metrics import is_known
+from saliency_entropy.run.console import typed
 
 log = logging.getLogger(__name__)
 
@@ -240,13 +241,14 @@ class FaceDataModule(pl.LightningDataModule):
         """What ``result.json`` says of the data: its generators, the CAM grid's cells, the manifest's digest, and how
         many images and files were left out; and the digest of the training and validation images, if it is known."""
         kinds = {kind: count for kind, count in self.manifest.unread if kind in Image.registered_extensions()}
+        maps = self.human_maps
         return {
             "train_generators": self.train_generators,
             **({"relatives": self.relatives} if self.relatives else {}),
             "cam_cells": math.prod(self.map_size),
             "data_hash": data_hash(self.manifest.table),
-            # Of a part of the human maps, runs have other parts.
-            "images_hash": images_hash(*self.decoded()) if self.human_maps.fraction == 1 else "",
+            # Of a part of the human maps, or dealt out anew, runs have others.
+            "images_hash": images_hash(*self.decoded()) if maps.fraction == 1 and maps.control != "shuffled" else "",
             "left_out": self.left_out,
             "unread": kinds,
             # How map files are read: results without it are of versions that did not scale each to its own range.
@@ -295,9 +297,9 @@ class FaceDataModule(pl.LightningDataModule):
             for dataset in prepared.values():
                 dataset.leave_out(images, human_maps)
         self._datasets |= prepared
-        for dataset in prepared.values():
-            dataset.control = self._control
         for split in prepared:
+            if split in REPEATED:
+                self._datasets[split].control = self._control
             log.info("%s", self._describe(split))
         self._warn_of_doubtful_data(prepared)
 
@@ -308,8 +310,10 @@ class FaceDataModule(pl.LightningDataModule):
         if control not in ("centre", "uniform"):
             return (-1, 1) if control == "inverted" else (1, 0)
         train = self._datasets.get("train") or self._dataset("train")
-        maps = np.stack([train.human_map(index)[0] for index in np.flatnonzero(train.has_map)])
-        return 0, constant_control(control, maps)
+        maps = [train.human_map(index)[0] for index in np.flatnonzero(train.has_map)]
+        if not maps:
+            raise UserError(f"data.human_maps.control is {control}, but no training image has a map that can be used")
+        return 0, constant_control(control, np.stack(maps))
 
     def _dataset(self, split: str) -> FaceDataset:
         maps = self.human_maps
@@ -327,8 +331,8 @@ class FaceDataModule(pl.LightningDataModule):
         if doubts:
             root = f" data.root={shlex.quote(str(self.root))}" if self.root else ""
             log.warning(
-                "data %s: %s; python experiments/data.py data=%s%s, with the other data options of this command, "
-                "shows them", self.name, ", ".join(doubts), self.name, root,
+                "data %s: %s; %s data=%s%s, with the other data options of this command, shows them",
+                self.name, ", ".join(doubts), typed("data"), self.name, root,
             )  # fmt: skip
 
     def bytes_to_keep(self) -> int:

@@ -86,7 +86,8 @@ def prepare_process() -> None:
     longer read. Ends the process with a sentence where files would be read and written in another encoding than UTF-8.
     The folder of a variant, which has = in its name, may be given without Hydra's quotes.
     """
-    sys.argv[1:] = [re.sub(r"^study=([^'\"\[]*=.*)", r"study='\1'", argument) for argument in sys.argv[1:]]
+    of_variant = re.compile(r"^(study|checkpoint|reference)=([^'\"\[]*=.*)")
+    sys.argv[1:] = [of_variant.sub(r"\1='\2'", argument) for argument in sys.argv[1:]]
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed; its number would go to the next file, and what is printed into it
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode))  # noqa: SIM115, PTH123

@@ -56,6 +56,12 @@ def check_options(config: Mapping[str, Any]) -> None:
     for name in ("limit_train_batches", *PARTIAL):
         if options.get(name) is not None and not options[name]:
             raise UserError(f"trainer.{name}={options[name]} leaves no image; give a number above 0, or leave it out")
+    size = config["backbone"]["image_size"]
+    if (shown := config["data"].get("image_size", size)) != size:
+        raise UserError(
+            f"data.image_size is {shown}, but backbone.image_size, by which a detector is used later, is {size}: set "
+            "backbone.image_size alone"
+        )
     # A debug run is apart from the studies, and one without checkpoints leaves no result.
     if config["checkpoints"] and not str(config["study"]).startswith("debug/"):
         for name, value in images_left_out(options).items():

@@ -15,15 +15,17 @@ from saliency_entropy.errors import UserError, listing
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import Column, ShownTable, shown, shown_table
 from saliency_entropy.run.folder import flatten, scientific_config
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.run.study_folders import method_order, seed_folders
 from saliency_entropy.run.variants import read_variant, short_keys, variant_folders
 from saliency_entropy.study import tables
+from saliency_entropy.study.run_files import images_of, usual
 from saliency_entropy.study.runs import BASELINE, METHOD_KEYS, VARIED, LeftOut, Study, TestImages, is_below, read_study
 from saliency_entropy.study.statistics import holm, paired_difference
 
-MARGIN = "_margin"  # ends the name of a measure by the difference of the logits
 STUDY = "study"  # the axis of studies that were trained apart
-MADE = ("cam_cells", "data_hash", "git_commit", "versions")  # of result.json, what may differ beside the configuration
+# Of result.json, what may differ beside the configuration.
+MADE = ("cam_cells", "data_hash", "images_hash", "map_range", "git_commit", "versions")
 SHOWN_TEXT = re.compile(r"[\w.+ -]{1,40}")  # of a configuration: a page is passed on, and longer text may be a path
 
 
@@ -37,6 +39,7 @@ class Variant:
         study: its runs.
         measures: what their scores say.
         comparable: what variants must share to be compared: the test images, and which of them are unseen.
+        digest: of the bytes of the test images' files, which they must share where it is known; else "".
     """
 
     name: str
@@ -44,6 +47,7 @@ class Variant:
     study: Study
     measures: tables.Measures
     comparable: tuple[str, tuple[str, ...]]
+    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +119,11 @@ def read_axes(folders: Sequence[Path]) -> StudyAxes:
             scores = study.runs[0].test_scores(("path", "label", "generator"))
             relatives = study.runs[0].result.get("relatives", [])
             comparable = images.fingerprint(scores), (*study.train_generators, "", *relatives)
+            digest = max(images_of(run.folder / "scores" / "test.parquet") for run in study.runs)
             values = dict(several)
             for key, value in (read_variant(folder) or {}).items():
                 values[key] = value if value is None or type(value) in (str, int, float) else json.dumps(value)
-            found.append(Variant(name, values, study, tables.measure(study), comparable))
+            found.append(Variant(name, values, study, tables.measure(study), comparable, digest))
     foreign = _foreign(found)
     left_out += [LeftOut(variant.name, reason) for variant, reason in foreign.items()]
     variants = [variant for variant in found if variant not in foreign]
@@ -235,8 +240,12 @@ def shown_settings(table: pd.DataFrame) -> ShownTable:
 
 def measure_title(measure: str) -> str:
     """``AUROC, unseen generators``, and the score that ranks the images."""
-    by = "the margin" if measure.endswith(MARGIN) else "logit 1"
-    return f"{tables.MEASURES[measure.removesuffix(MARGIN)]}, by {by}"
+    return f"{tables.MEASURES[measure.removesuffix(SUFFIXES['margin'])]}, by {ranked_by(measure)}"
+
+
+def ranked_by(measure: str) -> str:
+    """The score of :data:`~saliency_entropy.run.ranking.RANKINGS` that a measure ranks images by, for readers."""
+    return RANKINGS["margin" if measure.endswith(SUFFIXES["margin"]) else "logit"]
 
 
 def axis_value(value: str | float | None) -> str:
@@ -259,23 +268,25 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _foreign(variants: Sequence[Variant]) -> dict[Variant, str]:
-    """Why variants are left out that cannot be compared with most; raises UserError if these are as many."""
+    """Why variants are left out that cannot be compared with most; raises UserError if as many have other images."""
     (most, count), *others = Counter(variant.comparable for variant in variants).most_common() or [(None, 0)]
     reasons = {}
     for variant in variants:
         if variant.comparable != most:
-            usual = next(other for other in variants if other.comparable == most)
-            alike = variant.comparable[0] == usual.comparable[0]
-            why = f"scored on other {'unseen generators' if alike else 'test images'} than {usual.name}"
+            first = next(own for own in variants if own.comparable == most)
+            alike = variant.comparable[0] == first.comparable[0]
+            why = f"scored on other {'unseen generators' if alike else 'test images'} than {first.name}"
             if (variant.comparable, count) in others:
                 raise UserError(f"{variant.name} was {why}, so that they cannot stand in one table; make two reports")
             reasons[variant] = why
-    return reasons
+    alike = usual(kept.digest for kept in variants if kept not in reasons)
+    why = "scored on test images whose files have other bytes than those of the other variants, under the same names"
+    return {variant: why for variant in variants if variant.digest not in alike} | reasons
 
 
 def _shown(value: object) -> str:
     """A setting for readers."""
     if isinstance(value, list):
         return f"[{', '.join(map(_shown, value))}]"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = (value if isinstance(value, str) else json.dumps(value)) or "not known"
     return text if SHOWN_TEXT.fullmatch(text) else "(not shown)"

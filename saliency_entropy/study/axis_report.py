@@ -11,13 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from saliency_entropy.errors import UserError, whole_number, writing
 from saliency_entropy.page import wording
 from saliency_entropy.page.web_page import render
+from saliency_entropy.run.ranking import SUFFIXES
 from saliency_entropy.run.variants import variant_folders
-from saliency_entropy.study import axes, axis_figures, report
+from saliency_entropy.study import axes, axis_figures, questions, report, tables
 from saliency_entropy.study.axes import StudyAxes
+from saliency_entropy.study.contrasts import MIN_SEEDS, SIGNIFICANCE
 from saliency_entropy.study.sections import Chapter, ShownFigure
 
 TIME = "Time of the runs"  # which each report gives for its own
-MIN_SEEDS = 5  # with fewer, only differences of many standard deviations could be shown
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,7 @@ def write_reports(cfg: DictConfig) -> None:
     whole_number("gallery_images", cfg.gallery_images, 0)
     reference = None if cfg.reference is None else str(cfg.reference)
     compared = axes.read_axes(folders)
-    both = (compared.measure, compared.measure + axes.MARGIN)
-    measures = [name for name in both if name in compared.variants[0].measures.runs]
+    measures = [compared.measure + suffix for suffix in SUFFIXES.values()]
     found = {measure: axes.variant_table(compared, measure, reference) for measure in measures}
     place = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(compared.names).replace("/", "-")
     output = place / "report" if cfg.output is None else Path(str(cfg.output))
@@ -87,19 +87,29 @@ def all_runs(compared: StudyAxes) -> pd.DataFrame:
 
 
 def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str | None = None) -> str:
-    """Which method in which variant has the highest mean AUROC, and how many differences are shown by every score."""
-    table, mean = found[compared.measure], f"{compared.measure}_mean"
-    if table[mean].isna().all():
+    """Which method in which variant has the highest mean AUROC, and how many differences are shown, by every score."""
+    table = found[compared.measure]
+    if table[f"{compared.measure}_mean"].isna().all():
         return "The test images are all real or all synthetic, so there is no AUROC."
-    best = table.loc[table[mean].idxmax()]
-    highest = f"{best['title']} in {best['variant']} has the highest mean {axes.measure_title(compared.measure)}: "
+    if too_few := questions.too_few_images(compared.variants[0].measures):
+        return f"Nothing can be said about which method is better: {too_few}."
+    best = {name: own.loc[own[f"{name}_mean"].idxmax()] for name, own in found.items()}
+    values = [f"{row[f'{name}_mean']:.3f} by {axes.ranked_by(name)}" for name, row in best.items()]
+    places = [f"{row['title']} in {row['variant']}" for row in best.values()]
+    what = f"the highest mean {tables.MEASURES[compared.measure]}"
+    highest = f"{places[0]} has {what}: {wording.listed(values)}."
+    if len({*places}) > 1:
+        named = " or ".join(f"{place} ({value})" for place, value in zip(places, values, strict=True))
+        highest = f"Which method and variant has {what}, depends on the score: {named}."
     enough = table["p_holm"].notna() & (table["pairs"] >= MIN_SEEDS)
-    signs = pd.DataFrame({name: np.sign(own["difference"]) * (own["p_holm"] < 0.05) for name, own in found.items()})
+    signs = pd.DataFrame(
+        {name: np.sign(own["difference"]) * (own["p_holm"] < SIGNIFICANCE) for name, own in found.items()}
+    )
     if not enough.any():
-        return f"{highest}{best[mean]:.3f}. No difference can be judged: none is over {MIN_SEEDS} seeds or more."
+        return f"{highest} No difference can be judged: none is over {MIN_SEEDS} seeds or more."
     above, below = ((enough & (signs == sign).all(axis=1)).sum() for sign in (1, -1))
     return (
-        f"{highest}{best[mean]:.3f}. Of {wording.count(enough.sum(), 'difference')} from "
+        f"{highest} Of {wording.count(enough.sum(), 'difference')} from "
         f"{reference or 'cross-entropy'} over at least {MIN_SEEDS} seeds, {above} are shown to be above 0 and {below} "
         "below, by every score and after Holm’s correction."
     )

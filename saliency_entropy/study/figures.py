@@ -102,7 +102,7 @@ def cam_entropy_by_epoch(study: Study, split: str = "train") -> Figure:
         axes.axhline(np.log(cells), color=GREY, linestyle="--", linewidth=1, label=f"Maximum, ln {cells}")
     human = human_entropy(study)
     if human is not None:
-        label = f"{map_kind(study).capitalize()} maps, {human:.2f}"
+        label = f"{training_map_kind(study).capitalize()} maps, {human:.2f}"
         axes.axhline(human, color=GREY, linestyle=":", linewidth=1.5, label=label)
     axes.set_xlabel("Epoch")
     axes.set_ylabel(f"Mean CAM entropy,\n{'training' if split == 'train' else 'validation'} images (nats)")
@@ -242,8 +242,8 @@ def mean_cam_by_method(maps: StudyMaps) -> Figure:
 
 
 def human_entropy(study: Study) -> float | None:
-    """Mean entropy in nats of the maps of the training images, whatever their :func:`map_kind`; None if no run had
-    any."""
+    """Mean entropy in nats of the maps of the training images, whatever their :func:`training_map_kind`; None if no
+    run had any."""
     found = [value for run in study.runs if (value := run.result.get("human_entropy")) is not None]
     return float(np.mean(found)) if found else None
 
@@ -253,6 +253,12 @@ def map_kind(study: Study) -> str:
     if any(run.setting("data.template_maps") for run in study.runs):
         return "template"
     return "simulated" if any(run.setting("data.name") in ("builtin", "decoy") for run in study.runs) else "human"
+
+
+def training_map_kind(study: Study) -> str:
+    """As :func:`map_kind`, of the maps in training, which a control may have replaced: ``shuffled control``."""
+    control = study.runs[0].setting("data.human_maps.control") or "none"  # the runs of a study share it
+    return map_kind(study) if control == "none" else f"{control} control"
 
 
 def png(figure: Figure) -> bytes:

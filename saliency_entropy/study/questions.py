@@ -14,7 +14,7 @@ from saliency_entropy.page import wording
 from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.study import contrasts
 from saliency_entropy.study.contrasts import BETTER, DEPENDS, INCONCLUSIVE, UNKNOWN, WORSE, Question
-from saliency_entropy.study.figures import human_entropy, map_kind
+from saliency_entropy.study.figures import human_entropy, training_map_kind
 from saliency_entropy.study.generator_choice import unseen_synthetic
 from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.runs import BASELINE, Study
@@ -211,7 +211,7 @@ def _entropies(question: Question, study: Study, measures: Measures) -> str:
         f"{study.titles[method]} {wording.number(means[method], 2)}" for method in (question.method, *question.against)
     ]
     maps = human_entropy(study) if question.human_maps else None
-    known = f" (training images’ {map_kind(study)} maps {wording.number(maps, 2)})" if maps is not None else ""
+    known = f" (training images’ {training_map_kind(study)} maps {wording.number(maps, 2)})" if maps is not None else ""
     return (
         f"Mean CAM entropy of the test images in nats: {wording.listed(parts)}{known}; the paper’s own are of training "
         "images."
@@ -222,7 +222,7 @@ def _limits(question: Question, study: Study, presumed: Answer | None) -> list[s
     sentences = []
     if question.human_maps and human_entropy(study) is None:
         sentences.append("No run notes the entropy of human maps, so whether the model’s matches it cannot be said.")
-    elif question.human_maps and (kind := map_kind(study)) != "human":
+    elif question.human_maps and (kind := training_map_kind(study)) != "human":
         sentences.append(f"The maps were {kind} maps, not human ones: about human saliency this says nothing.")
     if presumed is not None and presumed.verdict != BETTER:
         sentences.append(f"The question presumes a yes to {presumed.question.name}, which these runs do not give.")

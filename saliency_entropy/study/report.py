@@ -193,7 +193,7 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
             f"The faces are drawn by a program (data: {wording.listed(sorted(drawn))}). These figures show that "
             "everything works; they say nothing about real faces."
         )
-    if (kind := figures.map_kind(study)) != "human":
+    if (kind := figures.training_map_kind(study)) != "human":
         warnings.append(f"Where human maps are needed, these runs had {kind} maps, not human maps.")
     if study.left_out:
         # Leaving out the runs that went wrong makes a method look better than it is.

@@ -48,7 +48,7 @@ APCER_FIGURES = tuple(f"{kind}_at_{name}" for name in THRESHOLDS for kind in ("a
 BPCER_FIGURES = tuple(f"bpcer_at_{name}" for name in THRESHOLDS)
 CALIBRATION_FIGURES = ("ece", "ece_floor", "temperature", "ece_scaled")
 AUROCS = {score: f"auroc{suffix}" for score, suffix in SUFFIXES.items()}
-GROUP_FIGURES = ("auroc", "auroc_margin", "apcer", "bpcer")
+GROUP_FIGURES = (*AUROCS.values(), "apcer", "bpcer")
 
 
 @dataclass(frozen=True, eq=False)

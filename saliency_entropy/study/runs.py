@@ -21,6 +21,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
 from saliency_entropy.run import folder as run_config
+from saliency_entropy.run.console import typed
 from saliency_entropy.run.folder import epochs_done, finished_result, flatten, plain_yaml, scientific_config
 from saliency_entropy.run.study_folders import METHODS, method_order, run_folders, seed_folders, visible_folders
 from saliency_entropy.run.trainer_options import images_left_out
@@ -379,7 +380,7 @@ def _replaced(runs: list[_ScoredRun]) -> dict[_ScoredRun, str]:
     """Why runs are left out whose test images had other bytes than those of most others, under the same names."""
     alike = usual(scored.digest for scored in runs)
     why = "scored on test images whose files have other bytes than those of most runs, under the same names"
-    remedy = "experiments/evaluate.py with overwrite=true scores all on those that are there now"
+    remedy = f"{typed('evaluate')} with overwrite=true scores all on those that are there now"
     return {scored: f"{why}; {remedy}" for scored in runs if scored.digest not in alike}
 
 

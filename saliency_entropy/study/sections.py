@@ -175,7 +175,7 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
         distribution = points if few else boxes
     human = ""
     if figures.human_entropy(study) is not None:
-        kind = figures.map_kind(study)
+        kind = figures.training_map_kind(study)
         human = f" Dotted: the mean entropy of the {kind} maps" + ("." if kind == "human" else ", not human maps.")
     return [
         ShownFigure(

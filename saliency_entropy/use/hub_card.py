@@ -6,9 +6,14 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from saliency_entropy.page.wording import escape_markdown
+from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 
 TASK = "image-classification"
-FIGURES = {"auroc": "AUROC", "auroc_unseen": "AUROC, generators not seen in training", "accuracy": "accuracy"}
+FIGURES = {
+    f"{name}{SUFFIXES[score]}": f"{title}, by {ranking}"
+    for name, title in (("auroc", "AUROC"), ("auroc_unseen", "AUROC, generators not seen in training"))
+    for score, ranking in RANKINGS.items()
+} | {"accuracy": "accuracy"}
 USES = {
     "model.onnx": "for ONNX Runtime",
     "model.pt2": 'by `torch.export.load("model.pt2").module()`, without saliency_entropy',
@@ -53,7 +58,10 @@ Data: {{ escape(run.data | default("not known") | string) }}; generators of its 
 {% if rows %}| images | figure | value |
 |---|---|--:|
 {% for split, what, value in rows %}| {{ split }} ({{ run[split].images }}) | {{ what }} | {{ "%.4f" % value }} |
-{% endfor %}{% else %}None came with the checkpoint: do not use it before you have measured it.
+{% endfor %}
+The probability ranks images as the margin does, the logit of synthetic minus that of real; the paper ranks by logit 1,
+that of synthetic.
+{% else %}None came with the checkpoint: do not use it before you have measured it.
 {% endif %}"""
 
 

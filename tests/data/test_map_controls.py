@@ -87,6 +87,31 @@ def test_shuffled_has_no_fixed_point_for_any_seed() -> None:
         assert set(shuffled) == {"a", "b", "c"}
 
 
+@pytest.mark.parametrize("control", ["shuffled", "centre", "uniform", "inverted"])
+def test_the_maps_of_the_test_images_stay(faces: Path, control: str) -> None:
+    table = pd.read_csv(faces / "manifest.csv", keep_default_na=False)
+    table.loc[table["path"] == "test1.png", "human_map"] = "map_val3.png"  # a single one, which nothing is to refuse
+    table.to_csv(faces / "manifest.csv", index=False)
+    assert [column_of(own) for own in maps(data(faces, human_maps={"control": control}), "test")] == [3]
+
+
+def test_a_control_made_of_maps_of_which_none_can_be_used_is_refused(faces: Path) -> None:
+    for path in faces.glob("map_train*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"control is centre, but no training image has a map that can be used"):
+        data(faces, human_maps={"control": "centre"}, skip_broken=True).setup()
+
+
+def test_the_digest_of_the_images_does_not_depend_on_how_maps_are_dealt_out(faces: Path) -> None:
+    digests = {}
+    for control in ("none", "inverted", "shuffled"):
+        module = data(faces, human_maps={"control": control})
+        module.setup()
+        digests[control] = module.summary()["images_hash"]
+    assert digests["none"] == digests["inverted"] != ""
+    assert digests["shuffled"] == ""
+
+
 def test_inverted_is_one_minus_the_map(faces: Path) -> None:
     own = maps(data(faces), "train")
     assert np.array_equal(maps(data(faces, human_maps={"control": "inverted"}), "train"), 1 - own)

@@ -129,6 +129,8 @@ def test_another_encoding_than_utf_8_is_refused(monkeypatch, encoding):
 
 @pytest.mark.parametrize(("given", "read"), [
     ("study=runs/s/a=1,b=x", "study='runs/s/a=1,b=x'"),
+    ("checkpoint=runs/s/a=1/droid/seed*", "checkpoint='runs/s/a=1/droid/seed*'"),
+    ("reference=a=1", "reference='a=1'"),
     ("study=runs/s", "study=runs/s"),
     ("study=a,b", "study=a,b"),
     ("study=[runs/a,runs/b]", "study=[runs/a,runs/b]"),

@@ -45,6 +45,12 @@ def test_an_option_that_changes_what_a_figure_means_is_refused(configure: Callab
         checked(configure(f"+trainer.{option}"))
 
 
+def test_images_of_another_size_than_the_network_is_said_to_have_are_refused(configure: Callable) -> None:
+    assert checked(configure("backbone.image_size=64"))["data"]["image_size"] == 64
+    with pytest.raises(UserError, match=r"^data\.image_size is 64, but backbone\.image_size, .* set backbone\."):
+        checked(configure("data.image_size=64"))
+
+
 def test_options_with_lightnings_own_values_are_no_change(configure: Callable) -> None:
     own = {"fast_dev_run": "false", "overfit_batches": "0.0", "max_steps": -1, "check_val_every_n_epoch": 1}
     own |= {"val_check_interval": 1.0, "limit_val_batches": 1.0, "limit_predict_batches": "null", "max_time": "null"}

@@ -91,18 +91,37 @@ def test_the_headline(study: Path) -> None:
     best = table.loc[table["auroc_unseen_mean"].idxmax()]
     made_up = table.assign(pairs=[0, 5, 5, 4], p_holm=[None, 0.01, 0.04, 0.04], difference=[0, 0.1, -0.1, -0.1])
     other = made_up.assign(p_holm=[None, 0.01, 0.4, 0.01])
-    first = f"{best['title']} in {best['variant']} has the highest mean AUROC, unseen generators, by logit 1: "
+    first = f"{best['title']} in {best['variant']} has the highest mean AUROC, unseen generators: "
     assert headline(axes, {"auroc_unseen": made_up}) == (
-        f"{first}{best['auroc_unseen_mean']:.3f}. Of 2 differences from cross-entropy over at least 5 seeds, 1 are "
-        "shown to be above 0 and 1 below, by every score and after Holm’s correction."
+        f"{first}{best['auroc_unseen_mean']:.3f} by logit 1. Of 2 differences from cross-entropy over at least 5 "
+        "seeds, 1 are shown to be above 0 and 1 below, by every score and after Holm’s correction."
     )
+    other["auroc_unseen_margin_mean"] = other["auroc_unseen_mean"]
     both = headline(axes, {"auroc_unseen": made_up, "auroc_unseen_margin": other})
+    value = f"{best['auroc_unseen_mean']:.3f}"
+    assert both.startswith(f"{first}{value} by logit 1 and {value} by margin. Of 2 differences")
     assert "1 are shown to be above 0 and 0 below, by every score" in both
     assert headline(axes, {"auroc_unseen": table}) == (
-        f"{first}{best['auroc_unseen_mean']:.3f}. No difference can be judged: none is over 5 seeds or more."
+        f"{first}{best['auroc_unseen_mean']:.3f} by logit 1. No difference can be judged: none is over 5 seeds or more."
+    )
+    lowest = table.loc[table["auroc_unseen_mean"].idxmin()]
+    against = other.assign(auroc_unseen_margin_mean=1 - other["auroc_unseen_mean"])
+    assert headline(axes, {"auroc_unseen": made_up, "auroc_unseen_margin": against}).startswith(
+        "Which method and variant has the highest mean AUROC, unseen generators, depends on the score: "
+        f"{best['title']} in {best['variant']} ({value} by logit 1) or {lowest['title']} in {lowest['variant']} "
+        f"({1 - lowest['auroc_unseen_mean']:.3f} by margin). Of 2 differences"
     )
     nothing = {"auroc_unseen": table.assign(auroc_unseen_mean=float("nan"))}
     assert headline(axes, nothing) == "The test images are all real or all synthetic, so there is no AUROC."
+
+
+def test_too_few_images_to_compare_by(tmp_path: Path) -> None:
+    write_variant(tmp_path / "study", {"fraction": 1}, {"cross_entropy": 5, "droid": 5}, images=scored_images(10))
+    axes = read_axes([tmp_path / "study"])
+    assert headline(axes, {"auroc_unseen": variant_table(axes)}) == (
+        "Nothing can be said about which method is better: there are only 20 synthetic images (test images, the "
+        "synthetic ones of unseen generators; 30 of either are the least)."
+    )
 
 
 def test_studies_that_were_trained_apart(tmp_path: Path) -> None:

@@ -203,6 +203,10 @@ def test_the_entropies_are_given(studied):
     [
         ({"config": {"data": {"template_maps": True}}}, "The maps were template maps, not human ones: about human"),
         ({"config": {"data": {"name": "builtin"}}}, "The maps were simulated maps, not human ones: about human"),
+        (
+            {"config": {"data": {"human_maps": {"control": "shuffled"}}}},
+            "The maps were shuffled control maps, not human ones: about human",
+        ),
         ({"result": {"human_entropy": None}}, "No run notes the entropy of human maps, so whether the model’s"),
     ],
 )

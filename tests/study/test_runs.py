@@ -556,7 +556,7 @@ def test_a_run_that_was_scored_on_other_bytes_is_left_out(tmp_path):
         (
             "droid/seed2",
             "scored on test images whose files have other bytes than those of most runs, under the same names; "
-            "experiments/evaluate.py with overwrite=true scores all on those that are there now",
+            "python experiments/evaluate.py with overwrite=true scores all on those that are there now",
         )
     ]
 

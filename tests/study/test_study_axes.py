@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from benchmarks.made_up_study import scored_images, write_run, write_study, write_variant
 from scipy import stats
 
 from saliency_entropy.errors import UserError
+from saliency_entropy.run.result import IMAGES
 from saliency_entropy.study.axes import (
     StudyAxes,
     axis_value,
@@ -138,6 +140,20 @@ def test_values_of_an_axis(value: object, text: str) -> None:
     assert axis_value(value) == text
 
 
+def test_a_variant_that_was_scored_on_other_bytes_is_named(tmp_path: Path) -> None:
+    """One whose scores do not say what they are of, as those of earlier versions, is not."""
+    for value, digest in ((0.1, "a"), (0.2, "b"), (0.3, "a"), (0.4, "")):
+        path = fraction(tmp_path / "study", value, {"droid": 1}) / "droid" / "seed0" / "scores" / "test.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({IMAGES: digest} if digest else {}), path)
+    axes = read_axes([tmp_path / "study"])
+    assert [variant.name for variant in axes.variants] == ["fraction=0.1", "fraction=0.3", "fraction=0.4"]
+    assert [(own.name, own.reason) for own in axes.left_out] == [(
+        "fraction=0.2",
+        "scored on test images whose files have other bytes than those of the other variants, under the same names",
+    )]  # fmt: skip
+
+
 def test_axes_that_are_no_numbers(tmp_path: Path) -> None:
     for value in ("batch", 0.5, True, [1, "a"], None):
         write_variant(tmp_path / "study", {"target": value}, {"droid": 1})
@@ -221,9 +237,11 @@ def test_studies_that_were_trained_apart(tmp_path: Path, swept: Path) -> None:
 
 
 def test_what_differs_beside_the_axes(tmp_path: Path) -> None:
-    write_study(tmp_path / "a", {"cross_entropy": 1, "droid": 1})
+    write_study(tmp_path / "a", {"cross_entropy": 1, "droid": 1}, result={"images_hash": "0a1b"})
     config = {"data": {"root": "/secret/place"}, "loss": {"terms": {"droid": {"weight": 0.3}}}, "new": [1, "x"]}
-    write_run(tmp_path / "b", "droid", 0, epochs=8, config=config, result={"versions": {"torch": "2.15.0"}})
+    write_run(
+        tmp_path / "b", "droid", 0, epochs=8, config=config, result={"versions": {"torch": "2.15.0"}, "images_hash": ""}
+    )
     table = differing_settings(read_axes([tmp_path / "a", tmp_path / "b"]))
     found = {key: dict(zip(own["variants"], own["value"], strict=True)) for key, own in table.groupby("setting")}
     assert found == {
@@ -233,6 +251,7 @@ def test_what_differs_beside_the_axes(tmp_path: Path) -> None:
         "new": {"a": "not set", "b": "[1, x]"},
         "versions.torch": {"a": "2.14.1", "b": "2.15.0"},
         "versions.timm": {"a": "1.0.31", "b": "not set"},
+        "images_hash": {"a": "0a1b", "b": "not known"},
     }
 
 

@@ -341,6 +341,8 @@ def test_images_that_are_decoded_need_no_more_room(
 ) -> None:
     # 43 images of 3 x 48 x 48 bytes.
     assert "and 0.30 MB for decoded images" in words(plan("method=droid"))
+    shared = plan("-m", "method=droid", "study=v", "+data.human_maps.control=none,inverted")
+    assert "and 0.30 MB for decoded images" in words(shared)
     assert command("method=droid", "trainer.max_epochs=1", "study=other").code == 0
     assert "and 0.00 MB for decoded images" in words(plan("method=droid"))
     assert "for decoded images" not in words(plan("method=droid", "data.cache=none"))

@@ -124,11 +124,13 @@ def test_the_model_card_has_the_figures_of_the_run(run, exported) -> None:
     assert (test["dataset"]["split"], val["dataset"]["split"]) == ("test", "val")
     figures = {metric["name"]: metric["value"] for metric in test["metrics"]}
     assert figures == {
-        "AUROC": result["test"]["auroc"],
-        "AUROC, generators not seen in training": result["test"]["auroc_unseen"],
+        "AUROC, by logit 1": result["test"]["auroc"],
+        "AUROC, by margin": result["test"]["auroc_margin"],
+        "AUROC, generators not seen in training, by logit 1": result["test"]["auroc_unseen"],
+        "AUROC, generators not seen in training, by margin": result["test"]["auroc_unseen_margin"],
         "accuracy": result["test"]["accuracy"],
     }
-    assert f"| test (12) | AUROC | {result['test']['auroc']:.4f} |" in body
+    assert f"| test (12) | AUROC, by margin | {result['test']['auroc_margin']:.4f} |" in body
     for words in ("must not be used for", "model.onnx", "model.pt2", "model.safetensors", "gan, vae", "10 validation"):
         assert words in body
     from huggingface_hub import ModelCard

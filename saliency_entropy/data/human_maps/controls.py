@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from saliency_entropy.data.table import REPEATED
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import min_max, spatial_entropy
 
@@ -20,7 +21,8 @@ def check_control(control: str) -> None:
 
 
 def with_shuffled_maps(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The table with the human maps of each split dealt out anew among its images that have one; none keeps its own.
+    """The table with the human maps of training, and of validation, dealt out anew among the images of the split that
+    have one; none keeps its own.
 
     Args:
         table: columns ``path, split, human_map``, as in a manifest.
@@ -30,7 +32,7 @@ def with_shuffled_maps(table: pd.DataFrame, seed: int) -> pd.DataFrame:
         UserError: a split has a single map.
     """
     table = table.copy()
-    for split, own in table[table["human_map"] != ""].groupby("split"):
+    for split, own in table[(table["human_map"] != "") & table["split"].isin(REPEATED)].groupby("split"):
         if len(own) == 1:
             raise UserError(
                 f"data.human_maps.control is shuffled, but split {split} has one human map only, which no other image "

@@ -90,9 +90,11 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
         with noted(problems):
             for name in build_loss(run.cfg).terms_needing_human_maps:
                 data.require_human_maps(f"method {run.method} (term {name})")
-    # What skip_broken leaves out is known when all images were opened; with a fraction, runs may have other maps.
+    # What skip_broken leaves out is known when all images were opened; of a part or shuffled, runs may
+    # have other maps.
     begun = [run for run in runs if run.action == "resume"]
-    if begun and not data.skip_broken and data.human_maps.fraction == 1:
+    maps = data.human_maps
+    if begun and not data.skip_broken and maps.fraction == 1 and maps.control != "shuffled":
         digest = data_hash(table)
         for run in begun:
             with noted(problems):

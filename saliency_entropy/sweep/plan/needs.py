@@ -198,14 +198,18 @@ def _time(config: DictConfig, runs: Sequence[PlannedRun], kinds: Sequence[Kind])
 
 def _disk(kinds: Sequence[Kind], problems: list[str]) -> str:
     studies: dict[Path, int] = {}
-    decoded: dict[Path, int] = {}
+    images: dict[tuple[Path, object, object, object], int] = {}  # which kinds may share
     for kind in kinds:
         for run in kind.runs:
             left = max(0, kind.run_bytes - disk.folder_bytes(run.folder))
             studies[run.study] = studies.get(run.study, 0) + left
         if kind.data is not None and kind.module is not None and kind.data.cache == "disk":
-            folder = Path(kind.data.cache_folder)
-            decoded[folder] = decoded.get(folder, 0) + kind.data.bytes_to_keep()
+            data = kind.data
+            which = Path(data.cache_folder), data.manifest.origin, data.image_size, data.interpolation
+            images[which] = data.bytes_to_keep()
+    decoded: dict[Path, int] = {}
+    for (folder, *_), need in images.items():
+        decoded[folder] = decoded.get(folder, 0) + need
     most = max(kind.run_bytes for kind in kinds)
     parts = [f"{gigabytes(sum(studies.values()))} for the runs ({gigabytes(most)} for a whole one)"]
     parts += [f"{gigabytes(need)} for decoded images" for need in decoded.values()]
