@@ -158,6 +158,8 @@ def read_network(path: Path) -> tuple[Backbone, str, dict[str, Any]]:
 
     Nothing that the file names is imported or executed; raises UserError as :meth:`Detector.from_checkpoint`.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, but not that of a run or of a method's runs; give the best.ckpt of a run")
     checkpoint = read_checkpoint(path, "give the best.ckpt of a run")
     refuse_newer(path, checkpoint)
     described = checkpoint.get("detector")

@@ -333,6 +333,10 @@ def _is_outside(reason: str) -> bool:
 def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str = "") -> None:
     """Raises UserError if anything is broken: it names every (row, reason), and the remedy."""
     if broken:
+        remedies = {why.partition("; ")[2] for _, why in broken}
+        if len(broken) > 1 and len(remedies) == 1:  # said once, not for every file
+            broken = [(row, why.partition("; ")[0]) for row, why in broken]
+            remedy = "; ".join(filter(None, [*remedies, remedy]))
         raise UserError(
             f"{manifest.origin}: {len(broken)} {'file' if len(broken) == 1 else 'files'} cannot be used: "
             + listing(f"{manifest.where(row)}: {why}" for row, why in sorted(broken))

@@ -38,7 +38,7 @@ def suggestions(arguments: Sequence[str], folders: Sequence[Path], name: str) ->
             wrong = [option for option in names if option.isidentifier() and option not in groups[group]]
             said += [_meant(f"{key}={option}", option, groups[group], f"{key}=") for option in wrong]
         elif key not in keys and not key.startswith("hydra"):
-            said.append(_meant(key, key, [*groups, *keys]))
+            said.append(_sibling(key, value, keys) or _meant(key, key, [*groups, *keys]))
     return [sentence for sentence in said if sentence]
 
 
@@ -53,6 +53,15 @@ def _keys(folder: Path, name: str, overrides: list[str]) -> Iterator[str]:
     for key in flatten(config):
         parts = key.split(".")
         yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+def _sibling(key: str, value: str, keys: Sequence[str]) -> str:
+    # Some keys have no default, such as data.human_maps.control: nothing like them stands beside them.
+    part, _, last = key.rpartition(".")
+    beside = [known.rpartition(".")[2] for known in keys if part and known.rpartition(".")[0] == part]
+    if not beside or difflib.get_close_matches(last, beside, 1):
+        return ""
+    return f"{key}: {part} has no {last}; if it takes one, +{key}={value} gives it"
 
 
 def _meant(given: str, name: str, names: Sequence[str] | set[str], prefix: str = "") -> str:

@@ -10,13 +10,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig
 
 from saliency_entropy.data.dataset import Transform
-from saliency_entropy.data.table import data_hash
-from saliency_entropy.errors import UserError
+from saliency_entropy.data.table import REPEATED, Manifest, data_hash, images_hash
+from saliency_entropy.errors import UserError, listing
 from saliency_entropy.metrics import SCORES
 from saliency_entropy.page import wording
 from saliency_entropy.run.result import IMAGES
@@ -112,10 +113,13 @@ def _missing(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant
     if images.manifest.table.empty:
         raise UserError(f"{images.manifest.origin}: no image of split {cfg.split} can be used; mend the files")
     files = {folder: _score_file(folder, runs) for folder in runs.folders}
-    # A run scores its own images when it is trained, and does not note from what. Such a file is left, unless
+    # A run scores its own images when it is trained, and notes these alone. Such a file is left, unless
     # overwrite=true.
     if "data" not in cfg and runs.name == cfg.split and not cfg.overwrite:
-        files = {run: file for run, file in files.items() if not file.exists() or MADE_FROM in _about(file, False)}
+        trained = [file for file in files.values() if file.exists() and MADE_FROM not in _about(file, False)]
+        if cfg.split not in REPEATED:  # the maps of the others may have been replaced in training, or left out
+            _refuse_changed(images.manifest, trained)
+        files = {run: file for run, file in files.items() if file not in trained}
     # Another batch size changes the last bits of scores.
     settings = (SCORES, sorted(images.human_maps.items()), list(its_variants), cfg.batch_size)
     about_images = f"{data_hash(images.manifest.table)}/{settings}"
@@ -131,6 +135,26 @@ def _missing(cfg: DictConfig, runs: FinishedRuns, its_variants: Sequence[Variant
     for folder in runs.folders:
         remove_interrupted_passes(_score_file(folder, runs), identities[folder] if folder in detectors else None)
     return detectors
+
+
+def _refuse_changed(manifest: Manifest, files: Sequence[Path]) -> None:
+    """Raises UserError if images that training scored have other bytes by now; names the files of their scores."""
+    if not files:
+        return
+    digests = pd.Series(file_digests(manifest), manifest.table["path"])
+    changed = []
+    for file in files:
+        with _reading(file):
+            scored = pq.read_table(file, columns=["path"])["path"].to_pylist()
+        there = [path for path in scored if path in digests.index]
+        now, then = images_hash(there, digests[there].to_numpy()), _about(file, False).get(IMAGES)
+        if then and now and now != then:
+            changed.append(str(file))
+    if changed:
+        raise UserError(
+            f"{listing(changed)}: made from other images, whose bytes or names have changed since; put them back, "
+            "give another name, set=..., or overwrite=true"
+        )
 
 
 def _is_finite(file: Path) -> bool:

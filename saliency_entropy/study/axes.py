@@ -205,8 +205,8 @@ def shown_variants(axes: StudyAxes, table: pd.DataFrame, measure: str, reference
     about = [
         f"{measure_title(measure)}, mean ± standard deviation over the seeds (n − 1); CAM entropy of the test images.",
         f"Differences are from {of} with the same seed: mean, 95 % interval by Student’s t, and p of the paired t-test "
-        f"after Holm’s correction for the {table['p'].notna().sum()} tests of this table. “–”: fewer than two seeds in "
-        "common. With reference=VARIANT they are from the same method there.",
+        f"after Holm’s correction for the {table['p'].notna().sum()} tests of this table. “–”: what is compared with, "
+        "or fewer than two seeds in common. With reference=VARIANT they are from the same method there.",
     ]
     if len(one := table["variant"][table["seeds"] == 1].unique()):
         about.append(f"One seed of a method says nothing about another, as in {listing(one)}.")

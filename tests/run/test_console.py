@@ -70,6 +70,11 @@ def test_a_command_is_named_as_it_is_given(monkeypatch) -> None:
         ("methd=droid", "methd: did you mean method?"),
         ("method=drod", "method=drod: did you mean method=droid?"),
         ("method=cyborg,drod", "method=drod: did you mean method=droid?"),
+        (
+            "data.human_maps.control=shuffled",
+            "data.human_maps.control: data.human_maps has no control; if it takes one, "
+            "+data.human_maps.control=shuffled gives it",
+        ),
         ("data.bach_size=8", "data.bach_size: did you mean data.batch_size?"),
         ("batch_size=8", "batch_size: did you mean data.batch_size or protocol.batch_size?"),
         ("term@loss.terms.x=entropi", "term@loss.terms.x=entropi: did you mean term@loss.terms.x=entropy?"),

@@ -104,6 +104,21 @@ def test_what_is_scored_is_left(study: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "scores/test.parquet: nothing to do, 3 scored before" in caplog.text
 
 
+def test_a_test_image_that_has_changed_since_training_is_refused(
+    tmp_path: Path, train_small: Callable[..., Path], own_faces: Path
+) -> None:
+    study = tmp_path / "study"
+    run = study / "droid" / "seed0"
+    train_small(run, "method=droid", f"data.root={own_faces}", "trainer.max_epochs=1")
+    evaluate(configured(study))
+    path = own_faces / pd.read_parquet(run / "scores" / "test.parquet")["path"].iloc[0]
+    Image.new("RGB", (48, 48), (10, 200, 30)).save(path)
+    with pytest.raises(UserError, match=r"test\.parquet: made from other images, whose bytes .* overwrite=true$"):
+        evaluate(configured(study))
+    evaluate(configured(study, "overwrite=true"))
+    evaluate(configured(study))
+
+
 def test_heat_maps_are_decoded_by_the_colour_map_of_the_command_or_of_the_runs(study: Path, own_faces: Path) -> None:
     other = [f"data.root={own_faces}", "split=val", "data=faces", "+data.human_maps.colormap=jet"]
     assert read_images(configured(study, *other), []).transform(48, "bilinear", (7, 7)).colormap == "jet"
