@@ -39,7 +39,7 @@ def benchmark_variants(cfg: DictConfig, script: Path, folder: Path) -> None:
     """
     shares = ",".join(f"{(number + 1) / cfg.variants:g}" for number in range(cfg.variants))
     sweep = [
-        "experiment=demo", f"seed=range({cfg.sweep.seeds})", f"data.human_maps.fraction={shares}", "study=variants",
+        "experiment=drawn", f"seed=range({cfg.sweep.seeds})", f"data.human_maps.fraction={shares}", "study=variants",
         f"runs_dir={folder}", "checkpoints=false",  # which needs no room on the disk
     ]  # fmt: skip
     before = _measured(script.with_name("plan.py"), sweep)

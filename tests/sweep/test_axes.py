@@ -244,7 +244,7 @@ def test_the_missing_runs_of_a_variant_are_those_of_its_last_sweep(
 def test_a_thousand_done_runs_are_found_done_in_seconds(tmp_path: Path) -> None:
     """102 variants and methods with ten seeds each; `make bench` measures it."""
     values = ",".join(str(number / 100) for number in range(17))
-    swept = ["experiment=demo", "seed=range(0,10)", "study=s", f"{FRACTION}={values}"]
+    swept = ["experiment=drawn", "seed=range(0,10)", "study=s", f"{FRACTION}={values}"]
     leave(tmp_path, *swept)
     command = [sys.executable, str(ROOT / "experiments" / "train.py"), f"runs_dir={tmp_path}", *swept]
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
