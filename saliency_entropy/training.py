@@ -12,7 +12,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -187,9 +187,8 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     config = run_folder.plain_values(cfg)
     # Hydra's output folder of a single run has been checked like this before, but that of a run in a sweep has not.
     run_folder.run_folder(cfg.runs_dir, cfg.study, cfg.method.name, cfg.seed)
-    whole_number("trainer.max_epochs", config["trainer"]["max_epochs"], 1)
-    whole_number("protocol.batch_size", config["protocol"]["batch_size"], 1)
-    whole_number("max_attempts", config["max_attempts"], 1)
+    for key in ("trainer.max_epochs", "protocol.batch_size", "max_attempts"):
+        whole_number(key, OmegaConf.select(cfg, key), 1)
     whole_number("threads", config["threads"], 1, or_null=True)
     trainer_options.check_options(config)
     devices.check_launch(cfg.trainer)
@@ -216,6 +215,7 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
         data.require_human_maps(f"method {config['method']['name']} (term {name})")
     backbone = Backbone(**config["backbone"])
     data.map_size = backbone.cam_size
+    trainer_options.check_entropy_targets(config["loss"]["terms"], backbone.cam_size)
     data.setup()
     return build_module(cfg, config, backbone, loss), data
 
@@ -258,13 +258,8 @@ def build_trainer(
 ) -> pl.Trainer:
     """The Trainer with the loggers and callbacks that every run has."""
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs and not cfg.trainer.get("profiler"):  # which ends on its own
-        log.info(
-            "%d %s (the %s protocol has %s)",
-            cfg.trainer.max_epochs,
-            "epoch" if cfg.trainer.max_epochs == 1 else "epochs",
-            cfg.protocol.name,
-            cfg.protocol.max_epochs,
-        )
+        epochs = f"{cfg.trainer.max_epochs} epoch{'s' * (cfg.trainer.max_epochs != 1)}"
+        log.info("%s (the %s protocol has %s)", epochs, cfg.protocol.name, cfg.protocol.max_epochs)
     options = instantiate(cfg.trainer, _convert_="all")  # a profiler is given by its _target_
     bars = callbacks.progress_bars() if options.pop("enable_progress_bar", True) else []
     # Their order counts: the row of an epoch is written before the state from which an interrupted run goes on.
