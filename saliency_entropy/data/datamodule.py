@@ -257,7 +257,7 @@ class FaceDataModule(pl.LightningDataModule):
 
     def decoded(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the N training and validation images that were set up, column ``path`` and the ``(N,)``
-        :attr:`~saliency_entropy.data.dataset.FaceDataset.digests`."""
+        ``FaceDataset.digests``."""
         paths = np.concatenate([self.split_table(split)["path"].to_numpy(dtype=object) for split in REPEATED])
         return paths, np.concatenate([self._datasets[split].digests for split in REPEATED])
 

@@ -32,7 +32,7 @@ class FaceBatch(NamedTuple):
         human_map: ``(B, h, w)`` float32 in [0, 1]; zeros where an image has none.
         has_map: ``(B,)`` bool.
         row: ``(B,)`` int64, the row of each image in the manifest's table.
-        digest: ``(B,)`` int64, of the bytes that each was decoded from, see :attr:`FaceDataset.digests`.
+        digest: ``(B,)`` int64, of the bytes that each was decoded from, see ``FaceDataset.digests``.
     """
 
     image: Tensor

@@ -434,7 +434,7 @@ def _normal(names: pd.Series) -> pd.Series:
 
 def images_hash(paths: Sequence[str], digests: np.ndarray) -> str:
     """16 hex digits that the same images share under the same names, wherever they lie and in any order; "" if one of
-    the ``(N,)`` :attr:`~saliency_entropy.data.dataset.FaceDataset.digests` is not known."""
+    the ``(N,)`` ``FaceDataset.digests`` is not known."""
     if not np.all(digests):
         return ""
     images = pd.DataFrame({"path": np.asarray(paths, dtype=object), "digest": digests})

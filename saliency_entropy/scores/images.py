@@ -106,7 +106,7 @@ def file_sizes(manifest: Manifest) -> np.ndarray:
 
 
 def file_digests(manifest: Manifest, rows: Sequence[int] | None = None) -> np.ndarray:
-    """As :attr:`~saliency_entropy.data.dataset.FaceDataset.digests`, of the bytes that are there now: the files of all
+    """As ``FaceDataset.digests``, of the bytes that are there now: the files of all
     images, or of those in some ``rows``, are read, and none is decoded."""
 
     def digest(path: str, maps: str) -> int:

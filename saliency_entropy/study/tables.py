@@ -64,7 +64,7 @@ class Measures:
             :attr:`measure`.
         measure: the AUROC that methods are compared by: ``auroc_unseen``, or ``auroc`` if no generator is unseen.
         warnings: sentences on scores that do not fit together or do not allow a figure.
-        score: what images are ranked by, one of :data:`~saliency_entropy.run.ranking.RANKINGS`.
+        score: what images are ranked by, one of ``run.ranking.RANKINGS``.
     """
 
     runs: pd.DataFrame
@@ -192,7 +192,7 @@ def method_table(measures: Measures) -> pd.DataFrame:
     column of :attr:`Measures.runs`, and its difference from cross-entropy.
 
     Returns:
-        ``method, title, seeds``, means and standard deviations, and of :func:`paired_table` against cross-entropy
+        ``method, title, seeds``, means and standard deviations, and of ``paired_table`` against cross-entropy
         ``pairs, family, difference, difference_low, difference_high, p, p_holm, verdict``; 0, "" and NaN without one.
     """
     names = ["pairs", "family", "difference", "low", "high", "p", "p_holm", "verdict"]

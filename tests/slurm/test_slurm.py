@@ -251,7 +251,7 @@ def test_the_relaunch_waits_for_the_jobs_that_are_queued(story: Story, uninterru
 
 def test_what_slurm_needs_is_hidden_in_the_study(story: Story) -> None:
     assert sorted(path.name for path in (story.runs / "swept").iterdir() if not path.name.startswith(".")) == [
-        *METHODS, "multirun.yaml",
+        "README.md", *METHODS, "multirun.yaml",
     ]  # fmt: skip
     scripts = list((story.runs / "swept" / ".submitit").rglob("*_submission.sh"))
     assert len(scripts) == 2
