@@ -157,7 +157,7 @@ def test_the_study_of_the_paper():
 @pytest.mark.parametrize(
     ("experiment", "axis", "values", "methods"),
     [
-        ("annotation", "data.human_maps.fraction", 5, 4),
+        ("annotation", "data.human_maps.fraction", 5, 3),
         ("backbones", "backbone", 4, 6),
         ("cam", "protocol.class_index", 2, 6),
         ("dose", "loss.terms.entropy_match.target", 8, 1),

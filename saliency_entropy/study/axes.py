@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +25,7 @@ from saliency_entropy.study.runs import BASELINE, METHOD_KEYS, VARIED, LeftOut, 
 from saliency_entropy.study.statistics import holm, paired_difference
 
 STUDY = "study"  # the axis of studies that were trained apart
+MAPS = "data.human_maps"  # above the settings that change nothing for cross-entropy, which uses no map
 # Of result.json, what may differ beside the configuration.
 MADE = ("cam_cells", "data_hash", "images_hash", "map_range", "git_commit", "versions")
 SHOWN_TEXT = re.compile(r"[\w.+ -]{1,40}")  # of a configuration: a page is passed on, and longer text may be a path
@@ -78,19 +80,19 @@ class StudyAxes:
 
     def baseline(self, variant: Variant, method: str, reference: str | None = None) -> pd.DataFrame:
         """The runs that those of a method in a variant are compared with, a part of ``measures.runs``: cross-entropy of
-        the same variant or, if it has none, of one that differs only in that it has no such setting; with a
-        ``reference``, the name of a variant, the same method there. Empty, if there are none but the runs themselves.
-        Raises UserError if there is no such reference."""
+        the same variant or, if it has none, of one that differs only in that it has no such setting, or in what
+        cross-entropy does not use (:data:`MAPS`); with a ``reference``, the name of a variant, the same method there.
+        Empty, if there are none but the runs themselves. Raises UserError if there is no such reference."""
         named = {own.name: own for own in self.variants}
         if reference not in (None, *named):
             raise UserError(f"reference={reference} is not a variant that can be compared; choose of {listing(named)}")
-        fits = [
-            own
-            for own in (variant, *self.variants)
-            if BASELINE in own.study.methods
-            and all(value in (None, variant.values.get(key)) for key, value in own.values.items())
-        ]
-        other, chosen = ([*fits, variant][0], BASELINE) if reference is None else (named[reference], method)
+        fits: list[tuple[int, Variant]] = []  # the number of settings that differ, and the variant
+        for own in (variant, *self.variants):
+            differing = [key for key, value in own.values.items() if value not in (None, variant.values.get(key))]
+            if BASELINE in own.study.methods and all(is_below(key, [MAPS]) for key in differing):
+                fits.append((len(differing), own))
+        nearest = min(fits, key=itemgetter(0), default=(0, variant))[1]
+        other, chosen = (nearest, BASELINE) if reference is None else (named[reference], method)
         runs = other.measures.runs
         return runs[(runs["method"] == chosen) & ((other, chosen) != (variant, method))]
 
@@ -200,7 +202,10 @@ def differing_settings(axes: StudyAxes) -> pd.DataFrame:
 
 def shown_variants(axes: StudyAxes, table: pd.DataFrame, measure: str, reference: str | None = None) -> ShownTable:
     """:func:`variant_table` as readers see it."""
-    same = "cross-entropy of the same variant (without such runs, of one that lacks only the setting)"
+    same = (
+        "cross-entropy of the same variant (without such runs, of one that lacks only the setting, or differs only in "
+        "the human maps, which cross-entropy does not use)"
+    )
     of = same if reference is None else f"the same method in {reference}"
     about = [
         f"{measure_title(measure)}, mean ± standard deviation over the seeds (n − 1); CAM entropy of the test images.",

@@ -43,6 +43,23 @@ def test_a_line_of_means_in_a_band_of_one_standard_deviation(axes: StudyAxes) ->
     assert "nats" in figure.axes[1].get_ylabel()
 
 
+def test_cross_entropy_that_was_trained_once_lies_across_every_share_of_maps(tmp_path: Path) -> None:
+    for value in (0.05, 0.25, 1):
+        methods = {"cyborg": 2} | ({"cross_entropy": 2} if value == 1 else {})
+        write_variant(tmp_path / "study", {"fraction": value}, methods)
+    axes = read_axes([tmp_path / "study"])
+    table = variant_table(axes)
+    row = table[table["method"] == "cross_entropy"].iloc[0]
+    figure = auroc_by_axis(axes)
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "Cross-entropy, fraction=1"]
+    assert list(line.get_xdata()) == [0, 1]  # of the panel's width
+    assert list(line.get_ydata()) == [row["auroc_unseen_mean"]] * 2
+    (band,) = figure.axes[0].patches
+    bounds = band.get_extents().transformed(figure.axes[0].transData.inverted())
+    spread = row["auroc_unseen_std"]
+    assert [bounds.y0, bounds.y1] == pytest.approx([line.get_ydata()[0] - spread, line.get_ydata()[0] + spread])
+
+
 def test_files_for_print_and_screen(axes: StudyAxes) -> None:
     figure = auroc_by_axis(axes, "auroc")
     assert png(figure).startswith(b"\x89PNG")

@@ -107,12 +107,27 @@ def test_a_reference_is_the_same_method_in_another_variant(axes: StudyAxes, swep
 
 
 def test_cross_entropy_of_another_variant_does_not_stand_in(tmp_path: Path) -> None:
-    fraction(tmp_path / "study", 0.1, {"cross_entropy": 2, "droid": 2})
-    fraction(tmp_path / "study", 1, {"droid": 2})
+    write_variant(tmp_path / "study", {"lr": 0.1}, {"cross_entropy": 2, "droid": 2})
+    write_variant(tmp_path / "study", {"lr": 1}, {"droid": 2})
     pairs = variant_table(read_axes([tmp_path / "study"])).set_index(["variant", "method"])["pairs"]
-    assert pairs.to_dict() == {
-        ("fraction=0.1", "cross_entropy"): 0, ("fraction=0.1", "droid"): 2, ("fraction=1", "droid"): 0
-    }  # fmt: skip
+    assert pairs.to_dict() == {("lr=0.1", "cross_entropy"): 0, ("lr=0.1", "droid"): 2, ("lr=1", "droid"): 0}
+
+
+def test_cross_entropy_that_was_trained_once_is_compared_with_every_choice_of_maps(tmp_path: Path) -> None:
+    """It uses none; another setting, as the backbone here, must still be the same."""
+    for backbone in ("tiny", "resnet50"):
+        for value in (0.05, 1):
+            methods = {"cyborg": 3} | ({"cross_entropy": 3} if value == 1 else {})
+            write_variant(tmp_path / "study", {"backbone": backbone, FRACTION: value}, methods)
+    axes = read_axes([tmp_path / "study"])
+    table = variant_table(axes).set_index(["variant", "method"])
+    for variant in axes.variants:
+        own = by_seed(variant.study.folder, "cyborg")
+        reference = by_seed(tmp_path / "study" / f"backbone={variant.values['backbone']},fraction=1", "cross_entropy")
+        row = table.loc[(variant.name, "cyborg")]
+        assert (row["pairs"], row["difference"]) == (3, pytest.approx((own - reference).mean()))
+    notes = " ".join(shown_variants(axes, variant_table(axes), "auroc_unseen").notes)
+    assert "or differs only in the human maps, which cross-entropy does not use" in notes
 
 
 def test_the_entropy_reached_and_another_measure_stand_beside(axes: StudyAxes, swept: Path) -> None:
