@@ -12,6 +12,8 @@ from saliency_entropy.study.figures import GREY, STYLE, WIDTH, Figure, method_st
 MOST_PANELS = 4
 LOGARITHMIC = 50  # the ratio of an axis' highest value to its lowest from which on its scale is logarithmic
 TARGET = "entropy_match.target"  # ends the axis of the entropy asked for
+BEST_IN_PAPER = (2.0, 2.5)  # nats, the CAM entropies that go with the best AUROC there
+SHADE = "#F0E442"  # Okabe and Ito's yellow, which no method has
 
 
 @rc_context(STYLE)
@@ -20,8 +22,8 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
 
     By a numeric axis, if there is one (:func:`~saliency_entropy.study.axes.numeric_axis`): a line for each method, the
     mean over its seeds in a band of one standard deviation; dashed, where it is in one variant only; a panel for each
-    choice of the other axes. Else, or with more than 4 panels: the mean of each method in each variant, ± one standard
-    deviation.
+    choice of the other axes. Shaded, on the axis of the entropy asked for: those that are best in the paper. Else, or
+    with more than 4 panels: the mean of each method in each variant, ± one standard deviation.
 
     Args:
         axes: the variants.
@@ -54,8 +56,13 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
         x = table[key].dropna().astype(float)
         if x.min() > 0 and x.max() / x.min() >= LOGARITHMIC:
             grid[0][0].set_xscale("log")
-        for panel in grid[1] if key.endswith(TARGET) else ():
-            panel.plot([x.min(), x.max()], [x.min(), x.max()], color=GREY, linestyle=":", label="As asked for")
+        if key.endswith(TARGET):
+            for panel in grid[1]:
+                panel.plot([x.min(), x.max()], [x.min(), x.max()], color=GREY, linestyle=":", label="As asked for")
+            low, high = BEST_IN_PAPER
+            look = {"color": SHADE, "alpha": 0.25, "linewidth": 0, "label": f"Paper’s best, {low}–{high}"}
+            for panel in grid.flat:
+                panel.axvspan(low, high, zorder=0, **look)
     else:
         texts = [[axis_value(variant.values.get(name)) for name in axes.keys] for variant in axes.variants]
         grid[1][0].set_xticks(range(len(names)), ["\n".join(textwrap.fill(plain(t), 16) for t in own) for own in texts])

@@ -117,12 +117,15 @@ def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str
 
 def _picture(compared: StudyAxes, measure: str) -> ShownFigure:
     title, key = axes.measure_title(measure), axes.numeric_axis(compared)
+    along = " Dashed: a method that is in one variant only." if key else ""
+    if key and key.endswith(axis_figures.TARGET):
+        along += " Shaded: the entropies that are best in the paper, where they are those of the training images."
     return ShownFigure(
         f"{measure}_by_axis",
         title,
         axis_figures.auroc_by_axis(compared, measure),
         f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: mean over the seeds ± 1 standard "
-        f"deviation.{' Dashed: a method that is in one variant only.' if key else ''}",
+        f"deviation.{along}",
     )
 
 

@@ -38,7 +38,11 @@ def test_a_line_of_means_in_a_band_of_one_standard_deviation(axes: StudyAxes) ->
         band = band.get_paths()[0].vertices
         assert band[:, 1].max() == pytest.approx((own[f"{name}_mean"] + own[f"{name}_std"]).max())
         assert list(beside.get_ydata()) == pytest.approx([table[f"{name}_mean"].iloc[-1]] * 2)
-    assert labels(figure) == ["Cross-entropy, target=null", r"Asked \$for", "As asked for"]
+    best = "Paper’s best, 2.0–2.5"
+    assert labels(figure) == ["Cross-entropy, target=null", r"Asked \$for", "As asked for", best]
+    for panel in figure.axes:
+        (shaded,) = [patch for patch in panel.patches if patch.get_label() == best]
+        assert [shaded.get_x(), shaded.get_x() + shaded.get_width()] == [2.0, 2.5]
     assert figure.axes[1].get_xlabel() == TARGET
     assert "nats" in figure.axes[1].get_ylabel()
 
@@ -54,7 +58,7 @@ def test_cross_entropy_that_was_trained_once_lies_across_every_share_of_maps(tmp
     (line,) = [line for line in figure.axes[0].lines if line.get_label() == "Cross-entropy, fraction=1"]
     assert list(line.get_xdata()) == [0, 1]  # of the panel's width
     assert list(line.get_ydata()) == [row["auroc_unseen_mean"]] * 2
-    (band,) = figure.axes[0].patches
+    (band,) = figure.axes[0].patches  # and nothing shaded, since the axis is no entropy
     bounds = band.get_extents().transformed(figure.axes[0].transData.inverted())
     spread = row["auroc_unseen_std"]
     assert [bounds.y0, bounds.y1] == pytest.approx([line.get_ydata()[0] - spread, line.get_ydata()[0] + spread])
