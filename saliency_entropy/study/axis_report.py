@@ -62,9 +62,12 @@ def _write_comparison(compared: StudyAxes, found: dict[str, pd.DataFrame], outpu
     sentence = headline(compared, found, reference)
     content = {
         "headline": sentence,
+        "evidence": [],
+        "leading": [],
         "warnings": warnings,
         "left_out": left_out,
         "answers": [],
+        "unanswered": "",
         "chapters": [
             Chapter("Along the axes", [*pictures, *overviews]),
             Chapter("Differences", [*details, settings]),

@@ -142,7 +142,8 @@ def shown_comparisons(table: pd.DataFrame, measure: str) -> ShownTable:
         f"{contrasts.SIGNIFICANCE}; with fewer than {contrasts.MIN_SEEDS} seeds in common, nothing can be said."
     )
     about_p = (
-        "Holm’s correction is made for the comparisons that the paper’s four questions name, and separately for all "
+        "Holm’s correction is made for the comparisons that were named before any data (those of the paper’s four "
+        "questions; on the decoy, of methods that use human maps against cross-entropy), and separately for all "
         "others, which are exploratory: what they show is to be confirmed by other runs. Inconclusive does not mean "
         "that methods are equal."
     )

@@ -1,4 +1,5 @@
-"""What the paper asks, as comparisons that were named before any data were seen; and the verdict on a comparison.
+"""The comparisons that were named before any data were seen, the paper's and those of the positive control; and the
+verdict on a comparison.
 
 The primary test of every comparison is one: the paired t-test over the seeds that two methods share, on the AUROC on
 unseen generators, or on all where there are none. A claim needs both scores: what holds by one depends on the score.
@@ -6,11 +7,11 @@ unseen generators, or on all where there are none. A claim needs both scores: wh
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from saliency_entropy.study.runs import BASELINE
+from saliency_entropy.study.runs import BASELINE, Run, Study
 
 # A difference whose interval excludes 0 is shown if its p after Holm's correction is below this.
 SIGNIFICANCE = 0.05
@@ -85,8 +86,40 @@ QUESTIONS = (
     ),
 )
 
-# (method, against) of the family that Holm's correction is made for; every other comparison is exploratory.
-PRESPECIFIED = {(question.method, against) for question in QUESTIONS for against in question.against}
+
+class Family(NamedTuple):
+    """The (method, against) that Holm's correction is made for; every other comparison is exploratory."""
+
+    name: str
+    pairs: set[tuple[str, str]]
+
+
+PAPERS = Family("RQ1–RQ4", {(question.method, against) for question in QUESTIONS for against in question.against})
+POSITIVE_CONTROL = "positive control"
+EXPLORATORY = "exploratory"
+
+
+def is_positive_control(study: Study) -> bool:
+    """Whether the data are the decoy, with the faces' own maps: then methods that use maps must beat cross-entropy."""
+    run = study.runs[0]  # the runs of a study share their data and its control
+    return run.setting("data.name") == "decoy" and (run.setting("data.human_maps.control") or "none") == "none"
+
+
+def family(study: Study) -> Family:
+    """The comparisons that were named before the data of a study: those of the paper's questions, or on the decoy each
+    method that uses human maps against cross-entropy."""
+    if not is_positive_control(study):
+        return PAPERS
+    guided = [method for method in study.methods if _uses_human_maps(study.of_method(method)[0])]
+    return Family(POSITIVE_CONTROL, {(method, BASELINE) for method in guided})
+
+
+def _uses_human_maps(run: Run) -> bool:
+    """As ``losses.Term.needs_human_maps`` says, which only a loss that is built could tell."""
+    terms = run.setting("loss.terms")
+    known = [term for term in terms.values() if isinstance(term, dict)] if isinstance(terms, dict) else []
+    kinds = [(str(term.get("_target_")).rpartition(".")[2], term.get("target", "batch")) for term in known]
+    return any(kind == "HumanSaliency" or (kind == "EntropyMatch" and type(of) is str) for kind, of in kinds)
 
 
 def verdict(row: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import printable
 from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.run.study_folders import METHODS
+from saliency_entropy.study.contrasts import is_positive_control
 from saliency_entropy.study.focus import StudyMaps, map_entropies, mean_cams
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import FALSE_POSITIVE_RATES, MEASURES, Measures, over_seeds
@@ -203,9 +204,18 @@ def cams_by_method(maps: StudyMaps, images: Sequence[int] | None = None) -> Figu
     Args:
         maps: of the study.
         images: their places in the sample; by default the first image of each label that has a human map, or else the
-            first of the label.
+            first of the label. Of the decoy's: :func:`marked_images`.
     """
     return _images_with_maps(maps, _first_images(maps, ["label"]) if images is None else images)
+
+
+def marked_images(maps: StudyMaps, count: int = 2) -> list[int] | None:
+    """The places of the first ``count`` real, then synthetic images with the mark of the decoy; None without any."""
+    table = maps.runs[0].test_scores(("path", "label"), optional=["mark"]).set_index("path").loc[maps.sample.path]
+    if "mark" not in table or not is_positive_control(maps.study):
+        return None
+    own = table.assign(place=range(len(table)))[table["mark"].to_numpy() == "yes"]
+    return list(own.sort_values("label", kind="stable").groupby("label")["place"].head(count)) or None
 
 
 @rc_context(STYLE)

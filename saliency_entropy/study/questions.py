@@ -13,12 +13,12 @@ import pandas as pd
 from saliency_entropy.page import wording
 from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.study import contrasts
-from saliency_entropy.study.contrasts import BETTER, DEPENDS, INCONCLUSIVE, UNKNOWN, WORSE, Question
+from saliency_entropy.study.contrasts import BETTER, DEPENDS, EXPLORATORY, INCONCLUSIVE, UNKNOWN, WORSE, Question
 from saliency_entropy.study.figures import human_entropy, training_map_kind
 from saliency_entropy.study.generator_choice import unseen_synthetic
 from saliency_entropy.study.run_figures import MIN_IMAGES
 from saliency_entropy.study.runs import BASELINE, Study
-from saliency_entropy.study.tables import EXPLORATORY, Measures
+from saliency_entropy.study.tables import Measures
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Answer:
 
 
 def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list[Answer]:
-    """The answers to the four questions, in order.
+    """The answers to the questions of whose methods there are runs, in order; none on the decoy, which is not what they
+    ask about.
 
     Args:
         study: for its maps, methods and titles.
@@ -47,9 +48,33 @@ def answers(study: Study, measures: Measures, comparisons: pd.DataFrame) -> list
         comparisons: :func:`~saliency_entropy.study.comparisons.comparison_table` of these measures, by both scores.
     """
     found: dict[str, Answer] = {}
-    for question in contrasts.QUESTIONS:
-        found[question.name] = _answer(question, study, measures, comparisons, found.get(question.presumes))
+    for question in () if contrasts.is_positive_control(study) else contrasts.QUESTIONS:
+        if {question.method, *question.against} <= {*study.methods}:
+            found[question.name] = _answer(question, study, measures, comparisons, found.get(question.presumes))
     return list(found.values())
+
+
+def unanswered(study: Study, answered: Iterable[Answer]) -> str:
+    """A sentence on the questions that have no answer; "" if all have one."""
+    if contrasts.is_positive_control(study):
+        return "The paper’s four questions are about generators, not about a shortcut: the decoy does not answer them."
+    given = {answer.question.name for answer in answered}
+    left = [question for question in contrasts.QUESTIONS if question.name not in given]
+    missing = {name for question in left for name in (question.method, *question.against)} - {*study.methods}
+    names = [title for name, title in contrasts.NAMES.items() if name in missing]
+    what = wording.listed([question.name for question in left])
+    return f"Not answered: {what}, for want of finished runs of {wording.listed(names)}." if left else ""
+
+
+def against_baseline(measures: Measures, comparisons: pd.DataFrame) -> list[str]:
+    """Sentences on each method against cross-entropy; in a positive control, on those that must be better."""
+    if comparisons.empty:
+        return []
+    rows = comparisons[comparisons["against"] == BASELINE]
+    if measures.family.name == contrasts.POSITIVE_CONTROL:
+        rows = rows[rows["family"] == contrasts.POSITIVE_CONTROL]
+    each = [own for _, own in rows.groupby("method", sort=False)]
+    return [" ".join([in_words(own), *caveats(own)]) for own in each]
 
 
 def too_few_images(measures: Measures) -> str:
@@ -153,19 +178,16 @@ def _by_score(row: Mapping[str, Any]) -> str:
 def _answer(
     question: Question, study: Study, measures: Measures, comparisons: pd.DataFrame, presumed: Answer | None
 ) -> Answer:
-    missing = [contrasts.NAMES[name] for name in (question.method, *question.against) if name not in study.methods]
-    asked = [comparison(comparisons, question.method, other) for other in question.against if not missing]
+    asked = [comparison(comparisons, question.method, other) for other in question.against]
     unknown = ""
-    if missing:
-        unknown = f"The study lacks finished runs of {wording.listed(missing)}."
-    elif measures.measure != "auroc_unseen":
+    if measures.measure != "auroc_unseen":
         unknown = (
             "The question is about generators that are not in training, and the test set holds no image that is known "
             "to be of one; these are differences in AUROC on all test images."
         )
     elif too_few := too_few_images(measures):
         unknown = f"Nothing can be said: {too_few}."
-    names = [study.titles.get(name, contrasts.NAMES[name]) for name in (question.method, *question.against)]
+    names = [study.titles[name] for name in (question.method, *question.against)]
     by_score = {} if unknown else dict(list(pd.concat(asked).groupby("score", sort=False)))
     # Score -> the verdict by it, and the claim.
     found = {score: _claim(names, rows) for score, rows in by_score.items()}
@@ -181,8 +203,7 @@ def _answer(
         sentences.append(unknown)
     else:
         sentences += [sentence for rows in asked for sentence in caveats(rows)]
-    if not missing:
-        sentences += [_entropies(question, study, measures), *_limits(question, study, presumed)]
+    sentences += [_entropies(question, study, measures), *_limits(question, study, presumed)]
     return Answer(question, verdict, f"{claim}.", tuple(sentences))
 
 

@@ -18,7 +18,7 @@ from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
 from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.run.whole_files import remove_parts_of, write_atomically
-from saliency_entropy.study import comparisons, figures, questions, robustness, tables
+from saliency_entropy.study import comparisons, contrasts, figures, questions, robustness, tables
 from saliency_entropy.study.bootstrap import read_image_covariances
 from saliency_entropy.study.contrasts import BETTER, DEPENDS, INCONCLUSIVE, MIN_SEEDS, UNKNOWN, WORSE, over_scores
 from saliency_entropy.study.focus import read_study_maps
@@ -26,6 +26,7 @@ from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
 from saliency_entropy.study.runs import BASELINE, LeftOut, Run, Study, read_study
 from saliency_entropy.study.sections import (
+    LEADING,
     PHOTOGRAPHS,
     ShownFigure,
     chapters,
@@ -73,16 +74,25 @@ def write_report(study: Study, measures: Measures, output: Path, gallery_images:
     pictures = report_figures(study, measures, maps, corrupted, photographs=gallery_images > 0)
     warnings = all_warnings(study, measures)
     left_out = by_reason(study.left_out)
-    sentence = headline(methods, measures.measure, compared, questions.too_few_images(measures))
+    too_few = questions.too_few_images(measures)
+    sentence = headline(methods, measures.measure, compared, too_few, every=not answered)
+    # What a study shows that answers no question of the paper: every comparison with cross-entropy, and where it looks.
+    evidence = [] if answered or too_few else questions.against_baseline(measures, compared)
+    leading = [] if answered else [picture for picture in pictures if picture.name in LEADING][:1]
+    unanswered = questions.unanswered(study, answered)
     content = {
         "study": study,
         "headline": sentence,
+        "evidence": evidence,
+        "positive_control": contrasts.is_positive_control(study),
+        "leading": leading,
         "warnings": warnings,
         "left_out": left_out,
         "answers": answered,
+        "unanswered": unanswered,
         "controls": questions.weight_alone(compared),
         "measure": MEASURES[measures.measure],
-        "chapters": chapters(shown, pictures),
+        "chapters": chapters(shown, [picture for picture in pictures if picture not in leading]),
         "choice": generator_choice(measures, study.titles),
         "gallery": gallery,
         "map_kind": figures.map_kind(study),
@@ -90,7 +100,8 @@ def write_report(study: Study, measures: Measures, output: Path, gallery_images:
     }
     page = render(__package__, "report", {"tied": wording.tied}, content)
     with writing(f"output={output}", "give another folder with output="):
-        write(output, page, measures.runs, questions.markdown(answered, content["controls"]), shown, pictures)
+        further = [*evidence, *filter(None, [unanswered]), *content["controls"]]
+        write(output, page, measures.runs, questions.markdown(answered, further), shown, pictures)
 
     log_summary(shown[0].cells.filter(PRINTED), sentence, warnings, left_out, output)
 
@@ -135,14 +146,17 @@ def write(
     write_atomically(output / "index.html", page)
 
 
-def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_few: str = "") -> str:
-    """Sentences on the method of the highest mean AUROC, and on which methods are shown to differ from cross-entropy.
+def headline(
+    methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_few: str = "", every: bool = False
+) -> str:
+    """Sentences on which methods are shown to differ from cross-entropy, and on the method of the highest mean AUROC.
 
     Args:
         methods: :func:`~saliency_entropy.study.tables.method_table` by both scores.
         measure: :attr:`~saliency_entropy.study.tables.Measures.measure`.
         compared: :func:`~saliency_entropy.study.comparisons.comparison_table` by both scores.
         too_few: :func:`~saliency_entropy.study.questions.too_few_images`.
+        every: whether every comparison with cross-entropy stands below; else that of the best method is in here.
     """
     what = "AUROC on unseen generators" if measure == "auroc_unseen" else "AUROC (all generators)"
     known = methods.dropna(subset=[f"{measure}_mean"])
@@ -171,11 +185,19 @@ def headline(methods: pd.DataFrame, measure: str, compared: pd.DataFrame, too_fe
         verdict = over_scores(list(own["verdict"]))
         each = [f"{row['verdict']} by {RANKINGS[row['score']]}" for row in own.to_dict("records")]
         found[verdict].append(f"{title} ({', '.join(each)})" if verdict == DEPENDS else str(title))
-    named = "; ".join(f"{verdict}: {wording.listed(own)}" for verdict, own in found.items() if own)
-    sentences = [first, f"Against cross-entropy, by both scores, {named}."]
+    named = [
+        f"{wording.listed(own)} {'is' if len(own) == 1 else 'are'} {verdict} than cross-entropy by both scores"
+        if verdict in (BETTER, WORSE)
+        else f"against cross-entropy, {verdict}: {wording.listed(own)}"
+        for verdict, own in found.items()
+        if own
+    ]
+    verdicts = f"{'; '.join(named)}."
+    sentences = [verdicts[0].upper() + verdicts[1:]]
     if found[UNKNOWN]:
         sentences.append(f"A verdict needs {MIN_SEEDS} seeds in common that do not all differ by the same.")
-    if len(titles) == 1 and titles[0] in set(rows["title"]):
+    sentences.append(first)
+    if len(titles) == 1 and titles[0] in set(rows["title"]) and not every:
         own = rows[rows["title"] == titles[0]]
         sentences += [questions.in_words(own), *questions.caveats(own)]
         if (own["difference"] < 0).all():

@@ -19,6 +19,7 @@ from saliency_entropy.study.tables import MEASURES, Measures
 
 PIXELS_PER_INCH = 105  # of figures, in the page
 PHOTOGRAPHS = ("cams_by_method", "cams_by_generator")  # the figures that show test images
+LEADING = ("cams_by_method", "mean_cam_by_method")  # which the page may begin with
 GALLERY_CHAPTER = "Where the detectors look"  # ends with the gallery of test images
 # The page: what a reader asks first comes first, and a figure stands beside the table of its numbers.
 CHAPTERS = {
@@ -225,7 +226,7 @@ def _robustness_figures(corrupted: RobustnessTable) -> list[ShownFigure]:
 def _map_figures(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:
     """The figures of the maps that are kept; without ``photographs``, only those that show no image."""
     kind = figures.map_kind(maps.study)
-    any_map = maps.sample.has_map.any()
+    any_map, marked = maps.sample.has_map.any(), figures.marked_images(maps)
     over_images = (
         f"the {kind} map, where there is one, and " if any_map else ""
     ) + "the CAM of each method’s first seed over the image. Below each, its entropy in nats."
@@ -235,8 +236,9 @@ def _map_figures(maps: StudyMaps, photographs: bool) -> list[ShownFigure]:
             ShownFigure(
                 "cams_by_method",
                 "CAMs by method",
-                figures.cams_by_method(maps),
-                f"A real and a synthetic test image with {over_images}",
+                figures.cams_by_method(maps, marked),
+                f"{'A real and a synthetic test image' if marked is None else 'Test images with the mark,'} with "
+                f"{over_images}",
             ),
             ShownFigure(
                 "cams_by_generator",

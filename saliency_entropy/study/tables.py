@@ -14,6 +14,7 @@ from saliency_entropy.page import wording
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.study import contrasts, statistics
+from saliency_entropy.study.contrasts import EXPLORATORY, PAPERS, Family
 from saliency_entropy.study.run_figures import (
     AUROCS,
     GROUP_FIGURES,
@@ -36,7 +37,6 @@ RANKED_BY = Column("Ranked by", lambda row: RANKINGS[row["score"]])
 VERDICT = Column(
     "Verdict", lambda row: (row["verdict"] or wording.NONE) + (" (depends on the score)" if row["depends"] else "")
 )
-PAPERS, EXPLORATORY = "RQ1–RQ4", "exploratory"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,7 @@ class Measures:
             :attr:`measure`.
         measure: the AUROC that methods are compared by: ``auroc_unseen``, or ``auroc`` if no generator is unseen.
         warnings: sentences on scores that do not fit together or do not allow a figure.
+        family: the comparisons between methods that were named before any data.
         score: what images are ranked by, one of ``run.ranking.RANKINGS``.
     """
 
@@ -74,6 +75,7 @@ class Measures:
     rocs: dict[str, dict[str, np.ndarray]]
     measure: str
     warnings: list[str]
+    family: Family = PAPERS
     score: str = "logit"
 
     @property
@@ -148,6 +150,7 @@ def measure(study: Study) -> Measures:
         # The runs share their test images and training generators.
         "auroc_unseen" if unseen_images(test, study.train_generators, study.relatives).any() else "auroc",
         warnings,
+        contrasts.family(study),
     )
 
 
@@ -155,13 +158,14 @@ def paired_table(measures: Measures) -> pd.DataFrame:
     """One row for every two methods, ``method`` less ``against``, by the seeds that both have: the primary test.
 
     Returns:
-        ``method, title, against, against_title, seeds, seeds_against``, ``pairs`` (seeds in common), ``family``
-        (``RQ1–RQ4``, the comparisons that the paper's questions name, or ``exploratory``), and of
-        :attr:`Measures.measure` the ``difference``, its 95 % interval ``low, high`` and ``p`` by Student's t,
-        ``p_holm`` (for the comparisons of the family), ``detectable`` (the smallest difference that such seeds show in
-        80 of 100 studies at the strictest step of the correction), ``correlation`` over the seeds (above 0, pairing
-        narrows the interval), ``d_z``, and the ``verdict``. NaN where the runs do not allow the figure.
+        ``method, title, against, against_title, seeds, seeds_against``, ``pairs`` (seeds in common), ``family`` (the
+        name of :attr:`Measures.family`, or ``exploratory``), and of :attr:`Measures.measure` the ``difference``, its
+        95 % interval ``low, high`` and ``p`` by Student's t, ``p_holm`` (for the comparisons of the family),
+        ``detectable`` (the smallest difference that such seeds show in 80 of 100 studies at the strictest step of the
+        correction), ``correlation`` over the seeds (above 0, pairing narrows the interval), ``d_z``, and the
+        ``verdict``. NaN where the runs do not allow the figure.
     """
+    name, named = measures.family
     groups = {method: own.set_index("seed") for method, own in measures.runs.groupby("method", sort=False)}
     rows = []
     for (against, other), (method, own) in combinations(groups.items(), 2):
@@ -171,7 +175,7 @@ def paired_table(measures: Measures) -> pd.DataFrame:
         rows.append(
             {"method": method, "title": own["title"].iloc[0], "against": against}
             | {"against_title": other["title"].iloc[0], "seeds": len(own), "seeds_against": len(other)}
-            | {"pairs": len(shared), "family": PAPERS if (method, against) in contrasts.PRESPECIFIED else EXPLORATORY}
+            | {"pairs": len(shared), "family": name if (method, against) in named else EXPLORATORY}
             | {"difference": found.mean, "low": found.low, "high": found.high, "p": found.p}
             | {"correlation": values.corr(baseline, min_periods=3), "deviation": (values - baseline).std(ddof=1)}
             | {"d_z": statistics.hedges_g_paired(values.to_numpy(), baseline.to_numpy())}

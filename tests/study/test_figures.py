@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.made_up_study import ENTROPY, TITLES, write_maps, write_run, write_study
+from benchmarks.made_up_study import ENTROPY, TITLES, scored_images, write_maps, write_run, write_study
 from matplotlib.colors import to_hex
 from matplotlib.patches import PathPatch
 from PIL import Image
@@ -285,6 +285,15 @@ def test_images_of_ones_own_choice_with_and_without_human_maps(maps):
     assert (drawn(rows[0][1]) == 255).all()
     rows = rows_of(figures.cams_by_method(maps, [4]), 3)
     assert [axes.get_title() for axes in rows[0]] == ["Image", "Cross-entropy", "DROID"]
+
+
+def test_the_first_marked_images_of_each_label_of_the_decoy(tmp_path):
+    images = scored_images().iloc[::10].reset_index(drop=True).assign(mark="no")  # 18 synthetic ones, then 8 real ones
+    images.loc[[0, 2, 5, 20, 25], "mark"] = "yes"
+    for name, expected in (("decoy", [6, 8, 0, 1]), ("faces", None)):
+        study = write_study(tmp_path / name, {"droid": 1}, images=images, config={"data": {"name": name}})
+        write_maps(study, rows=[0, 2, 3, 4, 5, 18, 20, 21, 25], images=images)
+        assert figures.marked_images(read_study_maps(read_study(study))) == expected
 
 
 def test_an_image_of_each_generator_and_a_real_one(maps):

@@ -7,10 +7,10 @@ import pytest
 from benchmarks.made_up_study import TITLES, write_study
 
 from saliency_entropy.run.study_folders import METHODS
-from saliency_entropy.study.contrasts import PRESPECIFIED, QUESTIONS, verdict
-from saliency_entropy.study.questions import answers, caveats, markdown, weight_alone
+from saliency_entropy.study.contrasts import PAPERS, QUESTIONS, Family, family, verdict
+from saliency_entropy.study.questions import against_baseline, answers, caveats, markdown, unanswered, weight_alone
 from saliency_entropy.study.runs import read_study
-from saliency_entropy.study.tables import measure
+from saliency_entropy.study.tables import measure, paired_table
 
 NAN = float("nan")
 # Difference, 95 % interval, p after Holm's correction, 95 % interval over seeds and images, detectable difference.
@@ -52,7 +52,42 @@ def test_the_family_of_the_correction_is_what_the_questions_name():
     assert {
         ("hseb", "cross_entropy"), ("fmmmse", "cross_entropy"), ("fmmmse", "hseb"), ("droid", "hseb"),
         ("droid", "fmmmse"), ("droid_cyborg", "cyborg"), ("droid_cyborg", "droid"),
-    } == PRESPECIFIED  # fmt: skip
+    } == PAPERS.pairs  # fmt: skip
+    assert PAPERS.name == "RQ1–RQ4"
+
+
+def decoy(tmp_path, methods, **human_maps):
+    """A study of the decoy, whose methods have the terms of these."""
+    for method, seeds in methods.items():
+        target = {"target": 2.0} if method == "dose" else {}
+        kind = {"cyborg": "HumanSaliency", "hseb": "EntropyMatch", "dose": "EntropyMatch"}.get(method, "CrossEntropy")
+        terms = {"term": {"_target_": f"saliency_entropy.losses.{kind}", "weight": 0.5} | target}
+        config = {"data": {"name": "decoy", "human_maps": human_maps}, "loss": {"terms": terms}}
+        write_study(tmp_path / "demo", {method: seeds}, config=config)
+    return read_study(tmp_path / "demo")
+
+
+def test_on_the_decoy_the_family_is_each_method_that_uses_human_maps_against_cross_entropy(tmp_path):
+    """A number in the place of the entropy of human maps needs none."""
+    study = decoy(tmp_path, {"cross_entropy": 5, "cyborg": 5, "hseb": 5, "droid": 5, "dose": 1})
+    own = family(study)
+    assert own == Family("positive control", {("cyborg", "cross_entropy"), ("hseb", "cross_entropy")})
+    measures = measure(study)
+    table = paired_table(measures).set_index(["method", "against"])
+    assert {pair for pair, row in table.iterrows() if row["family"] == "positive control"} == own.pairs
+    p = table.loc[sorted(own.pairs), "p"].to_numpy()
+    expected = [max(2 * p.min(), p.max()) if value == p.max() else 2 * value for value in p]
+    assert table.loc[sorted(own.pairs), "p_holm"].to_numpy() == pytest.approx(expected)
+    rows = table.reset_index().assign(score="logit", both_low=0.01, both_high=0.1)
+    assert [line.partition(", over")[0] for line in against_baseline(measures, rows)] == [
+        "CYBORG against Cross-entropy", "HSEB against Cross-entropy"
+    ]  # fmt: skip
+    assert answers(study, measures, compared()) == []
+    assert unanswered(study, []).endswith("not about a shortcut: the decoy does not answer them.")
+
+
+def test_the_decoy_with_other_maps_is_no_positive_control(tmp_path):
+    assert family(decoy(tmp_path, {"cross_entropy": 2, "cyborg": 2}, control="shuffled")) is PAPERS
 
 
 def test_what_is_shown_is_claimed(studied):
@@ -171,13 +206,14 @@ def test_unequal_seeds_are_named(studied):
 def test_missing_methods_are_named(tmp_path):
     study = read_study(write_study(tmp_path / "demo", {"cross_entropy": 2, "hseb": 2, "droid": 2}))
     found = answers(study, measure(study), compared())
-    assert [answer.verdict for answer in found] == ["better", *["cannot be said"] * 3]
-    assert found[3].claim == "It cannot be said whether DROID + CYBORG is better than CYBORG and DROID."
-    assert [answer.sentences for answer in found[1:]] == [
-        ("The study lacks finished runs of FMMMSE.",),
-        ("The study lacks finished runs of FMMMSE.",),
-        ("The study lacks finished runs of DROID + CYBORG and CYBORG.",),
-    ]
+    assert [(answer.question.name, answer.verdict) for answer in found] == [("RQ1", "better")]
+    assert unanswered(study, found) == (
+        "Not answered: RQ2, RQ3 and RQ4, for want of finished runs of CYBORG, FMMMSE and DROID + CYBORG."
+    )
+
+
+def test_nothing_is_said_of_unanswered_questions_where_all_are_answered(studied):
+    assert unanswered(studied[0], answers(*studied, compared())) == ""
 
 
 def test_a_test_set_without_unseen_generators_does_not_answer(studied):
