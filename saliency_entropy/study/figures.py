@@ -21,6 +21,7 @@ from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.wording import printable
 from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.run.study_folders import METHODS
+from saliency_entropy.study.bootstrap import performance_profile as profile
 from saliency_entropy.study.contrasts import is_positive_control
 from saliency_entropy.study.focus import StudyMaps, map_entropies, mean_cams
 from saliency_entropy.study.runs import Study
@@ -141,9 +142,7 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
         for position, (method, look) in enumerate(_looks(study), start=1):
             values = ranked.runs.loc[ranked.runs["method"] == method, ranked.measure].dropna().to_numpy()
             if len(values) < MIN_BOX:
-                # Side by side, so that equal runs are not one point.
-                offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * 0.12
-                axes.plot(position + offsets, values, linestyle="none", **look)
+                _points_side_by_side(axes, position, values, look)
                 continue
             colour = look["color"]
             axes.boxplot(
@@ -162,8 +161,7 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
             )
         axes.grid(axis="x", visible=False)
         axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
-    axes.set_xticks(range(1, len(methods) + 1), [textwrap.fill(plain(study.titles[method]), 14) for method in methods])
-    axes.set_xlim(0.4, len(methods) + 0.6)
+    _methods_below(axes, study)
     low, high = axes.get_ylim()
     if low < CHANCE < high:
         for axes, _ in panels:
@@ -192,6 +190,55 @@ def mean_roc(study: Study, measures: Measures) -> Figure:
     axes.set_xlabel("False positive rate (real called synthetic)")
     _legend_outside(axes)
     return figure
+
+
+@rc_context(STYLE)
+def common_mode(study: Study, measures: Measures) -> Figure:
+    """How far the part of the logits that classification does not train moves logit 1, by method: one point per run, of
+    :func:`~saliency_entropy.study.run_figures.common_mode_ratio`, on a logarithmic scale. Dashed: as far as the margin
+    does."""
+    figure, axes = _figure(width=max(WIDTH, 1.0 + len(study.methods)))
+    for position, (method, look) in enumerate(_looks(study), start=1):
+        values = measures.runs.loc[measures.runs["method"] == method, "common_mode_ratio"].to_numpy()
+        _points_side_by_side(axes, position, values, look)
+    axes.axhline(1, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    axes.set_yscale("log")
+    axes.set_ylabel("Variance of (l₀ + l₁)/2 over\nthat of (l₁ − l₀)/2, test images")
+    _methods_below(axes, study)
+    return figure
+
+
+@rc_context(STYLE)
+def performance_profile(study: Study, measures: Measures) -> Figure:
+    """The share of runs whose test AUROC is above τ, by both scores: of each unseen generator, if methods are compared
+    on these, in a band of the stratified bootstrap (:func:`~saliency_entropy.study.bootstrap.performance_profile`)."""
+    figure, panels = _by_score(measures)
+    own = [profile_strata(ranked) for _, ranked in panels]
+    every = np.concatenate([values for by_method in own for strata in by_method.values() for values in strata])
+    thresholds = np.linspace(every.min() - 0.01, every.max() + 0.01, 201)
+    for (axes, _), by_method in zip(panels, own, strict=True):
+        for method, look in _looks(study):
+            if by_method.get(method):
+                share, low, high = profile(by_method[method], thresholds)
+                axes.plot(thresholds, share, markevery=(5, 25), **look)
+                axes.fill_between(thresholds, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        axes.set_ylabel("Share of runs above τ")
+    axes.set_xlabel(f"τ, test {MEASURES[measures.measure]}")
+    _legend_outside(axes)
+    return figure
+
+
+def profile_strata(measures: Measures) -> dict[str, list[np.ndarray]]:
+    """Method -> the AUROCs of its runs, an array for each unseen generator that has one, or else one of all."""
+    table = measures.generators
+    table = table[(table["seen"] == "no") & (table["against"] == "")].rename(columns={"auroc": measures.measure})
+    if measures.measure == "auroc" or table[measures.measure].isna().all():
+        table = measures.runs.assign(generator="")
+    known = table.dropna(subset=measures.measure)
+    return {
+        method: [own.to_numpy() for _, own in rows.groupby("generator")[measures.measure]]
+        for method, rows in known.groupby("method", sort=False)
+    }
 
 
 @rc_context(STYLE)
@@ -292,6 +339,20 @@ def _looks(study: Study) -> Iterator[tuple[str, dict[str, str]]]:
     """Every method with the colour, the marker and the label of its line or points, as keywords of matplotlib."""
     for method, style in method_styles(study.methods).items():
         yield method, {"color": style.colour, "marker": style.marker, "label": plain(study.titles[method])}
+
+
+def _points_side_by_side(axes: Axes, position: float, values: np.ndarray, look: dict[str, str]) -> None:
+    """Around a position, so that equal runs are not one point."""
+    offsets = (np.arange(len(values)) - (len(values) - 1) / 2) * min(0.12, 0.7 / max(len(values) - 1, 1))
+    axes.plot(position + offsets, values, linestyle="none", **look)
+
+
+def _methods_below(axes: Axes, study: Study) -> None:
+    """The titles of the methods at 1, 2 ..."""
+    titles = [textwrap.fill(plain(title), 14) for title in study.titles.values()]
+    axes.set_xticks(range(1, len(titles) + 1), titles)
+    axes.set_xlim(0.4, len(titles) + 0.6)
+    axes.grid(axis="x", visible=False)
 
 
 def _entropy_over_seeds(study: Study, method: str, split: str) -> pd.DataFrame:

@@ -120,6 +120,19 @@ def aurocs_of(table: pd.DataFrame, synthetic: np.ndarray, real: np.ndarray, name
     }
 
 
+def common_mode_ratio(table: pd.DataFrame) -> float:
+    """How far the part of the logits that classification does not train moves logit 1: the variance over the images of
+    the mean of both logits, the common mode, over that of half the margin, whose sum logit 1 is; NaN if the latter is
+    0.
+
+    Args:
+        table: ``logit_real, logit_synthetic`` of each image.
+    """
+    real, synthetic = (table[name].to_numpy(np.float64) for name in ("logit_real", "logit_synthetic"))
+    half_margin = ((synthetic - real) / 2).var()
+    return float(((synthetic + real) / 2).var() / half_margin) if half_margin > 0 else NAN
+
+
 def run_figures(
     test: pd.DataFrame,
     val: pd.DataFrame | None,
@@ -165,6 +178,7 @@ def run_figures(
         **_apcers(scores, scores.synthetic, thresholds),
         **{f"{name}_unseen": value for name, value in _apcers(scores, scores.unseen, thresholds).items()},
         **{f"bpcer_at_{name}": bpcer(scores.judging[real], value, MIN_IMAGES) for name, value in thresholds.items()},
+        "common_mode_ratio": common_mode_ratio(test),
         "ece": expected_calibration_error(scores.judging, scores.synthetic),
         "ece_floor": calibration_floor(scores.judging),
         "temperature": temperature,

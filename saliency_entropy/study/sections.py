@@ -23,13 +23,15 @@ LEADING = ("cams_by_method", "mean_cam_by_method")  # which the page may begin w
 GALLERY_CHAPTER = "Where the detectors look"  # ends with the gallery of test images
 # The page: what a reader asks first comes first, and a figure stands beside the table of its numbers.
 CHAPTERS = {
-    "Results": ("methods", "auroc_by_method", "auroc_against_cam_entropy", "roc", "generators", "other_sets"),
+    "Results": (
+        "methods", "auroc_by_method", "common_mode", "auroc_against_cam_entropy", "roc", "generators", "other_sets",
+    ),
     GALLERY_CHAPTER: (
         "cam_entropy_by_epoch", "focus", "mean_cam_by_method", "maps_by_entropy", "cams_by_method",
         "cams_by_generator", "human_agreement", "run_agreement",
     ),
     "Robustness": ("auroc_by_corruption", "auroc_by_corruption_margin", "robustness"),
-    "Statistics": ("spread", "comparisons", "epochs"),
+    "Statistics": ("spread", "performance_profile", "comparisons", "epochs"),
     "Errors and calibration": ("operating_points", "error_rates", "calibration", "groups"),
     "Beside the paper": ("reproduction",),
 }  # fmt: skip
@@ -200,12 +202,38 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
             f"{what}, by both scores, over the seeds. {distribution} Dashed: chance, where it is in sight.",
         ),
         ShownFigure(
+            "common_mode",
+            "What moves logit 1 beside the margin",
+            figures.common_mode(study, measures),
+            "Variance over the test images of the mean of both logits, which cross-entropy does not train, over that "
+            "of half the margin; logit 1 is the sum of both. One point per run. The higher, the more the ranking by "
+            "logit 1 is one by something else than the margin. Dashed: as much as the margin.",
+        ),
+        *_profile(study, measures),
+        ShownFigure(
             "roc",
             "ROC curves",
             figures.mean_roc(study, measures),
             f"ROC of the test images ({what.removeprefix('AUROC, ')}): mean true positive rate over the seeds at each "
             "false positive rate, in a band of ± 1 standard error, by both scores.",
         ),
+    ]
+
+
+def _profile(study: Study, measures: Measures) -> list[ShownFigure]:
+    if measures.runs[measures.measure].isna().all():
+        return []
+    count = max(map(len, figures.profile_strata(measures).values()))
+    of = f"on each of {count} unseen generators" if count > 1 else MEASURES[measures.measure].removeprefix("AUROC, ")
+    return [
+        ShownFigure(
+            "performance_profile",
+            "Performance profile",
+            figures.performance_profile(study, measures),
+            f"Share of the runs ({of}) with an AUROC above τ, by both scores, in a pointwise 95 % band of the "
+            "bootstrap over the runs, stratified by generator (Agarwal et al., 2021). A curve to the right of another "
+            "is better at every τ; where they cross, which is better depends on τ.",
+        )
     ]
 
 

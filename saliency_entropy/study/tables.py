@@ -47,7 +47,8 @@ class Measures:
         runs: one row per run: ``method, title, seed`` and its figures. In [0, 1]: ``auroc`` of all synthetic images
             against all real ones, ``auroc_unseen`` of those by generators not in training nor relatives of one,
             ``auroc_macro`` and ``auroc_unseen_macro`` (the mean of these generators' own AUROCs), ``accuracy``.
-            ``cam_entropy``, the mean over the test images, in nats; ``focus_area``, exp of it, in CAM cells. What
+            ``cam_entropy``, the mean over the test images, in nats; ``focus_area``, exp of it, in CAM cells;
+            ``common_mode_ratio``, see :func:`~saliency_entropy.study.run_figures.common_mode_ratio`. What
             :func:`~saliency_entropy.study.error_tables.operating_point_table` and
             :func:`~saliency_entropy.study.error_tables.calibration_table` average over the seeds. ``val_real``,
             ``test_real``, ``test_synthetic`` and ``test_unseen``, numbers of images. What ranks images is by

@@ -183,6 +183,36 @@ def test_mean_roc(study, measures, score):
     assert [middle.min(), middle.max()] == pytest.approx([curves[:, 100].mean() - error, curves[:, 100].mean() + error])
 
 
+def test_the_mean_of_both_logits_beside_the_margin(study, measures):
+    figure = figures.common_mode(study, measures)
+    values = measures.runs.loc[measures.runs["method"] == "hseb", "common_mode_ratio"]
+    drawn = figure.axes[0].lines[list(TITLES).index("hseb")]
+    assert list(drawn.get_ydata()) == list(values)
+    assert drawn.get_xdata() == pytest.approx([2.88, 3, 3.12])
+    assert figure.axes[0].get_yscale() == "log"
+    # Of independent logits of the same variance the mean varies as much as half the margin.
+    assert values.to_numpy() == pytest.approx(np.ones(3), abs=0.6)
+
+
+def test_the_share_of_runs_above_each_auroc_by_generator(study, measures):
+    panels = figures.performance_profile(study, measures).axes
+    own = measures.generators.query("method == 'droid' and seen == 'no' and against == ''")
+    for axes, name in zip(panels, ("auroc", "auroc_margin"), strict=True):
+        values = own[name].to_numpy()
+        assert len(values) == 6  # three seeds on two generators
+        drawn = line(axes, "DROID")
+        for threshold, share in zip(drawn.get_xdata(), drawn.get_ydata(), strict=True):
+            assert share == pytest.approx((values > threshold).mean())
+        assert (drawn.get_ydata()[0], drawn.get_ydata()[-1]) == (1, 0)
+
+
+def test_the_share_of_runs_where_no_generator_is_unseen_or_has_an_auroc(measures):
+    overall = figures.profile_strata(replace(measures, measure="auroc"))["droid"]
+    assert [list(own) for own in overall] == [list(measures.runs.query("method == 'droid'")["auroc"])]
+    few = replace(measures, generators=measures.generators.assign(auroc=np.nan))
+    assert [len(own) for own in figures.profile_strata(few)["droid"]] == [3]
+
+
 def test_one_seed_has_no_band(tmp_path):
     study = read_study(write_study(tmp_path, {"droid": 1}))
     assert not figures.mean_roc(study, tables.measure(study)).axes[0].collections
@@ -206,6 +236,8 @@ def test_further_methods_have_room_and_signs_in_titles_are_no_formulas(tmp_path)
         figures.auroc_against_cam_entropy(study, measures),
         figures.auroc_by_method(study, measures),
         figures.mean_roc(study, measures),
+        figures.common_mode(study, measures),
+        figures.performance_profile(study, measures),
     ):
         assert figures.png(figure).startswith(b"\x89PNG")
 
@@ -224,7 +256,11 @@ def test_a_pdf_is_vector_graphics_with_its_text(study, measures):
     assert content == figures.pdf(figures.auroc_by_method(study, measures))
 
 
-@pytest.mark.parametrize("name", ["cam_entropy_by_epoch", "mean_roc", "auroc_by_method", "auroc_against_cam_entropy"])
+@pytest.mark.parametrize(
+    "name",
+    ["cam_entropy_by_epoch", "mean_roc", "auroc_by_method", "auroc_against_cam_entropy", "common_mode",
+     "performance_profile"],
+)  # fmt: skip
 def test_no_text_lies_on_another_or_outside_the_figure(study, measures, name):
     figure = getattr(figures, name)(*((study,) if name == "cam_entropy_by_epoch" else (study, measures)))
     figure.draw_without_rendering()

@@ -31,7 +31,9 @@ TABLES = [
 FILES = sorted(
     [f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")] + ["index.html", "questions.md", "runs.csv"]
 )
-FIGURES = ["auroc_against_cam_entropy", "auroc_by_method", "cam_entropy_by_epoch", "roc"]
+FIGURES = [
+    "auroc_against_cam_entropy", "auroc_by_method", "cam_entropy_by_epoch", "common_mode", "performance_profile", "roc",
+]  # fmt: skip
 NAN = float("nan")
 
 

@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from saliency_entropy.study import tables
+from saliency_entropy.study.run_figures import common_mode_ratio
 from saliency_entropy.study.runs import read_study
 
 SEEDS = 3
@@ -65,6 +66,13 @@ def test_the_figures_of_each_run(study, measures):
         assert row["auroc_unseen_margin"] == pytest.approx(sklearn_auroc(scores, unseen, score=softmax), abs=1e-6)
         assert row["accuracy"] == pytest.approx((judged == scores["label"]).mean())
         assert row["cam_entropy"] == pytest.approx(scores["cam_entropy"].astype(float).mean(), abs=1e-5)
+
+
+def test_the_mean_of_both_logits_over_half_the_margin_by_hand():
+    """Means 2, 1, 2 and 1, of variance 1/4; half the margin 2, 1, 0 and -1, of variance 5/4."""
+    table = pd.DataFrame({"logit_real": [0.0, 0, 2, 2], "logit_synthetic": [4.0, 2, 2, 0]})
+    assert common_mode_ratio(table) == pytest.approx(0.2)
+    assert np.isnan(common_mode_ratio(table.assign(logit_synthetic=table["logit_real"])))
 
 
 def test_the_measures_by_margin_are_those_of_the_margin(study, measures):
