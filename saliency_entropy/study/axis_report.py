@@ -96,11 +96,12 @@ def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str
         return "The test images are all real or all synthetic, so there is no AUROC."
     if too_few := questions.too_few_images(compared.variants[0].measures):
         return f"Nothing can be said about which method is better: {too_few}."
-    best = {name: own.loc[own[f"{name}_mean"].idxmax()] for name, own in found.items()}
-    values = [f"{row[f'{name}_mean']:.3f} by {axes.ranked_by(name)}" for name, row in best.items()]
-    places = [f"{row['title']} in {row['variant']}" for row in best.values()]
+    best = {name: tables.highest(own, f"{name}_mean") for name, own in found.items()}
+    values = [f"{rows[f'{name}_mean'].max():.3f} by {axes.ranked_by(name)}" for name, rows in best.items()]
+    places = [wording.first_few(list(rows["title"] + " in " + rows["variant"])) for rows in best.values()]
     what = f"the highest mean {tables.MEASURES[compared.measure]}"
-    highest = f"{places[0]} has {what}: {wording.listed(values)}."
+    verb = "has" if len(best[compared.measure]) == 1 else "share"
+    highest = f"{places[0]} {verb} {what}: {wording.listed(values)}."
     if len({*places}) > 1:
         named = " or ".join(f"{place} ({value})" for place, value in zip(places, values, strict=True))
         highest = f"Which method and variant has {what}, depends on the score: {named}."
@@ -111,11 +112,24 @@ def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str
     if not enough.any():
         return f"{highest} No difference can be judged: none is over {MIN_SEEDS} seeds or more."
     above, below = ((enough & (signs == sign).all(axis=1)).sum() for sign in (1, -1))
-    return (
+    shown = (
         f"{highest} Of {wording.count(enough.sum(), 'difference')} from "
         f"{reference or 'cross-entropy'} over at least {MIN_SEEDS} seeds, {above} are shown to be above 0 and {below} "
         "below, by every score and after Holm’s correction."
     )
+    if not above + below:
+        return shown
+    return (
+        f"{shown} What is shown is exploratory and holds for these test images ({_images(compared)}); how far others "
+        "would move it, the reports of the variants say."
+    )
+
+
+def _images(compared: StudyAxes) -> str:
+    """The test images that methods are compared by, which all variants share."""
+    runs, unseen = compared.variants[0].measures.runs.iloc[0], compared.measure == "auroc_unseen"
+    of = " of unseen generators" if unseen else ""
+    return f"{runs['test_unseen' if unseen else 'test_synthetic']} synthetic{of}, {runs['test_real']} real"
 
 
 def _picture(compared: StudyAxes, measure: str) -> ShownFigure:

@@ -164,17 +164,19 @@ def headline(
         return "The test images are all real or all synthetic, so there is no AUROC."
     if too_few:
         return f"Nothing can be said about which method is better: {too_few}."
-    # Score -> its row of the highest mean.
-    best = {score: own.loc[own[f"{measure}_mean"].idxmax()] for score, own in known.groupby("score", sort=False)}
-    values = {score: f"{row[f'{measure}_mean']:.3f} by {RANKINGS[score]}" for score, row in best.items()}
-    titles = list(dict.fromkeys(row["title"] for row in best.values()))
+    # Score -> its rows of the highest mean.
+    best = {score: tables.highest(own, f"{measure}_mean") for score, own in known.groupby("score", sort=False)}
+    values = {score: f"{rows[f'{measure}_mean'].max():.3f} by {RANKINGS[score]}" for score, rows in best.items()}
+    names = {score: wording.listed(list(rows["title"])) for score, rows in best.items()}
+    titles = list(dict.fromkeys(names.values()))
     if known["method"].nunique() == 1:
         means, seeds = wording.listed(list(values.values())), wording.count(int(known["seeds"].iloc[0]), "seed")
         return f"{titles[0]} reaches a mean {what} of {means} over {seeds}; there is no other method beside it."
     if len(titles) == 1:
-        first = f"{titles[0]} has the highest mean {what}, {wording.listed(list(values.values()))}."
+        verb = "has" if titles[0] in set(known["title"]) else "share"
+        first = f"{titles[0]} {verb} the highest mean {what}, {wording.listed(list(values.values()))}."
     else:
-        named = [f"{row['title']} ({values[score]})" for score, row in best.items()]
+        named = [f"{name} ({values[score]})" for score, name in names.items()]
         first = f"Which method has the highest mean {what} depends on the score: {' or '.join(named)}."
     rows = compared[compared["against"] == BASELINE]
     if rows.empty:

@@ -210,6 +210,12 @@ def method_table(measures: Measures) -> pd.DataFrame:
     return table
 
 
+def highest(table: pd.DataFrame, figure: str) -> pd.DataFrame:
+    """The rows with the highest value of a figure as readers see it, with three digits: several, if they are equal."""
+    shown = table[figure].round(3)
+    return table[shown == shown.max()]
+
+
 def generator_table(measures: Measures) -> pd.DataFrame:
     """One row per generator, set of real images and method: ``auroc_mean`` and ``auroc_std`` over the seeds, and with
     ``_margin`` those by the margin."""
