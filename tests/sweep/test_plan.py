@@ -139,6 +139,24 @@ def test_a_plan_trains_and_writes_nothing(plan: Callable[..., Planned], tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_of_a_sweep_that_is_done_does_not_wait_for_pytorch(
+    done: Path, small: list[str], tmp_path: Path
+) -> None:
+    copy_of_done(done, tmp_path)
+    program = (
+        "import runpy, sys\n"
+        "sys.argv[:] = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'torch', 'pytorch_lightning', 'timm', 'wandb', 'pandas'} & set(sys.modules)\n"
+    )
+    overrides = [*small, f"runs_dir={tmp_path}/runs", "method=droid", "seed=0"]
+    command = [sys.executable, "-c", program, str(ROOT / "experiments" / "plan.py"), "-m", *overrides]
+    planned = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert "All runs are done: nothing to do." in planned.stdout
+
+
 def test_every_kind_of_run_and_all_that_is_refused(plan: Callable[..., Planned], done: Path, tmp_path: Path) -> None:
     copy_of_done(done, tmp_path, 0)
     begun(done, tmp_path, 1)

@@ -16,8 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from saliency_entropy.run.command import no_environment_variables, sentence
-from saliency_entropy.sweep.plan.job_script import job_script
-from saliency_entropy.sweep.plan.needs import describe_needs
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, planned_runs, runs_on_slurm
 from saliency_entropy.sweep.status import STATE_SIGNS
 from saliency_entropy.sweep.terminal_grid import Cell, Sign, counted, print_lines, print_runs, terminal
@@ -82,6 +80,10 @@ def show_plan(console: Console, config: DictConfig, loader: ConfigLoader) -> int
     problems = list(dict.fromkeys(f"{run.name}: {run.reason}" for run in runs if run.action == "refuse"))
     to_train = sum(run.action in TO_TRAIN for run in runs)
     if to_train:
+        # Imported here so that the plan of a sweep that is done does not wait for PyTorch.
+        from saliency_entropy.sweep.plan.job_script import job_script
+        from saliency_entropy.sweep.plan.needs import describe_needs
+
         script = job_script(config, runs, problems) if runs_on_slurm(config) else None
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True, style="bold")

@@ -22,7 +22,6 @@ from saliency_entropy.run.command import require_values, sentence
 from saliency_entropy.sweep.axes import enter_variant, variant_runs
 from saliency_entropy.sweep.queue import QueuedJob, require_queued_jobs
 from saliency_entropy.sweep.swept import sweep_overrides
-from saliency_entropy.training import checked
 
 # queued: the run has a Slurm job that waits or runs, and the launch would wait for it.
 Action = Literal["start", "resume", "queued", "skip", "refuse"]
@@ -141,11 +140,15 @@ def _planned(composed: DictConfig, queued: Mapping[Path, QueuedJob]) -> PlannedR
     run = PlannedRun({}, folder, "start")
     try:
         require_values(composed)
-        run = replace(run, config=checked(composed))
         # In the order of a run's own checks.
+        run = replace(run, config=run_folder.plain_values(composed))
         run_folder.check_same_run(run.folder, run.config)
         if run_folder.finished_result(run.folder) is not None:
             return replace(run, action="skip", epochs_done=run.config["trainer"]["max_epochs"])
+        # Imported here so that the plan of a sweep that is done does not wait for PyTorch.
+        from saliency_entropy.training import checked
+
+        checked(composed)
         job = queued.get(run.folder.resolve())
         if job is not None:
             job.require_hash(run_folder.config_hash(run.config), "it")
