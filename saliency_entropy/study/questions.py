@@ -66,15 +66,13 @@ def unanswered(study: Study, answered: Iterable[Answer]) -> str:
     return f"Not answered: {what}, for want of finished runs of {wording.listed(names)}." if left else ""
 
 
-def against_baseline(measures: Measures, comparisons: pd.DataFrame) -> list[str]:
-    """Sentences on each method against cross-entropy; in a positive control, on those that must be better."""
+def against_baseline(comparisons: pd.DataFrame) -> list[pd.DataFrame]:
+    """The :func:`comparison` of each method with cross-entropy; in a positive control, of those that must be better."""
     if comparisons.empty:
         return []
     rows = comparisons[comparisons["against"] == BASELINE]
-    if measures.family.name == contrasts.POSITIVE_CONTROL:
-        rows = rows[rows["family"] == contrasts.POSITIVE_CONTROL]
-    each = [own for _, own in rows.groupby("method", sort=False)]
-    return [" ".join([in_words(own), *caveats(own)]) for own in each]
+    named = rows["family"] == contrasts.POSITIVE_CONTROL
+    return [own for _, own in (rows[named] if named.any() else rows).groupby("method", sort=False)]
 
 
 def too_few_images(measures: Measures) -> str:

@@ -24,7 +24,7 @@ from saliency_entropy.study.contrasts import BETTER, DEPENDS, INCONCLUSIVE, MIN_
 from saliency_entropy.study.focus import read_study_maps
 from saliency_entropy.study.gallery import read_gallery
 from saliency_entropy.study.generator_choice import generator_choice
-from saliency_entropy.study.runs import BASELINE, LeftOut, Run, Study, read_study
+from saliency_entropy.study.runs import LeftOut, Run, Study, read_study
 from saliency_entropy.study.sections import (
     LEADING,
     PHOTOGRAPHS,
@@ -77,7 +77,8 @@ def write_report(study: Study, measures: Measures, output: Path, gallery_images:
     too_few = questions.too_few_images(measures)
     sentence = headline(methods, measures.measure, compared, too_few, every=not answered)
     # What a study shows that answers no question of the paper: every comparison with cross-entropy, and where it looks.
-    evidence = [] if answered or too_few else questions.against_baseline(measures, compared)
+    listed = [] if answered or too_few else questions.against_baseline(compared)
+    evidence = [" ".join([questions.in_words(rows), *questions.caveats(rows)]) for rows in listed]
     leading = [] if answered else [picture for picture in pictures if picture.name in LEADING][:1]
     unanswered = questions.unanswered(study, answered)
     content = {
@@ -178,15 +179,15 @@ def headline(
     else:
         named = [f"{name} ({values[score]})" for score, name in names.items()]
         first = f"Which method has the highest mean {what} depends on the score: {' or '.join(named)}."
-    rows = compared[compared["against"] == BASELINE]
-    if rows.empty:
+    each = questions.against_baseline(compared)
+    if not each:
         return f"{first} Whether it is better than cross-entropy cannot be said: the study has no run of it."
     # Verdict -> the methods of which it is the verdict by both scores.
     found: dict[str, list[str]] = {verdict: [] for verdict in (BETTER, WORSE, DEPENDS, INCONCLUSIVE, UNKNOWN)}
-    for title, own in rows.groupby("title", sort=False):
-        verdict = over_scores(list(own["verdict"]))
-        each = [f"{row['verdict']} by {RANKINGS[row['score']]}" for row in own.to_dict("records")]
-        found[verdict].append(f"{title} ({', '.join(each)})" if verdict == DEPENDS else str(title))
+    for rows in each:
+        verdict, title = over_scores(list(rows["verdict"])), rows["title"].iloc[0]
+        by_score = [f"{row['verdict']} by {RANKINGS[row['score']]}" for row in rows.to_dict("records")]
+        found[verdict].append(f"{title} ({', '.join(by_score)})" if verdict == DEPENDS else str(title))
     named = [
         f"{wording.listed(own)} {'is' if len(own) == 1 else 'are'} {verdict} than cross-entropy by both scores"
         if verdict in (BETTER, WORSE)
@@ -199,8 +200,7 @@ def headline(
     if found[UNKNOWN]:
         sentences.append(f"A verdict needs {MIN_SEEDS} seeds in common that do not all differ by the same.")
     sentences.append(first)
-    if len(titles) == 1 and titles[0] in set(rows["title"]) and not every:
-        own = rows[rows["title"] == titles[0]]
+    for own in [] if every else [rows for rows in each if titles == [rows["title"].iloc[0]]]:
         sentences += [questions.in_words(own), *questions.caveats(own)]
         if (own["difference"] < 0).all():
             sentences.append(
