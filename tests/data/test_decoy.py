@@ -1,5 +1,8 @@
 """The decoy: a mark that tells the label in train and val, nothing in test, and lies outside every human map."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from saliency_entropy.data.decoy import decoy_faces
 from saliency_entropy.data.human_maps import load_human_map
 from saliency_entropy.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 COUNTS: dict[str, Any] = {"seed": 0, "image_size": 64, "train": 200, "val": 24, "test": 60}
 DECOY: dict[str, Any] = {
     "strength": 1.0, "on_synthetic": 0.9, "on_real": 0.2, "place": [0.07, 0.07], "size": 0.125,
@@ -131,3 +135,14 @@ def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any], message: str
     with pytest.raises(UserError, match=message):
         decoy_faces(tmp_path, **FEW | DECOY | arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_method_that_is_guided_by_human_maps_sees_through_the_mark(tmp_path: Path) -> None:
+    """The demo, cut to one seed of two methods and two thirds of the epochs."""
+    command = [sys.executable, str(ROOT / "experiments" / "train.py"), "experiment=demo", "seed=0"]
+    command += ["method=cross_entropy,cyborg", "trainer.max_epochs=8", "threads=1", "hydra.launcher.n_jobs=2"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    results = [tmp_path / "runs" / "demo" / method / "seed0" / "result.json" for method in ("cyborg", "cross_entropy")]
+    guided, baseline = (json.loads(path.read_text())["test"]["auroc_margin"] for path in results)
+    assert guided - baseline > 0.1
