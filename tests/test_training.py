@@ -487,10 +487,21 @@ MISTAKES = {
         ["method=hseb", "loss.terms.entropy_match.target=true"],
         r"the target of an entropy_match term is True; use batch, per_sample or a number of nats$",
     ),
-    "weight": (["loss.terms.cross_entropy.weight=nan"], r"^the weight of a CrossEntropy term is nan; give a number$"),
+    "weight": (
+        ["loss.terms.cross_entropy.weight=nan"],
+        r"^the weight of a CrossEntropy term is nan; give a number from 0 on$",
+    ),
     "weight in YAML's spelling": (
         ["loss.terms.cross_entropy.weight=.nan"],
-        r"^the weight of .* '\.nan'; give a number$",
+        r"^the weight of .* '\.nan'; give a number from 0 on$",
+    ),
+    "weight that is infinite": (
+        ["loss.terms.log_entropy.weight=inf"],
+        r"LogEntropy term is inf; give a number from 0 on$",
+    ),
+    "weight below 0": (
+        ["+human_saliency_weight=-1"],
+        r"^the weight of a HumanSaliency term is -1; give a number from 0",
     ),
     "devices": (["trainer.devices=0"], r"^trainer\.devices is 0; give a whole number from 1 on"),
     "batches": (["data.train_batches=0"], r"^data\.train_batches is 0; give a whole number from 1 on, or null"),
