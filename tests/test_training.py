@@ -509,6 +509,18 @@ MISTAKES = {
     "batch": (["protocol.batch_size=0"], r"^protocol\.batch_size is 0; give a whole number from 1 on$"),
     "rate": (["protocol.optimizer.lr=fast"], r"^protocol\.optimizer or protocol\.scheduler cannot be used \("),
     "precision": (["trainer.precision=half"], r"^trainer: Precision 'half' is invalid"),
+    "a control's name": (
+        ["+data.human_maps.contrl=shuffled"],
+        r"^\+data\.human_maps\.contrl: data\.human_maps takes no contrl; did you mean \+data\.human_maps\.control\?$",
+    ),
+    "a colour map's name": (["+data.human_maps.colormp=jet"], r"did you mean \+data\.human_maps\.colormap\?$"),
+    "an added key": (["+data.chek=headers"], r"^\+data\.chek: data takes no chek; did you mean data\.check\?$"),
+    "an added key like no other": (["+backbone.xyz=1"], r"^\+backbone\.xyz: backbone takes no xyz; leave it out$"),
+    "a reader's key": (["+data.source.rot=a"], r"^\+data\.source\.rot: .* did you mean data\.source\.root\?$"),
+    "a term's key": (
+        ["method=droid", "+loss.terms.log_entropy.ofset=1"],
+        r"^\+loss\.terms\.log_entropy\.ofset: .* did you mean loss\.terms\.log_entropy\.offset\?$",
+    ),
     "trainer": (["+trainer.epochs=3"], r"^trainer: .*unexpected keyword argument 'epochs'"),
 }
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +28,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run.choices import refuse_null
 from saliency_entropy.run.console import CONFIGURATION, script_help
 from saliency_entropy.run.folder import flatten, plain_values, register_resolvers
-from saliency_entropy.run.misspelt import suggestions
+from saliency_entropy.run.misspelt import refused_additions, suggestions
 
 register_resolvers()
 # Only a file's owner and group may change what a command writes; this holds for folders that Hydra, Slurm and W&B make.
@@ -114,8 +115,9 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @functools.wraps(task)
     def wrapped(config: DictConfig) -> Any:
+        given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         try:
-            with one_sentence(), no_environment_variables():
+            with one_sentence(), no_environment_variables(), refused_additions(config, given):
                 require_values(config)
                 return task(config)
         except (SystemExit, KeyboardInterrupt) as end:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number
+from saliency_entropy.run.variants import FILE
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -269,10 +270,13 @@ def save_config(folder: Path, config: DictConfig) -> None:
 
 
 def describe_files(folder: Path, method: str, seed: int) -> None:
-    """Write a ``README.md``, where it is missing, that names the files of a run, and one for those of its study."""
+    """Write a ``README.md``, where it is missing, that names the files of a run, and one for those of its study
+    or, of a variant, studies."""
     described = {folder: "run_folder.md"}
     if folder.parts[-2:] == (method, f"seed{seed}"):  # not a folder of a caller's own choice
-        described[folder.parents[1]] = "study_folder.md"
+        study = folder.parents[1]
+        # That of a variant lies in the study that it is a variant of.
+        described |= dict.fromkeys([study, *([study.parent] if (study / FILE).exists() else [])], "study_folder.md")
     for place, text in described.items():
         if not (place / "README.md").exists():
             write_atomically(place / "README.md", Path(__file__).with_name(text).read_text())

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saliency_entropy.run.command import no_environment_variables, sentence
+from saliency_entropy.run.misspelt import refused_additions
 from saliency_entropy.sweep.plan.job_script import job_script
 from saliency_entropy.sweep.plan.needs import describe_needs
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, planned_runs, runs_on_slurm
@@ -44,7 +45,7 @@ class Plan(Callback):
     def _plan(self, config: DictConfig) -> int | str:
         # Hydra turns what a callback raises into a warning, except SystemExit.
         try:
-            with no_environment_variables():
+            with no_environment_variables(), refused_additions(config, config.hydra.overrides.task):
                 return show_plan(terminal(), config, GlobalHydra.instance().config_loader())
         except Exception as error:
             mistake = sentence(error)
