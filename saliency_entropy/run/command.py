@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
@@ -51,6 +53,7 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         def main() -> None:
             arguments = sys.argv[1:]
             refuse_null(arguments)
+            refuse_unquoted(arguments)
             if HELP & {*arguments}:
                 print(script_help(sys.modules["__main__"].__doc__), end="\n\n", flush=True)
             folders = [CONFIGURATION, *own_configuration(arguments)]
@@ -65,6 +68,19 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         return main
 
     return decorate
+
+
+def refuse_unquoted(arguments: list[str]) -> None:
+    """End the command with a sentence if an argument has letters, such as ä, that Hydra reads only in quotes."""
+    for argument in arguments:
+        if argument.isascii() or "=" not in argument:
+            continue
+        try:
+            OverridesParser.create().parse_override(argument)
+        except HydraException:
+            key, _, value = argument.partition("=")
+            quoted = shlex.quote(f'{key}="{value}"')
+            sys.exit(f"{argument} has letters that need quotes, inside those of the shell: {quoted}")
 
 
 def own_configuration(arguments: list[str]) -> list[Path]:

@@ -39,19 +39,21 @@ MOST_LEVELS = 50  # of a YAML file that is read back
 _Loader = get_yaml_loader()
 if hasattr(yaml, "CSafeLoader"):
     _Loader = type("_Loader", (yaml.CSafeLoader, _Loader), {})
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
+MOST_LETTERS = 200  # of a name; disks allow 255, and the names of files that are being written are longer
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=,+@-]{{0,{MOST_LETTERS - 1}}}")
+_ALLOWED = f"use up to {MOST_LETTERS} letters, digits and . _ = , + @ -"
 
 
 def study_folder(runs_dir: str, study: str) -> str:
     """``runs_dir/study``; a study may name a sub-folder (``weights/0.3``), never a folder above.
 
     Raises:
-        UserError: the name has other characters than letters, digits and ``. _ = , + @ -``.
+        UserError: the name is too long, or has other characters than letters, digits and ``. _ = , + @ -``.
     """
     if not all(_NAME.fullmatch(name) for name in str(study).split("/")):
         raise UserError(
-            f"study={study!r} cannot name a folder: use letters, digits and . _ = , + @ -, "
-            "beginning with a letter or digit, with / for a sub-folder"
+            f"study={study!r} cannot name a folder: {_ALLOWED}, beginning with a letter or digit, "
+            "with / for a sub-folder"
         )
     return str(Path(str(runs_dir)) / str(study))
 
@@ -59,7 +61,7 @@ def study_folder(runs_dir: str, study: str) -> str:
 def check_name(key: str, name: str) -> None:
     """Raises UserError if ``name``, the value of ``key``, cannot be the name of a file or folder."""
     if not _NAME.fullmatch(str(name)):
-        raise UserError(f"{key}={name!r} cannot name a folder: use letters, digits and . _ = , + @ -")
+        raise UserError(f"{key}={name!r} cannot name a folder: {_ALLOWED}")
 
 
 def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
