@@ -28,7 +28,7 @@ from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.choices import refuse_null
-from saliency_entropy.run.console import CONFIGURATION, script_help
+from saliency_entropy.run.console import CONFIGURATION, groups_help, script_help
 from saliency_entropy.run.folder import flatten, plain_values, register_resolvers
 from saliency_entropy.run.misspelt import refused_additions, suggestions
 
@@ -54,9 +54,15 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
             arguments = sys.argv[1:]
             refuse_null(arguments)
             refuse_unquoted(arguments)
-            if HELP & {*arguments}:
-                print(script_help(sys.modules["__main__"].__doc__), end="\n\n", flush=True)
             folders = [CONFIGURATION, *own_configuration(arguments)]
+            if HELP & {*arguments}:
+                shown = [
+                    script_help(sys.modules["__main__"].__doc__),
+                    groups_help(folders, config_name),
+                    "Values, as key=value:",
+                ]
+                print(*filter(None, shown), sep="\n\n", end="\n\n", flush=True)
+                insert_overrides("hydra.help.template='$CONFIG'")  # Hydra's own lists every group for every command
             try:
                 run()
             except SystemExit as end:
@@ -68,6 +74,13 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         return main
 
     return decorate
+
+
+def insert_overrides(*overrides: str) -> None:
+    """Add overrides to the command line before its first: flags may stand before and after all of them, not between."""
+    given = [at for at, word in enumerate(sys.argv) if at and word[:1] != "-" and ("=" in word or word[:1] == "~")]
+    first = min(given, default=len(sys.argv))
+    sys.argv[first:first] = overrides
 
 
 def refuse_unquoted(arguments: list[str]) -> None:

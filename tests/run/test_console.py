@@ -9,7 +9,15 @@ import pytest
 
 from saliency_entropy.run import console
 from saliency_entropy.run.command import own_configuration
-from saliency_entropy.run.console import CONFIGURATION, FOR_DEVELOPERS, SCRIPTS, script_help, summary, typed
+from saliency_entropy.run.console import (
+    CONFIGURATION,
+    FOR_DEVELOPERS,
+    SCRIPTS,
+    groups_help,
+    script_help,
+    summary,
+    typed,
+)
 from saliency_entropy.run.misspelt import suggestions
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +52,20 @@ def test_a_command_gets_its_arguments(monkeypatch, capfd) -> None:
     out = capfd.readouterr().out
     assert out.startswith("Write the report of a study: tables")
     assert "study: ???" in out  # of conf/report.yaml
+    assert "backbone" not in out
+    assert "Hydra" not in out
+
+
+def test_help_lists_the_groups_of_the_command_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").touch()
+    for name in ("report", "predict", "export", "status", "weights"):
+        assert groups_help([CONFIGURATION], name) == ""
+    assert groups_help([CONFIGURATION, tmp_path], "evaluate") == (
+        "Groups, as group=option:\n\ndata: builtin, decoy, faces, folder, mine, shards, und_cyborg"
+    )
+    listed = {line.partition(":")[0] for line in groups_help([CONFIGURATION], "train").splitlines()[2:]}
+    assert listed == {folder.name for folder in CONFIGURATION.iterdir() if folder.is_dir()} - {"hydra", "loading"}
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda script: script.stem)
