@@ -436,6 +436,9 @@ def test_overfitting_a_batch(command, small: list[str], own_faces: Path, tmp_pat
     ended = command("debug=overfit", "method=cross_entropy", f"data.root={own_faces}", defaults=defaults)
     assert ended.code == 0, ended.err
     assert ended.err == ""
+    assert re.search(
+        r"the network can overfit: after 30 epochs on one batch, accuracy went from \d\.\d\d to 1\.00", ended.out
+    )
     folder = tmp_path / "runs" / "debug" / "cross_entropy" / "seed0"
     epochs = pd.read_csv(folder / "metrics.csv")
     losses = epochs["train/loss"]
