@@ -543,6 +543,21 @@ def test_a_mistake_is_one_sentence_before_anything_is_trained(command, tmp_path:
     assert_one_sentence(command(*arguments), message, tmp_path)
 
 
+def test_a_refused_run_leaves_no_empty_folder(command, tmp_path: Path) -> None:
+    refused = ["study=a/b", "+human_saliency_weight=-1"]
+    assert command(*refused).code == 1
+    assert not (tmp_path / "runs").exists()
+    method = tmp_path / "runs" / "a" / "b" / "droid_cyborg"
+    for kept in (method / "seed1" / "note.txt", method / "seed0" / "note.txt"):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text("mine")
+        assert command(*refused).code == 1
+        assert kept.exists()
+    assert (method / "seed0" / ".owner").exists()  # a folder that was there before is left as it is
+    assert command("-m", *refused, "study=c").code == 1
+    assert (tmp_path / "runs" / "c" / "droid_cyborg" / "seed0").exists()  # of which status tells
+
+
 def test_a_root_that_is_not_given(command, tmp_path: Path) -> None:
     ended = command(defaults=["data=faces", "backbone=tiny"])
     assert_one_sentence(ended, r"^data\.root must be given: data\.root=\.\.\.$", tmp_path)
