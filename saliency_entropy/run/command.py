@@ -86,7 +86,7 @@ def insert_overrides(*overrides: str) -> None:
 def refuse_unquoted(arguments: list[str]) -> None:
     """End the command with a sentence if an argument has letters, such as ä, that Hydra reads only in quotes."""
     for argument in arguments:
-        if argument.isascii() or "=" not in argument:
+        if argument.isascii() or argument.startswith("-") or "=" not in argument:
             continue
         try:
             OverridesParser.create().parse_override(argument)

@@ -213,10 +213,12 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
 
 def _uses_maps(run: Run) -> bool:
     """Whether a term of a run's loss looks at human maps; one that is not the package's own may."""
-    terms = (run.setting("loss.terms") or {"not known": {}}).values()
+    terms = run.setting("loss.terms")
+    if not isinstance(terms, dict) or not terms:
+        return True  # it is not known
+    own = [[run.setting(f"loss.terms.{name}.{key}") for key in ("_target_", "target")] for name in terms]
     # With an entropy in nats as its target, EntropyMatch looks at none.
-    kinds = [str(term.get("_target_")) + " nats" * isinstance(term.get("target"), int | float) for term in terms]
-    return not MAPLESS.issuperset(kinds)
+    return not MAPLESS.issuperset(str(term) + " nats" * isinstance(target, int | float) for term, target in own)
 
 
 def _network(run: Run) -> str:

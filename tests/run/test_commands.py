@@ -149,7 +149,7 @@ def test_letters_that_need_quotes_are_named_with_them():
     with pytest.raises(SystemExit, match=r"^data\.root=/home/müller/a b has letters ") as end:
         refuse_unquoted(["data.root=/home/müller/a b"])
     assert str(end.value).endswith(f": '{right}'")
-    refuse_unquoted([right, "-m", "--config-dir", "/ä", "seed=0", "note='ä'"])
+    refuse_unquoted([right, "-m", "--config-dir=/ä", "--config-dir", "/ä", "seed=0", "note='ä'"])
 
 
 def test_environment_variables_are_refused_until_the_outermost_block_ends(monkeypatch):
