@@ -10,11 +10,9 @@ would be submitted; and all that would fail, because of the data, the environmen
 something would. Nothing is written, except that the built-in faces are drawn.
 """
 
-import sys
-
 from omegaconf import DictConfig
 
-from saliency_entropy.run.command import hydra_command
+from saliency_entropy.run.command import hydra_command, insert_overrides
 
 # Hydra composes the command as it does for training, and calls its callbacks before it makes a folder or launches a
 # run: there the plan is made, and the command ends.
@@ -32,8 +30,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    # Before the first override, since flags may stand before and after all of them, but not between.
-    overrides = [at for at, word in enumerate(sys.argv) if at and word[:1] != "-" and ("=" in word or word[:1] == "~")]
-    first = min(overrides, default=len(sys.argv))
-    sys.argv[first:first] = PLAN
+    insert_overrides(*PLAN)
     main()

@@ -38,13 +38,13 @@ class Term(nn.Module):
     """One summand of the loss; ``forward(prediction)`` returns its unweighted scalar.
 
     Args:
-        weight: the factor in front of the term in the total.
+        weight: the factor in front of the term in the total, 0 or more: a term is what training makes small.
     """
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        if not _is_number(weight):
-            raise UserError(f"the weight of a {type(self).__name__} term is {weight!r}; give a number")
+        if not _is_number(weight) or weight < 0:
+            raise UserError(f"the weight of a {type(self).__name__} term is {weight!r}; give a number from 0 on")
         self.weight = float(weight)
 
     @property

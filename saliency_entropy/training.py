@@ -207,6 +207,7 @@ def _class_index(config: dict[str, Any]) -> str:
 
 def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, FaceDataModule]:
     """The module and its data, checked against each other."""
+    devices.require_gpu(cfg.trainer)
     loss = build_loss(cfg)
     data = instantiate(cfg.data, _convert_="all")
     # What fails quickly comes first: the manifest, then the weights of the network, then the contents of every image.

@@ -180,8 +180,8 @@ def test_the_studies_with_an_axis(experiment, axis, values, methods):
     assert all(found.count(one) == 1 for one in found)
 
 
-@pytest.mark.parametrize("weight", [".nan", "true", "abc", "null"])
-def test_a_weight_is_a_number(weight):
+@pytest.mark.parametrize("weight", [".nan", "true", "abc", "null", "-0.3", "-.inf"])
+def test_a_weight_is_a_number_from_0_on(weight):
     cfg = compose("train", ["method=droid", f"loss.terms.log_entropy.weight={weight}"])
     with pytest.raises(InstantiationException, match="the weight of a LogEntropy term is") as error:
         build_loss(cfg)

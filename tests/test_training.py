@@ -436,6 +436,9 @@ def test_overfitting_a_batch(command, small: list[str], own_faces: Path, tmp_pat
     ended = command("debug=overfit", "method=cross_entropy", f"data.root={own_faces}", defaults=defaults)
     assert ended.code == 0, ended.err
     assert ended.err == ""
+    assert re.search(
+        r"the network can overfit: after 30 epochs on one batch, accuracy went from \d\.\d\d to 1\.00", ended.out
+    )
     folder = tmp_path / "runs" / "debug" / "cross_entropy" / "seed0"
     epochs = pd.read_csv(folder / "metrics.csv")
     losses = epochs["train/loss"]
@@ -487,10 +490,21 @@ MISTAKES = {
         ["method=hseb", "loss.terms.entropy_match.target=true"],
         r"the target of an entropy_match term is True; use batch, per_sample or a number of nats$",
     ),
-    "weight": (["loss.terms.cross_entropy.weight=nan"], r"^the weight of a CrossEntropy term is nan; give a number$"),
+    "weight": (
+        ["loss.terms.cross_entropy.weight=nan"],
+        r"^the weight of a CrossEntropy term is nan; give a number from 0 on$",
+    ),
     "weight in YAML's spelling": (
         ["loss.terms.cross_entropy.weight=.nan"],
-        r"^the weight of .* '\.nan'; give a number$",
+        r"^the weight of .* '\.nan'; give a number from 0 on$",
+    ),
+    "weight that is infinite": (
+        ["loss.terms.log_entropy.weight=inf"],
+        r"LogEntropy term is inf; give a number from 0 on$",
+    ),
+    "weight below 0": (
+        ["+human_saliency_weight=-1"],
+        r"^the weight of a HumanSaliency term is -1; give a number from 0",
     ),
     "devices": (["trainer.devices=0"], r"^trainer\.devices is 0; give a whole number from 1 on"),
     "batches": (["data.train_batches=0"], r"^data\.train_batches is 0; give a whole number from 1 on, or null"),
@@ -498,6 +512,18 @@ MISTAKES = {
     "batch": (["protocol.batch_size=0"], r"^protocol\.batch_size is 0; give a whole number from 1 on$"),
     "rate": (["protocol.optimizer.lr=fast"], r"^protocol\.optimizer or protocol\.scheduler cannot be used \("),
     "precision": (["trainer.precision=half"], r"^trainer: Precision 'half' is invalid"),
+    "a control's name": (
+        ["+data.human_maps.contrl=shuffled"],
+        r"^\+data\.human_maps\.contrl: data\.human_maps takes no contrl; did you mean \+data\.human_maps\.control\?$",
+    ),
+    "a colour map's name": (["+data.human_maps.colormp=jet"], r"did you mean \+data\.human_maps\.colormap\?$"),
+    "an added key": (["+data.chek=headers"], r"^\+data\.chek: data takes no chek; did you mean data\.check\?$"),
+    "an added key like no other": (["+backbone.xyz=1"], r"^\+backbone\.xyz: backbone takes no xyz; leave it out$"),
+    "a reader's key": (["+data.source.rot=a"], r"^\+data\.source\.rot: .* did you mean data\.source\.root\?$"),
+    "a term's key": (
+        ["method=droid", "+loss.terms.log_entropy.ofset=1"],
+        r"^\+loss\.terms\.log_entropy\.ofset: .* did you mean loss\.terms\.log_entropy\.offset\?$",
+    ),
     "trainer": (["+trainer.epochs=3"], r"^trainer: .*unexpected keyword argument 'epochs'"),
 }
 
@@ -515,6 +541,21 @@ def assert_one_sentence(ended, message: str, tmp_path: Path) -> None:
 def test_a_mistake_is_one_sentence_before_anything_is_trained(command, tmp_path: Path, mistake: str) -> None:
     arguments, message = MISTAKES[mistake]
     assert_one_sentence(command(*arguments), message, tmp_path)
+
+
+def test_a_refused_run_leaves_no_empty_folder(command, tmp_path: Path) -> None:
+    refused = ["study=a/b", "+human_saliency_weight=-1"]
+    assert command(*refused).code == 1
+    assert not (tmp_path / "runs").exists()
+    method = tmp_path / "runs" / "a" / "b" / "droid_cyborg"
+    for kept in (method / "seed1" / "note.txt", method / "seed0" / "note.txt"):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text("mine")
+        assert command(*refused).code == 1
+        assert kept.exists()
+    assert (method / "seed0" / ".owner").exists()  # a folder that was there before is left as it is
+    assert command("-m", *refused, "study=c").code == 1
+    assert (tmp_path / "runs" / "c" / "droid_cyborg" / "seed0").exists()  # of which status tells
 
 
 def test_a_root_that_is_not_given(command, tmp_path: Path) -> None:

@@ -242,6 +242,7 @@ class FaceDataModule(pl.LightningDataModule):
         many images and files were left out; and the digest of the training and validation images, if it is known."""
         kinds = {kind: count for kind, count in self.manifest.unread if kind in Image.registered_extensions()}
         maps = self.human_maps
+        kind = f"{maps.control} control" if maps.control != "none" else "template" * self.template_maps
         return {
             "train_generators": self.train_generators,
             **({"relatives": self.relatives} if self.relatives else {}),
@@ -251,6 +252,8 @@ class FaceDataModule(pl.LightningDataModule):
             "images_hash": images_hash(*self.decoded()) if maps.fraction == 1 and maps.control != "shuffled" else "",
             "left_out": self.left_out,
             "unread": kinds,
+            # What stood in the place of the images' own human maps.
+            **({"map_kind": kind} if kind else {}),
             # How map files are read: results without it are of versions that did not scale each to its own range.
             **({"map_range": DRAWN_WITH["range"]} if self.manifest.has_map_files else {}),
         }

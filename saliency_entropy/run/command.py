@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,16 +19,18 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.errors import CompactHydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.choices import refuse_null
-from saliency_entropy.run.console import CONFIGURATION, script_help
+from saliency_entropy.run.console import CONFIGURATION, groups_help, script_help
 from saliency_entropy.run.folder import flatten, plain_values, register_resolvers
-from saliency_entropy.run.misspelt import suggestions
+from saliency_entropy.run.misspelt import refused_additions, suggestions
 
 register_resolvers()
 # Only a file's owner and group may change what a command writes; this holds for folders that Hydra, Slurm and W&B make.
@@ -50,9 +53,16 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         def main() -> None:
             arguments = sys.argv[1:]
             refuse_null(arguments)
-            if HELP & {*arguments}:
-                print(script_help(sys.modules["__main__"].__doc__), end="\n\n", flush=True)
+            refuse_unquoted(arguments)
             folders = [CONFIGURATION, *own_configuration(arguments)]
+            if HELP & {*arguments}:
+                shown = [
+                    script_help(sys.modules["__main__"].__doc__),
+                    groups_help(folders, config_name),
+                    "Values, as key=value:",
+                ]
+                print(*filter(None, shown), sep="\n\n", end="\n\n", flush=True)
+                insert_overrides("hydra.help.template='$CONFIG'")  # Hydra's own lists every group for every command
             try:
                 run()
             except SystemExit as end:
@@ -64,6 +74,26 @@ def hydra_command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], C
         return main
 
     return decorate
+
+
+def insert_overrides(*overrides: str) -> None:
+    """Add overrides to the command line before its first: flags may stand before and after all of them, not between."""
+    given = [at for at, word in enumerate(sys.argv) if at and word[:1] != "-" and ("=" in word or word[:1] == "~")]
+    first = min(given, default=len(sys.argv))
+    sys.argv[first:first] = overrides
+
+
+def refuse_unquoted(arguments: list[str]) -> None:
+    """End the command with a sentence if an argument has letters, such as ä, that Hydra reads only in quotes."""
+    for argument in arguments:
+        if argument.isascii() or argument.startswith("-") or "=" not in argument:
+            continue
+        try:
+            OverridesParser.create().parse_override(argument)
+        except HydraException:
+            key, _, value = argument.partition("=")
+            quoted = shlex.quote(f'{key}="{value}"')
+            sys.exit(f"{argument} has letters that need quotes, inside those of the shell: {quoted}")
 
 
 def own_configuration(arguments: list[str]) -> list[Path]:
@@ -114,8 +144,9 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @functools.wraps(task)
     def wrapped(config: DictConfig) -> Any:
+        given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
         try:
-            with one_sentence(), no_environment_variables():
+            with one_sentence(), no_environment_variables(), refused_additions(config, given):
                 require_values(config)
                 return task(config)
         except (SystemExit, KeyboardInterrupt) as end:

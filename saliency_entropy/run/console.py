@@ -8,6 +8,7 @@ import difflib
 import re
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -45,6 +46,20 @@ def script_help(docstring: str) -> str:
     """What a script is for and its first three calls, by its docstring."""
     purpose, calls, *_ = docstring.split("\n\n")
     return _as_typed("\n".join((purpose, "", *(f"    {call.strip()}" for call in calls.strip().splitlines()[:3]))))
+
+
+def groups_help(folders: Sequence[Path], name: str) -> str:
+    """The groups that the main file ``<name>.yaml`` has, each with its options in the folders of configuration files;
+    empty if it has none."""
+    named = re.findall(r"^  - (\w+):", (CONFIGURATION / f"{name}.yaml").read_text(), re.MULTILINE)
+    options = {
+        group: sorted({option.stem for folder in folders for option in (folder / group).glob("*.yaml")})
+        for group in sorted(named + ["term"] * ("method" in named))  # a method is a sum of terms
+    }
+    return "\n".join(
+        ["Groups, as group=option:", "", *(f"{group}: {', '.join(own)}" for group, own in options.items())]
+        * bool(named)
+    )
 
 
 def typed(name: str) -> str:

@@ -47,6 +47,16 @@ def check_launch(trainer: DictConfig) -> None:
         )
 
 
+def require_gpu(trainer: DictConfig) -> None:
+    """Raises UserError if a GPU is asked for that PyTorch does not find; Lightning says so after the data is read."""
+    found = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if trainer.accelerator in ("gpu", "cuda") and not found:
+        raise UserError(
+            f"trainer.accelerator is {trainer.accelerator}, but PyTorch {torch.__version__} finds no GPU here: leave "
+            "it out to train on the processor, or install its driver, and a PyTorch that is built for it"
+        )
+
+
 def requested_processes(trainer: DictConfig) -> int:
     return trainer.devices * trainer.get("num_nodes", 1)
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number
+from saliency_entropy.run.variants import FILE
 from saliency_entropy.run.whole_files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -38,19 +39,21 @@ MOST_LEVELS = 50  # of a YAML file that is read back
 _Loader = get_yaml_loader()
 if hasattr(yaml, "CSafeLoader"):
     _Loader = type("_Loader", (yaml.CSafeLoader, _Loader), {})
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+@-]*")
+MOST_LETTERS = 200  # of a name; disks allow 255, and the names of files that are being written are longer
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._=,+@-]{{0,{MOST_LETTERS - 1}}}")
+_ALLOWED = f"use up to {MOST_LETTERS} letters, digits and . _ = , + @ -"
 
 
 def study_folder(runs_dir: str, study: str) -> str:
     """``runs_dir/study``; a study may name a sub-folder (``weights/0.3``), never a folder above.
 
     Raises:
-        UserError: the name has other characters than letters, digits and ``. _ = , + @ -``.
+        UserError: the name is too long, or has other characters than letters, digits and ``. _ = , + @ -``.
     """
     if not all(_NAME.fullmatch(name) for name in str(study).split("/")):
         raise UserError(
-            f"study={study!r} cannot name a folder: use letters, digits and . _ = , + @ -, "
-            "beginning with a letter or digit, with / for a sub-folder"
+            f"study={study!r} cannot name a folder: {_ALLOWED}, beginning with a letter or digit, "
+            "with / for a sub-folder"
         )
     return str(Path(str(runs_dir)) / str(study))
 
@@ -58,7 +61,7 @@ def study_folder(runs_dir: str, study: str) -> str:
 def check_name(key: str, name: str) -> None:
     """Raises UserError if ``name``, the value of ``key``, cannot be the name of a file or folder."""
     if not _NAME.fullmatch(str(name)):
-        raise UserError(f"{key}={name!r} cannot name a folder: use letters, digits and . _ = , + @ -")
+        raise UserError(f"{key}={name!r} cannot name a folder: {_ALLOWED}")
 
 
 def run_folder(runs_dir: str, study: str, method: str, seed: int) -> str:
@@ -269,10 +272,13 @@ def save_config(folder: Path, config: DictConfig) -> None:
 
 
 def describe_files(folder: Path, method: str, seed: int) -> None:
-    """Write a ``README.md``, where it is missing, that names the files of a run, and one for those of its study."""
+    """Write a ``README.md``, where it is missing, that names the files of a run, and one for those of its study
+    or, of a variant, studies."""
     described = {folder: "run_folder.md"}
     if folder.parts[-2:] == (method, f"seed{seed}"):  # not a folder of a caller's own choice
-        described[folder.parents[1]] = "study_folder.md"
+        study = folder.parents[1]
+        # That of a variant lies in the study that it is a variant of.
+        described |= dict.fromkeys([study, *([study.parent] if (study / FILE).exists() else [])], "study_folder.md")
     for place, text in described.items():
         if not (place / "README.md").exists():
             write_atomically(place / "README.md", Path(__file__).with_name(text).read_text())

@@ -1,16 +1,22 @@
 """The nearest right name for a key, group or option that a command line names and the configuration lacks."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.errors import HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from saliency_entropy.run.folder import flatten
+from saliency_entropy.errors import UserError
+from saliency_entropy.run.folder import flatten, plain_values
+
+# Keys without a default, as they are given.
+ADDED = ("+data.human_maps.control", "+data.human_maps.colormap")
 
 
 def suggestions(arguments: Sequence[str], folders: Sequence[Path], name: str) -> list[str]:
@@ -55,13 +61,43 @@ def _keys(folder: Path, name: str, overrides: list[str]) -> Iterator[str]:
         yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
 
 
-def _sibling(key: str, value: str, keys: Sequence[str]) -> str:
-    # Some keys have no default, such as data.human_maps.control: nothing like them stands beside them.
+@contextmanager
+def refused_additions(config: DictConfig, overrides: Sequence[str]) -> Iterator[None]:
+    """Raise UserError for Python's error about an argument that one of the ``overrides`` adds
+    (``+data.chek=headers``) to a part of ``config`` that takes none of that name."""
+    try:
+        yield
+    except (TypeError, InstantiationException) as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        for override in overrides if unknown else ():
+            key = override.lstrip("+").partition("=")[0]
+            part, _, last = key.rpartition(".")
+            if override.startswith("+") and last == unknown[1]:
+                near = _beside(key, [*flatten(plain_values(config, resolve=False)).keys() - {key}])
+                remedy = f"did you mean {near}?" if near else "leave it out"
+                raise UserError(f"+{key}: {part} takes no {last}; {remedy}") from error
+        raise
+
+
+def _beside(key: str, keys: Sequence[str]) -> str:
+    """The key of the same part that is most like ``key``; empty if none is like it."""
     part, _, last = key.rpartition(".")
-    beside = [known.rpartition(".")[2] for known in keys if part and known.rpartition(".")[0] == part]
-    if not beside or difflib.get_close_matches(last, beside, 1):
-        return ""
-    return f"{key}: {part} has no {last}; if it takes one, +{key}={value} gives it"
+    beside = {
+        name: known
+        for known in (*keys, *ADDED)
+        for of, _, name in [known.lstrip("+").rpartition(".")]
+        if part and of == part
+    }
+    return next((beside[name] for name in difflib.get_close_matches(last, beside, 1)), "")
+
+
+def _sibling(key: str, value: str, keys: Sequence[str]) -> str:
+    # Some keys have no default, such as those of Lightning's Trainer: nothing like them stands beside them.
+    part, _, last = key.rpartition(".")
+    near = _beside(key, keys)
+    if near and near != f"+{key}":
+        return f"{key}: did you mean {near}?"
+    return f"{key}: {part} has no {last}; if it takes one, +{key}={value} gives it" if part in keys else ""
 
 
 def _meant(given: str, name: str, names: Sequence[str] | set[str], prefix: str = "") -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from saliency_entropy.errors import UserError, in_one_line, is_no_room, listing,
 from saliency_entropy.page.overlay import cam_figure
 from saliency_entropy.page.wording import count, csv_text
 from saliency_entropy.run.model_file import RULE
-from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.run.whole_files import written_whole
 from saliency_entropy.scores.ensemble import Ensemble, read_detector
 from saliency_entropy.scores.named_files import absolute, listed_images
 
@@ -59,7 +60,7 @@ def predict(cfg: DictConfig) -> None:
         table = pd.concat([pd.DataFrame(rows), further], axis=1)
         if "verdict" in table and not isinstance(detector, Ensemble):
             table = table.drop(columns="spread")
-        write_atomically(output / f"predictions.{cfg.format}", FORMATS[cfg.format](table))
+        _write_table(output / f"predictions.{cfg.format}", FORMATS[cfg.format](table))
     shown = table[[name for name in SHOWN if name in table]].head(20)
     log.info("%s", shown.map(lambda cell: _one_line(cell) if isinstance(cell, str) else cell).to_string())
     if len(table) > 20:
@@ -76,6 +77,17 @@ def predict(cfg: DictConfig) -> None:
         )
     if problems:
         raise UserError("; ".join(problems))
+
+
+def _write_table(file: Path, content: str | bytes) -> None:
+    """Write the table whole. An earlier one that differs, such as another checkpoint's, is kept under its time."""
+    content, kept = content.encode() if isinstance(content, str) else content, None
+    if file.exists() and file.read_bytes() != content:
+        written = datetime.fromtimestamp(file.stat().st_mtime)
+        kept = file.with_name(f"{file.stem}-{written:%Y%m%d-%H%M%S}{file.suffix}")
+        log.warning("the earlier %s, which differs, is kept as %s", file.name, kept)
+    with written_whole(file, kept) as temporary:
+        temporary.write_bytes(content)
 
 
 def _rule(detector: Detector) -> str:

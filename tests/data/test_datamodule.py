@@ -504,6 +504,7 @@ def test_templates_are_called_so(root: Path, cache: str, caplog: pytest.LogCaptu
     edit(root, without_maps)
     with caplog.at_level(logging.INFO):
         data = ready(root, template_maps=True, cache=cache, map_size=(7, 7))
+        assert data.summary()["map_kind"] == "template"
     assert "data made-up, train: 14 real, 8 synthetic; 22 template maps (not human maps)" in caplog.text
     assert "test: 6 real, 3 synthetic; 0 template maps" in caplog.text
     assert data.split_table("val")["human_map"].unique().tolist() == ["template"]

@@ -108,6 +108,7 @@ def test_the_digest_of_the_images_does_not_depend_on_how_maps_are_dealt_out(face
         module = data(faces, human_maps={"control": control})
         module.setup()
         digests[control] = module.summary()["images_hash"]
+        assert module.summary().get("map_kind") == (None if control == "none" else f"{control} control")
     assert digests["none"] == digests["inverted"] != ""
     assert digests["shuffled"] == ""
 

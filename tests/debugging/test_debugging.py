@@ -20,6 +20,7 @@ from torch import Tensor
 from saliency_entropy.data.dataset import FaceDataset
 from saliency_entropy.debugging import step_profile
 from saliency_entropy.debugging.finite_check import FiniteCheck
+from saliency_entropy.debugging.overfit_verdict import OverfitVerdict
 from saliency_entropy.errors import UserError
 from saliency_entropy.losses import LogEntropy, Prediction, Term
 
@@ -44,6 +45,24 @@ def test_the_whole_path_on_a_few_batches(command, tmp_path: Path) -> None:
         assert len(pd.read_parquet(folder / "scores" / f"{split}.parquet")) == 4
         assert json.loads(results[0].read_text())[split]["images"] == 4
     assert (folder / "checkpoints" / "best.ckpt").exists()
+
+
+# --- debug=overfit (test_training.py trains one)
+
+
+@pytest.mark.parametrize("accuracy", [0.95, float("nan"), 1.0])
+def test_a_batch_that_is_not_learnt_by_heart_is_said_with_what_to_check(accuracy: float, caplog) -> None:
+    caplog.set_level("INFO")
+    verdict = OverfitVerdict()
+    for epoch, row in enumerate([(0.5, 0.7), (accuracy, 0.6)]):
+        verdict.log_epoch({"epoch": epoch} | dict(zip(("train/accuracy", "train/loss"), row, strict=True)))
+    verdict.on_fit_end(None, None)
+    can = "can" if accuracy == 1 else "did not"
+    assert (
+        f"the network {can} overfit: after 2 epochs on one batch, accuracy went from 0.50 to {accuracy:.2f}, and loss "
+        "from 0.7000 to 0.6000"
+    ) in caplog.text
+    assert ("protocol.optimizer.lr=" in caplog.text) == (accuracy != 1)
 
 
 # --- debug=profile

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.callbacks import progress_bars
-from saliency_entropy.run.command import command, no_environment_variables, prepare_process, sentence
+from saliency_entropy.run.command import command, no_environment_variables, prepare_process, refuse_unquoted, sentence
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,6 +142,14 @@ def test_the_folder_of_a_variant_needs_no_quotes(monkeypatch, given, read):
     monkeypatch.setattr(sys, "argv", ["status.py", given])
     prepare_process()
     assert sys.argv == ["status.py", read]
+
+
+def test_letters_that_need_quotes_are_named_with_them():
+    right = 'data.root="/home/müller/a b"'
+    with pytest.raises(SystemExit, match=r"^data\.root=/home/müller/a b has letters ") as end:
+        refuse_unquoted(["data.root=/home/müller/a b"])
+    assert str(end.value).endswith(f": '{right}'")
+    refuse_unquoted([right, "-m", "--config-dir=/ä", "--config-dir", "/ä", "seed=0", "note='ä'"])
 
 
 def test_environment_variables_are_refused_until_the_outermost_block_ends(monkeypatch):

@@ -9,7 +9,15 @@ import pytest
 
 from saliency_entropy.run import console
 from saliency_entropy.run.command import own_configuration
-from saliency_entropy.run.console import CONFIGURATION, FOR_DEVELOPERS, SCRIPTS, script_help, summary, typed
+from saliency_entropy.run.console import (
+    CONFIGURATION,
+    FOR_DEVELOPERS,
+    SCRIPTS,
+    groups_help,
+    script_help,
+    summary,
+    typed,
+)
 from saliency_entropy.run.misspelt import suggestions
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +52,20 @@ def test_a_command_gets_its_arguments(monkeypatch, capfd) -> None:
     out = capfd.readouterr().out
     assert out.startswith("Write the report of a study: tables")
     assert "study: ???" in out  # of conf/report.yaml
+    assert "backbone" not in out
+    assert "Hydra" not in out
+
+
+def test_help_lists_the_groups_of_the_command_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").touch()
+    for name in ("report", "predict", "export", "status", "weights"):
+        assert groups_help([CONFIGURATION], name) == ""
+    assert groups_help([CONFIGURATION, tmp_path], "evaluate") == (
+        "Groups, as group=option:\n\ndata: builtin, decoy, faces, folder, mine, shards, und_cyborg"
+    )
+    listed = {line.partition(":")[0] for line in groups_help([CONFIGURATION], "train").splitlines()[2:]}
+    assert listed == {folder.name for folder in CONFIGURATION.iterdir() if folder.is_dir()} - {"hydra", "loading"}
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda script: script.stem)
@@ -75,6 +97,7 @@ def test_a_command_is_named_as_it_is_given(monkeypatch) -> None:
             "data.human_maps.control: data.human_maps has no control; if it takes one, "
             "+data.human_maps.control=shuffled gives it",
         ),
+        ("data.human_maps.contrl=shuffled", "data.human_maps.contrl: did you mean +data.human_maps.control?"),
         ("data.bach_size=8", "data.bach_size: did you mean data.batch_size?"),
         ("batch_size=8", "batch_size: did you mean data.batch_size or protocol.batch_size?"),
         ("term@loss.terms.x=entropi", "term@loss.terms.x=entropi: did you mean term@loss.terms.x=entropy?"),

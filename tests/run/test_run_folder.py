@@ -46,11 +46,12 @@ def plain(cfg):
 
 def test_the_folder_of_a_run():
     assert run_folder("runs", "demo", "droid_cyborg", 3) == str(Path("runs", "demo", "droid_cyborg", "seed3"))
+    assert study_folder("runs", "a" * 200) == "runs/" + "a" * 200
     assert study_folder("/data/runs", "weights/log_entropy=0.3") == "/data/runs/weights/log_entropy=0.3"
 
 
 @pytest.mark.parametrize(
-    "study", ["../evil", "a/../../b", "/etc", "a//b", "", ".hidden", "a;rm", "$(x)", "a\nb", "a b", "~"]
+    "study", ["../evil", "a/../../b", "/etc", "a//b", "", ".hidden", "a;rm", "$(x)", "a\nb", "a b", "~", "a" * 201]
 )
 def test_a_study_cannot_leave_its_folder_or_speak_to_a_shell(study):
     with pytest.raises(UserError, match="cannot name a folder"):

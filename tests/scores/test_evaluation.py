@@ -258,7 +258,7 @@ def test_a_configuration_chooses_no_function(study: Path, tmp_path: Path) -> Non
     ("corruptions=[jpg]", "corruptions names 'jpg'; choose from jpeg, blur,"),
     ("corruptions=[]", "corruptions names none; choose from"),
     ("split=valid", "split is 'valid'; choose one of train, val, test"),
-    ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
+    ("set=../evil", "set='../evil' cannot name a folder: use up to 200 letters, digits"),
     ("set=val", "set=val is the name of the study's own val images, which a report reads; give another"),
     ("set=x+corruptions", "set=x+corruptions is a name for files of corrupted images; give another"),
 ])  # fmt: skip

@@ -298,7 +298,7 @@ def test_a_run_that_diverged_has_no_maps_and_is_named(study: Path) -> None:
     ("num_workers=-1", "num_workers is -1; give a whole number from 0 on, or null"),
     ("num_workers=two", "num_workers is 'two'; give a whole number from 0 on, or null"),
     ("split=valid", "split is 'valid'; choose one of train, val, test"),
-    ("set=../evil", "set='../evil' cannot name a folder: use letters, digits"),
+    ("set=../evil", "set='../evil' cannot name a folder: use up to 200 letters, digits"),
     ("set=val", "set=val is the name of the study's own val images"),
 ])  # fmt: skip
 def test_mistakes(study: Path, override: str, message: str) -> None:

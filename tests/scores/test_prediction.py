@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -436,6 +437,22 @@ def test_no_images(predicted, tmp_path):
 def test_a_batch_size_that_is_none(predicted, tmp_path, batch_size):
     with pytest.raises(UserError, match=r"batch_size is .*; give a whole number from 1 on"):
         predicted(image(tmp_path / "a.png"), batch_size=batch_size)
+
+
+def test_an_earlier_table_that_differs_is_kept_and_named(predicted, tmp_path, caplog):
+    caplog.set_level("WARNING")
+    predicted(image(tmp_path / "a.png"))
+    earlier = tmp_path / "out" / "predictions.csv"
+    os.utime(earlier, (0, 0))
+    before = earlier.read_bytes()
+    predicted(tmp_path / "a.png")
+    assert sorted(path.name for path in earlier.parent.iterdir()) == ["overlays", "predictions.csv"]  # the same again
+    assert caplog.messages == []
+    os.utime(earlier, (0, 0))
+    predicted(image(tmp_path / "b.png", seed=1))
+    kept = earlier.with_name(f"predictions-{datetime.fromtimestamp(0):%Y%m%d-%H%M%S}.csv")
+    assert kept.read_bytes() == before != earlier.read_bytes()
+    assert caplog.messages == [f"the earlier predictions.csv, which differs, is kept as {kept}"]
 
 
 def test_an_overlay_that_cannot_be_written_is_named_and_the_table_written(predicted, tmp_path):

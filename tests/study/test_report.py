@@ -20,9 +20,10 @@ from saliency_entropy.page.table import ShownTable
 from saliency_entropy.scores.corruptions import STRENGTHS
 from saliency_entropy.study import reproduction
 from saliency_entropy.study.contrasts import verdict
-from saliency_entropy.study.report import _ranges, by_reason, headline, how_it_was_made, printed, report
+from saliency_entropy.study.report import _ranges, all_warnings, by_reason, headline, how_it_was_made, printed, report
 from saliency_entropy.study.runs import LeftOut, read_study
 from saliency_entropy.study.sections import CHAPTERS, chapters
+from saliency_entropy.study.tables import measure
 
 TABLES = [
     "calibration", "comparisons", "error_rates", "generators", "groups", "methods",
@@ -507,6 +508,18 @@ def test_drawn_faces_template_maps_and_differing_runs_are_said_at_the_top(tmp_pa
     ):
         assert words in top
         assert words in caplog.text
+
+
+@pytest.mark.parametrize(("name", "options", "said"), [
+    ("EntropyMatch", {"target": 3.0}, False), ("EntropyMatch", {"target": "batch"}, True), ("LogEntropy", {}, False),
+    ("HumanSaliency", {}, True),
+])  # fmt: skip
+def test_maps_that_no_method_uses_are_no_warning(tmp_path, name, options, said):
+    terms = {"cross_entropy": {"_target_": "saliency_entropy.losses.CrossEntropy", "weight": 0.5}}
+    terms["hseb"] = {"_target_": f"saliency_entropy.losses.{name}", "weight": 0.5, **options}
+    write_run(tmp_path, "hseb", 0, config={"data": {"template_maps": True}, "loss": {"terms": terms}})
+    study = read_study(tmp_path)
+    assert any("template maps" in warning for warning in all_warnings(study, measure(study))) is said
 
 
 def test_files_that_runs_left_out_are_said_at_the_top(tmp_path, caplog):

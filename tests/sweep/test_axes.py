@@ -198,6 +198,8 @@ def test_variants_are_trained_once_in_whatever_commands(command: Callable, tmp_p
     assert results == {"fraction=1/droid/seed0", "fraction=0.5/droid/seed0"}
     config = OmegaConf.load(study / "fraction=0.5" / "droid" / "seed0" / "config.yaml")
     assert (config.study, config.data.human_maps.fraction) == ("s/fraction=0.5", 0.5)
+    assert "`<key>=<value>/`" in (study / "README.md").read_text() == (study / "fraction=1" / "README.md").read_text()
+    assert not (study.parent / "README.md").exists()
     before = files(study)
 
     other = command(*given, f"{FRACTION}=0.5,0.25", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")

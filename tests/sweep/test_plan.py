@@ -477,7 +477,7 @@ def test_a_command_that_cannot_be_planned(
         ),
         pytest.param(
             ["method=droid", "trainer.accelerator=gpu"],
-            "trainer.accelerator=gpu, trainer.precision=32-true cannot be used on this machine: ",
+            "trainer.accelerator is gpu, but PyTorch",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
     ],
@@ -729,3 +729,9 @@ def test_two_options_of_a_group_are_refused(plan: Callable[..., Planned]) -> Non
     swept = plan("-m", "method=hseb,[cyborg,droid]")
     assert (swept.code, "-m method=cyborg,droid for a run with each" in swept.err) == (1, True)
     assert plan("logger=null").err.startswith("logger=null names no option of conf/logger")
+
+
+def test_an_added_key_that_nothing_takes_is_named(plan: Callable[..., Planned]) -> None:
+    planned = plan("+backbone.imgsize=1")
+    assert planned.code == 1
+    assert planned.err.strip() == "+backbone.imgsize: backbone takes no imgsize; did you mean backbone.image_size?"

@@ -21,6 +21,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run.checkpoint import best_checkpoint
 from saliency_entropy.use import export as exporting
 from saliency_entropy.use.export import OUTPUTS, export
+from saliency_entropy.use.hub_card import hub_card
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 ROOT = Path(__file__).parents[2]
@@ -133,6 +134,12 @@ def test_the_model_card_has_the_figures_of_the_run(run, exported) -> None:
     assert f"| test (12) | AUROC, by margin | {result['test']['auroc_margin']:.4f} |" in body
     for words in ("must not be used for", "model.onnx", "model.pt2", "model.safetensors", "gan, vae", "10 validation"):
         assert words in body
+    assert "control" not in body
+    about = json.loads((exported / "model.json").read_text())
+    for kind in ("template", "shuffled control"):
+        about["run"]["map_kind"] = kind
+        replaced = " ".join(hub_card(about, []).split())
+        assert f"never on test images. Where human maps are needed, training had {kind} maps, not the human" in replaced
     from huggingface_hub import ModelCard
 
     assert ModelCard(text).data.model_name.startswith("DROID")

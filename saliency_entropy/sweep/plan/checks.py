@@ -23,6 +23,7 @@ from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.table import data_hash
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.run.command import sentence
+from saliency_entropy.run.devices import require_gpu
 from saliency_entropy.run.folder import check_same_data
 from saliency_entropy.sweep.plan.runs import PlannedRun
 from saliency_entropy.training import build_loss
@@ -65,6 +66,7 @@ def unmet_requirements() -> list[str]:
 
 def require_device(trainer: DictConfig) -> None:
     """Raises UserError if this machine lacks the device that is asked for, or the device the precision."""
+    require_gpu(trainer)
     try:
         Fabric(
             accelerator=trainer.accelerator, devices=1, precision=trainer.precision, plugins=[LightningEnvironment()]

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saliency_entropy.run.command import no_environment_variables, sentence
+from saliency_entropy.run.misspelt import refused_additions
 from saliency_entropy.sweep.plan.runs import TO_TRAIN, planned_runs, runs_on_slurm
 from saliency_entropy.sweep.status import STATE_SIGNS
 from saliency_entropy.sweep.terminal_grid import Cell, Sign, counted, print_lines, print_runs, terminal
@@ -42,7 +43,7 @@ class Plan(Callback):
     def _plan(self, config: DictConfig) -> int | str:
         # Hydra turns what a callback raises into a warning, except SystemExit.
         try:
-            with no_environment_variables():
+            with no_environment_variables(), refused_additions(config, config.hydra.overrides.task):
                 return show_plan(terminal(), config, GlobalHydra.instance().config_loader())
         except Exception as error:
             mistake = sentence(error)
