@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 project = "saliency_entropy"
 author = copyright = "The saliency_entropy developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_theme = "furo"
@@ -24,7 +24,8 @@ html_static_path, html_css_files = ["_static"], ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 pygments_style, pygments_dark_style = "friendly", "monokai"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "guide/tutorial"]  # built pages, and what a run of the tutorial leaves
+nb_execution_mode = "off"  # the tutorial is shown with the outputs that are stored in it
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -40,7 +41,7 @@ nitpick_ignore_regex = [  # without these, a reference that leads nowhere is a w
     ),  # their pages would have to be fetched
     # Of the package, what a reader of the code is told of, but these pages leave out.
     (r"py:.*", r"UserError|HumanMaps|table_problems|file_problems|[A-Z_]+"),
-    (r"py:.*", r"saliency_entropy\.(data\.(cache|group_names|human_maps|images|loaders|table)|scores|weights)\b.*"),
+    (r"py:.*", r"saliency_entropy\.(data\.(cache|group_names|human_maps|images|listed_files|loaders|table)|scores|weights)\b.*"),
     (r"py:.*", r"saliency_entropy\.study\.(error_tables\..*|figures\.Figure)"),
 ]
 

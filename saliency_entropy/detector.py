@@ -154,10 +154,7 @@ class Detector:
 
 def read_network(path: Path) -> tuple[Backbone, str, dict[str, Any]]:
     """The network in a run's checkpoint, with its weights, the class whose CAM the run takes (``class_index``), and the
-    checkpoint's content.
-
-    Nothing that the file names is imported or executed; raises UserError as :meth:`Detector.from_checkpoint`.
-    """
+    checkpoint's content; read, and refused, as by :meth:`Detector.from_checkpoint`."""
     if path.is_dir():
         raise UserError(f"{path} is a folder, but not that of a run or of a method's runs; give the best.ckpt of a run")
     checkpoint = read_checkpoint(path, "give the best.ckpt of a run")
@@ -194,11 +191,7 @@ def read_network(path: Path) -> tuple[Backbone, str, dict[str, Any]]:
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """The device of this name; ``auto`` is the GPU, if there is one.
-
-    Raises:
-        UserError: there is no such device.
-    """
+    """The device of this name; ``auto`` is the GPU, if there is one. Raises UserError if there is no such device."""
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(automatic if device == "auto" else device)

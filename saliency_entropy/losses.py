@@ -129,8 +129,10 @@ class LossSum(nn.Module):
             raise UserError("loss.terms is empty; choose a method, or add a term with +term@loss.terms=NAME")
         for name, term in terms.items():
             if not isinstance(term, Term):
+                plain = isinstance(term, dict | list | str | int | float)
+                found = repr(term) if plain else f"a {type(term).__name__}"
                 raise UserError(
-                    f"loss.terms.{name} is {_describe(term)}, not a loss term; add a complete term with "
+                    f"loss.terms.{name} is {found}, not a loss term; add a complete term with "
                     f"+term@loss.terms=NAME, or give it a _target_ that is a subclass of saliency_entropy.losses.Term"
                 )
         self.terms = nn.ModuleDict(terms)
@@ -139,6 +141,16 @@ class LossSum(nn.Module):
     def terms_needing_human_maps(self) -> list[str]:
         """The names of the terms that are meaningless on data without human maps."""
         return [name for name, term in self.terms.items() if term.needs_human_maps]
+
+    def check_targets(self, cells: int) -> None:
+        """Raises UserError if a term asks for an entropy that no CAM of so many cells has: more than ln(cells) nats."""
+        most = math.log(cells)
+        for name, term in self.terms.items():
+            if isinstance(term, EntropyMatch) and not (isinstance(term.target, str) or 0 <= term.target <= most):
+                raise UserError(
+                    f"loss.terms.{name}.target={term.target} is no entropy of a CAM of {cells} cells: give 0 to "
+                    f"{most:.2f} nats"
+                )
 
     def forward(self, prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, a scalar, and each term's unweighted scalar by the term's name."""
@@ -150,7 +162,3 @@ class LossSum(nn.Module):
 def _is_number(value: object) -> bool:
     # To Python, YAML's true is an int.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _describe(value: object) -> str:
-    return f"{value!r}" if isinstance(value, dict | list | str | int | float) else f"a {type(value).__name__}"

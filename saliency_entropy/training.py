@@ -216,7 +216,7 @@ def build(cfg: DictConfig, config: dict[str, Any]) -> tuple[DetectorModule, Face
         data.require_human_maps(f"method {config['method']['name']} (term {name})")
     backbone = Backbone(**config["backbone"])
     data.map_size = backbone.cam_size
-    trainer_options.check_entropy_targets(config["loss"]["terms"], backbone.cam_size)
+    loss.check_targets(backbone.cam_size[0] * backbone.cam_size[1])
     data.setup()
     return build_module(cfg, config, backbone, loss), data
 

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import runpy
 import shlex
@@ -28,7 +29,9 @@ from saliency_entropy.run.folder import flatten, register_resolvers
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")] + sorted(
-    path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts
+    path
+    for path in (ROOT / "docs").rglob("*")
+    if path.suffix in (".md", ".ipynb") and not {"_build", "tutorial"} & {*path.parts}  # what the tutorial wrote
 )
 # What each command gets so that it is done in a moment. train is planned (plan.py composes every run and looks at its
 # data, as training does before it begins); a sweep with -m and a search are trained.
@@ -61,9 +64,17 @@ class Block(NamedTuple):
     text: str
 
 
+def markdown(document: Path) -> str:
+    """Of a notebook, the cells between the code, which test_tutorial.py runs."""
+    if document.suffix == ".md":
+        return document.read_text()
+    cells = json.loads(document.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown") + "\n"
+
+
 def blocks(document: Path) -> Iterator[Block]:
     fenced = r"^(?:<!-- not run: (.+?) -->\n)?```([^\n]*)\n(.*?)^```$"
-    for why, language, text in re.findall(fenced, document.read_text(), re.MULTILINE | re.DOTALL):
+    for why, language, text in re.findall(fenced, markdown(document), re.MULTILINE | re.DOTALL):
         yield Block(why, language, text)
 
 
@@ -213,8 +224,8 @@ def test_a_block_has_a_language_that_is_run_or_shown(document: Path) -> None:
 
 @pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "docs/guide/data.md"], ids=name)
 def test_the_manifest_that_is_shown_is_read(document: Path, tmp_path: Path) -> None:
-    text = next(block.text for block in blocks(document) if block.text.startswith("path,label"))
-    (tmp_path / "manifest.csv").write_text(text)
+    manifest = next(block.text for block in blocks(document) if block.text.startswith("path,label"))
+    (tmp_path / "manifest.csv").write_text(manifest)
     manifest = read_manifest(tmp_path / "manifest.csv")
     assert set(manifest.table["split"]) == {"train", "val", "test"}
     assert manifest.has_map_files
@@ -226,13 +237,13 @@ def test_the_readme_is_one_screen_and_a_half() -> None:
 
 def anchors(document: Path) -> set[str]:
     """Those that GitHub and MyST give the headings."""
-    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", markdown(document), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_every_link_leads_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+    for target in re.findall(r"\]\(([^)\s]+)\)", markdown(document)):
         if re.match(r"https?://", target):
             continue
         path, _, anchor = target.partition("#")
@@ -279,7 +290,7 @@ def test_the_citation_names_this_version_and_the_paper() -> None:
 
 @pytest.mark.slow
 def test_the_documents_build_without_a_warning_and_load_nothing_from_elsewhere(tmp_path: Path) -> None:
-    for package in ("sphinx", "myst_parser", "furo"):
+    for package in ("sphinx", "myst_nb", "furo"):
         pytest.importorskip(package, reason="pip install 'saliency-entropy[docs]'")
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", str(ROOT / "docs"), str(tmp_path)]
     built = subprocess.run([*build, "-d", str(tmp_path / ".doctrees")], capture_output=True, text=True)
@@ -312,7 +323,7 @@ def keys() -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_what_is_named_in_a_sentence_is_there(document: Path, keys: set[str]) -> None:
-    sentences = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    sentences = re.sub(r"^```.*?^```$", "", markdown(document), flags=re.MULTILINE | re.DOTALL)
     code = "\n".join(re.findall(r"`([^`\n]+)`", sentences))
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= {*targets}

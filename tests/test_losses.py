@@ -95,3 +95,16 @@ def test_no_term_is_refused():
 def test_a_wrong_target_is_refused():
     with pytest.raises(UserError, match="target of an entropy_match term is 'mean'"):
         EntropyMatch(weight=1, target="mean")
+
+
+@pytest.mark.parametrize("target", [-0.1, 3.9, 9])
+def test_no_cam_has_the_entropy_that_is_asked_for(target):
+    """ln 49 = 3.8918."""
+    loss = LossSum({"focus": EntropyMatch(weight=1, target=target)})
+    with pytest.raises(UserError, match=r"^loss\.terms\.focus\.target=.* 49 cells: give 0 to 3\.89 nats$"):
+        loss.check_targets(49)
+
+
+def test_entropies_that_a_cam_can_have_are_left_alone():
+    terms = {name: EntropyMatch(weight=1, target=target) for name, target in (("a", 0), ("b", 3.89), ("c", "batch"))}
+    LossSum(terms | {"d": CrossEntropy(weight=9)}).check_targets(49)

@@ -34,7 +34,8 @@ from saliency_entropy.check.page import (
 )
 from saliency_entropy.check.scan import Progress, scan_images, scan_maps
 from saliency_entropy.check.shortcuts import FEWEST, audit_shortcuts
-from saliency_entropy.data.table import Manifest, file_problems
+from saliency_entropy.data.listed_files import file_problems
+from saliency_entropy.data.table import Manifest
 from saliency_entropy.data.und_cyborg import und_cyborg
 from saliency_entropy.errors import SHOWN, UserError, whole_number, writing
 from saliency_entropy.page.wording import printable

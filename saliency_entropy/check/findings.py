@@ -17,7 +17,8 @@ from saliency_entropy.check.scan import ImageScan, MapScan
 from saliency_entropy.check.shortcuts import WARN
 from saliency_entropy.data.group_names import near_misses
 from saliency_entropy.data.human_maps.implausible import KINDS
-from saliency_entropy.data.table import LABELS, OUTSIDE_ROOT, SPLITS, Manifest, map_names
+from saliency_entropy.data.listed_files import OUTSIDE_ROOT
+from saliency_entropy.data.table import LABELS, SPLITS, Manifest, map_names
 from saliency_entropy.errors import SHOWN
 from saliency_entropy.study.tables import MIN_IMAGES
 
@@ -264,7 +265,7 @@ def split_findings(table: pd.DataFrame) -> list[Finding]:
 
 
 def missing_file_findings(manifest: Manifest, problems: Sequence[tuple[int, str, str]]) -> list[Finding]:
-    """The findings of :func:`~saliency_entropy.data.table.file_problems`."""
+    """The findings of :func:`~saliency_entropy.data.listed_files.file_problems`."""
     findings = []
     for column in ("path", "human_map"):
         sentences = [(row, sentence) for row, named, sentence in problems if named == column]

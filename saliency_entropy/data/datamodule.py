@@ -25,19 +25,9 @@ from saliency_entropy.data.human_maps.implausible import KINDS
 from saliency_entropy.data.human_maps.loading import DRAWN_WITH, check_options, keep_fraction
 from saliency_entropy.data.human_maps.templates import with_template_maps
 from saliency_entropy.data.images import INTERPOLATIONS
+from saliency_entropy.data.listed_files import check_files, file_problems, refuse_broken, without_broken
 from saliency_entropy.data.loaders import DealtBatches, SplitBatches, batch_loader, worker_count
-from saliency_entropy.data.table import (
-    LABELS,
-    REPEATED,
-    SPLITS,
-    Manifest,
-    check_files,
-    data_hash,
-    file_problems,
-    images_hash,
-    refuse_broken,
-    without_broken,
-)
+from saliency_entropy.data.table import LABELS, REPEATED, SPLITS, Manifest, data_hash, images_hash
 from saliency_entropy.errors import UserError, whole_number
 from saliency_entropy.metrics import is_known
 from saliency_entropy.run.console import typed

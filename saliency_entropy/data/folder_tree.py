@@ -12,7 +12,8 @@ import pandas as pd
 
 from saliency_entropy.data.human_maps.join import is_folder, is_text, with_human_maps
 from saliency_entropy.data.images import EXTENSIONS
-from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, check_root, complete, refuse, suggestion
+from saliency_entropy.data.listed_files import check_root
+from saliency_entropy.data.table import ALIASES, LABELS, SPLITS, Manifest, complete, refuse, suggestion
 from saliency_entropy.errors import listing
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from saliency_entropy.data.human_maps.join import with_human_maps
-from saliency_entropy.data.table import REQUIRED, Manifest, check_root, complete
+from saliency_entropy.data.listed_files import check_root
+from saliency_entropy.data.table import REQUIRED, Manifest, complete
 from saliency_entropy.data.table_file import read_fields, read_parquet
 from saliency_entropy.errors import UserError, named
 

@@ -1,18 +1,15 @@
 """The table that lists a data set, with one row for each image.
 
-Reading a manifest checks the table only; :func:`check_files` looks for the files, but not into them.
 Every check names all the rows that fail it, and all checks of a kind are made at once, so that a data set is mended
 in a few rounds, not row by row.
 """
 
 import difflib
 import hashlib
-import logging
 import os
 import posixpath
-import stat
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -22,10 +19,7 @@ import pandas as pd
 
 from saliency_entropy.data.group_names import spelling_problems, with_clean_names
 from saliency_entropy.data.images import DataFile
-from saliency_entropy.errors import UserError, listing, named
-from saliency_entropy.parallel import each, thread_count
-
-log = logging.getLogger(__name__)
+from saliency_entropy.errors import UserError, listing
 
 REQUIRED = ("path", "label", "split")
 OPTIONAL = ("generator", "source", "human_map")
@@ -37,8 +31,6 @@ ALIASES = {"0_real": "real", "1_fake": "synthetic", "fake": "synthetic", "valid"
 
 # Also the absolute paths of Windows: C:\x, \\server\x.
 LEADS_OUT = r"^/|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)"
-# Why an existing file is not used: a manifest from somebody else must not reach its reader's own files.
-OUTSIDE_ROOT = ("lies outside the data root", "is a link out of the data root")
 # A NUL ends a file name for the system but not for Python; the others would break or forge lines of a log.
 CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
@@ -99,7 +91,7 @@ class Manifest:
         the whole table.
 
         Args:
-            broken: (row, column, reason), as of :func:`file_problems`.
+            broken: (row, column, reason), as of :func:`~saliency_entropy.data.listed_files.file_problems`.
         """
         cells = dict.fromkeys((row, column) for row, column, _ in broken)  # a cell may name several broken maps
         rows = {column: [row for row, of in cells if of == column] for column in ("path", "human_map")}
@@ -110,7 +102,7 @@ class Manifest:
 
     def file(self, name: str) -> DataFile:
         """The image or map that the table calls ``name``."""
-        return self.archive.file(name) if self.archive else self.root / _as_on_disk(self.root, name)
+        return self.archive.file(name) if self.archive else self.root / as_on_disk(self.root, name)
 
     def map_files(self, cell: str) -> list[DataFile]:
         """The files of a cell of column ``human_map``, one an annotator."""
@@ -201,7 +193,7 @@ def name_problems(manifest: Manifest) -> list[str]:
     for column in ("path", "human_map"):
         if column not in table:
             continue
-        names = _names(table[column])
+        names = filled_names(table[column])
         problems += row_problems(
             manifest,
             column,
@@ -273,122 +265,12 @@ def suggestion(word: str, allowed: Sequence[str]) -> str:
     return f" (did you mean {by_lower_case[near[0]]}?)" if near else ""
 
 
-def check_root(root: Path) -> None:
-    """Raises UserError if the data root is not a folder."""
-    try:
-        if root.is_dir():
-            return
-        what = "is not a folder" if root.exists() else "does not exist"
-    except OSError as error:  # of a folder above it
-        what = f"cannot be looked at ({error.strerror})"
-    raise UserError(f"data.root={named(root)} {what}; set data.root to the folder that holds the data set")
-
-
 def map_names(cell: str) -> list[str]:
     """The names in a cell of column ``human_map``, which are separated by ``;``."""
     return [name for name in map(str.strip, cell.split(";")) if name]
 
 
-def file_problems(manifest: Manifest) -> list[tuple[int, str, str]]:
-    """What is wrong with the files of a table, as far as can be said without opening them.
-
-    Returns:
-        (row, column, "'name', does not exist") for each file, images before human maps. Every image and every human
-        map must be a file that is not empty and lies, links followed, inside the root; or one that the archive has.
-    """
-    problem = manifest.archive.problem if manifest.archive else _on_disk(manifest)
-    problems = []
-    for column in ("path",) if manifest.template_maps else ("path", "human_map"):
-        names = _names(manifest.table[column])
-        reasons = each(problem, names, thread_count())
-        found = zip(names.index, names, reasons, strict=True)
-        problems += [(row, column, f"{name!r}, {reason}") for row, name, reason in found if reason]
-    return problems
-
-
-def check_files(manifest: Manifest, remedy: str = "") -> None:
-    """Raises UserError if there are :func:`file_problems`: it names all, in one line for each column, and a further
-    remedy."""
-    problems = file_problems(manifest)
-    sentences = []
-    kinds = (("path", "an image", "take their rows away"), ("human_map", "a human map", "empty their cells"))
-    for column, kind, without in kinds:
-        reasons = [reason for _, of, reason in problems if of == column]
-        if reasons:
-            found = [f"{manifest.where(row)}, {reason}" for row, of, reason in problems if of == column]
-            remedies = [] if all(map(_is_outside, reasons)) else [f"copy these files again, or {without}"]
-            if any(map(_is_outside, reasons)):
-                remedies.append("no link may lead out of the data root: set data.root to a folder above its files")
-            sentences.append(
-                f"{manifest.origin}: column {column} must name {kind} under {manifest.root}: {listing(found)}; "
-                + "; ".join([*remedies, *filter(None, [remedy])])
-            )
-    refuse(sentences)
-
-
-def _is_outside(reason: str) -> bool:
-    return reason.endswith(OUTSIDE_ROOT)
-
-
-def refuse_broken(manifest: Manifest, broken: list[tuple[int, str]], remedy: str = "") -> None:
-    """Raises UserError if anything is broken: it names every (row, reason), and the remedy."""
-    if broken:
-        remedies = {why.partition("; ")[2] for _, why in broken}
-        if len(broken) > 1 and len(remedies) == 1:  # said once, not for every file
-            broken = [(row, why.partition("; ")[0]) for row, why in broken]
-            remedy = "; ".join(filter(None, [*remedies, remedy]))
-        raise UserError(
-            f"{manifest.origin}: {len(broken)} {'file' if len(broken) == 1 else 'files'} cannot be used: "
-            + listing(f"{manifest.where(row)}: {why}" for row, why in sorted(broken))
-            + (f"; {remedy}" if remedy else "")
-        )
-
-
-def without_broken(manifest: Manifest, broken: list[tuple[int, str, str]], option: str) -> Manifest:
-    """:meth:`Manifest.without`, with a warning that names all that is left out and the option that leaves it out."""
-    if not broken:
-        return manifest
-    log.warning(
-        "%s: %d %s cannot be used and %s left out (%s=true): %s",
-        manifest.origin, len(broken), *(("file", "is") if len(broken) == 1 else ("files", "are")), option,
-        listing(f"{manifest.where(row)}: {why}" for row, _, why in sorted(broken)),
-    )  # fmt: skip
-    return manifest.without(broken)
-
-
-def _on_disk(manifest: Manifest) -> Callable[[str], str | None]:
-    """The function that says what is wrong with a file under the root, given its name."""
-    root = os.path.realpath(manifest.root)
-    inside = root.rstrip("/") + "/"
-    # Links are followed once per folder, not once per file: 720,000 files lie in a few folders.
-    names = pd.concat([_names(manifest.table[column]) for column in ("path", "human_map")])
-    # Not Path.resolve, which raises where links go round in a circle; lstat reports that like any other error.
-    folders = {name: os.path.realpath(inside + name) for name in {name.rpartition("/")[0] for name in names}}
-
-    def problem(name: str) -> str | None:
-        parent, _, base = _as_on_disk(root, name).rpartition("/")
-        folder = folders.get(parent) or os.path.realpath(inside + parent)
-        if folder != root and not folder.startswith(inside):
-            return OUTSIDE_ROOT[0]
-        file = f"{folder}/{base}"
-        try:
-            status = os.lstat(file)
-            if stat.S_ISLNK(status.st_mode):
-                if not os.path.realpath(file).startswith(inside):
-                    return OUTSIDE_ROOT[1]
-                status = os.stat(file)  # noqa: PTH116 (ten times faster than Path)
-        except (FileNotFoundError, NotADirectoryError):
-            return "does not exist"
-        except OSError as error:
-            return f"cannot be looked at ({error.strerror})"
-        if not stat.S_ISREG(status.st_mode):
-            return "is not a file"
-        return None if status.st_size else "is empty (0 bytes)"
-
-    return problem
-
-
-def _as_on_disk(root: Path | str, name: str) -> str:
+def as_on_disk(root: Path | str, name: str) -> str:
     """The name in the Unicode form that the disk has it in: macOS, and archives made there, write accents apart (NFD).
     The table keeps its own, so that a data set is the same on every disk."""
     if name.isascii():
@@ -417,7 +299,7 @@ def _with_text_columns(table: pd.DataFrame) -> pd.DataFrame:
     return with_clean_names(table)
 
 
-def _names(cells: pd.Series) -> pd.Series:
+def filled_names(cells: pd.Series) -> pd.Series:
     """Every name in a column of files; the index is its row. Column ``human_map`` has several in a cell."""
     cells = cells[cells != ""]
     if cells.name == "path":

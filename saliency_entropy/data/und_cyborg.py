@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from saliency_entropy.data.human_maps.join import with_human_maps
-from saliency_entropy.data.table import LABELS, Manifest, check_root, complete, name_problems, refuse, word_problems
+from saliency_entropy.data.listed_files import check_root
+from saliency_entropy.data.table import LABELS, Manifest, complete, name_problems, refuse, word_problems
 from saliency_entropy.data.table_file import read_fields
 from saliency_entropy.errors import UserError
 

@@ -1,6 +1,5 @@
 """Options of a run, and callbacks of Lightning's Trainer, with which a figure would not mean what its name says."""
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -39,18 +38,6 @@ def images_left_out(trainer: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: trainer.get(name) for name in (*PARTIAL, "overfit_batches", "fast_dev_run")}
     neutral = dict.fromkeys(PARTIAL, 1.0) | {"overfit_batches": 0, "fast_dev_run": False}
     return {name: value for name, value in options.items() if not _is_neutral(value, neutral[name])}
-
-
-def check_entropy_targets(terms: Mapping[str, Any], cam_size: tuple[int, int]) -> None:
-    """Raises UserError if a term asks for an entropy that no CAM of ``(h, w)`` cells has: more than ln(h·w) nats."""
-    most = math.log(math.prod(cam_size))
-    for name, term in terms.items():
-        target = term.get("target")
-        if isinstance(target, int | float) and not 0 <= target <= most:
-            raise UserError(
-                f"loss.terms.{name}.target={target} is no entropy of a CAM of {cam_size[0]} x {cam_size[1]} cells: "
-                f"give 0 to {most:.2f} nats"
-            )
 
 
 def check_options(config: Mapping[str, Any]) -> None:

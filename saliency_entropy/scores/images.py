@@ -19,7 +19,8 @@ from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.human_maps.templates import with_template_maps
 from saliency_entropy.data.images import Digested, joint_digest
-from saliency_entropy.data.table import REPEATED, check_files, file_problems, without_broken
+from saliency_entropy.data.listed_files import check_files, file_problems, without_broken
+from saliency_entropy.data.table import REPEATED
 from saliency_entropy.errors import UserError, in_one_line, listing
 from saliency_entropy.parallel import each, thread_count
 from saliency_entropy.run.folder import read_config

@@ -56,7 +56,8 @@ def record_jobs(study: Path, submitted: Mapping[Path, QueuedJob]) -> None:
 
 def queued_jobs(study: Path) -> dict[Path, QueuedJob] | None:
     """Folder of a run, resolved -> its pending or running job, of a study; None if Slurm does not answer."""
-    records = sorted((path for path in (study / ".submitit").glob("*.json") if path.stem.isdigit()), key=_number)
+    files = (path for path in (study / ".submitit").glob("*.json") if path.stem.isdigit())
+    records = sorted(files, key=lambda file: int(file.stem))
     if not records:
         return {}
     states = job_states([path.stem for path in records])
@@ -81,10 +82,6 @@ def require_queued_jobs(study: Path) -> dict[Path, QueuedJob]:
             "answers"
         )
     return jobs
-
-
-def _number(record: Path) -> int:
-    return int(record.stem)
 
 
 def job_states(arrays: Sequence[str]) -> dict[str, str] | None:

@@ -27,7 +27,8 @@ from saliency_entropy.data.drawn.defects import DEFECTS
 from saliency_entropy.data.drawn.drawing import draw_face
 from saliency_entropy.data.drawn.face import Stroke
 from saliency_entropy.data.human_maps.loading import load_human_map
-from saliency_entropy.data.table import SPLITS, check_files
+from saliency_entropy.data.listed_files import check_files
+from saliency_entropy.data.table import SPLITS
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
 from saliency_entropy.run.folder import register_resolvers

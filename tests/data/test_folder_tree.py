@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from saliency_entropy.data.folder_tree import folder_tree
-from saliency_entropy.data.table import check_files, file_problems
+from saliency_entropy.data.listed_files import check_files, file_problems
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.folder import register_resolvers
 

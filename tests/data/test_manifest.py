@@ -16,8 +16,9 @@ from PIL import Image
 
 from saliency_entropy.data.group_names import near_misses
 from saliency_entropy.data.images import load_image
+from saliency_entropy.data.listed_files import check_files, file_problems, refuse_broken
 from saliency_entropy.data.manifest import read_manifest
-from saliency_entropy.data.table import Manifest, check_files, complete, file_problems, refuse_broken, table_problems
+from saliency_entropy.data.table import Manifest, complete, table_problems
 from saliency_entropy.errors import UserError
 
 GOOD = "path,label,split\na.png,real,train\nb.png,synthetic,test\n"

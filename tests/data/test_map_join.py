@@ -13,8 +13,9 @@ from saliency_entropy.data.folder_tree import folder_tree
 from saliency_entropy.data.human_maps.join import join_by_base_name
 from saliency_entropy.data.human_maps.loading import load_human_map
 from saliency_entropy.data.images import load_image
+from saliency_entropy.data.listed_files import check_files, file_problems
 from saliency_entropy.data.manifest import read_manifest
-from saliency_entropy.data.table import Manifest, check_files, complete, file_problems
+from saliency_entropy.data.table import Manifest, complete
 from saliency_entropy.errors import UserError
 
 

@@ -28,11 +28,11 @@ from PIL import Image
 
 from saliency_entropy.data import FaceBatch, FaceDataModule, Manifest, read_manifest, table_file
 from saliency_entropy.data.images import UnreadableFile, check_header
+from saliency_entropy.data.listed_files import check_files
 from saliency_entropy.data.shards import member as shard_member
 from saliency_entropy.data.shards import read_shards
 from saliency_entropy.data.shards import writer as shard_writer
 from saliency_entropy.data.shards.writer import write_shards
-from saliency_entropy.data.table import check_files
 from saliency_entropy.errors import UserError
 
 ROOT = Path(__file__).parents[2]

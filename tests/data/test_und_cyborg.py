@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saliency_entropy.data.table import check_files
+from saliency_entropy.data.listed_files import check_files
 from saliency_entropy.data.und_cyborg import und_cyborg
 from saliency_entropy.errors import UserError
 

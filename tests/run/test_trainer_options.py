@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from saliency_entropy import training
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.trainer_options import check_callbacks, check_entropy_targets
+from saliency_entropy.run.trainer_options import check_callbacks
 from saliency_entropy.study.runs import read_study
 from saliency_entropy.sweep.status import run_status
 from saliency_entropy.training import checked
@@ -143,15 +143,3 @@ def test_a_whole_run_has_no_mark(train_small: TrainSmall, tmp_path: Path) -> Non
 @pytest.mark.parametrize("monitor", ["epoch", "step", "val/accuracy"])
 def test_what_lightning_itself_counts_may_be_monitored(monitor: str) -> None:
     check_callbacks([ModelCheckpoint(monitor=monitor)], ["val/accuracy"])
-
-
-@pytest.mark.parametrize("target", [-0.1, 3.9, 9])
-def test_no_cam_has_the_entropy_that_is_asked_for(target: float) -> None:
-    """ln 49 = 3.8918."""
-    with pytest.raises(UserError, match=r"^loss\.terms\.entropy_match\.target=.* 7 x 7 cells: give 0 to 3\.89 nats$"):
-        check_entropy_targets({"entropy_match": {"weight": 0.5, "target": target}}, (7, 7))
-
-
-def test_entropies_that_a_cam_can_have_are_left_alone() -> None:
-    terms = {"a": {"target": 0}, "b": {"target": 3.89}, "c": {"target": "batch"}, "d": {"weight": 9}}
-    check_entropy_targets(terms, (7, 7))

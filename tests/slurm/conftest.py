@@ -16,6 +16,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Holds a run of a seed above 0 in its second epoch, see held_term.py.
 HELD = ["+loss.terms.held._target_=held_term.Held", "+loss.terms.held.weight=0"]
+SLURM = [
+    "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
+    "hydra.launcher.timeout_min=30",
+]  # fmt: skip
 DAEMONS = ("munged", "slurmctld", "slurmd")
 
 # A job in urgent takes the node from those in normal, which are queued again. The node's cores exist on paper only: the
@@ -104,6 +108,17 @@ def launched(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.wait()
+
+
+def given_again(command: list[str], cluster: Cluster, folder: Path, study: Path) -> None:
+    """Give a command of two runs, kill it when they are in the queue, and give it again, to its end."""
+    options = {"cwd": folder, "env": cluster.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with launched(subprocess.Popen(command, **options, text=True)) as launcher:
+        until(lambda: any((study / ".submitit").glob("*.json")) or launcher.poll(), "the jobs of both runs")
+    again = subprocess.run(command, **options, text=True, timeout=400, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "2 of 2 runs are in Slurm's queue already" in again.stdout
+    assert len(list((study / ".submitit").rglob("*_submission.sh"))) == 1
 
 
 def _free_port() -> int:

@@ -11,16 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import HELD, ROOT, Cluster, launched, until
+from conftest import HELD, ROOT, SLURM, Cluster, launched, until
 
 from saliency_entropy.run.attempts import read_attempts
 
 METHODS = ("cross_entropy", "droid", "hseb")
 RUNS = [(method, seed) for method in METHODS for seed in (0, 1, 2)]  # in the order of the sweep
-SLURM = [
-    "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",
-    "hydra.launcher.timeout_min=30", "hydra.launcher.signal_delay_s=120",
-]  # fmt: skip
 
 pytestmark = pytest.mark.timeout(2400)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cluster, launched, until
+from conftest import ROOT, SLURM, Cluster, given_again
 
 from saliency_entropy.run.variants import variant_folders
 from saliency_entropy.sweep.status import study_status
@@ -19,21 +19,14 @@ def test_the_jobs_of_a_killed_launcher_are_found_by_their_variants(
 ) -> None:
     common = [*small, "trainer.max_epochs=1", f"runs_dir={tmp_path}"]
     command = [
-        sys.executable, str(ROOT / "experiments" / "train.py"), "-m", *common, "hydra/launcher=slurm",
-        "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1", "hydra.launcher.timeout_min=30", "method=droid",
+        sys.executable, str(ROOT / "experiments" / "train.py"), "-m", *common, *SLURM, "method=droid",
         f"data.human_maps.fraction={','.join(VALUES)}", "study=array",
     ]  # fmt: skip
     study = tmp_path / "array"
-    options = {"cwd": tmp_path, "env": cluster.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with launched(subprocess.Popen(command, **options, text=True)) as launcher:
-        until(lambda: any((study / ".submitit").glob("*.json")) or launcher.poll(), "the jobs of both variants")
-    again = subprocess.run(command, **options, text=True, timeout=400, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "2 of 2 runs are in Slurm's queue already" in again.stdout
+    given_again(command, cluster, tmp_path, study)
     assert {run.name: run.state for run in study_status(study)} == {
         "fraction=0.5/droid/seed0": "done", "fraction=1/droid/seed0": "done"
     }  # fmt: skip
-    assert len(list((study / ".submitit").rglob("*_submission.sh"))) == 1
 
     variants = " ".join(f"data.human_maps.fraction={value}" for value in VALUES)
     environment = cluster.environment | {"METHODS": "droid", "VARIANTS": variants, "PYTHON": sys.executable}

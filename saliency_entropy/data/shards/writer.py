@@ -26,9 +26,10 @@ from webdataset import TarWriter
 
 from saliency_entropy.data.cache import usable_bytes
 from saliency_entropy.data.images import DataFile, check_header
+from saliency_entropy.data.listed_files import check_files, refuse_broken
 from saliency_entropy.data.shards.reader import INDEX, MANIFEST, PLAN
 from saliency_entropy.data.shards.scan import scan
-from saliency_entropy.data.table import Manifest, check_files, refuse_broken
+from saliency_entropy.data.table import Manifest
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number, writing
 from saliency_entropy.parallel import each, thread_count
 from saliency_entropy.run.console import typed
