@@ -10,7 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 
-def render(package: str, name: str, filters: Mapping[str, Callable[..., object]], content: Mapping[str, Any]) -> str:
+def render(
+    package: str,
+    name: str,
+    filters: Mapping[str, Callable[..., object]],
+    content: Mapping[str, Any],
+    further_policy: str = "",
+) -> str:
     """The page ``name`` of a package that holds ``name.html.j2``, ``name.css`` and, if the page has one, ``name.js``.
 
     Every string of ``content`` is escaped by the template engine; none is marked safe. The page's policy allows the
@@ -21,6 +27,7 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., object]]
         name: of the page.
         filters: of the template, by name.
         content: what the template calls by name, besides ``style``, ``script`` and ``policy``.
+        further_policy: what else the page may do, as a directive of its policy.
     """
     environment = Environment(
         loader=PackageLoader(package, ""),
@@ -37,6 +44,8 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., object]]
     if own.joinpath(f"{name}.js").is_file():
         script = own.joinpath(f"{name}.js").read_text()
         policy += f"; script-src {_source(script)}"
+    if further_policy:
+        policy += f"; {further_policy}"
     return environment.get_template(f"{name}.html.j2").render(
         content,
         style=Markup(style),
