@@ -11,7 +11,6 @@ from PIL import Image
 from sklearn.metrics import cohen_kappa_score
 
 from saliency_entropy.annotate.drawing import Drawing
-from saliency_entropy.data.table import LABELS
 
 COLUMNS = ("first", "second", "images", "same_answer", "kappa", "maps", "iou")
 
@@ -24,33 +23,25 @@ def agreement(drawings: Mapping[str, Mapping[str, Drawing]], maps: Mapping[str, 
         maps: image -> annotator -> file of the map.
 
     Returns:
-        ``first`` and ``second``, the annotators; ``images`` that both have done, ``same_answer``, the share of these
-        with the same answer, and ``kappa``, Cohen's (NaN where chance alone would agree, as with one answer only);
-        ``maps``, the number of images on which both painted, and ``iou``, the mean of intersection over union of
-        their maps there.
+        ``first`` and ``second``, the annotators; ``images``, the number that both have done; ``same_answer``, the share
+        of these with the same answer; ``kappa``, Cohen's, NaN where only one answer was given; ``maps``, the number of
+        images that both painted on; ``iou``, the mean intersection over union of their maps.
     """
     rows = []
-    for first, second in combinations(sorted(drawings), 2):
-        own, other = drawings[first], drawings[second]
+    for pair in combinations(sorted(drawings), 2):
+        own, other = (drawings[annotator] for annotator in pair)
         both = [image for image in own if image in other and own[image].status == other[image].status == "done"]
-        answers = [[of[image].answer for image in both] for of in (own, other)]
-        same = float(np.mean([a == b for a, b in zip(*answers, strict=True)])) if both else np.nan
-        constant = len({*answers[0], *answers[1]}) < 2
-        kappa = np.nan if constant else cohen_kappa_score(*answers, labels=list(LABELS))
-        pairs = [
-            (maps[image][first], maps[image][second]) for image in both if {first, second} <= {*maps.get(image, ())}
-        ]
-        ious = [_iou(*pair, *(file.stat().st_mtime_ns for file in pair)) for pair in pairs]
-        iou = float(np.mean(ious)) if ious else np.nan
-        rows.append((first, second, len(both), same, kappa, len(ious), iou))
+        answers = np.array([[own[image].answer, other[image].answer] for image in both]).reshape(-1, 2)
+        same = (answers[:, 0] == answers[:, 1]).mean() if both else np.nan
+        kappa = cohen_kappa_score(*answers.T) if len({*answers.flat}) == 2 else np.nan
+        files = [[maps[image][name] for name in pair] for image in both if {*pair} <= {*maps.get(image, ())}]
+        ious = [_iou(*two, *(file.stat().st_mtime_ns for file in two)) for two in files]
+        rows.append((*pair, len(both), same, kappa, len(ious), np.mean(ious) if ious else np.nan))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 @lru_cache(maxsize=1 << 20)
 def _iou(first: Path, second: Path, *changed: int) -> float:
-    """Intersection over union of two maps of one size; computed anew when a file was ``changed``."""
-    masks = []
-    for file in (first, second):
-        with Image.open(file, formats=["PNG"]) as image:
-            masks.append(np.asarray(image) >= 128)
-    return float((masks[0] & masks[1]).sum() / max(1, (masks[0] | masks[1]).sum()))
+    """Intersection over union of two maps of one size; kept until a file is ``changed``."""
+    one, two = (np.asarray(Image.open(file, formats=["PNG"])) >= 128 for file in (first, second))
+    return float((one & two).sum() / max(1, (one | two).sum()))

@@ -24,12 +24,11 @@ from saliency_entropy.page.wording import csv_text
 from saliency_entropy.run.whole_files import write_atomically
 
 GRID = (7, 7)  # of the paper's CAMs: a map that is constant there could train nothing
-REMEDY = "make room there, or give another folder with output="
-HELD = ("answer", "seconds", "status")  # of a drawing, in answers.csv
+LONGEST = 2048  # pixels of the longer side of an image as it is shown
 
 
 class Refused(ValueError):
-    """A drawing that cannot be taken; the sentence says why to the annotator."""
+    """Why a drawing is not taken, for the annotator."""
 
 
 @dataclass
@@ -38,56 +37,54 @@ class Annotations:
 
     Attributes:
         manifest: of the data set, with all its images.
-        paths: of its images, by the names that the browser knows them by, see :func:`image_name`.
         folder: of the annotations.
-        drawings: annotator -> image -> the state that was stored last, without its strokes.
+        drawings: annotator -> image -> the drawing that was stored last, without its strokes. An image has the name
+            that :func:`image_name` gives it.
     """
 
     manifest: Manifest
-    paths: dict[str, str]
     folder: Path
     drawings: dict[str, dict[str, Drawing]] = field(default_factory=lambda: defaultdict(dict))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """Of the images, by their names."""
+        return {image_name(path): path for path in self.manifest.table["path"]}
+
     def read(self) -> None:
-        """Read what is stored. Raises UserError if a file is damaged, or the manifest could not be trained on."""
-        images = {path: image for image, path in self.paths.items()}
-        strokes = self.folder / "strokes"
+        """Read what is stored. Raises UserError if a file is damaged, or if no manifest could name the maps."""
+        known, strokes = {*self.paths.values()}, self.folder / "strokes"
         for file in sorted(strokes.glob("*/**/*.json")):
             annotator, _, path = file.relative_to(strokes).as_posix().removesuffix(".json").partition("/")
-            if path in images:
-                self.drawings[annotator][images[path]] = _without_strokes(_read(file))
+            if path in known:
+                self.drawings[annotator][image_name(path)] = _without_strokes(_read(file))
         self.write_tables()
-
-    def strokes_file(self, annotator: str, path: str) -> Path:
-        return self.folder / "strokes" / annotator / f"{path}.json"
-
-    def map_file(self, annotator: str, path: str) -> Path:
-        """The suffix of the image stays in the name: a.jpg and a.png are two images."""
-        return self.folder / "maps" / annotator / f"{path}.png"
 
     def drawing(self, annotator: str, image: str) -> Drawing | None:
         """With its strokes; None if the annotator has not begun with this image."""
-        known = image in self.drawings.get(annotator, {})
-        return _read(self.strokes_file(annotator, self.paths[image])) if known else None
+        return _read(self._strokes_file(annotator, image)) if image in self.drawings[annotator] else None
 
     def save(self, annotator: str, image: str, drawing: Drawing) -> None:
         """Store a drawing and, if it is done, its map; both are on the disk when this returns.
 
         Raises:
-            Refused: another page went on with this image; it is done without an answer; or too much or too little is
-                painted for a map.
+            Refused: another page went on with this image; or the drawing cannot be done yet, and is stored as open.
             UserError: the folder cannot be written to.
         """
-        path = self.paths[image]
-        strokes_file, map_file = self.strokes_file(annotator, path), self.map_file(annotator, path)
+        strokes_file, map_file = self._strokes_file(annotator, image), self._map_file(annotator, image)
         with self._lock:
             known = self.drawings[annotator].get(image)
             if known and not drawing.continues(known):
-                raise Refused("this image was painted on in another window meanwhile, which is what is kept")
-            png = self._map(path, drawing) if drawing.status == "done" else None
-            with writing(self.folder, REMEDY):
-                # In this order, since the tables name only the maps of drawings that are done.
+                raise Refused("this image was painted on in another window meanwhile, and stays as it is there")
+            refusal, png = None, None
+            if drawing.status == "done":
+                try:
+                    png = self._map(self.paths[image], drawing)
+                except Refused as error:
+                    refusal, drawing = error, drawing.model_copy(update={"status": "open"})
+            with writing(self.folder, "make room there, or give another folder with output="):
+                # In this order: the tables name only the maps of drawings that are done.
                 if png:
                     write_atomically(map_file, png)
                 write_atomically(strokes_file, drawing.model_dump_json())
@@ -96,6 +93,8 @@ class Annotations:
                 self.drawings[annotator][image] = _without_strokes(drawing)
                 if drawing.status != "open" or (known and known.status != "open"):
                     self.write_tables()
+        if refusal:
+            raise refusal
 
     def _map(self, path: str, drawing: Drawing) -> bytes | None:
         """The map of a drawing that is done, as a PNG; None if nothing is painted."""
@@ -107,19 +106,15 @@ class Annotations:
         try:
             on_grid(image, GRID, path)
         except UserError:
-            raise Refused(
-                "so much or so little is painted that no region stands out: erase some, or paint more"
-            ) from None
-        file = BytesIO()
-        image.save(file, "PNG")
-        return file.getvalue()
+            raise Refused("no region stands out: paint more, or erase some of what covers everything") from None
+        return _png(image)
 
     def maps(self) -> dict[str, dict[str, Path]]:
-        """The maps of drawings that are done: image -> annotator -> file."""
+        """Image -> annotator -> file of the map, of what is done."""
         maps: dict[str, dict[str, Path]] = defaultdict(dict)
         for annotator, own in sorted(self.drawings.items()):
             for image, drawing in own.items():
-                if drawing.status == "done" and (file := self.map_file(annotator, self.paths[image])).is_file():
+                if drawing.status == "done" and (file := self._map_file(annotator, image)).is_file():
                     maps[image][annotator] = file
         return maps
 
@@ -130,21 +125,35 @@ class Annotations:
     def write_tables(self) -> None:
         """Write ``manifest.csv``, ``answers.csv`` and ``agreement.csv``."""
         maps, table = self.maps(), self.relocated.table.copy()
-        cells = dict(zip(self.manifest.table["path"], table["human_map"], strict=True))
-        place = self._below_root(self.folder)
+        cells = dict(zip(self.paths, table["human_map"], strict=True))
         for image, files in maps.items():
-            own = [f"{place}/{file.relative_to(self.folder).as_posix()}" for file in files.values()]
-            cells[self.paths[image]] = ";".join([*filter(None, [cells[self.paths[image]]]), *own])
+            own = [self._below_root(file) for file in files.values()]
+            cells[image] = ";".join(filter(None, [cells[image], *own]))
         table["human_map"] = list(cells.values())
-        with writing(self.folder, REMEDY):
+        with writing(self.folder, "give another folder with output="):
             write_atomically(self.folder / "manifest.csv", table.to_csv(index=False))
-            write_atomically(self.folder / "answers.csv", csv_text(self.answers()))
+            write_atomically(self.folder / "answers.csv", csv_text(self._answers()))
             write_atomically(self.folder / "agreement.csv", csv_text(agreement(self.drawings, maps)))
+
+    def _answers(self) -> pd.DataFrame:
+        labels = dict(zip(self.paths, self.manifest.table["label"], strict=True))
+        rows = [
+            (annotator, self.paths[image], labels[image], drawing.answer, drawing.seconds, drawing.status)
+            for annotator, own in self.drawings.items()
+            for image, drawing in own.items()
+            if drawing.status != "open"
+        ]
+        return pd.DataFrame(sorted(rows), columns=["annotator", "path", "label", "answer", "seconds", "status"])
+
+    @cached_property
+    def root(self) -> Path:
+        """The deepest folder that holds the data set and the annotations, the root of the manifest that is written."""
+        return Path(os.path.commonpath([self.manifest.root.resolve(), self.folder.resolve()]))
 
     @cached_property
     def relocated(self) -> Manifest:
-        """The data set with the deepest folder that holds its root and the annotations as its root; raises UserError if
-        a name in it, or that of a map, could not be read back."""
+        """The data set with :attr:`root` as its root; raises UserError if names in it, or of maps, could not be read
+        back."""
         place = self._below_root(self.manifest.root)
         table = self.manifest.table.copy()
         table["path"] = [posixpath.join(place, path) for path in table["path"]]
@@ -157,43 +166,33 @@ class Annotations:
             )
         return complete(replace(self.manifest, table=table, root=self.root, origin=str(self.folder / "manifest.csv")))
 
-    @cached_property
-    def root(self) -> Path:
-        """The deepest folder that holds the data set and the annotations."""
-        return Path(os.path.commonpath([self.manifest.root.resolve(), self.folder.resolve()]))
+    def _below_root(self, path: Path) -> str:
+        return path.resolve().relative_to(self.root).as_posix().removeprefix(".")
 
-    def _below_root(self, folder: Path) -> str:
-        name = folder.resolve().relative_to(self.root).as_posix()
-        return "" if name == "." else name
+    def _strokes_file(self, annotator: str, image: str) -> Path:
+        return self.folder / "strokes" / annotator / f"{self.paths[image]}.json"
 
-    def answers(self) -> pd.DataFrame:
-        """One row for each annotator and image that is done or skipped, with the image's true label."""
-        labels = self.manifest.table.set_index("path")["label"]
-        rows = [
-            {"annotator": annotator, "path": self.paths[image], "label": labels[self.paths[image]]}
-            | {key: getattr(drawing, key) for key in HELD}
-            for annotator, own in sorted(self.drawings.items())
-            for image, drawing in own.items()
-            if drawing.status != "open"
-        ]
-        return pd.DataFrame(rows, columns=["annotator", "path", "label", *HELD])
+    def _map_file(self, annotator: str, image: str) -> Path:
+        # The suffix of the image stays in the name: a.jpg and a.png are two images.
+        return self.folder / "maps" / annotator / f"{self.paths[image]}.png"
 
 
 def image_name(path: str) -> str:
-    """What the browser knows an image by: its path may tell its label."""
+    """The name of an image for the browser, since its path may tell its label."""
     return hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
-def shown_image(manifest: Manifest, path: str, most: int = 2048) -> bytes:
-    """The image as a PNG, upright, its longer side scaled down to ``most`` pixels.
-
-    Written anew, since the format, the quality and the metadata of a file may tell its label. Raises UserError as
-    :func:`~saliency_entropy.data.images.decode`.
-    """
+def shown_image(manifest: Manifest, path: str) -> bytes:
+    """The image as a PNG, upright and of at most :data:`LONGEST` pixels a side, without the format, the quality and the
+    metadata of its file, which may tell its label. Raises UserError as :func:`~saliency_entropy.data.images.decode`."""
     image = decode(manifest.file(path), "RGB")
-    image.thumbnail((most, most), Image.Resampling.BILINEAR)
+    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)
+    return _png(Image.frombytes("RGB", image.size, image.tobytes()))
+
+
+def _png(image: Image.Image) -> bytes:
     file = BytesIO()
-    Image.frombytes("RGB", image.size, image.tobytes()).save(file, "PNG", compress_level=1)
+    image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -201,9 +200,7 @@ def _read(file: Path) -> Drawing:
     try:
         return Drawing.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        raise UserError(
-            f"{file} cannot be read as a drawing ({in_one_line(error)}); restore it, or move it away"
-        ) from None
+        raise UserError(f"{file} is no drawing ({in_one_line(error)}); restore it, or move it away") from None
 
 
 def _without_strokes(drawing: Drawing) -> Drawing:
