@@ -52,12 +52,12 @@ async function signIn(given) {
   localStorage.setItem("annotate-token", token);
   say("");
   $("sign-in").hidden = true;
-  for (const part of document.querySelectorAll(".signed-in, #work")) part.hidden = false;
   for (const { id } of images) {
     const left = localStorage.getItem(place(id));
     if (left) unsent.set(id, left);
   }
   await send();
+  for (const part of document.querySelectorAll(".signed-in, #work")) part.hidden = false;
   await show(Math.max(0, images.findIndex((image) => image.status === "open")));
 }
 
