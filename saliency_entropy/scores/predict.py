@@ -50,7 +50,7 @@ def predict(cfg: DictConfig) -> None:
     if cfg.format != "csv" and not further.columns.is_unique:
         raise UserError(f"{images} has two columns of one name, which format={cfg.format} cannot hold; use format=csv")
     detector = read_detector(OmegaConf.to_object(cfg).get("checkpoint"), cfg.device)
-    log.info("%s", _rule(detector))
+    log.info("%s", decision_rule(detector))
     base = images if images.is_dir() else images.parent
     overlays = _overlay_paths(paths, base, output / "overlays") if cfg.overlays else [None] * len(paths)
     with writing(f"output={output}", "set it to a folder that you may write to"):
@@ -78,7 +78,7 @@ def predict(cfg: DictConfig) -> None:
         raise UserError("; ".join(problems))
 
 
-def _rule(detector: Detector) -> str:
+def decision_rule(detector: Detector) -> str:
     """How an image is decided on, in a sentence."""
     card = detector.card
     if isinstance(detector, Ensemble):
