@@ -82,7 +82,11 @@ def decision_rule(detector: Detector) -> str:
     """How an image is decided on, in a sentence."""
     card = detector.card
     if isinstance(detector, Ensemble):
-        return f"the mean of {len(detector.members)} detectors, decided at the mean of their own thresholds"
+        mean, threshold = f"the mean of {len(detector.members)} detectors", detector.probability_threshold
+        if threshold is None:
+            return f"no decision: {mean}, of which one has no threshold; the verdict is the larger logit's"
+        shown = "calibrated_probability" if detector.calibrated else "probability_synthetic"
+        return f"{mean}; decision: synthetic where {shown} is {threshold:.4f} or more, the mean of their own thresholds"
     if card.threshold is None:
         return f"no decision: the checkpoint has no threshold, since {card.problem}; the verdict is the larger logit's"
     calibrated = card.temperature is not None

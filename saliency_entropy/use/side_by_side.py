@@ -14,7 +14,7 @@ from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.page.web_page import data_uri
 from saliency_entropy.page.wording import spread
 from saliency_entropy.scores.ensemble import Ensemble, read_detector
-from saliency_entropy.scores.named_files import matching
+from saliency_entropy.scores.named_files import matching, named_checkpoints
 from saliency_entropy.scores.predict import decision_rule
 
 MOST_IMAGES = 32  # at a time, so that a page stays below some 10 MB
@@ -35,7 +35,7 @@ class View:
 def named_detectors(given: str | Sequence[str], device: str) -> dict[str, Detector]:
     """The detectors by their names: one for each path of a list and for each that a pattern matches; a method's folder
     is the mean of its seeds. Raises UserError if one cannot be read."""
-    paths = [path for name in ([given] if isinstance(given, str) else given) for path in matching(name) or [Path(name)]]
+    paths = [path for name in ([given] if isinstance(given, str) else given) for path in _places(name)]
     detectors = {path: read_detector(str(path), device) for path in dict.fromkeys(paths)}
     return {_name(path, detector): detector for path, detector in detectors.items()}
 
@@ -74,6 +74,12 @@ def focus_in_words(detection: Detection) -> str:
     )
 
 
+def _places(name: str) -> list[Path]:
+    # A study's folder holds other things beside its methods, which runs/demo/* matches, too.
+    matches = [path for path in matching(name) if path.suffix == ".ckpt" or named_checkpoints(str(path)) != [path]]
+    return matches or [Path(name)]
+
+
 def _name(path: Path, detector: Detector) -> str:
     title = (detector.card.run or {}).get("title", "detector")
     mean = f", mean of {len(detector.members)}" if isinstance(detector, Ensemble) else ""
@@ -83,5 +89,5 @@ def _name(path: Path, detector: Detector) -> str:
 def _view(name: str, pixels: np.ndarray, detection: Detection) -> View:
     image, cam = Image.fromarray(pixels), cam_overlay(pixels, detection.cam, strength=1)
     std = np.nan if detection.spread is None else detection.spread
-    score = spread(detection.probability_synthetic, std)
+    score = spread(detection.probability_synthetic, std, digits=4)
     return View(name, detection, data_uri(image, "png"), data_uri(cam, "png"), score, focus_in_words(detection))

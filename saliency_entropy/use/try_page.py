@@ -61,9 +61,7 @@ def application(detectors: Mapping[str, Detector], folder: Path) -> Any:
     drawn = functools.cache(lambda: drawn_faces(folder))
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
         gradio.Markdown(f"# {TITLE}")
-        dropped = gradio.File(
-            label="Images (JPEG, PNG, WebP, BMP), which are not kept", file_count="multiple", height=150
-        )
+        dropped = gradio.File(label="Images, which are not kept", file_count="multiple", height=150)
         with gradio.Row(equal_height=True):
             button = gradio.Button(f"Judge {DRAWN} drawn faces")
             opacity = gradio.Slider(0, 1, STRENGTH, label="Opacity of the CAM")
