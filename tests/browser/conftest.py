@@ -25,7 +25,7 @@ OPTIONS = (
     "--disable-dev-shm-usage",  # which is small in a container
     "--disable-background-networking",
     "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # whatever asks for a network finds none
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever asks for a network finds none
 )
 
 
