@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import io
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 
 def render(
@@ -52,6 +54,13 @@ def render(
         script=Markup(script),
         policy=f"{policy}; base-uri 'none'; form-action 'none'",
     )
+
+
+def data_uri(image: Image.Image, kind: str, **options: int) -> str:
+    """A picture that a page holds in itself, in the format ``kind`` of Pillow, with that format's options."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _source(text: str) -> str:
