@@ -1,7 +1,7 @@
 """The command that serves the page on which people paint human maps."""
 
 import logging
-import socket
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from saliency_entropy.annotate.annotations import Annotations, image_name
 from saliency_entropy.data.table import SPLITS, Manifest, check_files
 from saliency_entropy.errors import UserError, whole_number, writing
+from saliency_entropy.run.command import ended_with_a_sentence
 from saliency_entropy.run.console import typed
 from saliency_entropy.run.lock import HeldElsewhere, held, read_owner
+from saliency_entropy.run.server import listening, serve
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +28,14 @@ def annotate(cfg: DictConfig) -> None:
             another server, or the address cannot be served on.
     """
     try:
-        import uvicorn
-
         from saliency_entropy.annotate.server import application
-    except ModuleNotFoundError as error:
-        raise UserError(f"annotate needs {error.name}: pip install 'saliency-entropy[demo]'") from None
-    whole_number("port", cfg.port, 0, most=65535)
+    except ImportError as error:
+        raise UserError(
+            f"annotate needs {error.name}, which is not installed: pip install 'saliency-entropy[demo]'"
+        ) from None
     whole_number("seed", cfg.seed, 0, most=2**32 - 1)
     manifest: Manifest = instantiate(cfg.data.source, _convert_="all")()
-    output, host = Path(str(cfg.output)), str(cfg.host)
+    output = Path(str(cfg.output))
     if manifest.archive:
         raise UserError("shards cannot be annotated; annotate the files they were written from, and write them anew")
     if not manifest.from_file and output.resolve().is_relative_to(manifest.root.resolve()):
@@ -43,22 +44,18 @@ def annotate(cfg: DictConfig) -> None:
     check_files(replace(manifest, table=rows))
     with writing(f"output={output}", "give another folder with output="):
         output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
     annotations = Annotations(manifest, output)
     images = [image_name(path) for path in rows["path"]]
-    app = application(annotations, images, cfg.seed if cfg.shuffle else None, host)
+    app = application(annotations, images, cfg.seed if cfg.shuffle else None, str(cfg.host))
     try:
-        with held(output), _listening(host, cfg.port) as listener:
+        with ended_with_a_sentence(), held(output), listening(str(cfg.host), cfg.port) as listener:
             annotations.read()
-            address = f"[{host}]" if ":" in host else host
-            log.info("%d images; open http://%s:%d/ in a browser", len(images), address, listener.getsockname()[1])
-            if host not in ("localhost", "::1") and not host.startswith("127."):
-                log.warning("host=%s: whoever reaches this machine can see the images, and nothing is encrypted", host)
             log.info(
-                "then train on them: %s method=cyborg data=faces data.root=%s data.source.path=%s",
-                typed("train"), annotations.root, output.resolve() / "manifest.csv",
+                "%d images; train on what is done: %s method=cyborg data=faces data.root=%s data.source.path=%s",
+                len(images), typed("train"), annotations.root, output.resolve() / "manifest.csv",
             )  # fmt: skip
-            config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=2)
-            uvicorn.Server(config).run(sockets=[listener])
+            serve(app, listener)
     except HeldElsewhere:
         raise UserError(
             f"output={output} is annotated by {read_owner(output)}: open its page, or give another folder with output="
@@ -76,11 +73,3 @@ def shown_rows(manifest: Manifest, splits: list[str], share: float, seed: int) -
     if rows.empty:
         raise UserError(f"{manifest.origin}: splits={splits} and share={share} leave no image to annotate")
     return rows
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"host={host} port={port} cannot be served on ({why}); give another, or port=0") from None

@@ -42,12 +42,7 @@ LARGEST_BODY = 4_000_000  # bytes: 150,000 points of strokes, and what a browser
 # Seconds without a sign of life after which another may take the name. A page gives one every 20 seconds, and browsers
 # let a page in the background speak once a minute.
 PRESENT = 90.0
-HEADERS = {
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+HEADERS = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -277,7 +277,7 @@ def test_other_origins_and_other_names_are_refused(serve) -> None:
     asked = [("GET", "summary"), ("POST", "sign-out"), ("PUT", f"drawings/{image}"), ("GET", f"images/{image}")]
     for method, path in asked:
         assert client.request(method, f"/{path}").status_code == 401
-    assert client.get("/").headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert client.get("/").headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["..%2f..%2fmanifest.csv", "../../manifest.csv", "train%2f0.jpg", "0" * 16])
@@ -341,7 +341,7 @@ def configuration(own_faces: Path, output: Path) -> Callable[..., object]:
         ({"splits": ["training"]}, r"splits is \['training'\]; give some of train, val, test"),
         ({"share": 0}, "share is 0; give a number above 0"),
         ({"share": 0.001}, "leave no image to annotate"),
-        ({"host": "no.such.host.invalid"}, r"host=no\.such\.host\.invalid port=0 cannot be served on"),
+        ({"host": "no.such.host.invalid"}, r"host=no\.such\.host\.invalid port=0 cannot be used"),
         ({"output": "/proc/annotations"}, "output=/proc/annotations cannot be written to"),
         ({"output": "/dev/null"}, "output=/dev/null cannot be written to"),
     ],
@@ -352,7 +352,7 @@ def test_options_that_cannot_be_are_said_in_a_sentence(configuration, values, se
 
 
 def test_a_port_in_use_a_missing_image_and_a_name_with_a_semicolon_are_said(configuration, own_faces) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot be served on"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot be used"):
         annotate(configuration(port=taken.getsockname()[1]))
     with pytest.raises(UserError, match="free of ';'"):
         annotate(configuration(output=str(own_faces / "a;b")))
@@ -396,20 +396,20 @@ def test_a_folder_tree_is_annotated_into_another_folder(tmp_path, configuration)
     assert len(read_manifest(tmp_path / "annotations/manifest.csv", tmp_path).table) == 6
 
 
-def test_a_host_that_others_reach_is_said(configuration, monkeypatch, caplog) -> None:
-    import uvicorn
-
-    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+def test_the_command_says_where_the_page_is_and_how_to_train(configuration, monkeypatch, caplog, own_faces) -> None:
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
     with caplog.at_level(logging.INFO):
         annotate(configuration())
-        assert "31 images; open http://127.0.0.1:" in caplog.text
-        assert "whoever reaches" not in caplog.text
-        annotate(configuration(host="0.0.0.0"))
-    assert "host=0.0.0.0: whoever reaches this machine can see the images, and nothing is encrypted" in caplog.text
+    assert "open http://127.0.0.1:" in caplog.text
+    manifest = f"data.root={own_faces} data.source.path={own_faces}/annotations/manifest.csv"
+    assert (
+        f"31 images; train on what is done: python experiments/train.py method=cyborg data=faces {manifest}"
+        in caplog.text
+    )
 
 
 def test_without_the_extra_the_command_says_what_to_install(configuration) -> None:
-    program = "import sys; sys.modules['uvicorn'] = None\n"
+    program = "import sys; sys.modules['starlette.applications'] = None\n"
     program += "from saliency_entropy.annotate.command import annotate\nannotate(None)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert "annotate needs uvicorn: pip install 'saliency-entropy[demo]'" in ended.stderr
+    assert "annotate needs starlette.applications, which is not installed: pip install 'saliency-entropy[demo]'" in ended.stderr

@@ -42,8 +42,9 @@ class Served:
     def begin(self) -> None:
         command = [sys.executable, str(ROOT / "experiments" / "annotate.py"), *self.arguments, f"port={self.port}"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.address = re.search(r"http://\S+", self.process.stdout.readline())[0]
-        self.port = self.address.rstrip("/").rpartition(":")[2]
+        lines = iter(self.process.stdout.readline, "")
+        self.address = next(found[0] for line in lines if (found := re.search(r"http://\S+", line)))
+        self.port = self.address.rpartition(":")[2]
 
     def kill(self) -> None:
         self.process.kill()
@@ -329,7 +330,7 @@ def test_nothing_but_the_server_is_asked_for(browser, served) -> None:
         message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
     ]
     assert len(asked) > 2
-    assert {url for url in asked if not url.startswith((served.address, "data:"))} == set()
+    assert {url for url in asked if not url.startswith((f"{served.address}/", "data:"))} == set()
     # The policy stops a script that gets into the page.
     browser.execute_script("""
         const script = document.createElement("script");
