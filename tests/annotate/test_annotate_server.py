@@ -412,4 +412,7 @@ def test_without_the_extra_the_command_says_what_to_install(configuration) -> No
     program = "import sys; sys.modules['starlette.applications'] = None\n"
     program += "from saliency_entropy.annotate.command import annotate\nannotate(None)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert "annotate needs starlette.applications, which is not installed: pip install 'saliency-entropy[demo]'" in ended.stderr
+    assert (
+        "annotate needs starlette.applications, which is not installed: pip install 'saliency-entropy[demo]'"
+        in ended.stderr
+    )
