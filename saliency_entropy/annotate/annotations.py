@@ -38,8 +38,7 @@ class Annotations:
     Attributes:
         manifest: of the data set, with all its images.
         folder: of the annotations.
-        drawings: annotator -> image -> the drawing that was stored last, without its strokes. An image has the name
-            that :func:`image_name` gives it.
+        drawings: annotator -> image -> the drawing that was stored last, without its strokes.
     """
 
     manifest: Manifest
@@ -48,17 +47,24 @@ class Annotations:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @cached_property
+    def images(self) -> dict[str, str]:
+        """By their paths, which may tell their labels: what the browser calls them. The folder is in it, so that what a
+        browser kept for one data set is never sent to another."""
+        folder = self.folder.resolve()
+        paths = self.manifest.table["path"]
+        return {path: hashlib.sha256(f"{folder}\n{path}".encode()).hexdigest()[:16] for path in paths}
+
+    @cached_property
     def paths(self) -> dict[str, str]:
-        """Of the images, by their names."""
-        return {image_name(path): path for path in self.manifest.table["path"]}
+        return {image: path for path, image in self.images.items()}
 
     def read(self) -> None:
         """Read what is stored. Raises UserError if a file is damaged, or if no manifest could name the maps."""
-        known, strokes = {*self.paths.values()}, self.folder / "strokes"
+        strokes = self.folder / "strokes"
         for file in sorted(strokes.glob("*/**/*.json")):
             annotator, _, path = file.relative_to(strokes).as_posix().removesuffix(".json").partition("/")
-            if path in known:
-                self.drawings[annotator][image_name(path)] = _without_strokes(_read(file))
+            if path in self.images:
+                self.drawings[annotator][self.images[path]] = _without_strokes(_read(file))
         self.write_tables()
 
     def drawing(self, annotator: str, image: str) -> Drawing | None:
@@ -175,11 +181,6 @@ class Annotations:
     def _map_file(self, annotator: str, image: str) -> Path:
         # The suffix of the image stays in the name: a.jpg and a.png are two images.
         return self.folder / "maps" / annotator / f"{self.paths[image]}.png"
-
-
-def image_name(path: str) -> str:
-    """The name of an image for the browser, since its path may tell its label."""
-    return hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
 def shown_image(manifest: Manifest, path: str) -> bytes:

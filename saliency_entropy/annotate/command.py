@@ -9,7 +9,7 @@ import pandas as pd
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from saliency_entropy.annotate.annotations import Annotations, image_name
+from saliency_entropy.annotate.annotations import Annotations
 from saliency_entropy.data.table import SPLITS, Manifest, check_files
 from saliency_entropy.errors import UserError, whole_number, writing
 from saliency_entropy.run.command import ended_with_a_sentence
@@ -46,7 +46,7 @@ def annotate(cfg: DictConfig) -> None:
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
     annotations = Annotations(manifest, output)
-    images = [image_name(path) for path in rows["path"]]
+    images = [annotations.images[path] for path in rows["path"]]
     app = application(annotations, images, cfg.seed if cfg.shuffle else None, str(cfg.host))
     try:
         with ended_with_a_sentence(), held(output), listening(str(cfg.host), cfg.port) as listener:

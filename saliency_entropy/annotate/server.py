@@ -62,11 +62,7 @@ class _Server:
     annotations: Annotations
     images: Sequence[str]
     seed: int | None
-    page: str
     sessions: dict[str, Session] = field(default_factory=dict)
-
-    async def show_page(self, request: Request) -> Response:
-        return HTMLResponse(self.page)
 
     async def sign_in(self, request: Request) -> Response:
         given = await _parsed(request, SignIn)
@@ -83,14 +79,11 @@ class _Server:
         # A new token each time: of two windows of a browser, the one that was opened last paints.
         self.sessions[name] = Session(secrets.token_urlsafe(), now)
         own = self.annotations.drawings[name]
-        images = [{"id": image, "status": own[image].status if image in own else "open"} for image in self.order(name)]
+        order = self.images
+        if self.seed is not None:  # the same order each time that this annotator comes
+            order = np.random.default_rng([self.seed, zlib.crc32(name.encode())]).permutation(self.images).tolist()
+        images = [{"id": image, "status": own[image].status if image in own else "open"} for image in order]
         return JSONResponse({"name": name, "token": self.sessions[name].token, "images": images})
-
-    def order(self, name: str) -> list[str]:
-        """The images in the order of an annotator, the same each time."""
-        if self.seed is None:
-            return list(self.images)
-        return list(np.random.default_rng([self.seed, zlib.crc32(name.encode())]).permutation(self.images))
 
     async def sign_out(self, request: Request) -> Response:
         del self.sessions[self.annotator(request)]
@@ -159,15 +152,16 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
         seed: of each annotator's order; None: that of ``images``.
         host: a name of this machine, besides its IP addresses, its host name and localhost.
     """
-    server = _Server(annotations, images, seed, render(__package__, "annotate", {}, {}, "connect-src 'self'"))
-    routes: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-        ("GET", "/", server.show_page),
-        ("POST", "/sign-in", server.sign_in),
-        ("POST", "/sign-out", server.sign_out),
-        ("GET", "/images/{image}", server.show_image),
-        ("GET", "/drawings/{image}", server.show_drawing),
-        ("PUT", "/drawings/{image}", server.save),
-        ("GET", "/summary", server.summary),
+    page = HTMLResponse(render(__package__, "annotate", {}, {}, "connect-src 'self'"))
+    server = _Server(annotations, images, seed)
+    routes = [
+        Route("/", page),
+        Route("/sign-in", server.sign_in, methods=["POST"]),
+        Route("/sign-out", server.sign_out, methods=["POST"]),
+        Route("/images/{image}", server.show_image),
+        Route("/drawings/{image}", server.show_drawing),
+        Route("/drawings/{image}", server.save, methods=["PUT"]),
+        Route("/summary", server.summary),
     ]
     names = {host.lower(), "localhost", socket.gethostname().lower()}
 
@@ -183,7 +177,7 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
         return response
 
     return Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for method, path, endpoint in routes],
+        routes=routes,
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
         exception_handlers={HTTPException: _refuse, UserError: _fail, ClientDisconnect: _forget},
     )

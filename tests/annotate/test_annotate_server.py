@@ -1,5 +1,6 @@
 """What the server of the annotators' page keeps, what it tells, and what it refuses."""
 
+import hashlib
 import json
 import logging
 import socket
@@ -22,7 +23,7 @@ pytest.importorskip("httpx2", reason="starlette's test client needs it")
 from starlette.testclient import TestClient
 
 from saliency_entropy.annotate import server
-from saliency_entropy.annotate.annotations import Annotations, image_name
+from saliency_entropy.annotate.annotations import Annotations
 from saliency_entropy.annotate.command import annotate, shown_rows
 from saliency_entropy.data.folder_tree import folder_tree
 from saliency_entropy.data.manifest import read_manifest
@@ -30,6 +31,10 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run.lock import held
 
 ROOT = Path(__file__).parents[2]
+
+
+def image_name(folder: Path, path: str) -> str:
+    return hashlib.sha256(f"{folder}\n{path}".encode()).hexdigest()[:16]
 
 
 class Browser:
@@ -66,7 +71,7 @@ def serve(own_faces: Path, output: Path) -> Callable[..., TestClient]:
         annotations = Annotations(read_manifest(own_faces / "manifest.csv"), output)
         annotations.read()
         rows = shown_rows(annotations.manifest, ["train", "val"], 1.0, 0)
-        app = server.application(annotations, [image_name(path) for path in rows["path"]], seed, "127.0.0.1")
+        app = server.application(annotations, [annotations.images[path] for path in rows["path"]], seed, "127.0.0.1")
         return TestClient(app, base_url="http://127.0.0.1:8765")
 
     return begin
@@ -74,7 +79,7 @@ def serve(own_faces: Path, output: Path) -> Callable[..., TestClient]:
 
 def test_a_drawing_is_kept_with_its_map_and_the_manifest_is_one_for_training(serve, output, own_faces) -> None:
     before = (own_faces / "manifest.csv").read_bytes()
-    image = image_name("train/2.png")  # without a map of its own
+    image = image_name(output, "train/2.png")  # without a map of its own
     strokes = [stroke((0.25, 0.5), (0.75, 0.5))]
     for name in ("anna", "ben"):
         assert Browser(serve(), name).put(image, strokes=strokes).status_code == 200
@@ -95,7 +100,7 @@ def test_a_drawing_is_kept_with_its_map_and_the_manifest_is_one_for_training(ser
 
 
 def test_maps_of_the_data_set_stay_beside_new_ones(serve, output, own_faces) -> None:
-    Browser(serve(), "anna").put(image_name("train/0.jpg"), strokes=[stroke((0.5, 0.5))])
+    Browser(serve(), "anna").put(image_name(output, "train/0.jpg"), strokes=[stroke((0.5, 0.5))])
     table = read_manifest(output / "manifest.csv", own_faces).table.set_index("path")
     assert table.loc["train/0.jpg", "human_map"] == "maps/train_0.png;annotations/maps/anna/train/0.jpg.png"
 
@@ -110,7 +115,7 @@ def test_annotations_elsewhere_have_the_folder_of_both_as_their_root(own_faces, 
 
 
 def test_an_image_on_which_nothing_stands_out_is_done_without_a_map(serve, output, own_faces) -> None:
-    anna, image = Browser(serve(), "anna"), image_name("val/2.png")
+    anna, image = Browser(serve(), "anna"), image_name(output, "val/2.png")
     strokes = [stroke((0.5, 0.5)), stroke((0.5, 0.5), width=0.5, erase=True)]
     for revision, painted in enumerate(([], strokes[:1], strokes), start=1):
         assert anna.put(image, revision, strokes=painted).status_code == 200
@@ -125,7 +130,7 @@ EVERYTHING = [stroke((0, 0), (1, 1), (1, 0), (0, 1), width=1)]
 
 @pytest.mark.parametrize("strokes", [TINY, EVERYTHING])
 def test_a_map_that_could_not_be_trained_on_is_refused_and_its_strokes_are_kept(serve, output, strokes) -> None:
-    anna, image = Browser(serve(), "anna"), image_name("val/2.png")
+    anna, image = Browser(serve(), "anna"), image_name(output, "val/2.png")
     refused = anna.put(image, strokes=strokes)
     assert (refused.status_code, refused.json()["error"][:22]) == (409, "no region stands out: ")
     kept = anna.ask("GET", f"/drawings/{image}").json()
@@ -147,15 +152,18 @@ def test_a_new_server_knows_everything(serve, output) -> None:
     assert answer["images"][0]["id"] == first
 
 
-def test_each_annotator_has_an_order_of_their_own_and_the_same_each_time(serve) -> None:
+def test_each_annotator_has_an_order_of_their_own_and_the_same_each_time(serve, output) -> None:
     orders = [Browser(serve(), name).images for name in ("anna", "anna", "ben")]
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2])
     assert len(orders[0]) == 31
-    assert Browser(serve(seed=None), "anna").images[:2] == [image_name("train/0.jpg"), image_name("train/1.png")]
+    assert Browser(serve(seed=None), "anna").images[:2] == [
+        image_name(output, "train/0.jpg"),
+        image_name(output, "train/1.png"),
+    ]
 
 
-def test_nothing_that_is_sent_tells_the_label(serve, own_faces) -> None:
+def test_nothing_that_is_sent_tells_the_label(serve, own_faces, output) -> None:
     """Neither a path, a label, a file's format and metadata, nor the place in the manifest."""
     client = serve()
     page = client.get("/").text
@@ -164,7 +172,10 @@ def test_nothing_that_is_sent_tells_the_label(serve, own_faces) -> None:
     told.add_text("Software", "stylegan")
     with Image.open(own_faces / "train/1.png") as image:
         image.save(own_faces / "train/1.png", icc_profile=b"stylegan", pnginfo=told)
-    for path, image in (("train/0.jpg", image_name("train/0.jpg")), ("train/1.png", image_name("train/1.png"))):
+    for path, image in (
+        ("train/0.jpg", image_name(output, "train/0.jpg")),
+        ("train/1.png", image_name(output, "train/1.png")),
+    ):
         answer = anna.ask("GET", f"/images/{image}")
         assert answer.content[:8] == b"\x89PNG\r\n\x1a\n"
         assert b"stylegan" not in answer.content
@@ -175,8 +186,8 @@ def test_nothing_that_is_sent_tells_the_label(serve, own_faces) -> None:
         assert word not in told
 
 
-def test_a_broken_image_is_said_without_its_name(serve, own_faces, caplog) -> None:
-    anna, image = Browser(serve(), "anna"), image_name("train/1.png")
+def test_a_broken_image_is_said_without_its_name(serve, own_faces, caplog, output) -> None:
+    anna, image = Browser(serve(), "anna"), image_name(output, "train/1.png")
     (own_faces / "train/1.png").write_text("no image")
     answer = anna.ask("GET", f"/images/{image}")
     assert answer.status_code == 422

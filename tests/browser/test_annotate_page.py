@@ -25,8 +25,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from saliency_entropy.annotate.annotations import image_name
-
 ROOT = Path(__file__).parents[2]
 PATHS = {f"{number}.png": split for number, split in enumerate(("train", "train", "val", "val", "test", "test"))}
 pytestmark = pytest.mark.timeout(600)
@@ -85,7 +83,8 @@ def wait(page, condition: Callable[[], object]) -> None:
 def shown(page) -> str:
     """The path of the image that is shown, once it may be answered."""
     wait(page, lambda: one(page, "real").is_displayed() and one(page, "real").is_enabled())
-    return {image_name(path): path for path in PATHS}[page.execute_script("return images[at].id")]
+    red = page.execute_script("return $('photo').getContext('2d').getImageData(9, 9, 1, 1).data[0]")
+    return f"{red // 40}.png"
 
 
 def sign_in(page, served: Served, name: str) -> None:
@@ -181,7 +180,8 @@ def test_a_person_answers_paints_undoes_and_goes_on(browser, served) -> None:
     shown(browser)
     keys(browser, "k")
     wait(browser, lambda: "image 3 of 4; 1 done, 1 skipped, 2 left" in one(browser, "progress").text)
-    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    # Of this test's own looks at the canvas, Chromium says that there are many.
+    assert [entry["message"] for entry in browser.get_log("browser") if "getImageData" not in entry["message"]] == []
 
 
 def test_a_page_that_is_loaded_anew_in_a_stroke_goes_on_where_it_was(browser, served) -> None:
