@@ -20,7 +20,7 @@ let sending = null;
 
 const say = (sentence) => { $("message").textContent = sentence; };
 const place = (image) => `annotate/${name}/${image}`;
-const headers = () => ({ "Content-Type": "application/json", Authorization: `Bearer ${token}` });
+const headers = () => ({ Authorization: `Bearer ${token}` });
 
 // The server's answer, however long it takes.
 async function reach(method, path, body) {
@@ -35,7 +35,7 @@ async function reach(method, path, body) {
       }
       if (waited) say("");
       if (response.status < 500) return response;
-      why = (await response.json()).error;
+      why = await response.text();
     } catch {
       // As if it did not answer.
     }
@@ -44,10 +44,9 @@ async function reach(method, path, body) {
 }
 
 async function signIn(given) {
-  const response = await reach("POST", "sign-in", JSON.stringify({ name: given, token }));
-  const answer = await response.json();
-  if (!response.ok) return say(answer.error);
-  ({ name, token, images } = answer);
+  const response = await reach("POST", `sign-in?name=${encodeURIComponent(given)}`);
+  if (!response.ok) return say(await response.text());
+  ({ name, token, images } = await response.json());
   localStorage.setItem("annotate-name", name);
   localStorage.setItem("annotate-token", token);
   say("");
@@ -90,7 +89,7 @@ async function flush() {
     unsent.delete(id);
     localStorage.removeItem(place(id));
     if (response.ok) continue;
-    say((await response.json()).error);
+    say(await response.text());
     if (drawing && images[at].id === id) show(at); // as the server has it
   }
 }
@@ -106,7 +105,7 @@ async function show(to) {
   const [picture, stored] = await Promise.all([reach("GET", `images/${id}`), reach("GET", `drawings/${id}`)]);
   const known = (await stored.json()) ?? { revision: 0, status: "open", strokes: [] };
   const bitmap = picture.ok ? await createImageBitmap(await picture.blob()) : { width: 1, height: 1 };
-  if (!picture.ok) say((await picture.json()).error);
+  if (!picture.ok) say(await picture.text());
   if (at !== to) return; // another was asked for meanwhile
   for (const layer of [$("photo"), canvas]) [layer.width, layer.height] = [bitmap.width, bitmap.height];
   $("stage").style.setProperty("--ratio", bitmap.width / bitmap.height);

@@ -15,18 +15,17 @@ import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from saliency_entropy.annotate.annotations import Annotations, Refused, shown_image
@@ -43,18 +42,6 @@ LARGEST_BODY = 4_000_000  # bytes: 150,000 points of strokes, and what a browser
 # let a page in the background speak once a minute.
 PRESENT = 90.0
 HEADERS = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class SignIn(BaseModel):
-    name: Annotated[str, Field(max_length=200)]
-    token: Annotated[str, Field(max_length=100)]  # that this browser had last
-
-
-@dataclass
-class Session:
-    token: str
-    seen: float  # the last sign of life, in seconds of the monotonic clock
 
 
 @dataclass
@@ -62,32 +49,31 @@ class _Server:
     annotations: Annotations
     images: Sequence[str]
     seed: int | None
-    sessions: dict[str, Session] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)  # of the annotators
+    seen: dict[str, float] = field(default_factory=dict)  # their last signs of life, by the monotonic clock, in seconds
 
     async def sign_in(self, request: Request) -> Response:
-        given = await _parsed(request, SignIn)
-        name = unicodedata.normalize("NFC", given.name.strip()).lower()
+        name = unicodedata.normalize("NFC", request.query_params.get("name", "").strip()).lower()
         if not NAME.fullmatch(name):
-            raise HTTPException(422, "a name has up to 40 letters, digits, - and _, and begins with none of the signs.")
-        session, now = self.sessions.get(name), time.monotonic()
-        if session and session.token != given.token and now - session.seen < PRESENT:
+            raise HTTPException(422, "a name has up to 40 letters, digits, - and _, and does not begin with -.")
+        present = name in self.tokens and time.monotonic() - self.seen[name] < PRESENT
+        if present and self.tokens[name] != _token(request):
             raise HTTPException(
                 409,
                 f"{name} is signed in elsewhere: sign out there, wait {PRESENT:.0f} seconds after that page was "
                 "closed, or take another name.",
             )
         # A new token each time: of two windows of a browser, the one that was opened last paints.
-        self.sessions[name] = Session(secrets.token_urlsafe(), now)
-        own = self.annotations.drawings[name]
-        order = self.images
+        self.tokens[name], self.seen[name] = secrets.token_urlsafe(), time.monotonic()
+        own, order = self.annotations.drawings[name], self.images
         if self.seed is not None:  # the same order each time that this annotator comes
             order = np.random.default_rng([self.seed, zlib.crc32(name.encode())]).permutation(self.images).tolist()
         images = [{"id": image, "status": own[image].status if image in own else "open"} for image in order]
-        return JSONResponse({"name": name, "token": self.sessions[name].token, "images": images})
+        return JSONResponse({"name": name, "token": self.tokens[name], "images": images})
 
     async def sign_out(self, request: Request) -> Response:
-        del self.sessions[self.annotator(request)]
-        return JSONResponse({})
+        del self.tokens[self.annotator(request)]
+        return Response()
 
     async def show_image(self, request: Request) -> Response:
         self.annotator(request)
@@ -104,13 +90,21 @@ class _Server:
         return JSONResponse(drawing and drawing.model_dump())
 
     async def save(self, request: Request) -> Response:
-        annotator, image = self.annotator(request), self.image(request)
-        drawing = await _parsed(request, Drawing)
+        annotator, image, body = self.annotator(request), self.image(request), bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST_BODY:
+                raise HTTPException(413, f"more than {LARGEST_BODY // 1_000_000} MB of strokes are too many.")
         try:
+            drawing = Drawing.model_validate_json(bytes(body))
             await run_in_threadpool(self.annotations.save, annotator, image, drawing)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            where = ".".join(map(str, wrong["loc"])) or "all of it"
+            raise HTTPException(422, f"the browser sent no drawing ({where}: {wrong['msg']}).") from None
         except Refused as refusal:
             raise HTTPException(409, f"{refusal}.") from None
-        return JSONResponse({})
+        return Response()
 
     async def summary(self, request: Request) -> Response:
         """The cells of the page's two tables."""
@@ -129,10 +123,9 @@ class _Server:
 
     def annotator(self, request: Request) -> str:
         """Who asks; a sign of life."""
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        for name, session in self.sessions.items():
-            if session.token == token:
-                session.seen = time.monotonic()
+        for name, token in self.tokens.items():
+            if token == _token(request):
+                self.seen[name] = time.monotonic()
                 return name
         raise HTTPException(401, "sign in first.")
 
@@ -152,10 +145,9 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
         seed: of each annotator's order; None: that of ``images``.
         host: a name of this machine, besides its IP addresses, its host name and localhost.
     """
-    page = HTMLResponse(render(__package__, "annotate", {}, {}, "connect-src 'self'"))
     server = _Server(annotations, images, seed)
     routes = [
-        Route("/", page),
+        Route("/", HTMLResponse(render(__package__, "annotate", {}, {}, "connect-src 'self'"))),
         Route("/sign-in", server.sign_in, methods=["POST"]),
         Route("/sign-out", server.sign_out, methods=["POST"]),
         Route("/images/{image}", server.show_image),
@@ -168,9 +160,9 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         own, origin = request.headers.get("host", ""), request.headers.get("origin")
         if not _is_own(own, names):
-            response: Response = JSONResponse({"error": "this is no name of this server: give it with host="}, 421)
+            response: Response = PlainTextResponse("this is no name of this server: give it with host=.", 421)
         elif origin is not None and origin.partition("://")[2] != own:
-            response = JSONResponse({"error": "a page of another origin may not ask for this."}, 403)
+            response = PlainTextResponse("a page of another origin may not ask for this.", 403)
         else:
             response = await answer(request)
         response.headers.update(HEADERS)
@@ -179,8 +171,12 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
     return Starlette(
         routes=routes,
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
-        exception_handlers={HTTPException: _refuse, UserError: _fail, ClientDisconnect: _forget},
+        exception_handlers={UserError: _fail, ClientDisconnect: _forget},
     )
+
+
+def _token(request: Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def _is_own(host: str, names: set[str]) -> bool:
@@ -193,28 +189,9 @@ def _is_own(host: str, names: set[str]) -> bool:
         return False
 
 
-async def _parsed(request: Request, model: type[Model]) -> Model:
-    """The body of a request; refused if it is too large or of another form."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_BODY:
-            raise HTTPException(413, f"more than {LARGEST_BODY // 1_000_000} MB of strokes are too many for one image.")
-    try:
-        return model.model_validate_json(bytes(body))
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        where = ".".join(map(str, wrong["loc"])) or "all of it"
-        raise HTTPException(422, f"the browser sent no {model.__name__} ({where}: {wrong['msg']}).") from None
-
-
-async def _refuse(request: Request, error: Any) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code)
-
-
 async def _fail(request: Request, error: Exception) -> Response:
     log.error("%s", error)  # not to the annotator, to whom a path may tell the label
-    return JSONResponse({"error": "The server cannot read or write at the moment, and its log says why."}, 503)
+    return PlainTextResponse("the server cannot read or write at the moment, and its log says why.", 503)
 
 
 async def _forget(request: Request, error: Exception) -> Response:
