@@ -17,7 +17,7 @@ ORDER = (
     "functional", "losses", "metrics", "calibration",
     "page", "run", "data",
     "weights", "backbone", "cam", "module", "training", "detector",
-    "debugging", "scores", "use", "sweep", "study", "check", "tracking",
+    "debugging", "scores", "use", "sweep", "study", "check", "tracking", "annotate",
 )  # fmt: skip
 
 

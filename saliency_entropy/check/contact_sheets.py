@@ -1,7 +1,5 @@
 """Small pictures of a data set's images and human maps, to be looked at."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ from saliency_entropy.data.human_maps.loading import merged_map, open_layer
 from saliency_entropy.data.images import load_image
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.page.web_page import data_uri
 from saliency_entropy.page.wording import printable
 
 SIDE = 112  # pixels of a picture's side
@@ -83,13 +82,13 @@ def contact_sheets(manifest: Manifest, scan: MapScan, images: int, seed: int, **
             caption = printable(f"{manifest.where(row)}: {name}")
             pixels = load_image(manifest.file(name), SIDE)
             if row not in position:
-                pictures.append(_picture(pixels, "JPEG", f"Image of {caption}", caption))
+                pictures.append(_picture(pixels, "jpeg", f"Image of {caption}", caption))
                 continue
             drawn_map = merged_map(manifest.map_files(cell), **options).resize((SIDE, SIDE))
             over = cam_overlay(pixels, scan.maps[position[row]])
             strip = np.hstack([pixels, np.asarray(drawn_map.convert("RGB")), np.asarray(over)])
             alt = f"Image, human map, and the map over the image, of {caption}"
-            pictures.append(_picture(strip, "JPEG", alt, caption))
+            pictures.append(_picture(strip, "jpeg", alt, caption))
         sheets.append(ContactSheet(kind.split, kind.label, kind.origin, kind.images, tuple(pictures)))
     return sheets
 
@@ -106,7 +105,7 @@ def side_by_side(manifest: Manifest, rows: Sequence[int], with_maps: bool = Fals
             layer = open_layer(file).convert("RGBA").resize((SIDE, SIDE))
             shown.append(np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "grey"), layer).convert("RGB")))
         what = "Image and human map of" if with_maps else "Image of"
-        pictures.append(_picture(np.hstack(shown), "JPEG", f"{what} {caption}", caption))
+        pictures.append(_picture(np.hstack(shown), "jpeg", f"{what} {caption}", caption))
     return pictures
 
 
@@ -122,13 +121,11 @@ def average_map_pictures(averages: dict[str, np.ndarray], counts: pd.Series) -> 
         colours = (colormaps["plasma"](average)[..., :3] * 255).round().astype(np.uint8)
         enlarged = colours.repeat(CELL, axis=0).repeat(CELL, axis=1)
         caption = f"{label or 'all'}: mean of {counts[label]:,} {'map' if counts[label] == 1 else 'maps'}"
-        pictures.append(_picture(enlarged, "PNG", f"Average human map, {caption}", caption))
+        pictures.append(_picture(enlarged, "png", f"Average human map, {caption}", caption))
     return pictures
 
 
 def _picture(pixels: np.ndarray, kind: str, alt: str, caption: str) -> Picture:
     image = Image.fromarray(pixels)
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **({"quality": QUALITY} if kind == "JPEG" else {"optimize": True}))
-    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    uri = data_uri(image, kind, **({"quality": QUALITY} if kind == "jpeg" else {"optimize": True}))
     return Picture(uri, *image.size, alt, caption)

@@ -4,6 +4,8 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFilter
 
+STRENGTH = 0.45  # share of the map in an overlay, unless another is given
+
 
 def cam_figure(image: np.ndarray, cam: np.ndarray) -> Image.Image:
     """An image ``(H, W, 3)``, its :func:`cam_overlay` with a white contour where the map reaches one half, and a bar of
@@ -22,7 +24,7 @@ def cam_figure(image: np.ndarray, cam: np.ndarray) -> Image.Image:
     return figure
 
 
-def cam_overlay(image: np.ndarray, cam: np.ndarray, strength: float = 0.45) -> Image.Image:
+def cam_overlay(image: np.ndarray, cam: np.ndarray, strength: float = STRENGTH) -> Image.Image:
     """The image with the map over it, from dark violet (0) to yellow (1), as in the paper's figures.
 
     Args:

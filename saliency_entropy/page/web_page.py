@@ -2,15 +2,23 @@
 
 import base64
 import hashlib
+import io
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 
-def render(package: str, name: str, filters: Mapping[str, Callable[..., object]], content: Mapping[str, Any]) -> str:
+def render(
+    package: str,
+    name: str,
+    filters: Mapping[str, Callable[..., object]],
+    content: Mapping[str, Any],
+    further_policy: str = "",
+) -> str:
     """The page ``name`` of a package that holds ``name.html.j2``, ``name.css`` and, if the page has one, ``name.js``.
 
     Every string of ``content`` is escaped by the template engine; none is marked safe. The page's policy allows the
@@ -21,6 +29,7 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., object]]
         name: of the page.
         filters: of the template, by name.
         content: what the template calls by name, besides ``style``, ``script`` and ``policy``.
+        further_policy: what else the page may do, as a directive of its policy.
     """
     environment = Environment(
         loader=PackageLoader(package, ""),
@@ -37,12 +46,21 @@ def render(package: str, name: str, filters: Mapping[str, Callable[..., object]]
     if own.joinpath(f"{name}.js").is_file():
         script = own.joinpath(f"{name}.js").read_text()
         policy += f"; script-src {_source(script)}"
+    if further_policy:
+        policy += f"; {further_policy}"
     return environment.get_template(f"{name}.html.j2").render(
         content,
         style=Markup(style),
         script=Markup(script),
         policy=f"{policy}; base-uri 'none'; form-action 'none'",
     )
+
+
+def data_uri(image: Image.Image, kind: str, **options: int) -> str:
+    """A picture that a page holds in itself, in the format ``kind`` of Pillow, with that format's options."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _source(text: str) -> str:

@@ -150,6 +150,8 @@ def command(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                 require_values(config)
                 return task(config)
         except (SystemExit, KeyboardInterrupt) as end:
+            if getattr(end, "code", None) in {128 + received for received in ENDING}:
+                raise  # the sentence has been said
             # Lightning ends a run after SIGTERM with a SystemExit without a code, which would pass for success, and
             # after SIGINT with the code of a failure.
             for received, name in ((signal.SIGTERM, "SIGTERMException"), (signal.SIGINT, "KeyboardInterrupt")):

@@ -33,15 +33,22 @@ class Ensemble(Detector):
         """As a detector's; ``spread`` is that of ``probability_synthetic`` (divided by N - 1)."""
         return [self._mean(found) for found in zip(*(member(images) for member in self.members), strict=True)]
 
+    @property
+    def calibrated(self) -> bool:
+        return all(member.card.temperature for member in self.members)
+
+    @property
+    def probability_threshold(self) -> float | None:
+        """The mean of the members' thresholds, of calibrated probabilities if all have them; None if one has none."""
+        thresholds = [member.card.probability_threshold(self.calibrated) for member in self.members]
+        return None if None in thresholds else float(np.mean(thresholds))
+
     def _mean(self, found: Sequence[Detection]) -> Detection:
-        cards = [member.card for member in self.members]
-        calibrated = all(card.temperature for card in cards)
-        judged = "calibrated_probability" if calibrated else "probability_synthetic"
+        judged = "calibrated_probability" if self.calibrated else "probability_synthetic"
         names = {"logit_real", "logit_synthetic", "probability_synthetic", "cam_entropy", judged}
         means = {name: float(np.mean([getattr(one, name) for one in found])) for name in names}
-        decision = None
-        if all(card.threshold is not None for card in cards) and np.isfinite(means[judged]):
-            threshold = np.mean([card.probability_threshold(calibrated) for card in cards])
+        decision, threshold = None, self.probability_threshold
+        if threshold is not None and np.isfinite(means[judged]):
             decision = "synthetic" if means[judged] >= threshold else "real"
         spread = float(np.std([one.probability_synthetic for one in found], ddof=1))
         return Detection(cam=np.mean([one.cam for one in found], axis=0), decision=decision, spread=spread, **means)

@@ -51,7 +51,7 @@ def predict(cfg: DictConfig) -> None:
     if cfg.format != "csv" and not further.columns.is_unique:
         raise UserError(f"{images} has two columns of one name, which format={cfg.format} cannot hold; use format=csv")
     detector = read_detector(OmegaConf.to_object(cfg).get("checkpoint"), cfg.device)
-    log.info("%s", _rule(detector))
+    log.info("%s", decision_rule(detector))
     base = images if images.is_dir() else images.parent
     overlays = _overlay_paths(paths, base, output / "overlays") if cfg.overlays else [None] * len(paths)
     with writing(f"output={output}", "set it to a folder that you may write to"):
@@ -90,11 +90,15 @@ def _write_table(file: Path, content: str | bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _rule(detector: Detector) -> str:
+def decision_rule(detector: Detector) -> str:
     """How an image is decided on, in a sentence."""
     card = detector.card
     if isinstance(detector, Ensemble):
-        return f"the mean of {len(detector.members)} detectors, decided at the mean of their own thresholds"
+        mean, threshold = f"the mean of {len(detector.members)} detectors", detector.probability_threshold
+        if threshold is None:
+            return f"no decision: {mean}, of which one has no threshold; the verdict is the larger logit's"
+        shown = "calibrated_probability" if detector.calibrated else "probability_synthetic"
+        return f"{mean}; decision: synthetic where {shown} is {threshold:.4f} or more, the mean of their own thresholds"
     if card.threshold is None:
         return f"no decision: the checkpoint has no threshold, since {card.problem}; the verdict is the larger logit's"
     calibrated = card.temperature is not None

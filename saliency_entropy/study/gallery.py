@@ -3,8 +3,6 @@
 ``experiments/focus.py`` keeps them. A report without them says which command makes them.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +15,7 @@ from scipy.special import expit
 from saliency_entropy.errors import UserError
 from saliency_entropy.metrics import seen_in_training
 from saliency_entropy.page import wording
+from saliency_entropy.page.web_page import data_uri
 from saliency_entropy.run.console import typed
 from saliency_entropy.run.ranking import ranking_scores
 from saliency_entropy.scores.map_files import maps_file
@@ -123,7 +122,7 @@ def read_gallery(maps: StudyMaps | None, count: int) -> Gallery | None:
             str(maps.sample.path[place]),
             groups[place],
             seen[place],
-            _data_uri(Image.fromarray(maps.sample.image[place]), "jpeg", quality=JPEG_QUALITY),
+            data_uri(Image.fromarray(maps.sample.image[place]), "jpeg", quality=JPEG_QUALITY),
             _coloured(maps.sample.human_map[place]) if maps.sample.has_map[place] else "",
             [
                 _view(method, study.titles[method], maps.maps["cam"][own, place], scores[own, place], synthetic[place])
@@ -193,13 +192,7 @@ def _coloured(cells: np.ndarray) -> str:
     """A picture of one pixel for each cell, which a browser enlarges smoothly, in the colours of
     :func:`~saliency_entropy.page.overlay.cam_overlay`."""
     colours = colormaps["plasma"](np.clip(cells.astype(np.float32), 0, 1))[..., :3]
-    return _data_uri(Image.fromarray((colours * 255).round().astype(np.uint8)), "png")
-
-
-def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(Image.fromarray((colours * 255).round().astype(np.uint8)), "png")
 
 
 def _notes(images: list[GalleryImage], maps: StudyMaps) -> list[str]:

@@ -20,6 +20,14 @@ USES = {
     "model.safetensors": 'the weights of `saliency_entropy.backbone.Backbone(**card["backbone"])`',
     "model.json": "the `card`",
 }
+# What a detector must not be used for, in Markdown.
+MISUSE = """\
+- **As proof** that an image, or the person in it, is real or fake: it errs as often as its figures say, and more often
+  on images of other generators, cameras, crops and compressions.
+- **To decide about a person** without a human who looks at the image and can be asked: identity checks, moderation,
+  accusations.
+- On anything but one aligned face in a photograph: not on videos, swapped or edited regions, drawings.
+- As an explanation: the CAM shows which cells raised the logit, not where an image was manipulated."""
 TEMPLATE = """---
 {{ card_data }}
 ---
@@ -40,12 +48,7 @@ saliency_entropy.
 
 ## What it must not be used for
 
-- **As proof** that an image, or the person in it, is real or fake: it errs as often as the figures below say, and more
-  often on images of other generators, cameras, crops and compressions.
-- **To decide about a person** without a human who looks at the image and can be asked: identity checks, moderation,
-  accusations.
-- On anything but one aligned face in a photograph: not on videos, swapped or edited regions, drawings.
-- As an explanation: the CAM shows which cells raised the logit, not where an image was manipulated.
+{{ misuse }}
 
 ## Training
 
@@ -88,4 +91,5 @@ def hub_card(about: Mapping[str, Any], files: Sequence[str]) -> str:
     )  # fmt: skip
     calibrated = f"calibrated at temperature {about['temperature']:.4g}" if about["temperature"] else "not calibrated"
     shown = {"about": about, "run": run, "title": title, "files": files, "rows": rows, "calibrated": calibrated}
-    return str(ModelCard.from_template(data, template_str=TEMPLATE, uses=USES, escape=escape_markdown, **shown))
+    fixed = {"uses": USES, "misuse": MISUSE, "escape": escape_markdown}
+    return str(ModelCard.from_template(data, template_str=TEMPLATE, **fixed, **shown))

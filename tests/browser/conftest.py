@@ -25,7 +25,7 @@ OPTIONS = (
     "--disable-dev-shm-usage",  # which is small in a container
     "--disable-background-networking",
     "--disable-component-update",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # whatever asks for a network finds none
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever asks for a network finds none
 )
 
 
@@ -43,8 +43,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[webdriver.Chrome]:
+def start_chromium(*further: str) -> webdriver.Chrome:
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     # Named, so that selenium looks for none and fetches none.
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -52,13 +51,19 @@ def browser() -> Iterator[webdriver.Chrome]:
         pytest.skip("no chromium and chromedriver on this machine (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for option in OPTIONS:
+    for option in (*OPTIONS, *further):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    started.set_page_load_timeout(200)
+    started.set_script_timeout(200)
+    return started
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    started = start_chromium()
     try:
-        started.set_page_load_timeout(200)
-        started.set_script_timeout(200)
         yield started
     finally:
         started.quit()

@@ -15,7 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.callbacks import progress_bars
-from saliency_entropy.run.command import command, no_environment_variables, prepare_process, refuse_unquoted, sentence
+from saliency_entropy.run.command import (
+    command,
+    ended_with_a_sentence,
+    no_environment_variables,
+    prepare_process,
+    refuse_unquoted,
+    sentence,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +52,19 @@ def test_an_interrupted_command_says_how_to_go_on(capsys):
         task(OmegaConf.create())
     assert end.value.code == 130
     assert capsys.readouterr().err == "ended by SIGINT: give the same command again to go on\n"
+
+
+@pytest.mark.parametrize("received", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_ends_with_a_sentence_says_it_once(capsys, received):
+    @command
+    def task(config):
+        with ended_with_a_sentence():
+            signal.raise_signal(received)
+
+    with pytest.raises(SystemExit) as end:
+        task(OmegaConf.create())
+    assert end.value.code == 128 + received
+    assert capsys.readouterr().err == f"ended by {received.name}: give the same command again to go on\n"
 
 
 def test_values_that_were_not_given_are_named():

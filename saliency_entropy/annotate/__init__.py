@@ -1,0 +1,1 @@
+"""People paint human maps in the browser."""

@@ -1,0 +1,159 @@
+"""What stands behind the page to try detectors; tests/browser opens the page itself."""
+
+import ast
+import base64
+import io
+import logging
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saliency_entropy.data.table import LABELS
+from saliency_entropy.detector import Detection, Detector
+from saliency_entropy.errors import UserError
+from saliency_entropy.page.overlay import cam_overlay
+from saliency_entropy.run.checkpoint import best_checkpoint
+from saliency_entropy.run.model_file import ModelCard
+from saliency_entropy.run.server import listening
+from saliency_entropy.scores.ensemble import Ensemble
+from saliency_entropy.use.side_by_side import MOST_IMAGES, focus_in_words, judged, named_detectors
+from saliency_entropy.use.try_page import DRAWN, application, drawn_faces
+
+PACKAGE = Path(__file__).parents[2] / "saliency_entropy"
+OF_THE_EXTRA = {"gradio", "fastapi", "starlette", "uvicorn"}
+
+
+@pytest.fixture(scope="module")
+def study(train_small, tmp_path_factory) -> Path:
+    """A method with two seeds, and one with one."""
+    study = tmp_path_factory.mktemp("runs") / "study"
+    run = train_small(study / "droid" / "seed0", "method=droid")
+    shutil.copytree(run, study / "droid" / "seed1")
+    shutil.copytree(run, study / "cyborg" / "seed0")
+    (study / "README.md").write_text("no detector")
+    (study / "report").mkdir()
+    return study
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> list[Path]:
+    return list(drawn_faces(tmp_path_factory.mktemp("drawn")))
+
+
+def test_each_of_a_list_or_pattern_is_a_detector_and_a_method_the_mean_of_its_seeds(study: Path) -> None:
+    best = best_checkpoint(study / "droid" / "seed1")
+    kinds = {name: type(one) for name, one in named_detectors([str(study / "*"), str(best)], "cpu").items()}
+    assert kinds == {
+        f"DROID: {study}/cyborg": Detector,
+        f"DROID, mean of 2: {study}/droid": Ensemble,
+        f"DROID: {study}/droid/seed1": Detector,
+    }
+    with pytest.raises(UserError, match="nowhere"):
+        named_detectors("nowhere", "cpu")
+
+
+def test_each_cell_says_what_its_detector_says(study: Path, images: list[Path]) -> None:
+    detectors = named_detectors([str(study / "droid"), str(study / "cyborg")], "cpu")
+    mean, alone = detectors.values()
+    for member in mean.members:
+        member.card = ModelCard(threshold=0.1, temperature=2.0)
+    alone.card = ModelCard()
+    page = judged(detectors, {images[0]: "drawn"})
+    uris = re.findall(r'<img (?:class="cam" )?src="data:image/png;base64,([^"]+)"', page)
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri)))) for uri in uris]
+    assert len(pictures) == 4
+    for place, detector in enumerate(detectors.values()):
+        ((_, pixels, detection),) = detector.judge([images[0]])
+        np.testing.assert_array_equal(pictures[2 * place], pixels)
+        np.testing.assert_array_equal(pictures[2 * place + 1], cam_overlay(pixels, detection.cam, strength=1))
+        assert f"<dd>{detection.cam_entropy:.2f} nats</dd>" in page
+    # The seeds are copies, and so is the detector that stands alone: one score.
+    assert f"<dd>{detection.probability_synthetic:.4f} ± 0.0000</dd>" in page
+    assert f"<dd>{detection.probability_synthetic:.4f}</dd>" in page
+    difference = detection.logit_synthetic - detection.logit_real
+    assert f"<dd>{1 / (1 + np.exp(-difference / 2)):.4f}</dd>" in page
+    decision = "synthetic" if difference >= 0.1 else "real"
+    assert page.count(f'<p class="verdict {decision}">{decision}</p>') == 1
+    # sigmoid(0.1 / 2) = 0.5125
+    assert "decision: synthetic where calibrated_probability is 0.5125 or more, the mean of their own" in page
+    assert "<dd>–</dd>" in page
+    assert f'<p class="verdict">{detection.verdict} by the larger logit; no decision</p>' in page
+    assert "no decision: the checkpoint has no threshold, since it comes without validation scores" in page
+
+
+def test_the_entropy_is_explained_with_numbers_worked_out_by_hand() -> None:
+    detection = Detection(0.0, 1.0, 0.73, np.ones((4, 4), np.float32), float(np.log(8)))
+    assert focus_in_words(detection) == (
+        "A CAM of this entropy is as spread out as one that covers 8.0 of its 16 cells evenly (0 nats: one cell, 2.77: "
+        "all 16); it shows where the detector looked, not whether it is right."
+    )
+
+
+def test_a_file_that_is_refused_has_its_sentence_once_and_keeps_none_from_being_judged(
+    study: Path, images: list[Path], tmp_path: Path
+) -> None:
+    name = "<img src=x onerror=alert(1)>.png"
+    (tmp_path / name).write_text("no image")
+    page = judged(named_detectors([str(study / "*")], "cpu"), {tmp_path / name: "", images[0]: ""})
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;.png is not an image in a known format") == 1
+    assert "<img src=x" not in page
+    assert str(tmp_path) not in page
+    assert page.count("<figure>") == 2
+
+
+def test_more_images_than_a_page_holds_are_counted(study: Path, images: list[Path], tmp_path: Path) -> None:
+    many = {Path(shutil.copy(images[0], tmp_path / f"{number}.jpg")): "" for number in range(MOST_IMAGES + 3)}
+    page = judged(named_detectors(str(study / "cyborg"), "cpu"), many)
+    assert page.count("<figure>") == MOST_IMAGES
+    assert f"3 more were left out: the page judges {MOST_IMAGES} images at a time" in page
+
+
+def test_faces_of_both_kinds_are_drawn(tmp_path: Path) -> None:
+    faces = drawn_faces(tmp_path)
+    assert all(path.is_file() for path in faces)
+    assert len(faces) == DRAWN
+    assert set(faces.values()) == {f"drawn; its label is {label}" for label in LABELS}
+
+
+def test_a_port_or_host_that_cannot_be_used_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    with listening("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(
+            UserError, match=rf"^host=127.0.0.1 port={port} cannot be used \(Address already in use\); "
+        ):
+            listening("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"host=no\.such\.host\.invalid port=0 cannot be used"):
+        listening("no.such.host.invalid", 0)
+    with pytest.raises(UserError, match="port is 70000; give a whole number from 0 to 65535"):
+        listening("127.0.0.1", 70000)
+    assert caplog.text == ""
+
+
+def test_only_an_address_that_others_reach_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), listening("localhost", 0) as listener:
+        assert listener.family == socket.AF_INET
+        assert caplog.text == ""
+    with listening("0.0.0.0", 0):
+        assert caplog.messages == [
+            "host=0.0.0.0: whoever reaches this machine can use the page, without password or encryption"
+        ]
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"^try needs gradio, .* pip install 'saliency-entropy\[demo\]'$"):
+        application({}, tmp_path)
+
+
+def test_no_other_command_waits_for_the_extra() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.partition(".")[0] for name in names} & OF_THE_EXTRA == set(), path
