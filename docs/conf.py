@@ -41,7 +41,7 @@ nitpick_ignore_regex = [  # without these, a reference that leads nowhere is a w
     # Of the package, what a reader of the code is told of, but these pages leave out.
     (r"py:.*", r"UserError|HumanMaps|table_problems|file_problems|[A-Z_]+"),
     (r"py:.*", r"saliency_entropy\.(data\.(cache|group_names|human_maps|images|loaders|table)|scores|weights)\b.*"),
-    (r"py:.*", r"saliency_entropy\.study\.(error_tables\..*|figures\.Figure)"),
+    (r"py:.*", r"saliency_entropy\.study\.((bootstrap|contrasts|error_tables|run_figures)\..*|figures\.Figure)"),
 ]
 
 
