@@ -41,8 +41,11 @@ nitpick_ignore_regex = [  # without these, a reference that leads nowhere is a w
     ),  # their pages would have to be fetched
     # Of the package, what a reader of the code is told of, but these pages leave out.
     (r"py:.*", r"UserError|HumanMaps|table_problems|file_problems|[A-Z_]+"),
-    (r"py:.*", r"saliency_entropy\.(data\.(cache|group_names|human_maps|images|listed_files|loaders|table)|scores|weights)\b.*"),
-    (r"py:.*", r"saliency_entropy\.study\.(error_tables\..*|figures\.Figure)"),
+    (
+        r"py:.*",
+        r"saliency_entropy\.(data\.(cache|group_names|human_maps|images|listed_files|loaders|table)|scores|weights)\b.*",
+    ),
+    (r"py:.*", r"saliency_entropy\.study\.((bootstrap|contrasts|error_tables|run_figures)\..*|figures\.Figure)"),
 ]
 
 

@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.annotate.annotations import Annotations
-from saliency_entropy.data.table import SPLITS, Manifest, check_files
+from saliency_entropy.data.listed_files import check_files
+from saliency_entropy.data.table import SPLITS, Manifest
 from saliency_entropy.errors import UserError, whole_number, writing
 from saliency_entropy.run.command import ended_with_a_sentence
 from saliency_entropy.run.console import typed

@@ -14,7 +14,7 @@ from saliency_entropy.page import wording
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.study import contrasts, statistics
-from saliency_entropy.study.contrasts import EXPLORATORY, PAPERS, Family
+from saliency_entropy.study.contrasts import EXPLORATORY, Family
 from saliency_entropy.study.run_figures import (
     AUROCS,
     GROUP_FIGURES,
@@ -76,7 +76,7 @@ class Measures:
     rocs: dict[str, dict[str, np.ndarray]]
     measure: str
     warnings: list[str]
-    family: Family = PAPERS
+    family: Family
     score: str = "logit"
 
     @property
