@@ -171,7 +171,7 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
     return Starlette(
         routes=routes,
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
-        exception_handlers={UserError: _fail, ClientDisconnect: _forget},
+        exception_handlers={UserError: _fail, ClientDisconnect: _forget, Exception: _fail},
     )
 
 
@@ -190,7 +190,8 @@ def _is_own(host: str, names: set[str]) -> bool:
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    log.error("%s", error)  # not to the annotator, to whom a path may tell the label
+    # Not to the annotator, to whom a path may tell the label.
+    log.error("%s", error, exc_info=not isinstance(error, UserError))
     return PlainTextResponse("the server cannot read or write at the moment, and its log says why.", 503)
 
 

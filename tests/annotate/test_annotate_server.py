@@ -366,6 +366,25 @@ def test_options_that_cannot_be_are_said_in_a_sentence(configuration, values, se
         annotate(configuration(**values))
 
 
+def test_a_share_is_of_each_split_and_label_and_the_same_each_time(own_faces) -> None:
+    manifest = read_manifest(own_faces / "manifest.csv")
+    half, again, other = (shown_rows(manifest, ["train", "val"], 0.5, seed) for seed in (0, 0, 1))
+    assert half.groupby(["split", "label"]).size().to_dict() == {
+        ("train", "real"): 6, ("train", "synthetic"): 5, ("val", "real"): 2, ("val", "synthetic"): 2,
+    }  # fmt: skip
+    assert list(half["path"]) == list(again["path"]) != list(other["path"])
+    assert half.index.is_monotonic_increasing
+
+
+def test_a_fault_of_the_package_is_in_the_log_with_its_traceback(serve, monkeypatch, caplog) -> None:
+    client = serve()
+    anna = Browser(client, "anna")
+    monkeypatch.setattr(server, "shown_image", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # the test's client raises what the server has logged
+        anna.ask("GET", f"/images/{anna.images[0]}")
+    assert "in show_image" in caplog.text
+
+
 def test_a_port_in_use_a_missing_image_and_a_name_with_a_semicolon_are_said(configuration, own_faces) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot be used"):
         annotate(configuration(port=taken.getsockname()[1]))
