@@ -29,6 +29,7 @@ from saliency_entropy.data.folder_tree import folder_tree
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.lock import held
+from saliency_entropy.run.whole_files import write_atomically
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,6 +133,30 @@ TINY = [stroke((2 / 7, 2 / 7), width=0.005)]  # where four cells of the CAM meet
 EVERYTHING = [stroke((0, 0), (1, 1), (1, 0), (0, 1), width=1)]
 
 
+@pytest.mark.parametrize("last", range(4))
+def test_a_server_that_is_killed_in_between_leaves_no_map_of_an_image_done_without(
+    serve, output, monkeypatch, last
+) -> None:
+    """After each number of files that it has written, the map's removal included."""
+    anna, image = Browser(serve(), "anna"), image_name(output, "val/2.png")
+    anna.put(image, 1, strokes=[stroke((0.5, 0.5))])
+    written = iter(range(last))
+
+    def write_or_die(path: Path, content: str | bytes) -> None:
+        if next(written, None) is None:
+            raise ZeroDivisionError
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("saliency_entropy.annotate.annotations.write_atomically", write_or_die)
+        with pytest.raises(ZeroDivisionError):
+            anna.put(image, 2, strokes=[])
+    serve()
+    kept = Browser(serve(), "anna").ask("GET", f"/drawings/{image}").json()
+    named = "val/2.png.png" in (output / "manifest.csv").read_text()
+    assert named == (kept["status"] == "done" and bool(kept["strokes"]))
+
+
 @pytest.mark.parametrize("strokes", [TINY, EVERYTHING])
 def test_a_map_that_could_not_be_trained_on_is_refused_and_its_strokes_are_kept(serve, output, strokes) -> None:
     anna, image = Browser(serve(), "anna"), image_name(output, "val/2.png")
@@ -194,10 +219,11 @@ def test_a_broken_image_is_said_without_its_name(serve, own_faces, caplog, outpu
     anna, image = Browser(serve(), "anna"), image_name(output, "train/1.png")
     (own_faces / "train/1.png").write_text("no image")
     answer = anna.ask("GET", f"/images/{image}")
-    assert answer.status_code == 422
+    assert answer.status_code == 409
     assert answer.text == "this image cannot be read, and the server's log says why: skip it."
     assert "train/1.png is not an image" in caplog.text
-    assert anna.put(image, status="skipped", answer=None).status_code == 200
+    assert anna.put(image, strokes=[stroke((0.5, 0.5))]).text == answer.text
+    assert anna.put(image, 2, status="skipped", answer=None).status_code == 200
 
 
 # --- who paints
@@ -379,7 +405,7 @@ def test_a_share_is_of_each_split_and_label_and_the_same_each_time(own_faces) ->
 def test_a_fault_of_the_package_is_in_the_log_with_its_traceback(serve, monkeypatch, caplog) -> None:
     client = serve()
     anna = Browser(client, "anna")
-    monkeypatch.setattr(server, "shown_image", lambda *_: 1 / 0)
+    monkeypatch.setattr(Annotations, "shown", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # the test's client raises what the server has logged
         anna.ask("GET", f"/images/{anna.images[0]}")
     assert "in show_image" in caplog.text
