@@ -133,22 +133,31 @@ TINY = [stroke((2 / 7, 2 / 7), width=0.005)]  # where four cells of the CAM meet
 EVERYTHING = [stroke((0, 0), (1, 1), (1, 0), (0, 1), width=1)]
 
 
-@pytest.mark.parametrize("last", range(4))
+@pytest.mark.parametrize("last", range(5))
 def test_a_server_that_is_killed_in_between_leaves_no_map_of_an_image_done_without(
     serve, output, monkeypatch, last
 ) -> None:
-    """After each number of files that it has written, the map's removal included."""
+    """After each number of files that it has written or removed."""
     anna, image = Browser(serve(), "anna"), image_name(output, "val/2.png")
     anna.put(image, 1, strokes=[stroke((0.5, 0.5))])
-    written = iter(range(last))
+    steps, unlink = iter(range(last)), Path.unlink
+
+    def step() -> None:
+        if next(steps, None) is None:
+            raise ZeroDivisionError
 
     def write_or_die(path: Path, content: str | bytes) -> None:
-        if next(written, None) is None:
-            raise ZeroDivisionError
+        step()
         write_atomically(path, content)
+
+    def unlink_or_die(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "2.png.png":
+            step()
+        unlink(path, missing_ok)
 
     with monkeypatch.context() as patch:
         patch.setattr("saliency_entropy.annotate.annotations.write_atomically", write_or_die)
+        patch.setattr(Path, "unlink", unlink_or_die)
         with pytest.raises(ZeroDivisionError):
             anna.put(image, 2, strokes=[])
     serve()
