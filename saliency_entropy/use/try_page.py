@@ -59,7 +59,8 @@ def application(detectors: Mapping[str, Detector], folder: Path) -> Any:
                 path.unlink(missing_ok=True)
 
     drawn = functools.cache(lambda: drawn_faces(folder))
-    with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
+    # What was sent but never judged, since the browser was closed meanwhile, is deleted after ten minutes.
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 600)) as page:
         gradio.Markdown(f"# {TITLE}")
         dropped = gradio.File(label="Images, which are not kept", file_count="multiple", height=150)
         with gradio.Row(equal_height=True):
@@ -70,6 +71,8 @@ def application(detectors: Mapping[str, Detector], folder: Path) -> Any:
         dropped.upload(judge_dropped, dropped, [dropped, shown], api_visibility="private")
         button.click(lambda: judged(detectors, drawn()), None, shown, api_visibility="private")
         opacity.input(None, opacity, None, js=FADE)
+    # Without this, which Gradio sets in its own launch() alone, a request may name any file of this machine as dropped.
+    page.has_launched = True
     return gradio.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None), page, "", max_file_size=LARGEST_BYTES, footer_links=[], run_history=False,
         enable_monitoring=False, ssr_mode=False, mcp_server=False, show_error=True,

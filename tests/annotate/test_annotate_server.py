@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -463,6 +464,13 @@ def test_a_folder_tree_is_annotated_into_another_folder(tmp_path, configuration)
     annotations = Annotations(folder_tree(tmp_path / "tree"), tmp_path / "annotations")
     annotations.read()
     assert len(read_manifest(tmp_path / "annotations/manifest.csv", tmp_path).table) == 6
+
+
+def test_shards_are_refused(configuration, own_faces, monkeypatch) -> None:
+    shards = replace(read_manifest(own_faces / "manifest.csv"), archive=object())
+    monkeypatch.setattr("saliency_entropy.annotate.command.instantiate", lambda *_, **__: lambda: shards)
+    with pytest.raises(UserError, match="shards cannot be annotated; annotate the files they were written from"):
+        annotate(configuration())
 
 
 def test_the_command_says_where_the_page_is_and_how_to_train(configuration, monkeypatch, caplog, own_faces) -> None:

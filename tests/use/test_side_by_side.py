@@ -151,6 +151,32 @@ def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         application({}, tmp_path)
 
 
+def test_a_request_names_no_file_that_was_not_sent(
+    study: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the extra demo is not installed")
+    from starlette.testclient import TestClient
+
+    (own := tmp_path / "own").mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    private = Path(shutil.copy(images[0], tmp_path / "private.jpg"))
+    with TestClient(application(named_detectors(str(study / "cyborg"), "cpu"), own)) as client:
+        (sent,) = client.post("/gradio_api/upload", files={"files": ("sent.jpg", private.read_bytes())}).json()
+        event = client.get("/config").json()["dependencies"][0]["id"]
+        answers = []
+        for path in (sent, str(private)):
+            file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            asked = {"data": [[file]], "fn_index": event, "session_hash": Path(path).stem}
+            client.post("/gradio_api/queue/join", json=asked)
+            answers.append(client.get(f"/gradio_api/queue/data?session_hash={Path(path).stem}").text)
+    assert "<figure>" in answers[0]
+    assert "private.jpg to the gradio cache dir because it was not uploaded by a user" in answers[1]
+    assert "<figure>" not in answers[1]
+    assert private.exists()
+    assert list(own.rglob("*.jpg")) == []  # what was sent is deleted
+
+
 def test_no_other_command_waits_for_the_extra() -> None:
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
