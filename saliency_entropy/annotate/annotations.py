@@ -1,6 +1,7 @@
 """The folder of annotations: the drawings of every annotator, their maps, and the tables made from them."""
 
 import hashlib
+import logging
 import os
 import posixpath
 import threading
@@ -23,12 +24,14 @@ from saliency_entropy.errors import UserError, in_one_line, writing
 from saliency_entropy.page.wording import csv_text
 from saliency_entropy.run.whole_files import write_atomically
 
+log = logging.getLogger(__name__)
+
 GRID = (7, 7)  # of the paper's CAMs: a map that is constant there could train nothing
 LONGEST = 2048  # pixels of the longer side of an image as it is shown
 
 
 class Refused(ValueError):
-    """Why a drawing is not taken, for the annotator."""
+    """Why something cannot be done, for the annotator, to whom it does not name the image."""
 
 
 @dataclass
@@ -86,34 +89,49 @@ class Annotations:
             refusal, png = None, None
             if drawing.status == "done":
                 try:
-                    png = self._map(self.paths[image], drawing)
+                    png = self._map(image, drawing)
                 except Refused as error:
                     refusal, drawing = error, drawing.model_copy(update={"status": "open"})
             with writing(self.folder, "make room there, or give another folder with output="):
-                # In this order: the tables name only the maps of drawings that are done.
+                # In an order in which a kill leaves no map beside a drawing that is done without it.
                 if png:
                     write_atomically(map_file, png)
+                elif map_file.is_file():
+                    write_atomically(strokes_file, drawing.model_copy(update={"status": "open"}).model_dump_json())
+                    map_file.unlink()
                 write_atomically(strokes_file, drawing.model_dump_json())
-                if not png:
-                    map_file.unlink(missing_ok=True)
                 self.drawings[annotator][image] = _without_strokes(drawing)
                 if drawing.status != "open" or (known and known.status != "open"):
                     self.write_tables()
         if refusal:
             raise refusal
 
-    def _map(self, path: str, drawing: Drawing) -> bytes | None:
+    def _map(self, image: str, drawing: Drawing) -> bytes | None:
         """The map of a drawing that is done, as a PNG; None if nothing is painted."""
         if drawing.answer is None:
             raise Refused("say first whether the image is real or synthetic")
-        image = painted(drawing.strokes, decode(self.manifest.file(path), "RGB").size)
-        if image.getextrema() == (0, 0):
+        human_map = painted(drawing.strokes, self._decoded(image).size)
+        if human_map.getextrema() == (0, 0):
             return None
         try:
-            on_grid(image, GRID, path)
+            on_grid(human_map, GRID, image)
         except UserError:
             raise Refused("no region stands out: paint more, or erase some of what covers everything") from None
-        return _png(image)
+        return _png(human_map)
+
+    def shown(self, image: str) -> bytes:
+        """The image as a PNG, upright and of at most :data:`LONGEST` pixels a side, without the format, the quality and
+        the metadata of its file, which may tell its label. Raises Refused if it cannot be read."""
+        decoded = self._decoded(image)
+        decoded.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)
+        return _png(Image.frombytes("RGB", decoded.size, decoded.tobytes()))
+
+    def _decoded(self, image: str) -> Image.Image:
+        try:
+            return decode(self.manifest.file(self.paths[image]), "RGB")
+        except UserError as error:
+            log.warning("%s", error)
+            raise Refused("this image cannot be read, and the server's log says why: skip it") from None
 
     def maps(self) -> dict[str, dict[str, Path]]:
         """Image -> annotator -> file of the map, of what is done."""
@@ -181,14 +199,6 @@ class Annotations:
     def _map_file(self, annotator: str, image: str) -> Path:
         # The suffix of the image stays in the name: a.jpg and a.png are two images.
         return self.folder / "maps" / annotator / f"{self.paths[image]}.png"
-
-
-def shown_image(manifest: Manifest, path: str) -> bytes:
-    """The image as a PNG, upright and of at most :data:`LONGEST` pixels a side, without the format, the quality and the
-    metadata of its file, which may tell its label. Raises UserError as :func:`~saliency_entropy.data.images.decode`."""
-    image = decode(manifest.file(path), "RGB")
-    image.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)
-    return _png(Image.frombytes("RGB", image.size, image.tobytes()))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from saliency_entropy.annotate.annotations import Annotations, Refused, shown_image
+from saliency_entropy.annotate.annotations import Annotations, Refused
 from saliency_entropy.annotate.drawing import Drawing
 from saliency_entropy.errors import UserError
 from saliency_entropy.page.web_page import render
@@ -77,12 +77,7 @@ class _Server:
 
     async def show_image(self, request: Request) -> Response:
         self.annotator(request)
-        path = self.annotations.paths[self.image(request)]
-        try:
-            png = await run_in_threadpool(shown_image, self.annotations.manifest, path)
-        except UserError as error:
-            log.warning("%s", error)  # not to the annotator, to whom a path may tell the label
-            raise HTTPException(422, "this image cannot be read, and the server's log says why: skip it.") from None
+        png = await run_in_threadpool(self.annotations.shown, self.image(request))
         return Response(png, media_type="image/png")
 
     async def show_drawing(self, request: Request) -> Response:
@@ -97,13 +92,11 @@ class _Server:
                 raise HTTPException(413, f"more than {LARGEST_BODY // 1_000_000} MB of strokes are too many.")
         try:
             drawing = Drawing.model_validate_json(bytes(body))
-            await run_in_threadpool(self.annotations.save, annotator, image, drawing)
         except ValidationError as error:
             wrong = error.errors()[0]
             where = ".".join(map(str, wrong["loc"])) or "all of it"
             raise HTTPException(422, f"the browser sent no drawing ({where}: {wrong['msg']}).") from None
-        except Refused as refusal:
-            raise HTTPException(409, f"{refusal}.") from None
+        await run_in_threadpool(self.annotations.save, annotator, image, drawing)
         return Response()
 
     async def summary(self, request: Request) -> Response:
@@ -171,7 +164,7 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
     return Starlette(
         routes=routes,
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
-        exception_handlers={UserError: _fail, ClientDisconnect: _forget},
+        exception_handlers={Refused: _refuse, UserError: _fail, ClientDisconnect: _forget, Exception: _fail},
     )
 
 
@@ -189,8 +182,13 @@ def _is_own(host: str, names: set[str]) -> bool:
         return False
 
 
+async def _refuse(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}.", 409)
+
+
 async def _fail(request: Request, error: Exception) -> Response:
-    log.error("%s", error)  # not to the annotator, to whom a path may tell the label
+    # Not to the annotator, to whom a path may tell the label.
+    log.error("%s", error, exc_info=not isinstance(error, UserError))
     return PlainTextResponse("the server cannot read or write at the moment, and its log says why.", 503)
 
 

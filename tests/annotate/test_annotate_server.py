@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from saliency_entropy.data.folder_tree import folder_tree
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.lock import held
+from saliency_entropy.run.whole_files import write_atomically
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,6 +134,39 @@ TINY = [stroke((2 / 7, 2 / 7), width=0.005)]  # where four cells of the CAM meet
 EVERYTHING = [stroke((0, 0), (1, 1), (1, 0), (0, 1), width=1)]
 
 
+@pytest.mark.parametrize("last", range(5))
+def test_a_server_that_is_killed_in_between_leaves_no_map_of_an_image_done_without(
+    serve, output, monkeypatch, last
+) -> None:
+    """After each number of files that it has written or removed."""
+    anna, image = Browser(serve(), "anna"), image_name(output, "val/2.png")
+    anna.put(image, 1, strokes=[stroke((0.5, 0.5))])
+    steps, unlink = iter(range(last)), Path.unlink
+
+    def step() -> None:
+        if next(steps, None) is None:
+            raise ZeroDivisionError
+
+    def write_or_die(path: Path, content: str | bytes) -> None:
+        step()
+        write_atomically(path, content)
+
+    def unlink_or_die(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "2.png.png":
+            step()
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("saliency_entropy.annotate.annotations.write_atomically", write_or_die)
+        patch.setattr(Path, "unlink", unlink_or_die)
+        with pytest.raises(ZeroDivisionError):
+            anna.put(image, 2, strokes=[])
+    serve()
+    kept = Browser(serve(), "anna").ask("GET", f"/drawings/{image}").json()
+    named = "val/2.png.png" in (output / "manifest.csv").read_text()
+    assert named == (kept["status"] == "done" and bool(kept["strokes"]))
+
+
 @pytest.mark.parametrize("strokes", [TINY, EVERYTHING])
 def test_a_map_that_could_not_be_trained_on_is_refused_and_its_strokes_are_kept(serve, output, strokes) -> None:
     anna, image = Browser(serve(), "anna"), image_name(output, "val/2.png")
@@ -194,10 +229,11 @@ def test_a_broken_image_is_said_without_its_name(serve, own_faces, caplog, outpu
     anna, image = Browser(serve(), "anna"), image_name(output, "train/1.png")
     (own_faces / "train/1.png").write_text("no image")
     answer = anna.ask("GET", f"/images/{image}")
-    assert answer.status_code == 422
+    assert answer.status_code == 409
     assert answer.text == "this image cannot be read, and the server's log says why: skip it."
     assert "train/1.png is not an image" in caplog.text
-    assert anna.put(image, status="skipped", answer=None).status_code == 200
+    assert anna.put(image, strokes=[stroke((0.5, 0.5))]).text == answer.text
+    assert anna.put(image, 2, status="skipped", answer=None).status_code == 200
 
 
 # --- who paints
@@ -366,6 +402,25 @@ def test_options_that_cannot_be_are_said_in_a_sentence(configuration, values, se
         annotate(configuration(**values))
 
 
+def test_a_share_is_of_each_split_and_label_and_the_same_each_time(own_faces) -> None:
+    manifest = read_manifest(own_faces / "manifest.csv")
+    half, again, other = (shown_rows(manifest, ["train", "val"], 0.5, seed) for seed in (0, 0, 1))
+    assert half.groupby(["split", "label"]).size().to_dict() == {
+        ("train", "real"): 6, ("train", "synthetic"): 5, ("val", "real"): 2, ("val", "synthetic"): 2,
+    }  # fmt: skip
+    assert list(half["path"]) == list(again["path"]) != list(other["path"])
+    assert half.index.is_monotonic_increasing
+
+
+def test_a_fault_of_the_package_is_in_the_log_with_its_traceback(serve, monkeypatch, caplog) -> None:
+    client = serve()
+    anna = Browser(client, "anna")
+    monkeypatch.setattr(Annotations, "shown", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # the test's client raises what the server has logged
+        anna.ask("GET", f"/images/{anna.images[0]}")
+    assert "in show_image" in caplog.text
+
+
 def test_a_port_in_use_a_missing_image_and_a_name_with_a_semicolon_are_said(configuration, own_faces) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot be used"):
         annotate(configuration(port=taken.getsockname()[1]))
@@ -409,6 +464,13 @@ def test_a_folder_tree_is_annotated_into_another_folder(tmp_path, configuration)
     annotations = Annotations(folder_tree(tmp_path / "tree"), tmp_path / "annotations")
     annotations.read()
     assert len(read_manifest(tmp_path / "annotations/manifest.csv", tmp_path).table) == 6
+
+
+def test_shards_are_refused(configuration, own_faces, monkeypatch) -> None:
+    shards = replace(read_manifest(own_faces / "manifest.csv"), archive=object())
+    monkeypatch.setattr("saliency_entropy.annotate.command.instantiate", lambda *_, **__: lambda: shards)
+    with pytest.raises(UserError, match="shards cannot be annotated; annotate the files they were written from"):
+        annotate(configuration())
 
 
 def test_the_command_says_where_the_page_is_and_how_to_train(configuration, monkeypatch, caplog, own_faces) -> None:

@@ -44,7 +44,7 @@ def test_the_commands_are_listed_without_hydra() -> None:
 
 def test_a_command_that_is_not_there(monkeypatch) -> None:
     assert given("trian", monkeypatch=monkeypatch) == "saliency-entropy has no command 'trian': did you mean train?"
-    assert "the commands are dashboard, data," in given("xyz", monkeypatch=monkeypatch)
+    assert "the commands are annotate, dashboard, data," in given("xyz", monkeypatch=monkeypatch)
 
 
 def test_a_command_gets_its_arguments(monkeypatch, capfd) -> None:
