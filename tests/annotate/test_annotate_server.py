@@ -390,6 +390,7 @@ def configuration(own_faces: Path, output: Path) -> Callable[..., object]:
         ({"port": 99999}, "port is 99999"),
         ({"seed": -1}, "seed is -1"),
         ({"splits": ["training"]}, r"splits is \['training'\]; give some of train, val, test"),
+        ({"splits": "train"}, "splits is 'train'; give some of train, val, test, such as"),
         ({"share": 0}, "share is 0; give a number above 0"),
         ({"share": 0.001}, "leave no image to annotate"),
         ({"host": "no.such.host.invalid"}, r"host=no\.such\.host\.invalid port=0 cannot be used"),
