@@ -378,7 +378,9 @@ def reader(target: str, **options: str) -> dict:
 def configuration(own_faces: Path, output: Path) -> Callable[..., object]:
     def configured(**values):
         read = reader("manifest.read_manifest", path=str(own_faces / "manifest.csv"))
-        plain = {"data": {"source": read}, "output": str(output), "splits": ["train", "val"], "share": 1.0}
+        # As a group of data has it, of a backbone that annotate does not have.
+        data = {"source": read, "image_size": "${backbone.image_size}"}
+        plain = {"data": data, "output": str(output), "splits": ["train", "val"], "share": 1.0}
         return OmegaConf.create(plain | {"shuffle": True, "seed": 0, "host": "127.0.0.1", "port": 0} | values)
 
     return configured
