@@ -41,7 +41,7 @@ def annotate(cfg: DictConfig) -> None:
         raise UserError("shards cannot be annotated; annotate the files they were written from, and write them anew")
     if not manifest.from_file and output.resolve().is_relative_to(manifest.root.resolve()):
         raise UserError(f"output={output} lies in data.root, whose files are read as images; give a folder elsewhere")
-    rows = shown_rows(manifest, OmegaConf.to_object(cfg.splits), cfg.share, cfg.seed)
+    rows = shown_rows(manifest, OmegaConf.to_container(cfg)["splits"], cfg.share, cfg.seed)
     check_files(replace(manifest, table=rows))
     with writing(f"output={output}", "give another folder with output="):
         output.mkdir(parents=True, exist_ok=True)

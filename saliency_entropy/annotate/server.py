@@ -55,7 +55,9 @@ class _Server:
     async def sign_in(self, request: Request) -> Response:
         name = unicodedata.normalize("NFC", request.query_params.get("name", "").strip()).lower()
         if not NAME.fullmatch(name):
-            raise HTTPException(422, "a name has up to 40 letters, digits, - and _, and does not begin with -.")
+            raise HTTPException(
+                422, "A name has up to 40 letters, digits, - and _, no space, and no - at its beginning."
+            )
         present = name in self.tokens and time.monotonic() - self.seen[name] < PRESENT
         if present and self.tokens[name] != _token(request):
             raise HTTPException(

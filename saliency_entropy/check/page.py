@@ -193,7 +193,7 @@ def _maps_table(facts: Facts) -> ShownTable:
             f"The paper’s human maps: about {PAPER_ENTROPY:.1f} nats, a focus of {np.exp(PAPER_ENTROPY):.1f} cells."
         )
     if len(facts.maps) and (several := facts.maps["several_annotators"].iloc[0]):
-        notes.append(f"{several:,} images have the maps of several annotators, which are averaged.")
+        notes.append(f"On {count(several, 'image')}, the maps of several annotators are averaged.")
     coverage = facts.counts.groupby(["split", "label"], sort=False)[["images", "with_map"]].sum().reset_index()
     shares = (coverage["with_map"] / coverage["images"]).map("{:.0%}".format)
     return ShownTable("human-maps", "Human maps", coverage, _image_cells(coverage).assign(Share=shares), notes)

@@ -44,7 +44,7 @@ def suggestions(arguments: Sequence[str], folders: Sequence[Path], name: str) ->
             wrong = [option for option in names if option.isidentifier() and option not in groups[group]]
             said += [_meant(f"{key}={option}", option, groups[group], f"{key}=") for option in wrong]
         elif key not in keys and not key.startswith("hydra"):
-            said.append(_sibling(key, value, keys) or _meant(key, key, [*groups, *keys]))
+            said.append(_sibling(key, value, keys, folders) or _meant(key, key, [*groups, *keys]))
     return [sentence for sentence in said if sentence]
 
 
@@ -91,13 +91,21 @@ def _beside(key: str, keys: Sequence[str]) -> str:
     return next((beside[name] for name in difflib.get_close_matches(last, beside, 1)), "")
 
 
-def _sibling(key: str, value: str, keys: Sequence[str]) -> str:
+def _sibling(key: str, value: str, keys: Sequence[str], folders: Sequence[Path]) -> str:
     # Some keys have no default, such as those of Lightning's Trainer: nothing like them stands beside them.
     part, _, last = key.rpartition(".")
     near = _beside(key, keys)
     if near and near != f"+{key}":
         return f"{key}: did you mean {near}?"
-    return f"{key}: {part} has no {last}; if it takes one, +{key}={value} gives it" if part in keys else ""
+    if part not in keys:
+        return ""
+    # Whoever gives data.root alone means another file of the group than the one that is chosen.
+    files = sorted(file for folder in folders for file in (folder / part).glob("*.yaml"))
+    own = re.compile(rf"^{re.escape(last)}:", re.MULTILINE)
+    having = [file.stem for file in files if own.search(file.read_text("utf-8", "replace"))]
+    if having:
+        return f"{key}: this {part} has no {last}; with {part}={' or '.join(having)} it has one"
+    return f"{key}: {part} has no {last}; if it takes one, +{key}={value} gives it"
 
 
 def _meant(given: str, name: str, names: Sequence[str] | set[str], prefix: str = "") -> str:

@@ -69,7 +69,7 @@ def predict(cfg: DictConfig) -> None:
     problems = []
     if broken:
         first = _one_line(broken[0])
-        problems.append(f"{len(broken)} of {len(paths)} images have no score, the first of them: {first}")
+        problems.append(f"{len(broken)} of {len(paths)} images without a score, the first of them: {first}")
     if unwritten:
         named = listing(map(_one_line, unwritten))
         problems.append(

@@ -99,12 +99,12 @@ def headline(compared: StudyAxes, found: dict[str, pd.DataFrame], reference: str
     best = {name: tables.highest(own, f"{name}_mean") for name, own in found.items()}
     values = [f"{rows[f'{name}_mean'].max():.3f} by {axes.ranked_by(name)}" for name, rows in best.items()]
     places = [wording.first_few(list(rows["title"] + " in " + rows["variant"])) for rows in best.values()]
-    what = f"the highest mean {tables.MEASURES[compared.measure]}"
+    what = f"the highest mean {tables.MEASURES[compared.measure].replace(',', ' on')}"
     verb = "has" if len(best[compared.measure]) == 1 else "share"
     highest = f"{places[0]} {verb} {what}: {wording.listed(values)}."
     if len({*places}) > 1:
         named = " or ".join(f"{place} ({value})" for place, value in zip(places, values, strict=True))
-        highest = f"Which method and variant has {what}, depends on the score: {named}."
+        highest = f"Which method and variant has {what} depends on the score: {named}."
     enough = table["p_holm"].notna() & (table["pairs"] >= MIN_SEEDS)
     signs = pd.DataFrame(
         {name: np.sign(own["difference"]) * (own["p_holm"] < SIGNIFICANCE) for name, own in found.items()}

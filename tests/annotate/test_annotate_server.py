@@ -378,7 +378,9 @@ def reader(target: str, **options: str) -> dict:
 def configuration(own_faces: Path, output: Path) -> Callable[..., object]:
     def configured(**values):
         read = reader("manifest.read_manifest", path=str(own_faces / "manifest.csv"))
-        plain = {"data": {"source": read}, "output": str(output), "splits": ["train", "val"], "share": 1.0}
+        # As a group of data has it, of a backbone that annotate does not have.
+        data = {"source": read, "image_size": "${backbone.image_size}"}
+        plain = {"data": data, "output": str(output), "splits": ["train", "val"], "share": 1.0}
         return OmegaConf.create(plain | {"shuffle": True, "seed": 0, "host": "127.0.0.1", "port": 0} | values)
 
     return configured
@@ -390,6 +392,7 @@ def configuration(own_faces: Path, output: Path) -> Callable[..., object]:
         ({"port": 99999}, "port is 99999"),
         ({"seed": -1}, "seed is -1"),
         ({"splits": ["training"]}, r"splits is \['training'\]; give some of train, val, test"),
+        ({"splits": "train"}, "splits is 'train'; give some of train, val, test, such as"),
         ({"share": 0}, "share is 0; give a number above 0"),
         ({"share": 0.001}, "leave no image to annotate"),
         ({"host": "no.such.host.invalid"}, r"host=no\.such\.host\.invalid port=0 cannot be used"),

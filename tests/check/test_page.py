@@ -149,7 +149,7 @@ def test_the_tables() -> None:
         "50% of a map is marked.",
         "Synthetic: 1 map, mean entropy 2.00 nats on a 7 × 7 grid, a focus of 7.4 of 49 cells; 25% of a map is marked.",
         "The paper’s human maps: about 3.0 nats, a focus of 20.1 cells.",
-        "2 images have the maps of several annotators, which are averaged.",
+        "On 2 images, the maps of several annotators are averaged.",
     ]
     assert files.cells.to_numpy().tolist()[1] == ["size / pixels", "0 × 8", "100", "1"]
     assert files.cells.to_numpy().tolist()[-1] == ["size / pixels", "(2 others)", "179", "2"]  # 90 + 89

@@ -98,6 +98,7 @@ def test_a_command_is_named_as_it_is_given(monkeypatch) -> None:
             "+data.human_maps.control=shuffled gives it",
         ),
         ("data.human_maps.contrl=shuffled", "data.human_maps.contrl: did you mean +data.human_maps.control?"),
+        ("data.root=DIR", "data.root: this data has no root; with data=faces or folder or und_cyborg it has one"),
         ("data.bach_size=8", "data.bach_size: did you mean data.batch_size?"),
         ("batch_size=8", "batch_size: did you mean data.batch_size or protocol.batch_size?"),
         ("term@loss.terms.x=entropi", "term@loss.terms.x=entropi: did you mean term@loss.terms.x=entropy?"),

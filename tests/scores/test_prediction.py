@@ -164,7 +164,7 @@ def test_broken_files_are_named_and_the_others_scored(predicted, tmp_path):
     with pytest.raises(UserError) as caught:
         predicted(tmp_path / "in")
     assert str(caught.value).startswith(
-        f"3 of 5 images have no score, the first of them: {tmp_path}/in/b.png is not an image"
+        f"3 of 5 images without a score, the first of them: {tmp_path}/in/b.png is not an image"
     )
     assert "\n" not in str(caught.value)
     table = read(tmp_path)
@@ -178,7 +178,7 @@ def test_broken_files_are_named_and_the_others_scored(predicted, tmp_path):
 
 def test_all_files_broken(predicted, tmp_path):
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(UserError, match="1 of 1 images have no score"):
+    with pytest.raises(UserError, match="1 of 1 images without a score"):
         predicted(tmp_path / "a.png")
     assert list(read(tmp_path)) == ["path", "error"]
 
@@ -191,7 +191,7 @@ def test_without_finite_scores_there_is_no_verdict(checkpoint, predicted, tmp_pa
             value.fill_(float("nan"))
     torch.save(content, tmp_path / "nan.ckpt")
     paths = [image(tmp_path / "in" / f"{seed}.png", seed) for seed in range(2)]
-    with pytest.raises(UserError, match=r"2 of 2 images have no score, .*0\.png: the detector's scores are not finite"):
+    with pytest.raises(UserError, match=r"2 of 2 images without a score, .*0\.png: the detector's scores are"):
         predicted(tmp_path / "in", checkpoint=str(tmp_path / "nan.ckpt"))
     assert list(read(tmp_path)) == ["path", "error"]
     assert overlays(tmp_path) == []
@@ -239,7 +239,7 @@ def test_other_formats_hold_the_same_table(predicted, complete, tmp_path, form):
     (tmp_path / "in" / "list.csv").write_text("path,age\na.png,7\n=1+1.png,8\nc.png,9\n")
     tables = []
     for name in ("csv", form):
-        with pytest.raises(UserError, match="1 of 3 images have no score"):
+        with pytest.raises(UserError, match="1 of 3 images without a score"):
             predicted(tmp_path / "in" / "list.csv", checkpoint=str(complete), format=name)
         file = tmp_path / "out" / f"predictions.{name}"
         if form == "jsonl" and name == form:
@@ -294,7 +294,7 @@ def test_images_that_are_no_face_images_are_named(predicted, tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "in" / "huge.png")
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "in" / "moving.png", save_all=True, append_images=frames[1:])
-    with pytest.raises(UserError, match=r"^3 of 4 images have no score"):
+    with pytest.raises(UserError, match=r"^3 of 4 images without a score"):
         predicted(tmp_path / "in")
     errors = {Path(row.path).name: row.error for row in read(tmp_path).itertuples()}
     assert errors["good.png"] == ""
@@ -501,7 +501,7 @@ def test_the_command_itself(checkpoint, tmp_path):
     )  # fmt: skip
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "1 of 2 images have no score, the first of them: in/b.png" in done.stderr
+    assert "1 of 2 images without a score, the first of them: in/b.png" in done.stderr
     table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
     assert table["path"].tolist() == ["in/a.png", "in/b.png"]
     assert (tmp_path / "predictions" / "overlays" / "a.png.png").is_file()

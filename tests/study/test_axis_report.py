@@ -91,7 +91,7 @@ def test_the_headline(study: Path) -> None:
     best = table.loc[table["auroc_unseen_mean"].idxmax()]
     made_up = table.assign(pairs=[0, 5, 5, 4], p_holm=[None, 0.01, 0.04, 0.04], difference=[0, 0.1, -0.1, -0.1])
     other = made_up.assign(p_holm=[None, 0.01, 0.4, 0.01])
-    first = f"{best['title']} in {best['variant']} has the highest mean AUROC, unseen generators: "
+    first = f"{best['title']} in {best['variant']} has the highest mean AUROC on unseen generators: "
     assert headline(axes, {"auroc_unseen": made_up}) == (
         f"{first}{best['auroc_unseen_mean']:.3f} by logit 1. Of 2 differences from cross-entropy over at least 5 "
         "seeds, 1 are shown to be above 0 and 1 below, by every score and after Holm’s correction. What is shown is "
@@ -102,7 +102,7 @@ def test_the_headline(study: Path) -> None:
     assert none.endswith("0 are shown to be above 0 and 0 below, by every score and after Holm’s correction.")
     equal = headline(axes, {"auroc_unseen": made_up.assign(auroc_unseen_mean=[0.85, 0.8504, 0.5, 0.8496])})
     assert equal.startswith(
-        "Cross-entropy in fraction=0.1, DROID in fraction=0.1, DROID in fraction=1 share the highest mean AUROC, "
+        "Cross-entropy in fraction=0.1, DROID in fraction=0.1, DROID in fraction=1 share the highest mean AUROC on "
         "unseen generators: 0.850 by logit 1. Of 2"
     )
     other["auroc_unseen_margin_mean"] = other["auroc_unseen_mean"]
@@ -116,7 +116,7 @@ def test_the_headline(study: Path) -> None:
     lowest = table.loc[table["auroc_unseen_mean"].idxmin()]
     against = other.assign(auroc_unseen_margin_mean=1 - other["auroc_unseen_mean"])
     assert headline(axes, {"auroc_unseen": made_up, "auroc_unseen_margin": against}).startswith(
-        "Which method and variant has the highest mean AUROC, unseen generators, depends on the score: "
+        "Which method and variant has the highest mean AUROC on unseen generators depends on the score: "
         f"{best['title']} in {best['variant']} ({value} by logit 1) or {lowest['title']} in {lowest['variant']} "
         f"({1 - lowest['auroc_unseen_mean']:.3f} by margin). Of 2 differences"
     )

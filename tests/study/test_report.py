@@ -195,7 +195,11 @@ def test_a_study_that_answers_no_question_begins_with_its_comparisons_and_where_
     write_maps(study, rows=range(0, 260, 5), images=images)
     output = write_report(study)
     page = (output / "index.html").read_text()
-    for words in ("CYBORG against Cross-entropy, over 5 seeds: by logit 1", "; by margin +", "A positive control"):
+    for words in (
+        "CYBORG against Cross-entropy, over 5 seeds: by logit 1",
+        "; by margin +",
+        "Differences in mean AUROC on unseen generators. A positive control",
+    ):
         assert page.index('class="headline"') < page.index(words) < page.index('id="cams_by_method"')
     assert page.index('id="cams_by_method"') < page.index('class="warnings"')
     assert page.count('id="cams_by_method"') == 1
