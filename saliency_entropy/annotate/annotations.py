@@ -191,7 +191,8 @@ class Annotations:
         return complete(replace(self.manifest, table=table, root=self.root, origin=str(self.folder / "manifest.csv")))
 
     def _below_root(self, path: Path) -> str:
-        return path.resolve().relative_to(self.root).as_posix().removeprefix(".")
+        relative = path.resolve().relative_to(self.root)
+        return relative.as_posix() if relative.parts else ""
 
     def _strokes_file(self, annotator: str, image: str) -> Path:
         return self.folder / "strokes" / annotator / f"{self.paths[image]}.json"

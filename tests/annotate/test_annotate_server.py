@@ -27,6 +27,7 @@ from saliency_entropy.annotate import server
 from saliency_entropy.annotate.annotations import Annotations
 from saliency_entropy.annotate.command import annotate, shown_rows
 from saliency_entropy.data.folder_tree import folder_tree
+from saliency_entropy.data.listed_files import file_problems
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.lock import held
@@ -111,13 +112,16 @@ def test_maps_of_the_data_set_stay_beside_new_ones(serve, output, own_faces) -> 
     assert table.loc["train/0.jpg", "human_map"] == "maps/train_0.png;annotations/maps/anna/train/0.jpg.png"
 
 
-def test_annotations_elsewhere_have_the_folder_of_both_as_their_root(own_faces, tmp_path) -> None:
-    annotations = Annotations(read_manifest(own_faces / "manifest.csv"), tmp_path / "elsewhere")
+@pytest.mark.parametrize("place", ["own_faces", ".own_faces"])
+def test_annotations_elsewhere_have_the_folder_of_both_as_their_root(own_faces, tmp_path, place) -> None:
+    faces = own_faces.rename(tmp_path / place)
+    annotations = Annotations(read_manifest(faces / "manifest.csv"), tmp_path / "elsewhere")
     annotations.read()
     assert annotations.root == tmp_path
-    table = read_manifest(tmp_path / "elsewhere" / "manifest.csv", tmp_path).table
-    assert table["path"][0] == "own_faces/train/0.jpg"
-    assert table["human_map"][0] == "own_faces/maps/train_0.png"
+    manifest = read_manifest(tmp_path / "elsewhere" / "manifest.csv", tmp_path)
+    assert manifest.table["path"][0] == f"{place}/train/0.jpg"
+    assert manifest.table["human_map"][0] == f"{place}/maps/train_0.png"
+    assert file_problems(manifest) == []
 
 
 def test_an_image_on_which_nothing_stands_out_is_done_without_a_map(serve, output, own_faces) -> None:
