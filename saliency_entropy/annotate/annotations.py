@@ -72,7 +72,8 @@ class Annotations:
 
     def drawing(self, annotator: str, image: str) -> Drawing | None:
         """With its strokes; None if the annotator has not begun with this image."""
-        return _read(self._strokes_file(annotator, image)) if image in self.drawings[annotator] else None
+        begun = image in self.drawings.get(annotator, {})
+        return _read(self._strokes_file(annotator, image)) if begun else None
 
     def save(self, annotator: str, image: str, drawing: Drawing) -> None:
         """Store a drawing and, if it is done, its map; both are on the disk when this returns.
@@ -83,7 +84,7 @@ class Annotations:
         """
         strokes_file, map_file = self._strokes_file(annotator, image), self._map_file(annotator, image)
         with self._lock:
-            known = self.drawings[annotator].get(image)
+            known = self.drawings.get(annotator, {}).get(image)
             if known and not drawing.continues(known):
                 raise Refused("this image was painted on in another window meanwhile, and stays as it is there")
             refusal, png = None, None

@@ -37,7 +37,7 @@ def try_page(cfg: DictConfig) -> None:
         os.environ |= QUIET | {"GRADIO_TEMP_DIR": folder}
         with listening(str(cfg.host), cfg.port) as listener:
             detectors = named_detectors(OmegaConf.to_object(cfg).get("checkpoint"), cfg.device)
-            serve(application(detectors, Path(folder)), listener)
+            serve(application(detectors, Path(folder)), listener, str(cfg.host))
 
 
 def application(detectors: Mapping[str, Detector], folder: Path) -> Any:

@@ -31,6 +31,7 @@ from saliency_entropy.data.listed_files import file_problems
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.lock import held
+from saliency_entropy.run.server import guarded
 from saliency_entropy.run.whole_files import write_atomically
 
 ROOT = Path(__file__).parents[2]
@@ -78,8 +79,8 @@ def serve(own_faces: Path, output: Path) -> Callable[..., TestClient]:
         annotations = Annotations(read_manifest(own_faces / "manifest.csv"), output)
         annotations.read()
         rows = shown_rows(annotations.manifest, ["train", "val"], 1.0, 0)
-        app = server.application(annotations, [annotations.images[path] for path in rows["path"]], seed, "127.0.0.1")
-        return TestClient(app, base_url="http://127.0.0.1:8765")
+        app = server.application(annotations, [annotations.images[path] for path in rows["path"]], seed)
+        return TestClient(guarded(app, "127.0.0.1"), base_url="http://127.0.0.1:8765")
 
     return begin
 
@@ -265,8 +266,10 @@ def test_a_name_is_one_persons_at_a_time(serve, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", ".", "-a", "a;b", "a\n", "x" * 41, "a\0"])
 def test_a_name_is_safe_for_a_folder(serve, output, name) -> None:
-    answer = sign_in(serve(), name)
+    answer = sign_in(client := serve(), name)
     assert answer.status_code == (200 if name == "a\n" else 422)
+    # Whoever only looked is no annotator with whom others agree or not.
+    assert Browser(client, "anna").ask("GET", "/summary").json()["annotators"] == []
     assert not (output / "strokes").exists()
 
 
@@ -332,7 +335,6 @@ def test_other_origins_and_other_names_are_refused(serve) -> None:
     asked = [("GET", "summary"), ("POST", "sign-out"), ("PUT", f"drawings/{image}"), ("GET", f"images/{image}")]
     for method, path in asked:
         assert client.request(method, f"/{path}").status_code == 401
-    assert client.get("/").headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["..%2f..%2fmanifest.csv", "../../manifest.csv", "train%2f0.jpg", "0" * 16])
@@ -478,9 +480,14 @@ def test_shards_are_refused(configuration, own_faces, monkeypatch) -> None:
 
 
 def test_the_command_says_where_the_page_is_and_how_to_train(configuration, monkeypatch, caplog, own_faces) -> None:
-    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    served = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: served.append(self.config))
     with caplog.at_level(logging.INFO):
         annotate(configuration())
+    (config,) = served
+    assert dict(config.headers)["Cache-Control"] == "no-store"
+    headers = {"Host": "evil.example:8765"}
+    assert TestClient(config.app, base_url="http://127.0.0.1:8765").get("/", headers=headers).status_code == 421
     assert "open http://127.0.0.1:" in caplog.text
     manifest = f"data.root={own_faces} data.source.path={own_faces}/annotations/manifest.csv"
     assert (

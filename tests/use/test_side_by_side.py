@@ -20,7 +20,7 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.checkpoint import best_checkpoint
 from saliency_entropy.run.model_file import ModelCard
-from saliency_entropy.run.server import listening
+from saliency_entropy.run.server import guarded, listening
 from saliency_entropy.scores.ensemble import Ensemble
 from saliency_entropy.use.side_by_side import MOST_IMAGES, focus_in_words, judged, named_detectors
 from saliency_entropy.use.try_page import DRAWN, application, drawn_faces
@@ -161,7 +161,11 @@ def test_a_request_names_no_file_that_was_not_sent(
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     private = Path(shutil.copy(images[0], tmp_path / "private.jpg"))
-    with TestClient(application(named_detectors(str(study / "cyborg"), "cpu"), own)) as client:
+    app = guarded(application(named_detectors(str(study / "cyborg"), "cpu"), own), "127.0.0.1")
+    with TestClient(app, base_url="http://127.0.0.1:7860") as client:
+        for headers, code in (({"Origin": "http://evil.example"}, 403), ({"Host": "evil.example:7860"}, 421)):
+            file = {"files": ("sent.jpg", private.read_bytes())}
+            assert client.post("/gradio_api/upload", files=file, headers=headers).status_code == code
         (sent,) = client.post("/gradio_api/upload", files={"files": ("sent.jpg", private.read_bytes())}).json()
         event = client.get("/config").json()["dependencies"][0]["id"]
         answers = []
@@ -178,8 +182,12 @@ def test_a_request_names_no_file_that_was_not_sent(
 
 
 def test_no_other_command_waits_for_the_extra() -> None:
+    """What imports it at once is itself imported only by the function that needs it."""
+    at_once, of_the_extra = {}, {PACKAGE / "annotate" / "server.py"}
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert {name.partition(".")[0] for name in names} & OF_THE_EXTRA == set(), path
+        nodes = ast.parse(path.read_text()).body
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        at_once[path] = names | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    waiting = {path for path, names in at_once.items() if {name.partition(".")[0] for name in names} & OF_THE_EXTRA}
+    assert waiting == of_the_extra
+    assert "saliency_entropy.annotate.server" not in set().union(*at_once.values())
