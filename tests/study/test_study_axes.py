@@ -130,6 +130,13 @@ def test_cross_entropy_that_was_trained_once_is_compared_with_every_choice_of_ma
     assert "or differs only in the human maps, which cross-entropy does not use" in notes
 
 
+def test_cross_entropy_with_a_term_of_human_maps_stands_in_for_no_other_choice_of_them(tmp_path: Path) -> None:
+    terms = {"term": {"_target_": "saliency_entropy.losses.HumanSaliency", "weight": 0.5}}
+    write_variant(tmp_path / "study", {FRACTION: 1}, {"cross_entropy": 3}, config={"loss": {"terms": terms}})
+    write_variant(tmp_path / "study", {FRACTION: 0.5}, {"cyborg": 3})
+    assert variant_table(read_axes([tmp_path / "study"]))["pairs"].to_list() == [0, 0]
+
+
 def test_the_entropy_reached_and_another_measure_stand_beside(axes: StudyAxes, swept: Path) -> None:
     table = variant_table(axes, "accuracy")
     own = by_seed(swept / "fraction=1", "cyborg", "cam_entropy")
