@@ -31,7 +31,6 @@ from saliency_entropy.data.listed_files import file_problems
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.lock import held
-from saliency_entropy.run.server import guarded
 from saliency_entropy.run.whole_files import write_atomically
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +79,7 @@ def serve(own_faces: Path, output: Path) -> Callable[..., TestClient]:
         annotations.read()
         rows = shown_rows(annotations.manifest, ["train", "val"], 1.0, 0)
         app = server.application(annotations, [annotations.images[path] for path in rows["path"]], seed)
-        return TestClient(guarded(app, "127.0.0.1"), base_url="http://127.0.0.1:8765")
+        return TestClient(app, base_url="http://127.0.0.1:8765")
 
     return begin
 
@@ -315,23 +314,9 @@ def test_agreement_is_that_of_the_definitions(serve, output) -> None:
 # --- what is refused
 
 
-def test_other_origins_and_other_names_are_refused(serve) -> None:
+def test_nothing_is_given_or_taken_without_a_token(serve) -> None:
     client = serve()
-    anna = Browser(client, "anna")
-    own = {"Authorization": f"Bearer {anna.token}"}
-    for headers, code in (
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Origin": "http://127.0.0.1:9"}, 403),
-        ({"Host": "evil.example:8765"}, 421),  # DNS rebinding
-        ({"Host": "evil.example:8765", "Origin": "http://evil.example:8765"}, 421),
-        ({"Host": "["}, 421),
-        ({"Origin": "http://127.0.0.1:8765"}, 200),
-        ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
-        ({"Host": "[::1]:1"}, 200),
-    ):
-        assert client.get("/summary", headers=own | headers).status_code == code, headers
-    image = anna.images[0]
+    image = Browser(client, "anna").images[0]
     asked = [("GET", "summary"), ("POST", "sign-out"), ("PUT", f"drawings/{image}"), ("GET", f"images/{image}")]
     for method, path in asked:
         assert client.request(method, f"/{path}").status_code == 401
@@ -393,12 +378,10 @@ def configuration(own_faces: Path, output: Path) -> Callable[..., object]:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"port": 99999}, "port is 99999"),
         ({"seed": -1}, "seed is -1"),
         ({"splits": ["training"]}, r"splits is \['training'\]; give some of train, val, test"),
         ({"share": 0}, "share is 0; give a number above 0"),
         ({"share": 0.001}, "leave no image to annotate"),
-        ({"host": "no.such.host.invalid"}, r"host=no\.such\.host\.invalid port=0 cannot be used"),
         ({"output": "/proc/annotations"}, "output=/proc/annotations cannot be written to"),
         ({"output": "/dev/null"}, "output=/dev/null cannot be written to"),
     ],
