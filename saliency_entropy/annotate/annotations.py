@@ -83,16 +83,16 @@ class Annotations:
             UserError: the folder cannot be written to.
         """
         strokes_file, map_file = self._strokes_file(annotator, image), self._map_file(annotator, image)
+        refusal, png = None, None
+        if drawing.status == "done":  # drawn before others have to wait
+            try:
+                png = self._map(image, drawing)
+            except Refused as error:
+                refusal, drawing = error, drawing.model_copy(update={"status": "open"})
         with self._lock:
             known = self.drawings.get(annotator, {}).get(image)
             if known and not drawing.continues(known):
                 raise Refused("this image was painted on in another window meanwhile, and stays as it is there")
-            refusal, png = None, None
-            if drawing.status == "done":
-                try:
-                    png = self._map(image, drawing)
-                except Refused as error:
-                    refusal, drawing = error, drawing.model_copy(update={"status": "open"})
             with writing(self.folder, "make room there, or give another folder with output="):
                 # In an order in which a kill leaves no map beside a drawing that is done without it.
                 if png:
