@@ -108,7 +108,8 @@ EXPLORATORY = "exploratory"
 def is_positive_control(study: Study) -> bool:
     """Whether the data are the decoy, with the faces' own maps: then methods that use maps must beat cross-entropy."""
     run = study.runs[0]  # the runs of a study share their data and its control
-    return run.setting("data.name") == "decoy" and (run.setting("data.human_maps.control") or "none") == "none"
+    others = run.setting("data.template_maps") or (run.setting("data.human_maps.control") or "none") != "none"
+    return run.setting("data.name") == "decoy" and not others
 
 
 def family(study: Study) -> Family:
