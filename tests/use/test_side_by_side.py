@@ -131,10 +131,10 @@ def test_a_request_names_no_file_that_was_not_sent(
     from starlette.testclient import TestClient
 
     (own := tmp_path / "own").mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))  # within the folder of the drawn faces, as the command has it
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     private = Path(shutil.copy(images[0], tmp_path / "private.jpg"))
-    with TestClient(application(named_detectors(str(study / "cyborg"), "cpu"), own)) as client:
+    with TestClient(application(named_detectors(str(study / "cyborg"), "cpu"), tmp_path)) as client:
         (sent,) = client.post("/gradio_api/upload", files={"files": ("sent.jpg", private.read_bytes())}).json()
         event = client.get("/config").json()["dependencies"][0]["id"]
         answers = []
