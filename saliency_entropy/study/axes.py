@@ -86,13 +86,13 @@ class StudyAxes:
         named = {own.name: own for own in self.variants}
         if reference not in (None, *named):
             raise UserError(f"reference={reference} is not a variant that can be compared; choose of {listing(named)}")
-        fits: list[tuple[int, Variant]] = []  # the number of settings that differ, and the variant
+        fits: list[tuple[tuple[bool, int, int], Variant]] = []  # itself, the nearest, of most runs
         for own in (variant, *self.variants):
             differing = [key for key, value in own.values.items() if value not in (None, variant.values.get(key))]
             runs = own.study.of_method(BASELINE) if all(is_below(key, [MAPS]) for key in differing) else []
             if runs and not (differing and any(map(contrasts.uses_human_maps, runs))):
-                fits.append((len(differing), own))
-        nearest = min(fits, key=itemgetter(0), default=(0, variant))[1]
+                fits.append(((own is not variant, len(differing), -len(runs)), own))
+        nearest = min(fits, key=itemgetter(0), default=(None, variant))[1]
         other, chosen = (nearest, BASELINE) if reference is None else (named[reference], method)
         runs = other.measures.runs
         return runs[(runs["method"] == chosen) & ((other, chosen) != (variant, method))]
