@@ -209,7 +209,8 @@ for (const end of ["pointerup", "pointercancel"]) {
 
 setInterval(() => { if (stroke) keep(); }, EVERY);
 addEventListener("pagehide", () => { if (stroke) keep(); });
-setInterval(() => { if (name) fetch("summary", { headers: headers() }).catch(() => {}); }, 20000); // a sign of life
+// A sign of life, of what costs the server least.
+setInterval(() => { if (name) fetch(`drawings/${images[at].id}`, { headers: headers() }).catch(() => {}); }, 20000);
 
 // --- buttons and keys
 

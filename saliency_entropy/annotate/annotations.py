@@ -72,7 +72,8 @@ class Annotations:
 
     def drawing(self, annotator: str, image: str) -> Drawing | None:
         """With its strokes; None if the annotator has not begun with this image."""
-        return _read(self._strokes_file(annotator, image)) if image in self.drawings[annotator] else None
+        begun = image in self.drawings.get(annotator, {})
+        return _read(self._strokes_file(annotator, image)) if begun else None
 
     def save(self, annotator: str, image: str, drawing: Drawing) -> None:
         """Store a drawing and, if it is done, its map; both are on the disk when this returns.
@@ -82,16 +83,16 @@ class Annotations:
             UserError: the folder cannot be written to.
         """
         strokes_file, map_file = self._strokes_file(annotator, image), self._map_file(annotator, image)
+        refusal, png = None, None
+        if drawing.status == "done":  # drawn before others have to wait
+            try:
+                png = self._map(image, drawing)
+            except Refused as error:
+                refusal, drawing = error, drawing.model_copy(update={"status": "open"})
         with self._lock:
-            known = self.drawings[annotator].get(image)
+            known = self.drawings.get(annotator, {}).get(image)
             if known and not drawing.continues(known):
                 raise Refused("this image was painted on in another window meanwhile, and stays as it is there")
-            refusal, png = None, None
-            if drawing.status == "done":
-                try:
-                    png = self._map(image, drawing)
-                except Refused as error:
-                    refusal, drawing = error, drawing.model_copy(update={"status": "open"})
             with writing(self.folder, "make room there, or give another folder with output="):
                 # In an order in which a kill leaves no map beside a drawing that is done without it.
                 if png:
@@ -191,7 +192,8 @@ class Annotations:
         return complete(replace(self.manifest, table=table, root=self.root, origin=str(self.folder / "manifest.csv")))
 
     def _below_root(self, path: Path) -> str:
-        return path.resolve().relative_to(self.root).as_posix().removeprefix(".")
+        relative = path.resolve().relative_to(self.root)
+        return relative.as_posix() if relative.parts else ""
 
     def _strokes_file(self, annotator: str, image: str) -> Path:
         return self.folder / "strokes" / annotator / f"{self.paths[image]}.json"

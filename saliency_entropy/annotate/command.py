@@ -48,7 +48,7 @@ def annotate(cfg: DictConfig) -> None:
         tempfile.TemporaryFile(dir=output).close()
     annotations = Annotations(manifest, output)
     images = [annotations.images[path] for path in rows["path"]]
-    app = application(annotations, images, cfg.seed if cfg.shuffle else None, str(cfg.host))
+    app = application(annotations, images, cfg.seed if cfg.shuffle else None)
     try:
         with ended_with_a_sentence(), held(output), listening(str(cfg.host), cfg.port) as listener:
             annotations.read()
@@ -56,7 +56,7 @@ def annotate(cfg: DictConfig) -> None:
                 "%d images; train on what is done: %s method=cyborg data=faces data.root=%s data.source.path=%s",
                 len(images), typed("train"), annotations.root, output.resolve() / "manifest.csv",
             )  # fmt: skip
-            serve(app, listener)
+            serve(app, listener, str(cfg.host))
     except HeldElsewhere:
         raise UserError(
             f"output={output} is annotated by {read_owner(output)}: open its page, or give another folder with output="

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from itertools import groupby
 from typing import Annotated, Literal
 
 import resvg_py
@@ -74,23 +73,18 @@ def painted(strokes: Sequence[Stroke], size: tuple[int, int]) -> Image.Image:
     Returns:
         A grey (mode ``L``) image of this size.
     """
-    canvas = Image.new("L", size)
-    for erase, run in groupby(strokes, key=lambda stroke: stroke.erase):
-        canvas.paste(0 if erase else 255, mask=_covered(run, size))
-    return canvas
-
-
-def _covered(strokes: Sequence[Stroke], size: tuple[int, int]) -> Image.Image:
     width, height = size
     lines = []
     for stroke in strokes:
         # The last point stands twice: a line of one point would not be drawn.
         points = " ".join(f"{x * width:.2f},{y * height:.2f}" for x, y, _ in (*stroke.points, stroke.points[-1]))
-        lines.append(f'<polyline stroke-width="{stroke.width * max(size):.2f}" points="{points}"/>')
+        look = f'stroke="{"#000" if stroke.erase else "#fff"}" stroke-width="{stroke.width * max(size):.2f}"'
+        lines.append(f'<polyline {look} points="{points}"/>')
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
-        f'<g fill="none" stroke="#000" stroke-linecap="round" stroke-linejoin="round">{"".join(lines)}</g></svg>'
+        '<rect width="100%" height="100%"/>'
+        f'<g fill="none" stroke-linecap="round" stroke-linejoin="round">{"".join(lines)}</g></svg>'
     )
     png = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)
     with Image.open(BytesIO(png), formats=["PNG"]) as image:
-        return image.getchannel("A")
+        return image.getchannel("R")

@@ -1,29 +1,23 @@
 """What the page on which people annotate asks for.
 
-A page of another origin can neither read nor write here: whatever is asked for, but the page itself and signing in,
-needs a token in a header. Requests from other origins, and requests to a host name that is not this machine's (DNS
-rebinding), are refused before that.
+A page of another origin can neither read nor write here: :func:`~saliency_entropy.run.server.guarded` refuses it, and
+whatever is asked for, but the page itself and signing in, needs a token in a header.
 """
 
 import logging
 import re
 import secrets
-import socket
 import time
 import unicodedata
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -41,7 +35,6 @@ LARGEST_BODY = 4_000_000  # bytes: 150,000 points of strokes, and what a browser
 # Seconds without a sign of life after which another may take the name. A page gives one every 20 seconds, and browsers
 # let a page in the background speak once a minute.
 PRESENT = 90.0
-HEADERS = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 
 
 @dataclass
@@ -67,7 +60,7 @@ class _Server:
             )
         # A new token each time: of two windows of a browser, the one that was opened last paints.
         self.tokens[name], self.seen[name] = secrets.token_urlsafe(), time.monotonic()
-        own, order = self.annotations.drawings[name], self.images
+        own, order = self.annotations.drawings.get(name, {}), self.images
         if self.seed is not None:  # the same order each time that this annotator comes
             order = np.random.default_rng([self.seed, zlib.crc32(name.encode())]).permutation(self.images).tolist()
         images = [{"id": image, "status": own[image].status if image in own else "open"} for image in order]
@@ -131,14 +124,13 @@ class _Server:
         return image
 
 
-def application(annotations: Annotations, images: Sequence[str], seed: int | None, host: str) -> Starlette:
+def application(annotations: Annotations, images: Sequence[str], seed: int | None) -> Starlette:
     """The web application.
 
     Args:
         annotations: where what is painted is kept.
         images: the names of those to be annotated.
         seed: of each annotator's order; None: that of ``images``.
-        host: a name of this machine, besides its IP addresses, its host name and localhost.
     """
     server = _Server(annotations, images, seed)
     routes = [
@@ -150,38 +142,14 @@ def application(annotations: Annotations, images: Sequence[str], seed: int | Non
         Route("/drawings/{image}", server.save, methods=["PUT"]),
         Route("/summary", server.summary),
     ]
-    names = {host.lower(), "localhost", socket.gethostname().lower()}
-
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        own, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if not _is_own(own, names):
-            response: Response = PlainTextResponse("this is no name of this server: give it with host=.", 421)
-        elif origin is not None and origin.partition("://")[2] != own:
-            response = PlainTextResponse("a page of another origin may not ask for this.", 403)
-        else:
-            response = await answer(request)
-        response.headers.update(HEADERS)
-        return response
-
     return Starlette(
         routes=routes,
-        middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)],
         exception_handlers={Refused: _refuse, UserError: _fail, ClientDisconnect: _forget, Exception: _fail},
     )
 
 
 def _token(request: Request) -> str:
     return request.headers.get("authorization", "").removeprefix("Bearer ")
-
-
-def _is_own(host: str, names: set[str]) -> bool:
-    """Whether a Host header names this machine. Any IP address does: what an attacker's name leads here asks for that
-    name."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name in names or bool(ip_address(name))
-    except ValueError:
-        return False
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

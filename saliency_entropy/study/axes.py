@@ -19,7 +19,7 @@ from saliency_entropy.run.folder import flatten, scientific_config
 from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.run.study_folders import method_order, seed_folders
 from saliency_entropy.run.variants import read_variant, short_keys, variant_folders
-from saliency_entropy.study import tables
+from saliency_entropy.study import contrasts, tables
 from saliency_entropy.study.run_files import images_of, usual
 from saliency_entropy.study.runs import BASELINE, METHOD_KEYS, VARIED, LeftOut, Study, TestImages, is_below, read_study
 from saliency_entropy.study.statistics import holm, paired_difference
@@ -80,18 +80,19 @@ class StudyAxes:
 
     def baseline(self, variant: Variant, method: str, reference: str | None = None) -> pd.DataFrame:
         """The runs that those of a method in a variant are compared with, a part of ``measures.runs``: cross-entropy of
-        the same variant or, if it has none, of one that differs only in that it has no such setting, or in what
-        cross-entropy does not use (:data:`MAPS`); with a ``reference``, the name of a variant, the same method there.
+        the same variant or, if it has none, of one that differs only in that it has no such setting, or in human maps
+        (:data:`MAPS`) that its loss does not use; with a ``reference``, the name of a variant, the same method there.
         Empty, if there are none but the runs themselves. Raises UserError if there is no such reference."""
         named = {own.name: own for own in self.variants}
         if reference not in (None, *named):
             raise UserError(f"reference={reference} is not a variant that can be compared; choose of {listing(named)}")
-        fits: list[tuple[int, Variant]] = []  # the number of settings that differ, and the variant
+        fits: list[tuple[tuple[bool, int, int], Variant]] = []  # itself, the nearest, of most runs
         for own in (variant, *self.variants):
             differing = [key for key, value in own.values.items() if value not in (None, variant.values.get(key))]
-            if BASELINE in own.study.methods and all(is_below(key, [MAPS]) for key in differing):
-                fits.append((len(differing), own))
-        nearest = min(fits, key=itemgetter(0), default=(0, variant))[1]
+            runs = own.study.of_method(BASELINE) if all(is_below(key, [MAPS]) for key in differing) else []
+            if runs and not (differing and any(map(contrasts.uses_human_maps, runs))):
+                fits.append(((own is not variant, len(differing), -len(runs)), own))
+        nearest = min(fits, key=itemgetter(0), default=(None, variant))[1]
         other, chosen = (nearest, BASELINE) if reference is None else (named[reference], method)
         runs = other.measures.runs
         return runs[(runs["method"] == chosen) & ((other, chosen) != (variant, method))]

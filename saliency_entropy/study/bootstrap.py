@@ -6,7 +6,6 @@ says what such a bootstrap would find, exact in the limit of many resamples but 
 from one sort of each run's scores. It holds for the mean and for the difference of any runs, with the images in common.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from saliency_entropy.study.runs import Study
 from saliency_entropy.study.statistics import LEVEL, NAN, SAME
 
 DRAWS = 10_000
-PROFILE_DRAWS = 2_000  # as rliable's
 MIN_BOOTSTRAP = 8  # seeds
 NORMAL_QUANTILE = float(stats.norm.ppf((1 + LEVEL) / 2))
 
@@ -159,26 +157,6 @@ def interval_over_seeds(values: np.ndarray) -> Interval:
     means = values.mean() + stretch * (values[drawn].mean(axis=1) - values.mean())
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
-
-
-def performance_profile(strata: Sequence[np.ndarray], thresholds: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The share of scores above each threshold, with a pointwise 95 % band of the stratified bootstrap: the scores of
-    each stratum are drawn anew apart (Agarwal et al., Deep reinforcement learning at the edge of the statistical
-    precipice, 2021, section 4.3, whose library rliable would bring arch, absl and seaborn for these lines).
-
-    Args:
-        strata: ``(n,)`` scores each, n at least 1: those of all seeds on one generator, for instance.
-        thresholds: ``(T,)``.
-
-    Returns:
-        The share, and the ends of its band: ``(T,)`` each, in [0, 1].
-    """
-    above = [own[:, None] > thresholds for own in strata]
-    total = sum(map(len, strata))
-    random = np.random.default_rng(0)  # the same study has the same report
-    drawn = [random.multinomial(len(own), np.full(len(own), 1 / len(own)), PROFILE_DRAWS) @ own for own in above]
-    low, high = np.quantile(np.sum(drawn, axis=0) / total, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return np.concatenate(above).mean(axis=0), low, high
 
 
 def interval_over_both(mean: float, seeds: Interval, images: Interval) -> Interval:

@@ -95,6 +95,12 @@ class Family(NamedTuple):
 
 
 PAPERS = Family("RQ1–RQ4", {(question.method, against) for question in QUESTIONS for against in question.against})
+NEEDS_HUMAN_MAPS = {
+    "saliency_entropy.losses.CrossEntropy": False,
+    "saliency_entropy.losses.Entropy": False,
+    "saliency_entropy.losses.LogEntropy": False,
+    "saliency_entropy.losses.HumanSaliency": True,
+}
 POSITIVE_CONTROL = "positive control"
 EXPLORATORY = "exploratory"
 
@@ -102,7 +108,8 @@ EXPLORATORY = "exploratory"
 def is_positive_control(study: Study) -> bool:
     """Whether the data are the decoy, with the faces' own maps: then methods that use maps must beat cross-entropy."""
     run = study.runs[0]  # the runs of a study share their data and its control
-    return run.setting("data.name") == "decoy" and (run.setting("data.human_maps.control") or "none") == "none"
+    others = run.setting("data.template_maps") or (run.setting("data.human_maps.control") or "none") != "none"
+    return run.setting("data.name") == "decoy" and not others
 
 
 def family(study: Study) -> Family:
@@ -110,16 +117,24 @@ def family(study: Study) -> Family:
     method that uses human maps against cross-entropy."""
     if not is_positive_control(study):
         return PAPERS
-    guided = [method for method in study.methods if _uses_human_maps(study.of_method(method)[0])]
+    guided = [method for method in study.methods if uses_human_maps(study.of_method(method)[0])]
     return Family(POSITIVE_CONTROL, {(method, BASELINE) for method in guided})
 
 
-def _uses_human_maps(run: Run) -> bool:
-    """As ``losses.Term.needs_human_maps`` says, which only a loss that is built could tell."""
+def uses_human_maps(run: Run) -> bool | None:
+    """Whether a loss has a term that needs human maps, as ``losses.Term.needs_human_maps`` says, which only a loss that
+    is built could tell; None if that is not known, as of a term that is not the package's."""
     terms = run.setting("loss.terms")
-    known = [term for term in terms.values() if isinstance(term, dict)] if isinstance(terms, dict) else []
-    kinds = [(str(term.get("_target_")).rpartition(".")[2], term.get("target", "batch")) for term in known]
-    return any(kind == "HumanSaliency" or (kind == "EntropyMatch" and type(of) is str) for kind, of in kinds)
+    found = {_needs_human_maps(term) for term in terms.values()} if isinstance(terms, dict) else {None}
+    return True if True in found else None if None in found else False
+
+
+def _needs_human_maps(term: Any) -> bool | None:
+    if not isinstance(term, dict):
+        return None
+    if term.get("_target_") == "saliency_entropy.losses.EntropyMatch":
+        return isinstance(term.get("target", ""), str)  # else it is a number of nats
+    return NEEDS_HUMAN_MAPS.get(term.get("_target_"))
 
 
 def verdict(row: Mapping[str, Any]) -> str:

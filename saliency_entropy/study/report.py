@@ -44,8 +44,6 @@ PRINTED = (
     "Method", "Ranked by", "Seeds", "AUROC", "AUROC unseen", "Difference", "95 % interval", "p (Holm)", "Verdict",
     "CAM entropy / nats",
 )  # fmt: skip
-# The terms of a loss that look at no human map.
-MAPLESS = {f"saliency_entropy.losses.{name}" for name in ("CrossEntropy", "Entropy", "LogEntropy", "EntropyMatch nats")}
 
 
 def report(cfg: DictConfig) -> None:
@@ -219,7 +217,8 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
             f"The faces are drawn by a program (data: {wording.listed(sorted(drawn))}). These figures show that "
             "everything works; they say nothing about real faces."
         )
-    if (kind := figures.training_map_kind(study)) != "human" and any(map(_uses_maps, study.runs)):
+    guided = [run for run in study.runs if contrasts.uses_human_maps(run) is not False]
+    if guided and (kind := figures.training_map_kind(study)) != "human":
         warnings.append(f"Where human maps are needed, these runs had {kind} maps, not human maps.")
     if study.left_out:
         # Leaving out the runs that went wrong makes a method look better than it is.
@@ -233,16 +232,6 @@ def all_warnings(study: Study, measures: Measures) -> list[str]:
     if too_few := questions.too_few_images(measures):
         warnings.append(f"Methods are not compared: {too_few}.")
     return [*warnings, *study.warnings, *measures.warnings]
-
-
-def _uses_maps(run: Run) -> bool:
-    """Whether a term of a run's loss looks at human maps; one that is not the package's own may."""
-    terms = run.setting("loss.terms")
-    if not isinstance(terms, dict) or not terms:
-        return True  # it is not known
-    own = [[run.setting(f"loss.terms.{name}.{key}") for key in ("_target_", "target")] for name in terms]
-    # With an entropy in nats as its target, EntropyMatch looks at none.
-    return not MAPLESS.issuperset(str(term) + " nats" * isinstance(target, int | float) for term, target in own)
 
 
 def _network(run: Run) -> str:

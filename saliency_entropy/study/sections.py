@@ -223,16 +223,16 @@ def _usual_figures(study: Study, measures: Measures) -> list[ShownFigure]:
 def _profile(study: Study, measures: Measures) -> list[ShownFigure]:
     if measures.runs[measures.measure].isna().all():
         return []
-    count = max(map(len, figures.profile_strata(measures).values()))
+    count = max(values.shape[1] for values in figures.aurocs_of_seeds(measures).values())
     of = f"on each of {count} unseen generators" if count > 1 else MEASURES[measures.measure].removeprefix("AUROC, ")
     return [
         ShownFigure(
             "performance_profile",
             "Performance profile",
             figures.performance_profile(study, measures),
-            f"Share of the runs ({of}) with an AUROC above τ, by both scores, in a pointwise 95 % band of the "
-            "bootstrap over the runs, stratified by generator (Agarwal et al., 2021). A curve to the right of another "
-            "is better at every τ; where they cross, which is better depends on τ.",
+            f"Share of the runs ({of}) with an AUROC above τ, by both scores (Agarwal et al., 2021), in its pointwise "
+            "95 % interval over the seeds. A curve to the right of another is better at every τ; where they cross, "
+            "which is better depends on τ.",
         )
     ]
 

@@ -34,10 +34,11 @@ def try_page(cfg: DictConfig) -> None:
     end. Raises UserError if Gradio, a checkpoint, the host or the port cannot be used.
     """
     with ended_with_a_sentence(), tempfile.TemporaryDirectory(prefix="saliency_entropy_") as folder:
-        os.environ |= QUIET | {"GRADIO_TEMP_DIR": folder}
+        # Not where the drawn faces lie: what is there may be named by a request, which judges and deletes it.
+        os.environ |= QUIET | {"GRADIO_TEMP_DIR": f"{folder}/sent"}
         with listening(str(cfg.host), cfg.port) as listener:
             detectors = named_detectors(OmegaConf.to_object(cfg).get("checkpoint"), cfg.device)
-            serve(application(detectors, Path(folder)), listener)
+            serve(application(detectors, Path(folder)), listener, str(cfg.host))
 
 
 def application(detectors: Mapping[str, Detector], folder: Path) -> Any:

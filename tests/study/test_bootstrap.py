@@ -13,7 +13,6 @@ from saliency_entropy.study.bootstrap import (
     interval_over_both,
     interval_over_images,
     interval_over_seeds,
-    performance_profile,
     placements,
     read_image_covariances,
 )
@@ -194,15 +193,3 @@ def test_a_test_set_of_one_class_has_no_covariance(tmp_path):
     images = scored_images()
     study = read_study(write_study(tmp_path, {"droid": 2}, images=images[images["label"] == "real"]))
     assert all(np.isnan(found).all() for found in read_image_covariances(study, "auroc").values())
-
-
-def test_the_performance_profile_by_hand():
-    """Above 0.7 lies one of two scores in each stratum, so that four draws are above it by tossing a coin: none in one
-    of 16. Above 0.55 lie both of the first stratum, however they are drawn."""
-    share, low, high = performance_profile([np.array([0.6, 0.8]), np.array([0.5, 0.9])], np.array([0.4, 0.55, 0.7, 1]))
-    assert share == pytest.approx([1, 0.75, 0.5, 0])
-    assert low == pytest.approx([1, 0.5, 0, 0])
-    assert high == pytest.approx([1, 1, 1, 0])
-    # One of five: of five draws at most three in 99 of 100 resamples, at most two in 94.
-    share, low, high = performance_profile([np.array([0.1, 0.2, 0.3, 0.4, 0.9])], np.array([0.5]))
-    assert (share[0], low[0], high[0]) == pytest.approx((0.2, 0, 0.6))

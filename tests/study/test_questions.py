@@ -56,13 +56,13 @@ def test_the_family_of_the_correction_is_what_the_questions_name():
     assert PAPERS.name == "RQ1–RQ4"
 
 
-def decoy(tmp_path, methods, **human_maps):
+def decoy(tmp_path, methods, **data):
     """A study of the decoy, whose methods have the terms of these."""
     for method, seeds in methods.items():
         target = {"target": 2.0} if method == "dose" else {}
         kind = {"cyborg": "HumanSaliency", "hseb": "EntropyMatch", "dose": "EntropyMatch"}.get(method, "CrossEntropy")
         terms = {"term": {"_target_": f"saliency_entropy.losses.{kind}", "weight": 0.5} | target}
-        config = {"data": {"name": "decoy", "human_maps": human_maps}, "loss": {"terms": terms}}
+        config = {"data": {"name": "decoy", **data}, "loss": {"terms": terms}}
         write_study(tmp_path / "demo", {method: seeds}, config=config)
     return read_study(tmp_path / "demo")
 
@@ -83,8 +83,9 @@ def test_on_the_decoy_the_family_is_each_method_that_uses_human_maps_against_cro
     assert unanswered(study, []).endswith("not about a shortcut: the decoy does not answer them.")
 
 
-def test_the_decoy_with_other_maps_is_no_positive_control(tmp_path):
-    assert family(decoy(tmp_path, {"cross_entropy": 2, "cyborg": 2}, control="shuffled")) is PAPERS
+@pytest.mark.parametrize("data", [{"human_maps": {"control": "shuffled"}}, {"template_maps": True}])
+def test_the_decoy_with_other_maps_is_no_positive_control(tmp_path, data):
+    assert family(decoy(tmp_path, {"cross_entropy": 2, "cyborg": 2}, **data)) is PAPERS
 
 
 def test_what_is_shown_is_claimed(studied):

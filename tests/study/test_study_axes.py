@@ -42,7 +42,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fraction(study, 0.5, {"cyborg": 4, "hseb": 2}, strength=0.6)
     fraction(study, 0.1, {"cross_entropy": 3, "cyborg": 3}, strength=0.4)
     fraction(study, 1, {"cyborg": 3}, strength=0.8)
-    write_variant(study, {FRACTION: None}, {"cross_entropy": 3})
+    write_variant(study, {FRACTION: None}, {"cross_entropy": 4})
     return study
 
 
@@ -68,7 +68,7 @@ def test_differences_are_from_cross_entropy_of_the_same_variant_or_one_without_s
 ) -> None:
     table = variant_table(axes).set_index(["variant", "method"])
     assert len(table) == 6
-    for name, baseline, pairs in (("0.1", "0.1", 3), ("0.5", "null", 3), ("1", "null", 3)):
+    for name, baseline, pairs in (("0.1", "0.1", 3), ("0.5", "null", 4), ("1", "null", 3)):
         row = table.loc[(f"fraction={name}", "cyborg")]
         own = by_seed(swept / f"fraction={name}", "cyborg")
         differences = (own - by_seed(swept / f"fraction={baseline}", "cross_entropy")).dropna()
@@ -116,18 +116,28 @@ def test_cross_entropy_of_another_variant_does_not_stand_in(tmp_path: Path) -> N
 def test_cross_entropy_that_was_trained_once_is_compared_with_every_choice_of_maps(tmp_path: Path) -> None:
     """It uses none; another setting, as the backbone here, must still be the same."""
     for backbone in ("tiny", "resnet50"):
-        for value in (0.05, 1):
-            methods = {"cyborg": 3} | ({"cross_entropy": 3} if value == 1 else {})
+        for value, runs in ((0.05, 0), (0.5, 1), (1, 3)):
+            methods = {"cyborg": 3} | ({"cross_entropy": runs} if runs else {})
             write_variant(tmp_path / "study", {"backbone": backbone, FRACTION: value}, methods)
     axes = read_axes([tmp_path / "study"])
     table = variant_table(axes).set_index(["variant", "method"])
     for variant in axes.variants:
+        if variant.values[FRACTION] == 0.5:  # it has cross-entropy of its own, though of one seed
+            assert table.loc[(variant.name, "cyborg"), "pairs"] == 1
+            continue
         own = by_seed(variant.study.folder, "cyborg")
         reference = by_seed(tmp_path / "study" / f"backbone={variant.values['backbone']},fraction=1", "cross_entropy")
         row = table.loc[(variant.name, "cyborg")]
         assert (row["pairs"], row["difference"]) == (3, pytest.approx((own - reference).mean()))
     notes = " ".join(shown_variants(axes, variant_table(axes), "auroc_unseen").notes)
     assert "or differs only in the human maps, which cross-entropy does not use" in notes
+
+
+def test_cross_entropy_with_a_term_of_human_maps_stands_in_for_no_other_choice_of_them(tmp_path: Path) -> None:
+    terms = {"term": {"_target_": "saliency_entropy.losses.HumanSaliency", "weight": 0.5}}
+    write_variant(tmp_path / "study", {FRACTION: 1}, {"cross_entropy": 3}, config={"loss": {"terms": terms}})
+    write_variant(tmp_path / "study", {FRACTION: 0.5}, {"cyborg": 3})
+    assert variant_table(read_axes([tmp_path / "study"]))["pairs"].to_list() == [0, 0]
 
 
 def test_the_entropy_reached_and_another_measure_stand_beside(axes: StudyAxes, swept: Path) -> None:

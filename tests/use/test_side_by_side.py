@@ -3,10 +3,8 @@
 import ast
 import base64
 import io
-import logging
 import re
 import shutil
-import socket
 import sys
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.checkpoint import best_checkpoint
 from saliency_entropy.run.model_file import ModelCard
-from saliency_entropy.run.server import listening
 from saliency_entropy.scores.ensemble import Ensemble
 from saliency_entropy.use.side_by_side import MOST_IMAGES, focus_in_words, judged, named_detectors
 from saliency_entropy.use.try_page import DRAWN, application, drawn_faces
@@ -121,30 +118,6 @@ def test_faces_of_both_kinds_are_drawn(tmp_path: Path) -> None:
     assert set(faces.values()) == {f"drawn; its label is {label}" for label in LABELS}
 
 
-def test_a_port_or_host_that_cannot_be_used_is_named(caplog: pytest.LogCaptureFixture) -> None:
-    with listening("127.0.0.1", 0) as first:
-        port = first.getsockname()[1]
-        with pytest.raises(
-            UserError, match=rf"^host=127.0.0.1 port={port} cannot be used \(Address already in use\); "
-        ):
-            listening("127.0.0.1", port)
-    with pytest.raises(UserError, match=r"host=no\.such\.host\.invalid port=0 cannot be used"):
-        listening("no.such.host.invalid", 0)
-    with pytest.raises(UserError, match="port is 70000; give a whole number from 0 to 65535"):
-        listening("127.0.0.1", 70000)
-    assert caplog.text == ""
-
-
-def test_only_an_address_that_others_reach_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), listening("localhost", 0) as listener:
-        assert listener.family == socket.AF_INET
-        assert caplog.text == ""
-    with listening("0.0.0.0", 0):
-        assert caplog.messages == [
-            "host=0.0.0.0: whoever reaches this machine can use the page, without password or encryption"
-        ]
-
-
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"^try needs gradio, .* pip install 'saliency-entropy\[demo\]'$"):
@@ -158,10 +131,10 @@ def test_a_request_names_no_file_that_was_not_sent(
     from starlette.testclient import TestClient
 
     (own := tmp_path / "own").mkdir()
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(own))  # within the folder of the drawn faces, as the command has it
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     private = Path(shutil.copy(images[0], tmp_path / "private.jpg"))
-    with TestClient(application(named_detectors(str(study / "cyborg"), "cpu"), own)) as client:
+    with TestClient(application(named_detectors(str(study / "cyborg"), "cpu"), tmp_path)) as client:
         (sent,) = client.post("/gradio_api/upload", files={"files": ("sent.jpg", private.read_bytes())}).json()
         event = client.get("/config").json()["dependencies"][0]["id"]
         answers = []
@@ -178,8 +151,12 @@ def test_a_request_names_no_file_that_was_not_sent(
 
 
 def test_no_other_command_waits_for_the_extra() -> None:
+    """What imports it at once is itself imported only by the function that needs it."""
+    at_once, of_the_extra = {}, {PACKAGE / "annotate" / "server.py"}
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert {name.partition(".")[0] for name in names} & OF_THE_EXTRA == set(), path
+        nodes = ast.parse(path.read_text()).body
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        at_once[path] = names | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    waiting = {path for path, names in at_once.items() if {name.partition(".")[0] for name in names} & OF_THE_EXTRA}
+    assert waiting == of_the_extra
+    assert "saliency_entropy.annotate.server" not in set().union(*at_once.values())

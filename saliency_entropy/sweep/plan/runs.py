@@ -140,12 +140,11 @@ def _planned(composed: DictConfig, queued: Mapping[Path, QueuedJob]) -> PlannedR
     run = PlannedRun({}, folder, "start")
     try:
         require_values(composed)
-        # In the order of a run's own checks.
         run = replace(run, config=run_folder.plain_values(composed))
         run_folder.check_same_run(run.folder, run.config)
         if run_folder.finished_result(run.folder) is not None:
             return replace(run, action="skip", epochs_done=run.config["trainer"]["max_epochs"])
-        # Imported here so that the plan of a sweep that is done does not wait for PyTorch.
+        # A run's own first check, made here so that the plan of a sweep that is done does not wait for PyTorch.
         from saliency_entropy.training import checked
 
         checked(composed)
