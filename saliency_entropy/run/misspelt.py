@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -36,7 +37,11 @@ def suggestions(arguments: Sequence[str], folders: Sequence[Path], name: str) ->
     }
     right = [f"{key}={value}" for key, _, value in given if value in groups.get(key, ())]
     keys = list(_keys(folders[0], name, right))
-    said = []
+    said = [
+        f"{argument}: an argument is KEY=VALUE, and --help lists the keys"
+        for before, argument in pairwise(["", *arguments])
+        if argument[:1] not in ("-", "+", "~") and "=" not in argument and not before.startswith("-")
+    ]
     for key, _, value in given:
         group = key.partition("@")[0]
         if group in groups:

@@ -23,6 +23,7 @@ from saliency_entropy.run.whole_files import write_atomically
 KEY, FORMAT = "model", 1
 MOST_VALUES, MOST_ROWS = 10_000, 50_000_000  # in the description of a run, and in its validation scores
 RULE = "the threshold at which the run errs as often on real as on synthetic validation images (equal error rate)"
+DRAWN_DATA = {"builtin", "decoy"}  # of conf/data, faces that a program draws
 # Of result.json, what is true of the file wherever it lies; not, for instance, how long its training took.
 NOT_OF_THE_MODEL = ("checkpoint", "wall_seconds", "finished")
 
@@ -44,6 +45,12 @@ class ModelCard:
     problem: str = "it comes without validation scores"
     validation_images: int = 0
     run: dict[str, Any] | None = None
+
+    @property
+    def caveat(self) -> str:
+        """What must be known before any verdict; empty if it is nothing."""
+        drawn = (self.run or {}).get("data") in DRAWN_DATA
+        return "trained on faces drawn by a program: what it says of photographs means nothing" if drawn else ""
 
     def calibrated(self, difference: float) -> float | None:
         """The calibrated probability of "synthetic" in [0, 1]; None without a temperature."""

@@ -91,7 +91,11 @@ def _write_table(file: Path, content: str | bytes) -> None:
 
 
 def decision_rule(detector: Detector) -> str:
-    """How an image is decided on, in a sentence."""
+    """How an image is decided on, in a sentence, and what must be known before."""
+    return "; ".join(filter(None, (_rule(detector), detector.card.caveat)))
+
+
+def _rule(detector: Detector) -> str:
     card = detector.card
     if isinstance(detector, Ensemble):
         mean, threshold = f"the mean of {len(detector.members)} detectors", detector.probability_threshold

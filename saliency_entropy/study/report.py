@@ -16,6 +16,7 @@ from saliency_entropy.errors import whole_number, writing
 from saliency_entropy.page import wording
 from saliency_entropy.page.table import ShownTable, is_words, latex, markdown
 from saliency_entropy.page.web_page import render
+from saliency_entropy.run.model_file import DRAWN_DATA
 from saliency_entropy.run.ranking import RANKINGS
 from saliency_entropy.run.whole_files import remove_parts_of, write_atomically
 from saliency_entropy.study import comparisons, contrasts, figures, questions, robustness, tables
@@ -191,6 +192,8 @@ def headline(
     named = [
         f"{wording.listed(own)} {'is' if len(own) == 1 else 'are'} {verdict} than cross-entropy by both scores"
         if verdict in (BETTER, WORSE)
+        else f"nothing can be said of {wording.listed(own)} against cross-entropy"
+        if verdict == UNKNOWN
         else f"against cross-entropy, {verdict}: {wording.listed(own)}"
         for verdict, own in found.items()
         if own
@@ -212,7 +215,7 @@ def headline(
 def all_warnings(study: Study, measures: Measures) -> list[str]:
     """Sentences that a reader must know before any number, the gravest first."""
     warnings = []
-    if drawn := {run.setting("data.name") for run in study.runs} & {"builtin", "decoy"}:
+    if drawn := {run.setting("data.name") for run in study.runs} & DRAWN_DATA:
         warnings.append(
             f"The faces are drawn by a program (data: {wording.listed(sorted(drawn))}). These figures show that "
             "everything works; they say nothing about real faces."

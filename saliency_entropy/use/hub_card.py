@@ -55,6 +55,7 @@ saliency_entropy.
 Data: {{ escape(run.data | default("not known") | string) }}; generators of its synthetic images:
 {{ escape(run.train_generators | join(", ")) or "not known" }}. Threshold and temperature were fixed on
 {{ about.validation_images }} validation images, never on test images.
+{%- if about.caveat %} It was **{{ about.caveat }}**.{% endif %}
 {%- if run.map_kind %} Where human maps are needed, training had {{ escape(run.map_kind | string) }} maps,
 not the human maps of its images.{% endif %}
 

@@ -29,7 +29,6 @@ class View:
     image: str
     cam: str
     score: str
-    focus: str
 
 
 def named_detectors(given: str | Sequence[str], device: str) -> dict[str, Detector]:
@@ -64,16 +63,6 @@ def judged(detectors: Mapping[str, Detector], images: Mapping[Path, str]) -> str
     return template.render(rows=rows, rules=rules, most=MOST_IMAGES, left_out=len(images) - len(paths))
 
 
-def focus_in_words(detection: Detection) -> str:
-    """One sentence on what the entropy of a CAM means."""
-    cells = detection.cam.size
-    return (
-        f"A CAM of this entropy is as spread out as one that covers {detection.focus_area:.1f} of its {cells} cells "
-        f"evenly (0 nats: one cell, {np.log(cells):.2f}: all {cells}); it shows where the detector looked, not whether "
-        "it is right."
-    )
-
-
 def _places(name: str) -> list[Path]:
     # A study's folder holds other things beside its methods, which runs/demo/* matches, too.
     matches = [path for path in matching(name) if path.suffix == ".ckpt" or named_checkpoints(str(path)) != [path]]
@@ -90,4 +79,4 @@ def _view(name: str, pixels: np.ndarray, detection: Detection) -> View:
     image, cam = Image.fromarray(pixels), cam_overlay(pixels, detection.cam, strength=1)
     std = np.nan if detection.spread is None else detection.spread
     score = spread(detection.probability_synthetic, std, digits=4)
-    return View(name, detection, data_uri(image, "png"), data_uri(cam, "png"), score, focus_in_words(detection))
+    return View(name, detection, data_uri(image, "png"), data_uri(cam, "png"), score)

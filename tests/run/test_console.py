@@ -102,6 +102,7 @@ def test_a_command_is_named_as_it_is_given(monkeypatch) -> None:
         ("data.bach_size=8", "data.bach_size: did you mean data.batch_size?"),
         ("batch_size=8", "batch_size: did you mean data.batch_size or protocol.batch_size?"),
         ("term@loss.terms.x=entropi", "term@loss.terms.x=entropi: did you mean term@loss.terms.x=entropy?"),
+        ("runs/demo", "runs/demo: an argument is KEY=VALUE, and --help lists the keys"),
     ],
 )
 def test_the_nearest_right_name(argument: str, sentence: str) -> None:
@@ -114,6 +115,10 @@ def test_the_nearest_right_name(argument: str, sentence: str) -> None:
 )
 def test_what_is_right_or_like_nothing_is_passed_over(argument: str) -> None:
     assert suggestions([argument], [CONFIGURATION], "train") == []
+
+
+def test_the_value_of_a_flag_is_no_argument_of_its_own() -> None:
+    assert suggestions(["--config-dir", "mine", "method=droid"], [CONFIGURATION], "train") == []
 
 
 def test_keys_that_another_group_has_are_known() -> None:

@@ -207,7 +207,8 @@ def test_without_finite_scores_there_is_no_verdict(checkpoint, predicted, tmp_pa
 def complete(checkpoint: Path, tmp_path: Path) -> Path:
     """A checkpoint whose card has a threshold of 0.25 and a temperature of 2."""
     card = {
-        "format": 1, "threshold": 0.25, "temperature": 2.0, "problem": "", "validation_images": 40, "run": {},
+        "format": 1, "threshold": 0.25, "temperature": 2.0, "problem": "", "validation_images": 40,
+        "run": {"data": "builtin"},
     }  # fmt: skip
     torch.save(torch.load(checkpoint, weights_only=True) | {"model": card}, tmp_path / "complete.ckpt")
     return tmp_path / "complete.ckpt"
@@ -229,6 +230,7 @@ def test_decisions_and_calibrated_probabilities_follow_the_card(predicted, compl
     assert set(expected) == {"real", "synthetic"}
     threshold = 1 / (1 + np.exp(-differences.median() / 2))
     assert f"decision: synthetic where calibrated_probability is {threshold:.4f} or more, the threshold" in caplog.text
+    assert caplog.text.count("trained on faces drawn by a program: what it says of photographs means nothing") == 1
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])

@@ -117,14 +117,14 @@ POWER = "(power of 80 % from a difference of 0.250 on)"
         (
             methods(BASELINE, DROID),
             compared(0, NAN, NAN, NAN, NAN),
-            "Against cross-entropy, cannot be said: DROID. A verdict needs 5 seeds in common that do not all differ by "
-            f"the same. {FIRST}DROID against Cross-entropy: no seed in common.",
+            "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all differ "
+            f"by the same. {FIRST}DROID against Cross-entropy: no seed in common.",
         ),
         (
             methods(("cross_entropy", "Cross-entropy", 4, 0.5), ("droid", "DROID", 4, 0.7)),
             compared(4, 0.2, 0.1, 0.3, 0.01, seeds=4),
-            "Against cross-entropy, cannot be said: DROID. A verdict needs 5 seeds in common that do not all differ by "
-            f"the same. {FIRST}DROID against Cross-entropy (exploratory), over the 4 seeds in common "
+            "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all differ "
+            f"by the same. {FIRST}DROID against Cross-entropy (exploratory), over the 4 seeds in common "
             f"of 4 and 5: by logit 1 +0.200 {BETTER}; by margin +0.200 {BETTER}.".replace(": better", "")
             + " With fewer than 5 seeds in common, nothing can be said.",
         ),
@@ -601,7 +601,7 @@ def test_the_command(tmp_path):
     command = [sys.executable, str(root / "experiments" / "report.py"), "study=demo"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "cannot be said: DROID. A verdict needs 5 seeds in common" in done.stdout
+    assert "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common" in done.stdout
     assert "left out: hseb/seed0 (no result, no epoch done)" in done.stdout
     assert "report: demo/report/index.html" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo"]

@@ -19,6 +19,7 @@ from saliency_entropy.data.images import load_image
 from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.checkpoint import best_checkpoint
+from saliency_entropy.run.model_file import ModelCard as DetectorCard
 from saliency_entropy.use import export as exporting
 from saliency_entropy.use.export import OUTPUTS, export
 from saliency_entropy.use.hub_card import hub_card
@@ -135,11 +136,16 @@ def test_the_model_card_has_the_figures_of_the_run(run, exported) -> None:
     for words in ("must not be used for", "model.onnx", "model.pt2", "model.safetensors", "gan, vae", "10 validation"):
         assert words in body
     assert "control" not in body
+    assert "drawn" not in body
     about = json.loads((exported / "model.json").read_text())
     for kind in ("template", "shuffled control"):
         about["run"]["map_kind"] = kind
         replaced = " ".join(hub_card(about, []).split())
         assert f"never on test images. Where human maps are needed, training had {kind} maps, not the human" in replaced
+    about["caveat"] = DetectorCard(run={"data": "decoy"}).caveat
+    assert "test images. It was **trained on faces drawn by a program: what it says of" in " ".join(
+        hub_card(about, []).split()
+    )
     from huggingface_hub import ModelCard
 
     assert ModelCard(text).data.model_name.startswith("DROID")

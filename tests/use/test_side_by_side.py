@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from saliency_entropy.data.table import LABELS
-from saliency_entropy.detector import Detection, Detector
+from saliency_entropy.detector import Detector
 from saliency_entropy.errors import UserError
 from saliency_entropy.page.overlay import cam_overlay
 from saliency_entropy.run.checkpoint import best_checkpoint
 from saliency_entropy.run.model_file import ModelCard
 from saliency_entropy.scores.ensemble import Ensemble
-from saliency_entropy.use.side_by_side import MOST_IMAGES, focus_in_words, judged, named_detectors
+from saliency_entropy.use.side_by_side import MOST_IMAGES, judged, named_detectors
 from saliency_entropy.use.try_page import DRAWN, application, drawn_faces
 
 PACKAGE = Path(__file__).parents[2] / "saliency_entropy"
@@ -60,7 +60,7 @@ def test_each_cell_says_what_its_detector_says(study: Path, images: list[Path]) 
     mean, alone = detectors.values()
     for member in mean.members:
         member.card = ModelCard(threshold=0.1, temperature=2.0)
-    alone.card = ModelCard()
+    alone.card = ModelCard(run={"data": "decoy"})
     page = judged(detectors, {images[0]: "drawn"})
     uris = re.findall(r'<img (?:class="cam" )?src="data:image/png;base64,([^"]+)"', page)
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri)))) for uri in uris]
@@ -81,15 +81,10 @@ def test_each_cell_says_what_its_detector_says(study: Path, images: list[Path]) 
     assert "decision: synthetic where calibrated_probability is 0.5125 or more, the mean of their own" in page
     assert "<dd>–</dd>" in page
     assert f'<p class="verdict">{detection.verdict} by the larger logit; no decision</p>' in page
-    assert "no decision: the checkpoint has no threshold, since it comes without validation scores" in page
-
-
-def test_the_entropy_is_explained_with_numbers_worked_out_by_hand() -> None:
-    detection = Detection(0.0, 1.0, 0.73, np.ones((4, 4), np.float32), float(np.log(8)))
-    assert focus_in_words(detection) == (
-        "A CAM of this entropy is as spread out as one that covers 8.0 of its 16 cells evenly (0 nats: one cell, 2.77: "
-        "all 16); it shows where the detector looked, not whether it is right."
-    )
+    problem = "no decision: the checkpoint has no threshold, since it comes without validation scores"
+    assert page.count(f"{problem}; the verdict is the larger logit&#39;s; trained on faces drawn by a program") == 1
+    assert f"<dd>{np.exp(detection.cam_entropy):.1f} of {detection.cam.size} cells</dd>" in page
+    assert page.count("covers exp(H) cells evenly, its focus area") == 1
 
 
 def test_a_file_that_is_refused_has_its_sentence_once_and_keeps_none_from_being_judged(
