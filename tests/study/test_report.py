@@ -117,14 +117,14 @@ POWER = "(power of 80 % from a difference of 0.250 on)"
         (
             methods(BASELINE, DROID),
             compared(0, NAN, NAN, NAN, NAN),
-            "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all differ "
-            f"by the same. {FIRST}DROID against Cross-entropy: no seed in common.",
+            "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all "
+            f"differ by the same. {FIRST}DROID against Cross-entropy: no seed in common.",
         ),
         (
             methods(("cross_entropy", "Cross-entropy", 4, 0.5), ("droid", "DROID", 4, 0.7)),
             compared(4, 0.2, 0.1, 0.3, 0.01, seeds=4),
-            "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all differ "
-            f"by the same. {FIRST}DROID against Cross-entropy (exploratory), over the 4 seeds in common "
+            "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all "
+            f"differ by the same. {FIRST}DROID against Cross-entropy (exploratory), over the 4 seeds in common "
             f"of 4 and 5: by logit 1 +0.200 {BETTER}; by margin +0.200 {BETTER}.".replace(": better", "")
             + " With fewer than 5 seeds in common, nothing can be said.",
         ),
