@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from saliency_entropy.cpu.dilated_depthwise import replace_dilated_depthwise
 from saliency_entropy.errors import UserError, in_one_line
 from saliency_entropy.weights import timm_network
 
@@ -96,6 +97,7 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)  # about 1.5 times as fast on a CPU, no slower on a GPU
+        replace_dilated_depthwise(self.net)
         self.cam_size = self._check_cam()
 
     def forward(self, images: Tensor) -> BackboneOutput:

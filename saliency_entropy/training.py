@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
@@ -18,13 +17,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from saliency_entropy.backbone import Backbone
 from saliency_entropy.cam import CAM_CLASSES
+from saliency_entropy.cpu.process import use_cores
 from saliency_entropy.data import FaceDataModule
 from saliency_entropy.data.table import data_hash, images_hash
 from saliency_entropy.errors import UserError, in_one_line, is_no_room, whole_number
 from saliency_entropy.losses import LossSum
 from saliency_entropy.metrics import score_table
 from saliency_entropy.module import DetectorModule
-from saliency_entropy.parallel import thread_count
 from saliency_entropy.run import attempts, callbacks, devices, trainer_options
 from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
@@ -99,7 +98,7 @@ def train_and_score(cfg: DictConfig, config: dict[str, Any], folder: Path) -> No
     first = devices.is_first(cfg.trainer)
     # Read now: by the end of the run the checkout may be at a commit whose code this run did not execute.
     code = {"versions": versions(), "git_commit": git_commit()}
-    torch.set_num_threads(cfg.threads or thread_count())
+    use_cores(cfg.threads)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 1. The network, its loss and the images.

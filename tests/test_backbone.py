@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from saliency_entropy.backbone import Backbone
+from saliency_entropy.cpu.dilated_depthwise import DilatedDepthwiseConv2d
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import class_activation_map, min_max, spatial_entropy
 from saliency_entropy.run.folder import register_resolvers
@@ -55,6 +56,14 @@ def build(**changes: object) -> Backbone:
         "interpolation": "bilinear", "pretrained": False,
     }  # fmt: skip
     return Backbone(**arguments | changes)
+
+
+# --- speed on a CPU
+
+
+def test_the_dilated_convolutions_of_the_default_have_the_faster_backward():
+    layers = untrained("efficientnet_lite0").net.modules()
+    assert sum(type(layer) is DilatedDepthwiseConv2d for layer in layers) == 4
 
 
 # --- the CAM

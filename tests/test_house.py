@@ -13,7 +13,7 @@ PACKAGE = ROOT / "saliency_entropy"
 # From the ground up: a module imports from its own room and from those above it in this list. A room is a folder;
 # modules of the package's root stand alone.
 ORDER = (
-    "errors", "parallel",
+    "errors", "cpu",
     "functional", "losses", "metrics", "calibration",
     "page", "run", "data",
     "weights", "backbone", "cam", "module", "training", "detector",

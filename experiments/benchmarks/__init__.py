@@ -16,9 +16,9 @@ from benchmarks.sweep import benchmark_sweep
 from benchmarks.variants import benchmark_variants
 from benchmarks.waiting import benchmark_waiting
 from saliency_entropy.backbone import Backbone
+from saliency_entropy.cpu.process import use_cores
 from saliency_entropy.detector import usable_device
 from saliency_entropy.errors import UserError, whole_number
-from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def benchmark(cfg: DictConfig, script: Path) -> None:
     unknown = [part for part in cfg.parts if part not in PARTS]
     if unknown:
         raise UserError(f"parts names {unknown[0]!r}; choose of {', '.join(PARTS)}")
-    torch.set_num_threads(cfg.threads or thread_count())
+    use_cores(cfg.threads)
     device = usable_device(cfg.device)
     torch.manual_seed(0)
     backbone = Backbone(**OmegaConf.to_container(cfg.backbone, resolve=True)).to(device)

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader
 from benchmarks.steps import droid_cyborg_module, take_step
 from benchmarks.timing import in_turn, ratio
 from saliency_entropy.backbone import Backbone
+from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data import FaceBatch, FaceDataModule
 from saliency_entropy.data.cache import DecodeCache
 from saliency_entropy.data.dataset import read_image
 from saliency_entropy.data.forked import in_processes
-from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmarks.steps import droid_cyborg_module, random_batch, take_step
 from benchmarks.timing import in_turn, ratio
 from saliency_entropy.backbone import Backbone
-from saliency_entropy.parallel import thread_count
+from saliency_entropy.cpu.process import use_cores
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def _process(cfg: DictConfig, variables: dict[str, str]) -> Iterator[Callable[[]
 
 def _prepare(cfg: DictConfig) -> None:
     global _step
-    torch.set_num_threads(cfg.threads or thread_count())
+    use_cores(cfg.threads)
     torch.manual_seed(0)
     device = torch.device("cpu")
     backbone = Backbone(**OmegaConf.to_container(cfg.waiting.backbone, resolve=True))

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data.forked import map_in_processes, may_fork
 from saliency_entropy.data.human_maps.implausible import implausible_shapes, repeated, shows
 from saliency_entropy.data.human_maps.loading import check_options, grey_layer, merged_layers, on_grid, open_layer
@@ -27,7 +28,6 @@ from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, chec
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
-from saliency_entropy.parallel import thread_count
 
 THUMBNAIL = 12  # pixels a side: shows where eyes, mouth and background are, and little more
 HASHED = 64  # pixels, at least, that the shorter side of an image keeps when it is shrunk to be hashed and averaged

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data.images import load_image
 from saliency_entropy.errors import UserError
-from saliency_entropy.parallel import thread_count
 
 MOST_THREADS = 8  # each may hold a decoded image of 64 megapixels
 

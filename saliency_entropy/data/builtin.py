@@ -21,6 +21,7 @@ import pandas as pd
 from filelock import FileLock
 from PIL import Image, ImageDraw, ImageFilter
 
+from saliency_entropy.cpu.cores import each, thread_count
 from saliency_entropy.data.drawn.cameras import CAMERAS, FINGERPRINTS, photograph
 from saliency_entropy.data.drawn.decoy import Decoy
 from saliency_entropy.data.drawn.defects import DEFECTS, possible_defects
@@ -29,7 +30,6 @@ from saliency_entropy.data.drawn.face import Stroke, features, random_face
 from saliency_entropy.data.manifest import read_manifest
 from saliency_entropy.data.table import SPLITS, Manifest
 from saliency_entropy.errors import UserError
-from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
 

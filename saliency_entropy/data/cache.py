@@ -30,11 +30,11 @@ import PIL
 from filelock import FileLock, Timeout
 from PIL import features
 
+from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data.chunk_file import Chunk, DamagedChunk, read_chunk, remove_partial, write_chunk
 from saliency_entropy.data.forked import in_processes, may_fork
 from saliency_entropy.data.images import DataFile, Digested, UnreadableFile, joint_digest
 from saliency_entropy.errors import UserError, writing
-from saliency_entropy.parallel import thread_count
 
 log = logging.getLogger(__name__)
 

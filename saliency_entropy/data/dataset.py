@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from saliency_entropy.cpu.cores import each, thread_count
 from saliency_entropy.data.cache import CachedArrays, DecodeCache
 from saliency_entropy.data.human_maps.implausible import LEAST_CELLS, implausible_shapes, repeated, shows
 from saliency_entropy.data.human_maps.loading import DRAWN_WITH, load_human_map, on_grid
@@ -20,7 +21,6 @@ from saliency_entropy.data.human_maps.templates import TEMPLATE, template_map
 from saliency_entropy.data.images import DataFile, Digested, check_header, check_pixels, joint_digest, load_channels
 from saliency_entropy.data.table import LABELS, Manifest
 from saliency_entropy.errors import UserError
-from saliency_entropy.parallel import each, thread_count
 
 
 class FaceBatch(NamedTuple):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from saliency_entropy.cpu.cores import each, thread_count
 from saliency_entropy.data.table import Manifest, as_on_disk, filled_names, refuse
 from saliency_entropy.errors import UserError, listing, named
-from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data.forked import IGNORED
 from saliency_entropy.errors import UserError
-from saliency_entropy.parallel import thread_count
 
 MOST_WORKERS = 16  # more processes wait for the disk, not for a core
 

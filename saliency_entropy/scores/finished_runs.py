@@ -12,11 +12,11 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from saliency_entropy.backbone import Backbone
+from saliency_entropy.cpu.process import use_cores
 from saliency_entropy.data.dataset import Transform
 from saliency_entropy.data.table import SPLITS
 from saliency_entropy.detector import read_network, usable_device
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number
-from saliency_entropy.parallel import thread_count
 from saliency_entropy.run.checkpoint import best_checkpoint, file_digest
 from saliency_entropy.run.folder import check_name, finished_result
 from saliency_entropy.run.study_folders import run_folders, seed_folders
@@ -88,7 +88,7 @@ def finished_runs(cfg: DictConfig, lock: str, command: str, consequence: str) ->
     folders = _finished_folders(study, consequence)
     images = read_images(cfg, folders)
     name = _set_name(cfg, images)
-    torch.set_num_threads(cfg.threads or thread_count())
+    use_cores(cfg.threads)
     device = usable_device(cfg.device)
     try:
         with FileLock(study / lock, timeout=0):

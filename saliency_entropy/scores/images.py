@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from saliency_entropy.cpu.cores import each, thread_count
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.dataset import FaceDataset, Transform
 from saliency_entropy.data.human_maps.templates import with_template_maps
@@ -22,7 +23,6 @@ from saliency_entropy.data.images import Digested, joint_digest
 from saliency_entropy.data.listed_files import check_files, file_problems, without_broken
 from saliency_entropy.data.table import REPEATED
 from saliency_entropy.errors import UserError, in_one_line, listing
-from saliency_entropy.parallel import each, thread_count
 from saliency_entropy.run.folder import read_config
 
 SKIP = "skip_broken"

@@ -4,7 +4,7 @@ import os
 
 from omegaconf import DictConfig
 
-from saliency_entropy.parallel import thread_count
+from saliency_entropy.cpu.cores import thread_count
 
 
 def is_local(launcher: DictConfig) -> bool:

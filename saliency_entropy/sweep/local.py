@@ -26,8 +26,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.errors import UserError, in_one_line, whole_number
-from saliency_entropy.parallel import thread_count
 from saliency_entropy.run.command import ENDING, ended_with_a_sentence, one_sentence
 from saliency_entropy.sweep.cores import runs_that_fit, shared_threads
 from saliency_entropy.sweep.jobs import SweepJob, sweep_jobs

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from saliency_entropy.cpu.cores import each, thread_count
 from saliency_entropy.data.human_maps.loading import MAP_EXTENSIONS
 from saliency_entropy.data.table import CONTROL, LEADS_OUT, Manifest, complete, map_names, refuse
 from saliency_entropy.errors import UserError, listing
-from saliency_entropy.parallel import each, thread_count
 
 log = logging.getLogger(__name__)
 

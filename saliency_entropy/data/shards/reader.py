@@ -26,12 +26,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from saliency_entropy.cpu.cores import each, thread_count
 from saliency_entropy.data.shards.member import Member, Shard
 from saliency_entropy.data.shards.scan import described, scan
 from saliency_entropy.data.table import Manifest, complete, map_names, refuse
 from saliency_entropy.data.table_file import refuse_many_rows
 from saliency_entropy.errors import UserError, in_one_line, listing
-from saliency_entropy.parallel import each, thread_count
 from saliency_entropy.run.console import typed
 
 log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from webdataset import TarWriter
 
+from saliency_entropy.cpu.cores import each, thread_count
 from saliency_entropy.data.cache import usable_bytes
 from saliency_entropy.data.images import DataFile, check_header
 from saliency_entropy.data.listed_files import check_files, refuse_broken
@@ -31,7 +32,6 @@ from saliency_entropy.data.shards.reader import INDEX, MANIFEST, PLAN
 from saliency_entropy.data.shards.scan import scan
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number, writing
-from saliency_entropy.parallel import each, thread_count
 from saliency_entropy.run.console import typed
 from saliency_entropy.run.whole_files import write_atomically
 
