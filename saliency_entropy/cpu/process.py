@@ -20,6 +20,9 @@ def use_cores(threads: int | None) -> None:
     the system each time, which then clears every page anew: on a CPU a fifth of the time of a step.
     """
     torch.set_num_threads(threads or thread_count())
+    # Deterministic algorithms would also fill every new tensor with NaN, a tenth of a step, to make the reading of
+    # memory that nobody has written repeatable.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     # Other C libraries have no mallopt; their allocators are left as they are.
     if sys.platform == "linux" and not chosen and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):

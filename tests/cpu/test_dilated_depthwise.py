@@ -80,5 +80,6 @@ def test_evaluation_and_autocast_use_pytorchs() -> None:
     assert "DilatedDepthwise" in layer(maps).grad_fn.name()
     with torch.autocast("cpu", torch.bfloat16):
         mixed = layer(maps)
-    assert mixed.dtype == torch.bfloat16 and "DilatedDepthwise" not in mixed.grad_fn.name()
+    assert mixed.dtype == torch.bfloat16
+    assert "DilatedDepthwise" not in mixed.grad_fn.name()
     assert "DilatedDepthwise" not in layer.eval()(maps).grad_fn.name()
