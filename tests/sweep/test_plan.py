@@ -464,6 +464,7 @@ def test_a_command_that_cannot_be_planned(
         (["data.root=/no/where"], "data.root=/no/where does not exist"),
         (["protocol.optimizer.lr=fast"], "protocol.optimizer or protocol.scheduler cannot be used ("),
         (["loss.terms.cross_entropy.weight=nan"], "the weight of a CrossEntropy term is nan; give a number"),
+        (["-m", "method=hseb", "loss.terms.entropy_match.target=1,9"], "target=9 is no entropy of a CAM of"),
         (["trainer.precision=half"], "Precision 'half' is invalid"),
         (["backbone.checkpoint=/no/where"], "backbone.checkpoint=/no/where does not exist"),
         (["data.root=${oc.env:HOME}"], "environment variable HOME in a configuration is refused"),

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
         data = read
     if data is None:
         return None
-    for run in {json.dumps([run.method, run.config["loss"]]): run for run in runs}.values():
+    for run in _one_of_each_loss(runs):
         with noted(problems):
             for name in build_loss(run.cfg).terms_needing_human_maps:
                 data.require_human_maps(f"method {run.method} (term {name})")
@@ -102,6 +102,17 @@ def read_data(runs: Sequence[PlannedRun], problems: list[str]) -> FaceDataModule
             with noted(problems):
                 check_same_data(run.folder, digest)
     return data
+
+
+def check_targets(runs: Sequence[PlannedRun], cells: int, problems: list[str]) -> None:
+    """Whether a CAM of so many cells can have the entropies that the losses of the runs ask for."""
+    for run in _one_of_each_loss(runs):
+        with noted(problems):
+            build_loss(run.cfg).check_targets(cells)
+
+
+def _one_of_each_loss(runs: Sequence[PlannedRun]) -> Collection[PlannedRun]:
+    return {json.dumps([run.method, run.config["loss"]]): run for run in runs}.values()
 
 
 def comes_from_hub(backbone: Mapping[str, Any]) -> bool:

@@ -67,6 +67,7 @@ class Kind:
         self.module: DetectorModule | None = None
         with noted(problems):
             self.module = self._built()
+            checks.check_targets(runs, math.prod(self.module.backbone.cam_size), problems)
             if not elsewhere or torch.cuda.is_available() or self.cfg.trainer.accelerator not in ("gpu", "cuda"):
                 checks.require_device(self.cfg.trainer)
         self.run_bytes = 0
