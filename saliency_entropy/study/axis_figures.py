@@ -21,9 +21,9 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
     """AUROC, and below it the mean CAM entropy (nats) that the detectors reached on the test images.
 
     By a numeric axis, if there is one (:func:`~saliency_entropy.study.axes.numeric_axis`): a line for each method, the
-    mean over its seeds in a band of one standard deviation; dashed, where it is in one variant only; a panel for each
-    choice of the other axes. Shaded, on the axis of the entropy asked for: those that are best in the paper. Else, or
-    with more than 4 panels: the mean of each method in each variant, ± one standard deviation.
+    mean over its seeds in a band of one standard deviation; a panel for each choice of the other axes. Shaded, on the
+    axis of the entropy asked for: those that are best in the paper. Else, or with more than 4 panels: the mean of each
+    method in each variant, ± one standard deviation. A method that is in one variant only is a dashed line across.
 
     Args:
         axes: the variants.
@@ -46,6 +46,8 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
                 look = {"color": colour, "marker": marker, "label": plain(axes.titles[method])}
                 if key:
                     _line(panel, rows, key, name, look)
+                elif len(rows) == 1 < len(names):
+                    _level(panel, rows.iloc[0], name, look)
                 elif len(rows):
                     x = rows["variant"].map(names) + 0.8 * ((place + 0.5) / len(axes.titles) - 0.5)
                     bars = rows[f"{name}_std"]
@@ -83,7 +85,10 @@ def _line(panel: Axes, rows: pd.DataFrame, key: str, name: str, look: dict[str, 
         panel.plot(x, mean, **look)
         panel.fill_between(x, mean - std, mean + std, color=look["color"], alpha=0.15, linewidth=0)
     for _, row in rows.drop(along.index).iterrows():
-        mean, std = row[f"{name}_mean"], row[f"{name}_std"]
-        label = f"{look['label']}, {plain(row['variant'])}"
-        panel.axhline(mean, color=look["color"], linestyle="--", label=label)
-        panel.axhspan(mean - std, mean + std, color=look["color"], alpha=0.08, linewidth=0)
+        _level(panel, row, name, look)
+
+
+def _level(panel: Axes, row: pd.Series, name: str, look: dict[str, str]) -> None:
+    mean, std = row[f"{name}_mean"], row[f"{name}_std"]
+    panel.axhline(mean, color=look["color"], linestyle="--", label=f"{look['label']}, {plain(row['variant'])}")
+    panel.axhspan(mean - std, mean + std, color=look["color"], alpha=0.08, linewidth=0)

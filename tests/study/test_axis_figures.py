@@ -64,6 +64,20 @@ def test_cross_entropy_that_was_trained_once_lies_across_every_share_of_maps(tmp
     assert [bounds.y0, bounds.y1] == pytest.approx([line.get_ydata()[0] - spread, line.get_ydata()[0] + spread])
 
 
+def test_cross_entropy_that_was_trained_once_lies_across_every_control(tmp_path: Path) -> None:
+    for value in ("none", "shuffled"):
+        methods = {"cyborg": 2} | ({"cross_entropy": 2} if value == "none" else {})
+        write_variant(tmp_path / "study", {"control": value}, methods)
+    axes = read_axes([tmp_path / "study"])
+    table = variant_table(axes)
+    panel = auroc_by_axis(axes).axes[0]
+    (dots,) = panel.containers
+    assert dots.get_label() == "CYBORG"
+    (line,) = [line for line in panel.lines if line.get_label() == "Cross-entropy, control=none"]
+    mean = table.loc[table["method"] == "cross_entropy", "auroc_unseen_mean"].item()
+    assert list(line.get_ydata()) == [mean] * 2
+
+
 def test_files_for_print_and_screen(axes: StudyAxes) -> None:
     figure = auroc_by_axis(axes, "auroc")
     assert png(figure).startswith(b"\x89PNG")
