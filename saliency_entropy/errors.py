@@ -68,6 +68,26 @@ def writing(place: Path | str, remedy: str) -> Iterator[None]:
         raise UserError(f"{place} cannot be written to ({error.strerror or error}); {remedy}") from error
 
 
+@contextmanager
+def extra(name: str, what: str, otherwise: str = "") -> Iterator[None]:
+    """Turn a failed import into a sentence that names the extra of this package to install.
+
+    Args:
+        name: the extra.
+        what: what needs it.
+        otherwise: what else the user can do: ", or leave it out".
+
+    Raises:
+        UserError: an ImportError was raised inside.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{what} needs {error.name}, which is not installed: pip install 'saliency-entropy[{name}]'{otherwise}"
+        ) from None
+
+
 def listing(items: Iterable[str], count: int | None = None) -> str:
     """The first :data:`SHOWN` items; the others are counted.
 

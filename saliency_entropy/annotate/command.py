@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from saliency_entropy.annotate.annotations import Annotations
 from saliency_entropy.data.listed_files import check_files
 from saliency_entropy.data.table import SPLITS, Manifest
-from saliency_entropy.errors import UserError, whole_number, writing
+from saliency_entropy.errors import UserError, extra, whole_number, writing
 from saliency_entropy.run.command import ended_with_a_sentence
 from saliency_entropy.run.console import typed
 from saliency_entropy.run.lock import HeldElsewhere, held, read_owner
@@ -28,12 +28,8 @@ def annotate(cfg: DictConfig) -> None:
         UserError: an option is out of range, an image is missing, the output cannot be written to or is in use by
             another server, or the address cannot be served on.
     """
-    try:
+    with extra("demo", "annotate"):
         from saliency_entropy.annotate.server import application
-    except ImportError as error:
-        raise UserError(
-            f"annotate needs {error.name}, which is not installed: pip install 'saliency-entropy[demo]'"
-        ) from None
     whole_number("seed", cfg.seed, 0, most=2**32 - 1)
     manifest: Manifest = instantiate(cfg.data.source, _convert_="all")()
     output = Path(str(cfg.output))

@@ -21,7 +21,7 @@ from saliency_entropy.data.drawn.face import random_face
 from saliency_entropy.data.images import load_image
 from saliency_entropy.data.table import LABELS
 from saliency_entropy.detector import Detection, Detector
-from saliency_entropy.errors import UserError, in_one_line, writing
+from saliency_entropy.errors import UserError, extra, in_one_line, writing
 from saliency_entropy.functional import EPSILON, min_max, spatial_entropy
 from saliency_entropy.run.checkpoint import read_checkpoint
 from saliency_entropy.run.model_file import RULE, ModelCard
@@ -164,13 +164,8 @@ def _program(model: ExportedDetector, images: np.ndarray) -> torch.export.Export
 
 
 def _onnx(model: ExportedDetector, images: np.ndarray, about: Mapping[str, Any]) -> Exported:
-    try:
+    with extra("export", "formats=[onnx]", ", or leave onnx out of formats"):
         runtime, _, _ = map(importlib.import_module, ("onnxruntime", "onnxscript", "onnx"))
-    except ImportError as error:
-        raise UserError(
-            f"formats=[onnx] needs {error.name}, which is not installed: pip install 'saliency-entropy[export]', or "
-            "leave onnx out of formats"
-        ) from None
     proto = torch.onnx.export(
         _program(model, images), dynamo=True, input_names=["image"], output_names=list(OUTPUTS),
         dynamic_shapes=SHAPES, verbose=False,

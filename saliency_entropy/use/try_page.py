@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from saliency_entropy.data.builtin import builtin_faces
 from saliency_entropy.data.images import LARGEST_BYTES
 from saliency_entropy.detector import Detector
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import extra
 from saliency_entropy.page.overlay import STRENGTH
 from saliency_entropy.run.command import ended_with_a_sentence
 from saliency_entropy.run.server import listening, serve
@@ -43,13 +43,9 @@ def try_page(cfg: DictConfig) -> None:
 
 def application(detectors: Mapping[str, Detector], folder: Path) -> Any:
     """The page as an ASGI application, its drawn faces in ``folder``. Raises UserError without Gradio."""
-    try:
+    with extra("demo", "try"):
         import fastapi
         import gradio
-    except ImportError as error:
-        raise UserError(
-            f"try needs {error.name}, which is not installed: pip install 'saliency-entropy[demo]'"
-        ) from None
 
     def judge_dropped(dropped: list[str]) -> tuple[None, str]:
         paths = list(map(Path, dropped))
