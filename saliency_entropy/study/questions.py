@@ -95,10 +95,15 @@ def comparison(comparisons: pd.DataFrame, method: str, against: str) -> pd.DataF
     return comparisons[(comparisons["method"] == method) & (comparisons["against"] == against)]
 
 
+def _inside(title: str) -> str:
+    """A method's title inside a sentence, where cross-entropy is a word and the others are names."""
+    return title.lower() if title == "Cross-entropy" else title
+
+
 def in_words(rows: pd.DataFrame) -> str:
     """A sentence or two on a :func:`comparison`: by each score the difference, its interval and p, and the verdict."""
     row = rows.iloc[0]
-    names = f"{row['title']} against {row['against_title']}"
+    names = f"{row['title']} against {_inside(row['against_title'])}"
     if row["pairs"] == 0:
         return f"{names}: no seed in common."
     seeds = wording.count(row["pairs"], "seed")
@@ -129,7 +134,7 @@ def caveats(rows: pd.DataFrame) -> list[str]:
     row = only_here.iloc[0]
     return [
         f"That holds for these test images; over other images, too, {row['title']} is not shown to be "
-        f"{row['verdict']} than {row['against_title']} (95 % interval over seeds and images {' and '.join(intervals)})."
+        f"{row['verdict']} than {_inside(row['against_title'])} (95 % interval over seeds and images {' and '.join(intervals)})."
     ]
 
 
@@ -185,7 +190,7 @@ def _answer(
         )
     elif too_few := too_few_images(measures):
         unknown = f"Nothing can be said: {too_few}."
-    names = [study.titles[name] for name in (question.method, *question.against)]
+    names = [study.titles[question.method], *(_inside(study.titles[name]) for name in question.against)]
     by_score = {} if unknown else dict(list(pd.concat(asked).groupby("score", sort=False)))
     # Score -> the verdict by it, and the claim.
     found = {score: _claim(names, rows) for score, rows in by_score.items()}
@@ -209,7 +214,7 @@ def _claim(names: list[str], rows: pd.DataFrame) -> tuple[str, str]:
     """The verdict by one score on a method (the first of ``names``) that is asked to be better than several, with which
     ``rows`` compare it, and a clause that says it."""
     method = names[0]
-    by_verdict = {verdict: list(own["against_title"]) for verdict, own in rows.groupby("verdict")}
+    by_verdict = {verdict: list(map(_inside, own["against_title"])) for verdict, own in rows.groupby("verdict")}
     if UNKNOWN in by_verdict:
         return UNKNOWN, _unknown(names)
     parts = [f"{v} than {wording.listed(by_verdict[v])}" for v in (BETTER, WORSE) if v in by_verdict]
@@ -227,7 +232,8 @@ def _unknown(names: list[str]) -> str:
 def _entropies(question: Question, study: Study, measures: Measures) -> str:
     means = measures.runs.groupby("method")["cam_entropy"].mean()
     parts = [
-        f"{study.titles[method]} {wording.number(means[method], 2)}" for method in (question.method, *question.against)
+        f"{_inside(study.titles[method])} {wording.number(means[method], 2)}"
+        for method in (question.method, *question.against)
     ]
     maps = human_entropy(study) if question.human_maps else None
     known = f" (training images’ {training_map_kind(study)} maps {wording.number(maps, 2)})" if maps is not None else ""

@@ -92,10 +92,10 @@ def test_what_is_shown_is_claimed(studied):
     found = answers(*studied, compared())
     assert [answer.question.name for answer in found] == ["RQ1", "RQ2", "RQ3", "RQ4"]
     assert [answer.verdict for answer in found] == ["better"] * 4
-    assert found[1].claim == "By both scores, FMMMSE is better than Cross-entropy and HSEB."
+    assert found[1].claim == "By both scores, FMMMSE is better than cross-entropy and HSEB."
     figures = "+0.100 (95 % interval +0.050 to +0.150; p = 0.004 after Holm’s correction): better"
     assert found[0].sentences[0] == (
-        f"HSEB against Cross-entropy, over 5 seeds: by logit 1 {figures}; by margin {figures}."
+        f"HSEB against cross-entropy, over 5 seeds: by logit 1 {figures}; by margin {figures}."
     )
     assert [sentence.partition(",")[0] for sentence in found[3].sentences[:2]] == [
         "DROID + CYBORG against CYBORG",
@@ -106,12 +106,12 @@ def test_what_is_shown_is_claimed(studied):
 @pytest.mark.parametrize(
     ("figures", "found", "claim", "words"),
     [
-        (OPEN, "inconclusive", "By both scores, whether HSEB differs from Cross-entropy is inconclusive.",
+        (OPEN, "inconclusive", "By both scores, whether HSEB differs from cross-entropy is inconclusive.",
          "p = 0.300 after Holm’s correction): inconclusive (power of 80 % from a difference of 0.220 on)."),
-        (OPEN_AFTER_HOLM, "inconclusive", "By both scores, whether HSEB differs from Cross-entropy is inconclusive.",
+        (OPEN_AFTER_HOLM, "inconclusive", "By both scores, whether HSEB differs from cross-entropy is inconclusive.",
          ": inconclusive (the interval excludes 0, but not after the correction; power of 80 % from a difference of "
          "0.120 on)."),
-        (WORSE, "worse", "By both scores, HSEB is worse than Cross-entropy.",
+        (WORSE, "worse", "By both scores, HSEB is worse than cross-entropy.",
          "by margin −0.100 (95 % interval −0.150 to −0.050; p < 0.001 after Holm’s correction): worse."),
     ],
 )  # fmt: skip
@@ -128,7 +128,7 @@ def test_every_comparison_that_the_question_asks_for_counts(studied):
     assert verdicts(studied, compared(droid_cyborg_droid=OPEN)) == ["better", "better", "better", "inconclusive"]
     found = answers(*studied, compared(fmmmse_hseb=WORSE, droid_fmmmse=OPEN))
     assert [answer.verdict for answer in found] == ["better", "worse", "inconclusive", "better"]
-    assert found[1].claim == "By both scores, FMMMSE is better than Cross-entropy and worse than HSEB."
+    assert found[1].claim == "By both scores, FMMMSE is better than cross-entropy and worse than HSEB."
     assert found[2].claim == (
         "By both scores, DROID is better than HSEB; whether DROID differs from FMMMSE is inconclusive."
     )
@@ -137,10 +137,10 @@ def test_every_comparison_that_the_question_asks_for_counts(studied):
 @pytest.mark.parametrize(
     ("margin", "claim"),
     [
-        (OPEN, "It depends on the score: by logit 1, HSEB is worse than Cross-entropy; by margin, whether HSEB differs "
-               "from Cross-entropy is inconclusive."),
-        (BETTER, "It depends on the score: by logit 1, HSEB is worse than Cross-entropy; by margin, HSEB is better "
-                 "than Cross-entropy."),
+        (OPEN, "It depends on the score: by logit 1, HSEB is worse than cross-entropy; by margin, whether HSEB differs "
+               "from cross-entropy is inconclusive."),
+        (BETTER, "It depends on the score: by logit 1, HSEB is worse than cross-entropy; by margin, HSEB is better "
+                 "than cross-entropy."),
     ],
 )  # fmt: skip
 def test_an_answer_that_the_scores_do_not_share_depends_on_the_score(studied, margin, claim):
@@ -154,12 +154,12 @@ def test_what_holds_for_these_images_only_is_said_of_better_and_of_worse(studied
     found = answers(*studied, compared(hseb_cross_entropy=BETTER_ON_THESE_IMAGES))[0]
     assert found.verdict == "better"
     assert found.sentences[1] == (
-        "That holds for these test images; over other images, too, HSEB is not shown to be better than Cross-entropy "
+        "That holds for these test images; over other images, too, HSEB is not shown to be better than cross-entropy "
         "(95 % interval over seeds and images −0.010 to +0.210 by logit 1 and −0.010 to +0.210 by margin)."
     )
     rows = compared(WORSE_ON_THESE_IMAGES, margin=WORSE)[:2]
     assert caveats(rows) == [
-        "That holds for these test images; over other images, too, HSEB is not shown to be worse than Cross-entropy "
+        "That holds for these test images; over other images, too, HSEB is not shown to be worse than cross-entropy "
         "(95 % interval over seeds and images −0.250 to +0.050 by logit 1)."
     ]
     assert caveats(compared(WORSE)[:2]) == caveats(compared(OPEN)[:2]) == []
@@ -171,15 +171,15 @@ def test_what_holds_for_these_images_only_is_said_of_better_and_of_worse(studied
         ((1, 1, 1), (0.1, *[NAN] * 6), "over 1 seed: by logit 1 +0.100 (one seed says nothing about another, so there"),
         ((3, 1, 1), (0.1, *[NAN] * 6), "over the 1 seed in common of 3 and 1: by logit 1 +0.100 (one seed says"),
         ((5, 5, 5), (0.1, *[NAN] * 6), "by margin +0.100 (equal in each, which allows no test)."),
-        ((3, 3, 0), [NAN] * 7, "HSEB against Cross-entropy: no seed in common."),
-        ((3, 3, 3), [NAN] * 7, "HSEB against Cross-entropy: no AUROC."),
+        ((3, 3, 0), [NAN] * 7, "HSEB against cross-entropy: no seed in common."),
+        ((3, 3, 3), [NAN] * 7, "HSEB against cross-entropy: no AUROC."),
         ((4, 4, 4), BETTER, "after Holm’s correction). With fewer than 5 seeds in common, nothing can be said."),
     ],
 )  # fmt: skip
 def test_without_an_interval_or_with_fewer_than_five_seeds_nothing_can_be_said(studied, seeds, figures, words):
     found = answers(*studied, compared(figures, seeds))
     assert [answer.verdict for answer in found] == ["cannot be said"] * 4
-    assert found[0].claim == "It cannot be said whether HSEB is better than Cross-entropy."
+    assert found[0].claim == "It cannot be said whether HSEB is better than cross-entropy."
     assert words in found[0].sentences[0]
 
 
@@ -190,7 +190,7 @@ def test_what_the_weight_alone_does_is_one_line(studied):
     )
     (line,) = weight_alone(rows)
     assert line.startswith(
-        "What the weight alone does: cross-entropy at 0.5, as in the other methods. Half against Cross-entropy "
+        "What the weight alone does: cross-entropy at 0.5, as in the other methods. Half against cross-entropy "
         "(exploratory), over 5 seeds: by logit 1 −0.100 (95 % interval"
     )
     assert line in markdown([], [line]).replace("\\", "")
@@ -226,7 +226,7 @@ def test_the_entropies_are_given(studied):
     means = measures.runs.groupby("method")["cam_entropy"].mean().map("{:.2f}".format)
     found = answers(study, measures, compared())
     assert found[0].sentences[-1] == (
-        f"Mean CAM entropy of the test images in nats: HSEB {means['hseb']} and Cross-entropy "
+        f"Mean CAM entropy of the test images in nats: HSEB {means['hseb']} and cross-entropy "
         f"{means['cross_entropy']} (training images’ human maps 3.00); the paper’s own are of training images."
     )
     assert "maps" not in found[2].sentences[-1]

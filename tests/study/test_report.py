@@ -53,7 +53,7 @@ def methods(*rows, margin=()):
 
 
 def compared(*figures, seeds=5, both_low=0.01, margin=None):
-    """DROID against Cross-entropy: the number of pairs, the difference, its interval, p, and that over images; by both
+    """DROID against cross-entropy: the number of pairs, the difference, its interval, p, and that over images; by both
     scores, or by ``margin`` other ones."""
     names = ("pairs", "difference", "low", "high", "p_holm")
     rows = []
@@ -68,7 +68,7 @@ def compared(*figures, seeds=5, both_low=0.01, margin=None):
 BASELINE = ("cross_entropy", "Cross-entropy", 5, 0.5)
 DROID = ("droid", "DROID", 5, 0.7)
 FIRST = "DROID has the highest mean AUROC on unseen generators, 0.700 by logit 1 and 0.700 by margin. "
-AGAINST = "DROID against Cross-entropy (exploratory), over 5 seeds: "
+AGAINST = "DROID against cross-entropy (exploratory), over 5 seeds: "
 BETTER = "(95 % interval +0.100 to +0.300; p = 0.010 after Holm’s correction): better"
 OPEN = "(95 % interval −0.100 to +0.500; p = 0.200 after Holm’s correction): inconclusive"
 POWER = "(power of 80 % from a difference of 0.250 on)"
@@ -118,13 +118,13 @@ POWER = "(power of 80 % from a difference of 0.250 on)"
             methods(BASELINE, DROID),
             compared(0, NAN, NAN, NAN, NAN),
             "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all "
-            f"differ by the same. {FIRST}DROID against Cross-entropy: no seed in common.",
+            f"differ by the same. {FIRST}DROID against cross-entropy: no seed in common.",
         ),
         (
             methods(("cross_entropy", "Cross-entropy", 4, 0.5), ("droid", "DROID", 4, 0.7)),
             compared(4, 0.2, 0.1, 0.3, 0.01, seeds=4),
             "Nothing can be said of DROID against cross-entropy. A verdict needs 5 seeds in common that do not all "
-            f"differ by the same. {FIRST}DROID against Cross-entropy (exploratory), over the 4 seeds in common "
+            f"differ by the same. {FIRST}DROID against cross-entropy (exploratory), over the 4 seeds in common "
             f"of 4 and 5: by logit 1 +0.200 {BETTER}; by margin +0.200 {BETTER}.".replace(": better", "")
             + " With fewer than 5 seeds in common, nothing can be said.",
         ),
@@ -156,7 +156,7 @@ def test_the_headline_holds_for_other_images_only_where_that_is_shown():
     table = methods(BASELINE, DROID)
     assert headline(table, "auroc_unseen", compared(*figures)).endswith("correction): better.")
     assert headline(table, "auroc_unseen", compared(*figures, both_low=-0.01)).endswith(
-        "That holds for these test images; over other images, too, DROID is not shown to be better than Cross-entropy "
+        "That holds for these test images; over other images, too, DROID is not shown to be better than cross-entropy "
         "(95 % interval over seeds and images −0.010 to +0.400 by logit 1 and −0.010 to +0.400 by margin)."
     )
 
@@ -167,7 +167,7 @@ def test_the_highest_mean_may_be_below_cross_entropy_on_the_seeds_in_common():
     assert found.startswith("DROID is worse than cross-entropy by both scores.")
     assert "over the 5 seeds in common of 12 and 5: by logit 1 −0.098 (95 % interval −0.105 to −0.090" in found
     # "Worse" has the caveat that "better" has.
-    assert "DROID is not shown to be worse than Cross-entropy (95 % interval over seeds and images −0.200" in found
+    assert "DROID is not shown to be worse than cross-entropy (95 % interval over seeds and images −0.200" in found
     assert found.endswith(
         "On the seeds in common it is below cross-entropy: its higher mean comes from the other seeds."
     )
@@ -182,7 +182,7 @@ def test_too_few_images_to_compare_methods_by(tmp_path):
     assert f"Methods are not compared: {why}" in page
     assert page.count(f"Nothing can be said: {why}") == 1  # of RQ1; for the others methods are missing
     assert "Not answered: RQ2, RQ3 and RQ4, for want of finished runs of CYBORG, FMMMSE, DROID and" in page
-    assert "It cannot be said whether HSEB is better than Cross-entropy." in page
+    assert "It cannot be said whether HSEB is better than cross-entropy." in page
 
 
 def test_a_study_that_answers_no_question_begins_with_its_comparisons_and_where_it_looks(tmp_path):
@@ -196,7 +196,7 @@ def test_a_study_that_answers_no_question_begins_with_its_comparisons_and_where_
     output = write_report(study)
     page = (output / "index.html").read_text()
     for words in (
-        "CYBORG against Cross-entropy, over 5 seeds: by logit 1",
+        "CYBORG against cross-entropy, over 5 seeds: by logit 1",
         "; by margin +",
         "Differences in mean AUROC on unseen generators. A positive control",
     ):
@@ -206,7 +206,7 @@ def test_a_study_that_answers_no_question_begins_with_its_comparisons_and_where_
     assert "Test images with the mark, with the" in page
     assert "the decoy does not answer them." in page
     assert "RQ1:" not in page
-    assert "CYBORG against Cross-entropy, over 5 seeds" in (output / "questions.md").read_text()
+    assert "CYBORG against cross-entropy, over 5 seeds" in (output / "questions.md").read_text()
     without = (write_report(study, tmp_path / "without", gallery_images=0) / "index.html").read_text()
     assert without.index('id="mean_cam_by_method"') < without.index('class="warnings"')
 
@@ -294,7 +294,7 @@ def test_everything_is_written(demo, page):
 def test_questions_without_their_methods_are_one_line_and_the_comparisons_lead(demo, page):
     text = (demo / "questions.md").read_text()
     left = "Not answered: RQ1, RQ2, RQ3 and RQ4, for want of finished runs of CYBORG, HSEB, FMMMSE and DROID + CYBORG."
-    compared = "DROID against Cross-entropy (exploratory), over the 2 seeds in common of 2 and 3: by logit 1"
+    compared = "DROID against cross-entropy (exploratory), over the 2 seeds in common of 2 and 3: by logit 1"
     for words in (left, compared):
         assert words in page
         assert words in text.replace("\\", "")
