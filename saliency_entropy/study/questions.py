@@ -134,7 +134,8 @@ def caveats(rows: pd.DataFrame) -> list[str]:
     row = only_here.iloc[0]
     return [
         f"That holds for these test images; over other images, too, {row['title']} is not shown to be "
-        f"{row['verdict']} than {_inside(row['against_title'])} (95 % interval over seeds and images {' and '.join(intervals)})."
+        f"{row['verdict']} than {_inside(row['against_title'])} (95 % interval over seeds and images "
+        f"{' and '.join(intervals)})."
     ]
 
 
