@@ -1,6 +1,7 @@
 """The report of a study with variants, or of several studies: a page that compares them, and the report of each."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -134,7 +135,8 @@ def _images(compared: StudyAxes) -> str:
 
 def _picture(compared: StudyAxes, measure: str) -> ShownFigure:
     title, key = axes.measure_title(measure), axes.numeric_axis(compared)
-    along = " Dashed: a method that is in one variant only." if key else ""
+    found = Counter(method for variant in compared.variants for method in variant.study.titles)
+    along = " Dashed: a method that is in one variant only." if 1 in found.values() else ""
     if key and key.endswith(axis_figures.TARGET):
         along += " Shaded: the entropies that are best in the paper, where they are those of the training images."
     return ShownFigure(
