@@ -70,7 +70,7 @@ def writing(place: Path | str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def extra(name: str, what: str, otherwise: str = "") -> Iterator[None]:
-    """Turn a failed import into a sentence that names the extra of this package to install.
+    """Turn a module that is not found into a sentence that names the extra of this package to install.
 
     Args:
         name: the extra.
@@ -78,11 +78,11 @@ def extra(name: str, what: str, otherwise: str = "") -> Iterator[None]:
         otherwise: what else the user can do: ", or leave it out".
 
     Raises:
-        UserError: an ImportError was raised inside.
+        UserError: a ModuleNotFoundError was raised inside.
     """
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(
             f"{what} needs {error.name}, which is not installed: pip install 'saliency-entropy[{name}]'{otherwise}"
         ) from None

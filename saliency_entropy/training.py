@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
@@ -260,6 +261,8 @@ def build_trainer(
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs and not cfg.trainer.get("profiler"):  # which ends on its own
         epochs = f"{cfg.trainer.max_epochs} epoch{'s' * (cfg.trainer.max_epochs != 1)}"
         log.info("%s (the %s protocol has %s)", epochs, cfg.protocol.name, cfg.protocol.max_epochs)
+    # Else PyTorch's deterministic algorithms fill every new tensor with NaN, to show who reads what nobody has written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     options = instantiate(cfg.trainer, _convert_="all")  # a profiler is given by its _target_
     bars = callbacks.progress_bars() if options.pop("enable_progress_bar", True) else []
     # Their order counts: the row of an epoch is written before the state from which an interrupted run goes on.

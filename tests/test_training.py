@@ -93,6 +93,11 @@ def test_the_files_of_a_run(done: Path) -> None:
     assert times["result.json"] == max(times.values())
 
 
+def test_new_tensors_are_not_filled_to_be_deterministic(done: Path) -> None:
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
 def test_its_configuration_is_resolved(done: Path, faces: Path) -> None:
     text = (done / "config.yaml").read_text()
     assert "${" not in text

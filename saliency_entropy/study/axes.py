@@ -78,6 +78,13 @@ class StudyAxes:
         titles = {method: title for variant in self.variants for method, title in variant.study.titles.items()}
         return {method: titles[method] for method in sorted(titles, key=method_order)}
 
+    def stands_for_all(self, method: str) -> bool:
+        """Whether the one variant that has a method stands for the others, too: they differ in nothing but human maps
+        (:data:`MAPS`), which its loss does not use."""
+        own = [runs for variant in self.variants if (runs := variant.study.of_method(method))]
+        only_maps = all(is_below(key, [MAPS]) for key in self.keys)
+        return len(own) == 1 < len(self.variants) and only_maps and not any(map(contrasts.uses_human_maps, own[0]))
+
     def baseline(self, variant: Variant, method: str, reference: str | None = None) -> pd.DataFrame:
         """The runs that those of a method in a variant are compared with, a part of ``measures.runs``: cross-entropy of
         the same variant or, if it has none, of one that differs only in that it has no such setting, or in human maps

@@ -23,7 +23,8 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
     By a numeric axis, if there is one (:func:`~saliency_entropy.study.axes.numeric_axis`): a line for each method, the
     mean over its seeds in a band of one standard deviation; a panel for each choice of the other axes. Shaded, on the
     axis of the entropy asked for: those that are best in the paper. Else, or with more than 4 panels: the mean of each
-    method in each variant, ± one standard deviation. A method that is in one variant only is a dashed line across.
+    method in each variant, ± one standard deviation. Dashed across: a method without the axis' setting, or one whose
+    variant stands for all (:meth:`~saliency_entropy.study.axes.StudyAxes.stands_for_all`).
 
     Args:
         axes: the variants.
@@ -46,7 +47,7 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
                 look = {"color": colour, "marker": marker, "label": plain(axes.titles[method])}
                 if key:
                     _line(panel, rows, key, name, look)
-                elif len(rows) == 1 < len(names):
+                elif axes.stands_for_all(method):
                     _level(panel, rows.iloc[0], name, look)
                 elif len(rows):
                     x = rows["variant"].map(names) + 0.8 * ((place + 0.5) / len(axes.titles) - 0.5)

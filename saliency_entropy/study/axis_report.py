@@ -1,7 +1,6 @@
 """The report of a study with variants, or of several studies: a page that compares them, and the report of each."""
 
 import logging
-from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
@@ -135,14 +134,16 @@ def _images(compared: StudyAxes) -> str:
 
 def _picture(compared: StudyAxes, measure: str) -> ShownFigure:
     title, key = axes.measure_title(measure), axes.numeric_axis(compared)
-    found = Counter(method for variant in compared.variants for method in variant.study.titles)
-    along = " Dashed: a method that is in one variant only." if 1 in found.values() else ""
+    figure = axis_figures.auroc_by_axis(compared, measure)
+    # That of the entropy asked for is dotted.
+    dashed = any(line.get_linestyle() == "--" for panel in figure.axes for line in panel.lines)
+    along = " Dashed: a method without this setting, or one that it does not change." if dashed else ""
     if key and key.endswith(axis_figures.TARGET):
         along += " Shaded: the entropies that are best in the paper, where they are those of the training images."
     return ShownFigure(
         f"{measure}_by_axis",
         title,
-        axis_figures.auroc_by_axis(compared, measure),
+        figure,
         f"{title}, and the CAM entropy of the test images, by {key or 'variant'}: mean over the seeds ± 1 standard "
         f"deviation.{along}",
     )

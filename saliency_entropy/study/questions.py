@@ -61,7 +61,7 @@ def unanswered(study: Study, answered: Iterable[Answer]) -> str:
     given = {answer.question.name for answer in answered}
     left = [question for question in contrasts.QUESTIONS if question.name not in given]
     missing = {name for question in left for name in (question.method, *question.against)} - {*study.methods}
-    names = [title for name, title in contrasts.NAMES.items() if name in missing]
+    names = [_inside(title) for name, title in contrasts.NAMES.items() if name in missing]
     what = wording.listed([question.name for question in left])
     return f"Not answered: {what}, for want of finished runs of {wording.listed(names)}." if left else ""
 
@@ -97,7 +97,7 @@ def comparison(comparisons: pd.DataFrame, method: str, against: str) -> pd.DataF
 
 def _inside(title: str) -> str:
     """A method's title inside a sentence, where cross-entropy is a word and the others are names."""
-    return title.lower() if title == "Cross-entropy" else title
+    return "cross-entropy" if title == contrasts.NAMES[BASELINE] else title
 
 
 def in_words(rows: pd.DataFrame) -> str:

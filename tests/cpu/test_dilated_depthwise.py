@@ -52,7 +52,15 @@ def test_gradients_by_finite_differences() -> None:
     layer = depthwise(3, 2)
     replace_dilated_depthwise(layer)
     maps = torch.randn(1, 6, 4, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda maps, _: layer(maps), (maps, layer.weight))
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda maps, _: layer(maps), (maps, layer.weight))
+
+
+def test_the_gradient_of_a_weight_in_channels_last_has_its_strides() -> None:
+    layer = depthwise(3, 2).to(memory_format=torch.channels_last)
+    replace_dilated_depthwise(layer)
+    layer(torch.randn(1, 6, 4, 3, dtype=torch.float64)).sum().backward()
+    assert layer.weight.grad.stride() == layer.weight.stride()
 
 
 @pytest.mark.parametrize(

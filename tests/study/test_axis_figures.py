@@ -67,7 +67,7 @@ def test_cross_entropy_that_was_trained_once_lies_across_every_share_of_maps(tmp
 def test_cross_entropy_that_was_trained_once_lies_across_every_control(tmp_path: Path) -> None:
     for value in ("none", "shuffled"):
         methods = {"cyborg": 2} | ({"cross_entropy": 2} if value == "none" else {})
-        write_variant(tmp_path / "study", {"control": value}, methods)
+        write_variant(tmp_path / "study", {"data.human_maps.control": value}, methods)
     axes = read_axes([tmp_path / "study"])
     table = variant_table(axes)
     panel = auroc_by_axis(axes).axes[0]
@@ -76,6 +76,14 @@ def test_cross_entropy_that_was_trained_once_lies_across_every_control(tmp_path:
     (line,) = [line for line in panel.lines if line.get_label() == "Cross-entropy, control=none"]
     mean = table.loc[table["method"] == "cross_entropy", "auroc_unseen_mean"].item()
     assert list(line.get_ydata()) == [mean] * 2
+
+
+def test_a_method_that_one_network_has_so_far_stays_a_dot(tmp_path: Path) -> None:
+    for backbone, methods in {"tiny": {"cyborg": 2, "droid": 2}, "resnet50": {"cyborg": 2}}.items():
+        write_variant(tmp_path / "study", {"backbone": backbone}, methods)
+    panel = auroc_by_axis(read_axes([tmp_path / "study"])).axes[0]
+    assert [dots.get_label() for dots in panel.containers] == ["CYBORG", "DROID"]
+    assert {line.get_linestyle() for line in panel.lines} == {"None"}
 
 
 def test_files_for_print_and_screen(axes: StudyAxes) -> None:

@@ -161,6 +161,22 @@ def test_one_variant_alone(tmp_path: Path) -> None:
     assert (tmp_path / "output" / "fraction=1" / "index.html").exists()
 
 
+DASHED = "Dashed: a method without this setting, or one that it does not change."
+
+
+def test_what_a_dashed_line_is_is_said_where_there_is_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for target in (0.5, 3):
+            write_variant(tmp_path / name, {"loss.terms.entropy_match.target": target}, {"hseb": 1})
+        write_variant(tmp_path / name, {"loss.terms.entropy_match.target": None}, {"cross_entropy": 1})
+    write([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "two")
+    assert DASHED in (tmp_path / "two" / "index.html").read_text()
+    for backbone in ("tiny", "resnet50"):
+        write_variant(tmp_path / "c", {"backbone": backbone}, {"hseb": 1})
+    write(str(tmp_path / "c"), tmp_path / "words")
+    assert "Dashed" not in (tmp_path / "words" / "index.html").read_text().split("Reports of the variants")[0]
+
+
 def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^study=\[\] names no study; give the folder of one, such as study=runs/demo"):
         write([])

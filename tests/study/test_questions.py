@@ -210,6 +210,11 @@ def test_missing_methods_are_named(tmp_path):
     )
 
 
+def test_cross_entropy_is_a_word_among_the_missing_methods(tmp_path):
+    study = read_study(write_study(tmp_path / "demo", {"hseb": 2, "droid": 2, "fmmmse": 2, "droid_cyborg": 2}))
+    assert unanswered(study, []).endswith("for want of finished runs of cross-entropy and CYBORG.")
+
+
 def test_nothing_is_said_of_unanswered_questions_where_all_are_answered(studied):
     assert unanswered(studied[0], answers(*studied, compared())) == ""
 

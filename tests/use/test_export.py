@@ -172,6 +172,14 @@ def run_without_torch(model: Path, paths: list[Path]) -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
+def test_the_example_says_how_it_is_called() -> None:
+    script = ROOT / "experiments" / "examples" / "run_onnx.py"
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "run_onnx.py exported/model.onnx face.jpg" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_onnx_file_runs_without_torch(run, exported, photographs) -> None:
     detector = Detector.from_checkpoint(best_checkpoint(run))
     lines = run_without_torch(exported / "model.onnx", photographs)
