@@ -51,7 +51,8 @@ STUDIES = (
     "experiment=controls seed=0 method=cyborg data.human_maps.control=none,shuffled",
     "experiment=controls seed=0 method=cross_entropy data.human_maps.control=none",
     "experiment=dose study=dose_drawn seed=0 loss.terms.entropy_match.target=0.5,2.5 protocol.optimizer.lr=0.01",
-    "experiment=annotation study=annotation_drawn seed=0 data.human_maps.fraction=0.25,1.0 method=cyborg",
+    "experiment=annotation study=annotation_drawn seed=0 data.human_maps.fraction=0.25,1.0 method=cyborg "
+    "protocol.optimizer.lr=0.01",
     "-m method=droid,fmmmse seed=0 study=two",
     "-m backbone=tiny,efficientnet_lite0 data.human_maps.fraction=0.25,1 method=cyborg seed=0 study=axes",
 )
