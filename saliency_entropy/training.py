@@ -100,6 +100,8 @@ def train_and_score(cfg: DictConfig, config: dict[str, Any], folder: Path) -> No
     # Read now: by the end of the run the checkout may be at a commit whose code this run did not execute.
     code = {"versions": versions(), "git_commit": git_commit()}
     use_cores(cfg.threads)
+    # Else PyTorch's deterministic algorithms fill every new tensor with NaN, to show who reads what nobody has written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     # 1. The network, its loss and the images.
@@ -261,8 +263,6 @@ def build_trainer(
     if cfg.trainer.max_epochs != cfg.protocol.max_epochs and not cfg.trainer.get("profiler"):  # which ends on its own
         epochs = f"{cfg.trainer.max_epochs} epoch{'s' * (cfg.trainer.max_epochs != 1)}"
         log.info("%s (the %s protocol has %s)", epochs, cfg.protocol.name, cfg.protocol.max_epochs)
-    # Else PyTorch's deterministic algorithms fill every new tensor with NaN, to show who reads what nobody has written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
     options = instantiate(cfg.trainer, _convert_="all")  # a profiler is given by its _target_
     bars = callbacks.progress_bars() if options.pop("enable_progress_bar", True) else []
     # Their order counts: the row of an epoch is written before the state from which an interrupted run goes on.

@@ -21,7 +21,17 @@ from saliency_entropy.run.study_folders import method_order, seed_folders
 from saliency_entropy.run.variants import read_variant, short_keys, variant_folders
 from saliency_entropy.study import contrasts, tables
 from saliency_entropy.study.run_files import images_of, usual
-from saliency_entropy.study.runs import BASELINE, METHOD_KEYS, VARIED, LeftOut, Study, TestImages, is_below, read_study
+from saliency_entropy.study.runs import (
+    BASELINE,
+    METHOD_KEYS,
+    VARIED,
+    LeftOut,
+    Run,
+    Study,
+    TestImages,
+    is_below,
+    read_study,
+)
 from saliency_entropy.study.statistics import holm, paired_difference
 
 STUDY = "study"  # the axis of studies that were trained apart
@@ -82,8 +92,7 @@ class StudyAxes:
         """Whether the one variant that has a method stands for the others, too: they differ in nothing but human maps
         (:data:`MAPS`), which its loss does not use."""
         own = [runs for variant in self.variants if (runs := variant.study.of_method(method))]
-        only_maps = all(is_below(key, [MAPS]) for key in self.keys)
-        return len(own) == 1 < len(self.variants) and only_maps and not any(map(contrasts.uses_human_maps, own[0]))
+        return len(own) == 1 < len(self.variants) and _unchanged_by(self.keys, own[0])
 
     def baseline(self, variant: Variant, method: str, reference: str | None = None) -> pd.DataFrame:
         """The runs that those of a method in a variant are compared with, a part of ``measures.runs``: cross-entropy of
@@ -96,13 +105,18 @@ class StudyAxes:
         fits: list[tuple[tuple[bool, int, int], Variant]] = []  # itself, the nearest, of most runs
         for own in (variant, *self.variants):
             differing = [key for key, value in own.values.items() if value not in (None, variant.values.get(key))]
-            runs = own.study.of_method(BASELINE) if all(is_below(key, [MAPS]) for key in differing) else []
-            if runs and not (differing and any(map(contrasts.uses_human_maps, runs))):
+            runs = own.study.of_method(BASELINE)
+            if runs and _unchanged_by(differing, runs):
                 fits.append(((own is not variant, len(differing), -len(runs)), own))
         nearest = min(fits, key=itemgetter(0), default=(None, variant))[1]
         other, chosen = (nearest, BASELINE) if reference is None else (named[reference], method)
         runs = other.measures.runs
         return runs[(runs["method"] == chosen) & ((other, chosen) != (variant, method))]
+
+
+def _unchanged_by(keys: Sequence[str], runs: Sequence[Run]) -> bool:
+    """Whether runs come out the same wherever these settings are: all are of human maps, which no loss of them uses."""
+    return not keys or (all(is_below(key, [MAPS]) for key in keys) and not any(map(contrasts.uses_human_maps, runs)))
 
 
 def read_axes(folders: Sequence[Path]) -> StudyAxes:
