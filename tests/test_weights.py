@@ -334,6 +334,15 @@ def test_the_report_of_a_search(searched: Path, tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "search.pdf").read_bytes() == pdf
 
 
+def test_a_report_of_a_search_that_cannot_be_written(searched: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    output = str(tmp_path / "file" / "report")
+    with pytest.raises(
+        UserError, match=rf"^output={output}.* cannot be written to .*; give another folder with output="
+    ):
+        report(OmegaConf.create({"study": str(searched), "output": output}))
+
+
 def test_a_search_without_an_outcome(tmp_path: Path) -> None:
     search(tmp_path / "s", lambda run: math.nan, n_trials=1)
     with pytest.raises(UserError, match=r"^no trial of the search in .* has ended with an objective yet"):

@@ -174,7 +174,9 @@ def _remove_others(dataset: VariantDataset, images: range, parts: Sequence[Path]
     there = [part for part in parts if part.exists()]
     now = file_digests(dataset.manifest, dataset.faces.rows[images]) if there else None
     for part in there:
-        if not np.array_equal(np.load(part)["digests"], now):
+        with np.load(part) as scored:
+            changed = not np.array_equal(scored["digests"], now)
+        if changed:
             log.warning("%s: some of these images have changed since they were scored; scored again", part)
             part.unlink()
 
@@ -250,8 +252,11 @@ def _assemble(detector: Scored, table: ScoreTable, chunks: Mapping[range, str]) 
                 usable = part["usable"].repeat(len(table.dataset.variants))
                 yield table.rows(images, part["scores"])[usable]
 
-    files = [detector.parts / name for name in chunks.values()]
-    digests, usable = (np.concatenate([np.load(file)[key] for file in files]) for key in ("digests", "usable"))
+    columns = []
+    for name in chunks.values():
+        with np.load(detector.parts / name) as part:
+            columns.append((part["digests"], part["usable"]))
+    digests, usable = map(np.concatenate, zip(*columns, strict=True))
     images = images_hash(table.dataset.paths[usable], digests[usable])
     about = {MADE_FROM: made_from(detector.identity, digests), CHECKPOINT: detector.checkpoint, IMAGES: images}
     save_scores(detector.file, rows(), table.schema, about)

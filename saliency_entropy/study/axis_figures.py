@@ -4,6 +4,7 @@ import textwrap
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from saliency_entropy.study.axes import StudyAxes, axis_value, measure_title, numeric_axis, variant_table
@@ -43,7 +44,8 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
     for (values, own), pair in zip(panels, grid.T, strict=True):
         for panel, name in zip(pair, (measure, "cam_entropy"), strict=True):
             for place, (method, (colour, marker)) in enumerate(method_styles(list(axes.titles)).items()):
-                rows = own[own["method"] == method]
+                rows = table if axes.stands_for_all(method) else own
+                rows = rows[rows["method"] == method]
                 look = {"color": colour, "marker": marker, "label": plain(axes.titles[method])}
                 if key:
                     _line(panel, rows, key, name, look)
@@ -75,7 +77,11 @@ def auroc_by_axis(axes: StudyAxes, measure: str | None = None) -> Figure:
             panel.grid(axis="x", which="minor")
     grid[0][0].set_ylabel(textwrap.fill(f"Test {measure_title(measure)}", 24))
     grid[1][0].set_ylabel("CAM entropy,\ntest images (nats)")
-    figure.legend(*grid[1][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    labels: dict[str, Artist] = {}
+    for panel in grid[1]:  # any of which may lack a method
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            labels.setdefault(label, handle)
+    figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=4)
     return figure
 
 

@@ -115,13 +115,13 @@ def read_study_maps(study: Study, name: str = "test") -> StudyMaps | None:
     return StudyMaps(study, name, sample, list(found), stacked, problems)
 
 
-def read_maps_beside_human_maps(study: Study) -> StudyMaps | None:
-    """The maps of the first set whose images have human maps, in the order ``test``, ``val``, ``train``, others by
-    name; None if no set has any."""
+def read_maps_beside_human_maps(study: Study, test: StudyMaps | None) -> StudyMaps | None:
+    """The maps of the first set whose images have human maps, in the order ``test`` (which has been read), ``val``,
+    ``train``, others by name; None if no set has any."""
     names = {path.stem for path in Path(study.folder / "maps").glob("*.npz")}
     usual = [name for name in ("test", "val", "train") if name in names]
     for name in (*usual, *sorted(names - {*usual})):
-        maps = read_study_maps(study, name)
+        maps = test if name == "test" else read_study_maps(study, name)
         if maps is not None and maps.sample.has_map.any():
             return maps
     return None

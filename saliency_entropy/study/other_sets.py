@@ -9,7 +9,7 @@ from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.run.console import typed
 from saliency_entropy.scores.score_table import SUFFIX
 from saliency_entropy.study import tables
-from saliency_entropy.study.run_figures import AUROCS, MIN_IMAGES, aurocs_of
+from saliency_entropy.study.run_figures import AUROCS, MIN_IMAGES, RankedScores
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.score_files import comparable_figures, not_finite
 
@@ -65,17 +65,15 @@ def _figures(path: Path) -> pd.DataFrame:
     """One row for all synthetic images, and one for each generator if there are several."""
     scores = pd.read_parquet(path, columns=COLUMNS).fillna({"generator": ""})
     images = scores[["path", "label", "generator"]].astype("str")
-    synthetic = (images["label"] == "synthetic").to_numpy()
-    named = sorted({*images["generator"][synthetic]} - {""})
-    masks = {"": synthetic}
-    if len(named) > 1:
-        masks |= {name: synthetic & (images["generator"] == name).to_numpy() for name in named}
+    ranked = RankedScores(scores, [])
+    named = {name: mask for name, mask in ranked.generators.items() if name}
+    masks = {"": ranked.synthetic} | (named if len(named) > 1 else {})
     return pd.DataFrame(
         {
             "generator": generator,
             "synthetic": int(mask.sum()),
-            "real": int((~synthetic).sum()),
-            **aurocs_of(scores, mask, ~synthetic),
+            "real": int((~ranked.synthetic).sum()),
+            **ranked.aurocs(mask, ~ranked.synthetic),
             # A sum of hashes: the same for the same images in any order.
             "fingerprint": pd.util.hash_pandas_object(images, index=False).to_numpy().sum(),
             "not_finite": not np.isfinite(scores[["logit_real", "logit_synthetic"]]).all(axis=None),

@@ -28,7 +28,7 @@ from saliency_entropy.study.generator_choice import generator_choice
 from saliency_entropy.study.runs import LeftOut, Run, Study, read_study
 from saliency_entropy.study.sections import (
     LEADING,
-    PHOTOGRAPHS,
+    NAMES,
     ShownFigure,
     chapters,
     report_figures,
@@ -131,20 +131,22 @@ def write(
     for picture in pictures:
         write_atomically(output / "figures" / f"{picture.name}.png", picture.png)
         write_atomically(output / "figures" / f"{picture.name}.pdf", figures.pdf(picture.figure))
-    for name in {*PHOTOGRAPHS} - {picture.name for picture in pictures}:
-        # They are from an earlier report; a folder without photographs may be meant for publication.
-        for kind in ("png", "pdf"):
-            (output / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-            remove_parts_of(output / "figures" / f"{name}.{kind}")
     write_atomically(output / "runs.csv", wording.csv_text(runs))
     if answers:
         write_atomically(output / "questions.md", answers)
-    for table in shown:
-        if table.cells.empty:
-            continue
+    filled = [table for table in shown if not table.cells.empty]
+    for table in filled:
         write_atomically(output / f"{table.name}.csv", wording.csv_text(table.numbers))
         write_atomically(output / f"{table.name}.md", markdown(table.cells, table.notes))
         write_atomically(output / f"{table.name}.tex", latex(table.cells, table.notes))
+    drawn, tabled = {picture.name for picture in pictures}, {table.name for table in filled}
+    # What an earlier report left here, perhaps another study's, would pass for this one's; a folder without photographs
+    # may be meant for publication.
+    earlier = [output / "figures" / f"{name}.{kind}" for name in NAMES - drawn for kind in ("png", "pdf")]
+    earlier += [output / f"{name}.{kind}" for name in NAMES - tabled for kind in ("csv", "md", "tex")]
+    for path in (*earlier, *([] if answers else [output / "questions.md"])):
+        path.unlink(missing_ok=True)
+        remove_parts_of(path)
     write_atomically(output / "index.html", page)
 
 

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 
-from saliency_entropy.metrics import unseen_images
 from saliency_entropy.page.table import Column, ShownTable, shown_table
 from saliency_entropy.run.console import typed
 from saliency_entropy.run.ranking import RANKINGS, SUFFIXES
 from saliency_entropy.scores.corruptions import NONE, STRENGTHS
 from saliency_entropy.scores.score_table import SUFFIX
 from saliency_entropy.study.figures import STYLE, Figure, method_styles, plain
-from saliency_entropy.study.run_figures import MIN_IMAGES, aurocs_of
+from saliency_entropy.study.run_figures import MIN_IMAGES, RankedScores
 from saliency_entropy.study.runs import Study
 from saliency_entropy.study.score_files import comparable_figures, not_finite
 from saliency_entropy.study.tables import MEASURES, RANKED_BY, columns_per_method, over_seeds, per_method_and_score
@@ -186,10 +185,9 @@ def _figures(path: Path, train_generators: list[str], relatives: list[str]) -> p
     rows = []
     for (corruption, strength), own in scores.groupby(["corruption", "strength"], observed=True, sort=False):
         own = own.astype({"label": "str", "generator": "str"})
-        synthetic = (own["label"] == "synthetic").to_numpy()
+        scores = RankedScores(own, train_generators, relatives)
         finite = np.isfinite(own[["logit_real", "logit_synthetic"]]).all(axis=1)
-        unseen = unseen_images(own, train_generators, relatives)
-        real = ~synthetic
+        real = ~scores.synthetic
         # A sum of hashes: the same for the same images in any order.
         images = pd.util.hash_pandas_object(own["path"].astype("str"), index=False).to_numpy()
         rows.append(
@@ -198,12 +196,12 @@ def _figures(path: Path, train_generators: list[str], relatives: list[str]) -> p
                 "strength": strength,
                 "images": len(own),
                 "fingerprint": images.sum(),
-                "synthetic": synthetic.sum(),
-                "unseen": unseen.sum(),
+                "synthetic": scores.synthetic.sum(),
+                "unseen": scores.unseen.sum(),
                 "real": real.sum(),
                 "not_finite": (~finite).sum(),
-                **aurocs_of(own, synthetic, real),
-                **aurocs_of(own, unseen, real, "auroc_unseen"),
+                **scores.aurocs(scores.synthetic, real),
+                **scores.aurocs(scores.unseen, real, "auroc_unseen"),
                 "cam_entropy": own["cam_entropy"].mean(skipna=False),
             }
         )

@@ -25,7 +25,7 @@ from saliency_entropy.calibration.operating_points import (
 )
 from saliency_entropy.calibration.temperature import calibration_floor, expected_calibration_error, fitted_temperature
 from saliency_entropy.data.group_names import MAX_GROUPS
-from saliency_entropy.metrics import auroc, seen_in_training, unseen_images
+from saliency_entropy.metrics import seen_in_training, unseen_images
 from saliency_entropy.run.ranking import RANKINGS, SUFFIXES, ranking_scores
 from saliency_entropy.scores.one_pass import CHECKPOINT
 from saliency_entropy.study.runs import Run
@@ -96,28 +96,18 @@ class RankedScores:
         chosen = kept[places]
         return values[chosen], synthetic[chosen]
 
-    def aurocs(self, synthetic: np.ndarray, real: np.ndarray) -> dict[str, float]:
-        """AUROC by both scores; NaN with fewer than 30 of either."""
-        kept = [self.ranked(synthetic | real, score) for score in AUROCS]
+    def aurocs(self, synthetic: np.ndarray, real: np.ndarray, name: str = "auroc") -> dict[str, float]:
+        """AUROC by both scores, ``name`` and ``<name>_margin``, of the images in either of two masks; NaN with fewer
+        than 30 of either, or with a score that is not finite."""
+        kept = {name + suffix: self.ranked(synthetic | real, score) for score, suffix in SUFFIXES.items()}
         enough = min(synthetic.sum(), real.sum()) >= MIN_IMAGES
-        return {name: roc(*own).auroc if enough else NAN for name, own in zip(AUROCS.values(), kept, strict=True)}
+        return {key: roc(*own).auroc if enough and np.isfinite(own[0]).all() else NAN for key, own in kept.items()}
 
 
 def is_of_this_checkpoint(run: Run, path: Path) -> bool:
     """Whether a score file was made with the weights that a run was scored with; True if it does not say."""
     digest = (pq.read_schema(path).metadata or {}).get(CHECKPOINT)
     return digest is None or run.has_checkpoint(digest.decode())
-
-
-def aurocs_of(table: pd.DataFrame, synthetic: np.ndarray, real: np.ndarray, name: str = "auroc") -> dict[str, float]:
-    """AUROC by both scores, as ``name`` and ``<name>_margin``, of the images of a score table in either of two masks
-    ``(N,)``; NaN with fewer than 30 of either."""
-    kept = synthetic | real
-    enough = min(synthetic.sum(), real.sum()) >= MIN_IMAGES
-    return {
-        f"{name}{SUFFIXES[score]}": auroc(values[kept], synthetic[kept]) if enough else NAN
-        for score, values in ranking_scores(table).items()
-    }
 
 
 def common_mode_ratio(table: pd.DataFrame) -> float:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from omegaconf import DictConfig
 from optuna.trial import TrialState
 
-from saliency_entropy.errors import UserError
+from saliency_entropy.errors import UserError, writing
 from saliency_entropy.page.wording import csv_text
 from saliency_entropy.run.whole_files import write_atomically
 from saliency_entropy.study.figures import COLOURS, STYLE, pdf, png
@@ -33,7 +33,7 @@ def report(cfg: DictConfig) -> None:
     """Write ``trials.csv``, ``search.png`` and ``search.pdf`` of the search in ``cfg.study``, into ``cfg.output``.
 
     Raises:
-        UserError: there is no search there, or no trial has ended.
+        UserError: there is no search there, no trial has ended, or the output cannot be written.
     """
     study = Path(str(cfg.study))
     search = read_search(study)
@@ -42,9 +42,10 @@ def report(cfg: DictConfig) -> None:
         raise UserError(f"no trial of the search in {study} has ended with an objective yet: wait for the first")
     output = study / "search" if cfg.output is None else Path(str(cfg.output))
     figure = trials_figure(table)
-    write_atomically(output / "trials.csv", csv_text(table))
-    write_atomically(output / "search.png", png(figure))
-    write_atomically(output / "search.pdf", pdf(figure))
+    with writing(f"output={output}", "give another folder with output="):
+        write_atomically(output / "trials.csv", csv_text(table))
+        write_atomically(output / "search.png", png(figure))
+        write_atomically(output / "search.pdf", pdf(figure))
     counts = table["state"].value_counts()
     shown = ", ".join(f"{counts[state]} {state}" for state in STATES.values() if state in counts)
     log.info("%s: %d trials (%s)", study, len(table), shown)

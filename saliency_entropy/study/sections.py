@@ -3,6 +3,7 @@
 import base64
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,14 @@ CHAPTERS = {
     "Errors and calibration": ("operating_points", "error_rates", "calibration", "groups"),
     "Beside the paper": ("reproduction",),
 }  # fmt: skip
+# Of the page that compares variants, by every measure.
+COMPARISON = [
+    name.format(measure + suffix)
+    for measure in MEASURES
+    for suffix in SUFFIXES.values()
+    for name in ("overview_{}", "variants_{}", "{}_by_axis")
+]
+NAMES = {*chain.from_iterable(CHAPTERS.values()), *COMPARISON, "settings"}  # of all files of reports
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +121,7 @@ def report_tables(
     generators = tables.generator_table(measures)
     spread = tables.by_score(lambda own: comparisons.spread_table(own, covariances[own.score]), measures)
     sets = other_sets_table(study)
-    beside = read_maps_beside_human_maps(study)
+    beside = read_maps_beside_human_maps(study, maps)
     operating_points = tables.by_score(error_tables.operating_point_table, measures)
     shown = [
         tables.shown_methods(methods, measures),

@@ -47,6 +47,20 @@ def test_a_line_of_means_in_a_band_of_one_standard_deviation(axes: StudyAxes) ->
     assert "nats" in figure.axes[1].get_ylabel()
 
 
+def test_what_stands_for_all_is_in_every_panel_and_each_method_in_the_legend(tmp_path: Path) -> None:
+    for control in ("none", "shuffled"):
+        for value in (0.25, 1):
+            alone = (control, value) == ("none", 1)
+            methods = {"cyborg": 2} if control == "none" else {"hseb": 2}
+            values = {"data.human_maps.control": control, "data.human_maps.fraction": value}
+            write_variant(tmp_path / "study", values, methods | ({"cross_entropy": 2} if alone else {}))
+    figure = auroc_by_axis(read_axes([tmp_path / "study"]))
+    # Two panels of AUROC, and below them two of the CAM entropy.
+    dashed = [[line for line in panel.lines if line.get_linestyle() == "--"] for panel in figure.axes]
+    assert [len(lines) for lines in dashed] == [1, 1, 1, 1]
+    assert [label.partition(",")[0] for label in labels(figure)] == ["Cross-entropy", "CYBORG", "HSEB"]
+
+
 def test_cross_entropy_that_was_trained_once_lies_across_every_share_of_maps(tmp_path: Path) -> None:
     for value in (0.05, 0.25, 1):
         methods = {"cyborg": 2} | ({"cross_entropy": 2} if value == 1 else {})

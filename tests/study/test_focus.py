@@ -252,14 +252,14 @@ def test_the_mean_of_the_other_maps_knows_nothing_of_the_image(tmp_path: Path) -
 def test_without_human_maps_there_is_no_agreement(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([CONSTANT]), [False]), {"droid/seed0": ONE_CELL[None]})
     assert focus.human_agreement_table(read(tmp_path)) is None
-    assert read_maps_beside_human_maps(read_study(tmp_path)) is None
+    assert read_maps_beside_human_maps(read_study(tmp_path), None) is None
 
 
 def test_the_set_with_human_maps_is_found_and_named(tmp_path: Path) -> None:
     keep(tmp_path, sample(np.stack([CONSTANT]), [False]), {"droid/seed0": ONE_CELL[None]})
     for name, what in (("train", "These are images of the training"), ("val", "These are images of the validation")):
         keep(tmp_path, sample(np.stack([ONE_CELL])), {"droid/seed0": ONE_CELL[None]}, name)
-        maps = read_maps_beside_human_maps(read_study(tmp_path))
+        maps = read_maps_beside_human_maps(read_study(tmp_path), None)
         assert maps.name == name
         assert what in " ".join(focus.shown_human_agreement(focus.human_agreement_table(maps), maps, "human").notes)
 
@@ -324,7 +324,7 @@ def test_a_study_without_maps(tmp_path: Path) -> None:
     write_run(tmp_path, "droid", 0)
     study = read_study(tmp_path)
     assert read_study_maps(study) is None
-    assert read_maps_beside_human_maps(study) is None
+    assert read_maps_beside_human_maps(study, None) is None
     save_maps(maps_file(tmp_path, "test"), sample(np.stack([ONE_CELL])))
     assert read_study_maps(study) is None
 

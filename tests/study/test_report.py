@@ -421,6 +421,20 @@ def test_a_report_without_photographs_deletes_those_of_an_earlier_one(study_with
     )
 
 
+def test_what_another_report_left_in_the_folder_is_gone(tmp_path):
+    write_study(tmp_path / "demo", {"cross_entropy": 2})
+    output = tmp_path / "report"
+    (output / "figures").mkdir(parents=True)
+    stale = ["comparisons.csv", "overview_auroc.md", "settings.tex", "figures/auroc_unseen_by_axis.png"]
+    own = ["mine.csv", "figures/mine.png", "comparisons.txt"]
+    for name in (*stale, *own):
+        (output / name).write_text("of another study")
+    write_report(tmp_path / "demo", output)
+    assert not any((output / name).exists() for name in stale)
+    assert all((output / name).exists() for name in own)
+    assert (output / "methods.csv").exists()
+
+
 def test_each_part_of_the_page_is_in_one_chapter(page):
     names = [name for chapter in CHAPTERS.values() for name in chapter]
     assert len(set(names)) == len(names)

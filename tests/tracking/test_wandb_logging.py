@@ -358,6 +358,15 @@ def test_scores_that_are_not_finite_have_no_roc():
     assert roc_points(scores([1.0, float("nan")], [2.0])) == []
 
 
+def test_scores_that_are_not_finite_leave_the_other_figures_in_the_summary():
+    images = {"generator": [""] * 30 + ["gan"] * 30, "cam_entropy": 1.0}
+    table = scores([1.0] * 29 + [float("nan")], [2.0] * 30).assign(**images)
+    result = {"best_epoch": 1, "wall_seconds": 2.0, "human_entropy": 3.0, "train_generators": ["gan"]}
+    figures = summary(result | {"test": {"accuracy": 0.5}, "val": {"accuracy": 0.75}}, table)
+    assert (figures["best/test_accuracy"], figures["best/val_accuracy"]) == (0.5, 0.75)
+    assert "best/test_auroc/gan" not in figures
+
+
 # Interruptions.
 
 
