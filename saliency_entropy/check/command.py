@@ -38,9 +38,9 @@ from saliency_entropy.data.listed_files import file_problems
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.data.und_cyborg import und_cyborg
 from saliency_entropy.errors import SHOWN, UserError, whole_number, writing
+from saliency_entropy.page.table import ShownTable
 from saliency_entropy.page.wording import printable
 from saliency_entropy.run.whole_files import write_atomically
-from saliency_entropy.study.report import ShownTable
 
 log = logging.getLogger(__name__)
 

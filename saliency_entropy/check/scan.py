@@ -7,7 +7,6 @@ is computed from the pixels does not. All later checks use the tables made here,
 import hashlib
 import io
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,13 +17,13 @@ import imagehash
 import numpy as np
 import pandas as pd
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data.forked import map_in_processes, may_fork
 from saliency_entropy.data.human_maps.implausible import implausible_shapes, repeated, shows
 from saliency_entropy.data.human_maps.loading import check_options, grey_layer, merged_layers, on_grid, open_layer
-from saliency_entropy.data.images import FORMATS, LARGEST_PIXELS, DataFile, check_header, check_pixels
+from saliency_entropy.data.images import LARGEST_PIXELS, DataFile, Digested, opened, upright
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.errors import UserError
 from saliency_entropy.functional import spatial_entropy
@@ -251,53 +250,37 @@ def _scan(
     return table, pictures
 
 
-@dataclass(frozen=True)
-class _Content:
-    """A file that has been read whole: a :class:`~saliency_entropy.data.images.DataFile` of the same name."""
+class _Content(Digested):
+    """A file that has been read whole, once."""
 
-    file: DataFile
-    content: bytes
+    def __init__(self, file: DataFile, content: bytes) -> None:
+        super().__init__(file)
+        self.content = content
 
-    @property
-    def suffix(self) -> str:
-        return self.file.suffix
-
-    def open(self, _: str) -> BinaryIO:
+    def open(self, mode: str) -> BinaryIO:
         return io.BytesIO(self.content)
-
-    def stat(self) -> os.stat_result:
-        return self.file.stat()
-
-    def __str__(self) -> str:
-        return str(self.file)
 
 
 def _look_at_image(file: DataFile, facts: np.void) -> np.ndarray:
     """Fill in the facts of an image, as far as they can be known; returns its thumbnail, or raises UserError."""
     file = _read(file, facts)
-    check_header(file)
-    try:
-        with file.open("rb") as opened, Image.open(opened, formats=FORMATS) as image:
-            _header_facts(image, facts)
-            if facts["orientation"] != 1:
-                ImageOps.exif_transpose(image, in_place=True)
-            return _pixel_facts(image if image.mode == "RGB" else image.convert("RGB"), facts)
-    except Exception:
-        check_pixels(file)  # whatever Pillow raises of a damaged file, this says it in a sentence
-        raise
+    with opened(file) as (image, content):  # and decoded as in training, which refuses what is refused here
+        _header_facts(image, facts)
+        picture = upright(image, content, "RGB")
+    return _pixel_facts(picture, facts)
 
 
 def _read(file: DataFile, facts: np.void) -> DataFile:
     try:
-        with file.open("rb") as opened:
-            content = opened.read(LARGEST_BYTES)
+        with file.open("rb") as source:
+            content = source.read(LARGEST_BYTES)
             digest = hashlib.sha256(content)
             facts["bytes"] = len(content)
-            while more := opened.read(2**20):
+            while more := source.read(2**20):
                 digest.update(more)
                 facts["bytes"] += len(more)
     except OSError:
-        return file  # check_header meets the same fault, and says it in a sentence
+        return file  # opened() meets the same fault, and says it in a sentence
     facts["content"] = digest.hexdigest()
     return _Content(file, content) if facts["bytes"] == len(content) else file
 

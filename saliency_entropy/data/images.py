@@ -128,7 +128,7 @@ def check_header(path: DataFile) -> None:
     Raises:
         UserError: the file is not a still 8-bit image of an allowed format, size and name.
     """
-    with _opened(path):
+    with opened(path):
         pass
 
 
@@ -139,18 +139,23 @@ def check_pixels(path: DataFile) -> None:
 
 def decode(path: DataFile, mode: str) -> Image.Image:
     """The whole image, upright, in a mode of Pillow; raises UserError as :func:`load_image`."""
-    with _opened(path) as (image, file):
-        # Pillow would look for an orientation, and copy the image twice, even if nothing is to be turned or converted.
-        image.load()  # before its information is looked at, some of which a PNG may hold behind the pixels
-        if image.format in ("JPEG", "MPO"):
-            _require_end(file)
-        if not image.info.keys().isdisjoint(ORIENTED):
-            ImageOps.exif_transpose(image, in_place=True)
-        return image if image.mode == mode else image.convert(mode)
+    with opened(path) as (image, file):
+        return upright(image, file, mode)
+
+
+def upright(image: Image.Image, file: BinaryIO, mode: str) -> Image.Image:
+    """The pixels of an image that is :func:`opened`; to be called in its ``with`` block, for what this raises."""
+    # Pillow would look for an orientation, and copy the image twice, even if nothing is to be turned or converted.
+    image.load()  # before its information is looked at, some of which a PNG may hold behind the pixels
+    if image.format in ("JPEG", "MPO"):
+        _require_end(file)
+    if not image.info.keys().isdisjoint(ORIENTED):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image if image.mode == mode else image.convert(mode)
 
 
 @contextmanager
-def _opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
+def opened(path: DataFile) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """The image, its header checked, and its file; whatever Pillow raises meanwhile becomes a UserError."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UnreadableFile(

@@ -107,7 +107,8 @@ def _undecodable(path: Path) -> str:
 def _longer_rows(path: Path) -> str:
     """The rows with more fields than the first; "" if no row has more."""
     separator, hidden = _separator(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    # The parser gave up before the end of the file; further on there may be bytes that are not UTF-8.
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
             counts = [len(row) for row in csv.reader(file, delimiter=separator)][hidden:]
         except csv.Error:

@@ -1,6 +1,7 @@
 """Reading checkpoint files, which may be damaged or come from somebody else."""
 
 import hashlib
+import io
 import logging
 import zipfile
 from pathlib import Path
@@ -18,6 +19,8 @@ log = logging.getLogger(__name__)
 
 RESUME = "resume.ckpt"
 BEFORE = "resume-before.ckpt"  # the resume.ckpt of the epoch before
+# The keys of a resume.ckpt that hold the state of the training, which a best.ckpt lacks.
+TRAINING = ("callbacks", "optimizer_states", "lr_schedulers", "MixedPrecision", "ended_early")
 LONGEST = 500  # letters of a value in a description
 EPOCHS = "MetricsTable"  # the key of the callbacks' states in them under which the rows of metrics.csv are
 
@@ -120,7 +123,10 @@ def read_best(folder: Path) -> dict[str, Any]:
             if content["epoch"] == best_epoch(folder):
                 problem = str(damaged).removesuffix(f"; {begin_anew(best)}")
                 log.warning("%s: made again from %s, of the same epoch", problem, name)
-                write_atomically(best, best.with_name(name).read_bytes())
+                content = {key: value for key, value in content.items() if key not in TRAINING}
+                data = io.BytesIO()
+                torch.save(content, data)
+                write_atomically(best, data.getbuffer())
                 return content
         raise
 

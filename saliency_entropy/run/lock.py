@@ -32,7 +32,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -185,7 +185,10 @@ def _newest(claims: Path) -> tuple[int, Owner | None]:
         except FileNotFoundError:  # taken over just now
             continue
         try:
-            return number, Owner(**json.loads(content), beat=beat)
+            claim = json.loads(content)
+            # Those of later versions may say more.
+            known = {part.name: claim[part.name] for part in fields(Owner) if part.name in claim}
+            return number, Owner(**known | {"beat": beat})
         except (ValueError, TypeError):
             # Claims appear whole: this one was emptied by its owner, or lost its content with its machine.
             return number, None

@@ -179,6 +179,12 @@ def truncated(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def ends_in_zeros(path: Path) -> None:
+    """As a copy that was broken off leaves a file of the full size; the decoder alone makes the missing part grey."""
+    content = saved(path, noise(64, 64), quality=95).read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
+
+
 @pytest.mark.parametrize(
     ("name", "write", "problem"),
     [
@@ -187,6 +193,7 @@ def truncated(path: Path) -> None:
         ("a.png", lambda path: path.write_bytes(b""), "a.png is empty (0 bytes); copy it again, or leave it out"),
         ("a.jpg", truncated, "a.jpg is truncated or damaged"),
         ("a.png", truncated, "a.png is truncated or damaged"),
+        ("a.jpg", ends_in_zeros, "a.jpg is truncated or damaged (its end is missing); copy it again"),
         ("a.jpg", lambda path: path.write_text("<html>404</html>"), "a.jpg is not an image in a known format"),
         ("a.jpg", lambda path: saved(path, noise(8, 8), format="PNG"), "a.jpg holds a PNG image under the extension"),
         ("a.jpg", lambda path: saved(path, noise(8, 8), format="GIF"), "a.jpg is not an image in a known format"),

@@ -1,5 +1,6 @@
 """Human maps on the CAM grid: numbers worked out by hand."""
 
+import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -214,6 +215,13 @@ def test_a_bitmap_of_32_bits(tmp_path: Path) -> None:
         merged(saved(tmp_path / "m.bmp", pixels))
     Image.fromarray(pixels[..., 0]).save(tmp_path / "m.bmp")
     assert merged(tmp_path / "m.bmp") == [[0, 255, 51], [0, 0, 0]]
+
+
+def test_a_bitmap_that_is_shorter_than_the_usual_header(tmp_path: Path) -> None:
+    header = struct.pack("<2sIHHIIHHHH", b"BM", 30, 0, 0, 26, 12, 1, 1, 1, 24)  # as OS/2 wrote it, of one pixel
+    (tmp_path / "m.bmp").write_bytes(header + bytes(4))
+    with pytest.raises(UserError, match=r"m\.bmp is a constant map"):
+        merged(tmp_path / "m.bmp")
 
 
 def test_a_layer_that_is_opaque_throughout_is_its_grey_values(tmp_path: Path) -> None:

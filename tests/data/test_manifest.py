@@ -275,6 +275,14 @@ def test_files_that_are_no_table(tmp_path: Path, content: bytes, message: str) -
         read_manifest(tmp_path / "manifest.csv")
 
 
+def test_of_a_large_table_longer_rows_come_before_bytes_that_are_not_utf_8(tmp_path: Path) -> None:
+    """The parser, which reads in pieces, ends at the first."""
+    content = b"path,label,split\na.png,real,train,extra\n" + b"b.png,real,train\n" * 50_000 + b"\xff,real,val\n"
+    (tmp_path / "manifest.csv").write_bytes(content)
+    with pytest.raises(UserError, match="row 2 has 4 fields, but the first row has 3"):
+        read_manifest(tmp_path / "manifest.csv")
+
+
 def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"no")
     with pytest.raises(UserError, match=r"m\.parquet cannot be read as a table"):

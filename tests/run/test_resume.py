@@ -162,6 +162,8 @@ def test_damaged_best_weights_are_made_again_where_they_can_be(
     (warning,) = caplog.messages
     assert re.search(r"best\.ckpt cannot .*: made again from resume(-before)?\.ckpt, of the same epoch$", warning)
     assert_same(done, unscored)
+    whole, mended = (torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (done, unscored))
+    assert differences(whole, mended) == []  # nor is any state of the training left in it
 
 
 def test_damaged_best_weights_of_an_earlier_epoch_are_lost(train_small: TrainSmall, unscored: Path) -> None:

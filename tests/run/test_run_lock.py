@@ -91,6 +91,16 @@ def test_who_held_a_folder_when_it_was_killed_is_told(left: Path, tmp_path: Path
             assert before is None
 
 
+def test_a_claim_of_a_later_version_is_respected(tmp_path: Path) -> None:
+    with held(tmp_path):
+        owner = read_owner(tmp_path)
+        elsewhere(tmp_path, queue="long", beat="said otherwise")
+        again = held(tmp_path)
+        with pytest.raises(UserError, match=r"is being trained by process \d+ on node7"):
+            again.__enter__()
+        assert read_owner(tmp_path).started == owner.started
+
+
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lock, "BEAT", 0.05)

@@ -265,6 +265,8 @@ def _refuse_unread_opacity(path: DataFile) -> None:
     them, are neither all 0 nor all 255: then they are an opacity, without which strokes lose their shape."""
     with path.open("rb") as file:
         content = file.read()
+    if len(content) < 34:  # one pixel under the short header of OS/2, which has no opacity
+        return
     begin, header, width, height, _, bits, compression = struct.unpack_from("<IIiiHHI", content, 10)
     if header < 40 or bits != 32 or compression:
         return
