@@ -139,7 +139,7 @@ def reader_of(names: object) -> None:
 def test_a_reader_of_ones_own_gets_plain_values(study: Path, own_faces: Path) -> None:
     cfg = configured(study, f"data.root={own_faces}", "split=val", "data=faces")
     cfg.data.source = {"_target_": f"{__name__}.reader_of", "_partial_": True, "names": ["a", "b"]}
-    with pytest.raises(UserError, match="given a list$"):
+    with pytest.raises(UserError, match=r"given a list$"):
         read_images(cfg, [])
 
 
