@@ -75,7 +75,7 @@ def read_images(cfg: DictConfig, folders: Sequence[Path]) -> ScoredImages:
     """The images to score: of other data, or of the study's own, which are read as its runs read them."""
     if "data" in cfg:
         data = OmegaConf.to_container(cfg.data, resolve=True)
-        read = instantiate(cfg.data.source)
+        read = instantiate(cfg.data.source, _convert_="all")
     else:
         data = _own_data(folders)
         # Called with plain values, not instantiated: names in them are never resolved.

@@ -132,6 +132,17 @@ def test_heat_maps_are_decoded_by_the_colour_map_of_the_command_or_of_the_runs(s
     assert read_images(configured(study), folders).human_maps["colormap"] == "viridis"
 
 
+def reader_of(names: object) -> None:
+    raise UserError(f"given a {type(names).__name__}")
+
+
+def test_a_reader_of_ones_own_gets_plain_values(study: Path, own_faces: Path) -> None:
+    cfg = configured(study, f"data.root={own_faces}", "split=val", "data=faces")
+    cfg.data.source = {"_target_": f"{__name__}.reader_of", "_partial_": True, "names": ["a", "b"]}
+    with pytest.raises(UserError, match=r"given a list$"):
+        read_images(cfg, [])
+
+
 def test_an_interrupted_pass_goes_on(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in its second chunk: the first is not decoded again, and the files are the same to the last bit."""
     load = dataset.load_channels
