@@ -36,14 +36,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class ContactSheet:
-    """Some images of one kind.
-
-    Attributes:
-        split, label: the split and the label of the kind.
-        origin: its generator or source; "" where the table names none.
-        images: the number of all images of the kind.
-        pictures: the pictures of some of them.
-    """
+    """Pictures of some images of one kind, of which there are ``images``. ``origin`` is its generator or source; ""
+    where the table names none."""
 
     split: str
     label: str
@@ -110,12 +104,8 @@ def side_by_side(manifest: Manifest, rows: Sequence[int], with_maps: bool = Fals
 
 
 def average_map_pictures(averages: dict[str, np.ndarray], counts: pd.Series) -> list[Picture]:
-    """The average human maps as pictures, from dark violet (0) to yellow (1).
-
-    Args:
-        averages: the maps of :func:`~saliency_entropy.check.facts.average_maps`.
-        counts: the number of maps by label.
-    """
+    """The maps of :func:`~saliency_entropy.check.facts.average_maps` as pictures, from dark violet (0) to yellow (1);
+    ``counts`` are the numbers of maps by label."""
     pictures = []
     for label, average in averages.items():
         colours = (colormaps["plasma"](average)[..., :3] * 255).round().astype(np.uint8)

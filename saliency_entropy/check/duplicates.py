@@ -48,11 +48,7 @@ COMPARED = 2**14  # pairs of thumbnails compared at a time
 
 
 def find_duplicates(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
-    """Groups of images that show the same picture, or nearly so.
-
-    Args:
-        table: the manifest's table, or some of its rows.
-        scan: the scan of its images; those with a problem are left out.
+    """Groups of images of a table that show the same picture, or nearly so; those with a problem are left out.
 
     Returns:
         One row for each image that has a duplicate, sorted by group and row:
@@ -86,11 +82,7 @@ def find_duplicates(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
 
 
 def crossing_groups(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
-    """The groups of duplicates with images of several splits, or of both labels.
-
-    Args:
-        table: the manifest's table.
-        duplicates: the table of :func:`find_duplicates`.
+    """The groups of :func:`find_duplicates` with images of several splits, or of both labels.
 
     Returns:
         One row a group:
@@ -116,11 +108,8 @@ def crossing_groups(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFra
 
 
 def shared_base_names(table: pd.DataFrame, split: str | None = None) -> pd.DataFrame:
-    """Base names, without suffix, that several images share, so that no map can be joined to these images by name.
-
-    Args:
-        table: the manifest's table.
-        split: the split that maps are joined to; all splits, if not given.
+    """Base names, without suffix, that several images share, so that no map can be joined to these images by name;
+    in all splits, if ``split`` is not given.
 
     Returns:
         One row a name, in alphabetical order: ``name``; ``rows``, the list of its rows in the manifest.
@@ -142,13 +131,8 @@ def _joined(words: pd.Series) -> str:
 
 
 def _near_groups(hashes: np.ndarray, thumbnails: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """A number for each of n pictures, ``(n,)``; pictures that are near each other share it.
-
-    Args:
-        hashes: ``(n,)`` uint64.
-        thumbnails: the thumbnails of all images.
-        at: ``(n,)``, the positions of the pictures among ``thumbnails``.
-    """
+    """A number for each of n pictures, ``(n,)``; pictures that are near each other share it. Their hashes are
+    ``(n,)`` uint64; ``at``, ``(n,)``, are their positions among the thumbnails of all images."""
     likeness = _Likeness(thumbnails, at)
     leaders, edges = _leaders(hashes, likeness)
     for first, second in _near_hashes(hashes[leaders]):

@@ -12,9 +12,6 @@ PROPERTIES = {"format": "format", "size": "size / pixels", "mode": "mode", "quan
 def image_counts(table: pd.DataFrame) -> pd.DataFrame:
     """The number of images of each kind.
 
-    Args:
-        table: the manifest's table.
-
     Returns:
         One row for each ``split``, ``label`` and ``origin`` (the generator of synthetic, the source of real images; ""
         where the table names none), with the number of ``images`` and of images ``with_map``. Splits and labels have
@@ -36,10 +33,6 @@ def image_counts(table: pd.DataFrame) -> pd.DataFrame:
 
 def map_statistics(table: pd.DataFrame, scan: MapScan) -> pd.DataFrame:
     """Figures of the human maps that can be used, for all images and for each label.
-
-    Args:
-        table: the manifest's table.
-        scan: the scan of its human maps.
 
     Returns:
         One row for each ``label`` ("" for both) that has maps: ``maps`` (the number of images with one),
@@ -72,11 +65,8 @@ def _usable_maps(table: pd.DataFrame, scan: MapScan) -> dict[str, np.ndarray]:
 
 
 def file_kinds(table: pd.DataFrame, scan: ImageScan) -> pd.DataFrame:
-    """How the images are stored, by label: a detector may learn a trait of one label's files instead of the picture.
-
-    Args:
-        table: the manifest's table.
-        scan: the scan of its images; those with a problem are left out.
+    """How the images that can be used are stored, by label: a detector may learn a trait of one label's files instead
+    of the picture.
 
     Returns:
         One row for each ``property`` (a key of :data:`PROPERTIES`) and ``value`` (``width x height`` as stored for a

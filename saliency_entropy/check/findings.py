@@ -288,12 +288,8 @@ def map_findings(manifest: Manifest, scan: MapScan) -> list[Finding]:
 
 
 def duplicate_findings(manifest: Manifest, duplicates: pd.DataFrame) -> list[Finding]:
-    """Pictures that are in the data set more than once.
-
-    Args:
-        manifest: the table of the images.
-        duplicates: the groups of :func:`~saliency_entropy.check.duplicates.find_duplicates`.
-    """
+    """Pictures that are in the data set more than once, of the table of
+    :func:`~saliency_entropy.check.duplicates.find_duplicates`."""
     crossing = crossing_groups(manifest.table, duplicates)
     inside = duplicates[~duplicates["group"].isin(crossing["group"])]
     inside = inside.groupby("group").agg(kind=("kind", "first"), rows=("row", list))
@@ -313,12 +309,8 @@ def duplicate_findings(manifest: Manifest, duplicates: pd.DataFrame) -> list[Fin
 
 
 def base_name_findings(manifest: Manifest, shared: pd.DataFrame) -> list[Finding]:
-    """Images in different folders that share a name, as long as the table names no map: one could be joined to them.
-
-    Args:
-        manifest: the table of the images.
-        shared: the names of :func:`~saliency_entropy.check.duplicates.shared_base_names`.
-    """
+    """The images of :func:`~saliency_entropy.check.duplicates.shared_base_names`, which lie in different folders, as
+    long as the table names no map: one could be joined to them."""
     if (manifest.table["human_map"] != "").any():
         return []
     # A few examples are enough of what may never matter.
@@ -348,11 +340,8 @@ def generator_findings(manifest: Manifest) -> list[Finding]:
 
 
 def shortcut_findings(audit: pd.DataFrame) -> list[Finding]:
-    """Traits that tell the labels apart and say next to nothing about the picture.
-
-    Args:
-        audit: the table of :func:`~saliency_entropy.check.shortcuts.audit_shortcuts`.
-    """
+    """Traits that tell the labels apart and say next to nothing about the picture, of the table of
+    :func:`~saliency_entropy.check.shortcuts.audit_shortcuts`."""
     reasons = []
     warned = audit[audit["warn"]].sort_values("auroc", ascending=False)
     # The training images come first, since a detector may learn their shortcuts.
@@ -394,8 +383,6 @@ def _file_findings(
     """A finding for each of the :data:`FILE_FAULTS` among the files of a column.
 
     Args:
-        manifest: the table that names the files.
-        column: ``path`` or ``human_map``.
         sentences: (row, sentence about its file); a sentence begins with the name of the file.
         spelling: how the sentences spell a name of the table.
     """

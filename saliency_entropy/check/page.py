@@ -27,21 +27,12 @@ FLAG = "▲"  # marks a figure as a warning: colour alone would not reach everyo
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is in a data set.
-
-    Attributes:
-        counts: from :func:`~saliency_entropy.check.facts.image_counts`.
-        maps: from :func:`~saliency_entropy.check.facts.map_statistics`.
-        average_maps: from :func:`~saliency_entropy.check.facts.average_maps`.
-        grid: ``(h, w)``, the grid of the maps, in cells.
-        files: from :func:`~saliency_entropy.check.facts.file_kinds`.
-        shortcuts: from :func:`~saliency_entropy.check.shortcuts.audit_shortcuts`.
-    """
+    """What is in a data set: the results of :mod:`~saliency_entropy.check.facts` and ``audit_shortcuts``."""
 
     counts: pd.DataFrame
     maps: pd.DataFrame
     average_maps: dict[str, np.ndarray]
-    grid: tuple[int, int]
+    grid: tuple[int, int]  # (h, w), of the maps, in cells
     files: pd.DataFrame
     shortcuts: pd.DataFrame
 

@@ -241,16 +241,8 @@ def _repeated_maps(manifest: Manifest, names: pd.Series) -> list[str]:
 def row_problems(
     manifest: Manifest, column: str, found: pd.Series, rule: str, remedy: str, allowed: Sequence[str] = ()
 ) -> list[str]:
-    """A list of one sentence that names the rows that break a rule; of none, if there is no such row.
-
-    Args:
-        manifest: whose rows they are.
-        column: the column that the rule is about.
-        found: the values of these rows in that column; the index is the row.
-        rule: what the values must be.
-        remedy: what to do.
-        allowed: words, the nearest of which is suggested.
-    """
+    """A list of one sentence that names the rows that break a rule, and the values ``found`` in them; of none, if there
+    is no such row. The nearest of the words that are ``allowed`` is suggested."""
     if found.empty:
         return []
     listed = (f"{manifest.where(row)} has {value!r}{suggestion(value, allowed)}" for row, value in found.items())

@@ -55,12 +55,11 @@ class ShardArchive:
     It holds arrays, not an object for each file: forked workers would copy 700,000 objects by counting references.
 
     Args:
-        shards: that hold the files.
         names: of the files in the table. A file that is named several times is the same each time.
         shard: of each file, its place in ``shards``.
         members: the name of each file in its shard.
         offsets: where the content of each file begins in its shard, in bytes.
-        sizes: of the files, in bytes.
+        sizes: in bytes.
     """
 
     def __init__(
@@ -248,16 +247,8 @@ def _found(
     files: Sequence[Path],
     folders: Sequence[Path],
 ) -> list[Shard]:
-    """The shards that the index names, each in whichever folder has it.
-
-    Args:
-        manifest: whose index it is.
-        names: of the shards.
-        shard_of: for each row, which of the shards it lies in.
-        row_bytes: for each row, the size that the index gives its shard.
-        files: in all folders.
-        folders: for the message.
-    """
+    """The shards that the index names, each in whichever folder has it. By the index, each row lies in
+    ``names[shard_of]``, a file of ``row_bytes`` bytes."""
     hostile = [repr(name) for name in names if not SHARD_NAME.fullmatch(name)]
     if hostile:
         raise UserError(
