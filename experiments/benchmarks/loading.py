@@ -20,7 +20,7 @@ from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data import FaceBatch, FaceDataModule
 from saliency_entropy.data.cache import DecodeCache
 from saliency_entropy.data.dataset import read_image
-from saliency_entropy.data.forked import in_processes
+from saliency_entropy.data.forked import map_in_processes
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def benchmark_decoding(cfg: DictConfig, backbone: Backbone, folder: Path) -> Non
             pass
 
     def on_all_cores() -> None:
-        in_processes(lambda number: bare(number, cores), cores, 60, lambda: None)
+        list(map_in_processes(lambda number: bare(number, cores), range(cores), cores, "begin again"))
 
     ways = {"bare loop": bare, "on all cores": on_all_cores, "cache filled": filled, "streamed": streamed}
     seconds = in_turn(ways, cfg.repeats)

@@ -32,7 +32,7 @@ from PIL import features
 
 from saliency_entropy.cpu.cores import thread_count
 from saliency_entropy.data.chunk_file import Chunk, DamagedChunk, read_chunk, remove_partial, write_chunk
-from saliency_entropy.data.forked import in_processes, may_fork
+from saliency_entropy.data.forked import map_in_processes, may_fork
 from saliency_entropy.data.images import DataFile, Digested, UnreadableFile, joint_digest
 from saliency_entropy.errors import UserError, writing
 
@@ -246,12 +246,15 @@ class _Build:
         else:
             # Each process begins elsewhere, so that it seldom finds a chunk locked.
             begins = [number * len(places) // processes for number in range(processes)]
-            in_processes(
-                lambda number: self._serve(places[begins[number] :] + places[: begins[number]], threads),
+            served = map_in_processes(
+                lambda begin: self._serve(places[begin:] + places[:begin], threads),
+                begins,
                 processes,
+                "give the same command again to go on",
                 REPORT,
                 self._report,
             )
+            list(served)  # until all are done
         seconds = time.monotonic() - self._began
         log.info("decode cache: %d items in %.1f s, %.0f a second", self._total, seconds, self._total / seconds)
 

@@ -36,23 +36,6 @@ def may_fork() -> bool:
     return sys.platform == "linux" and not multiprocessing.current_process().daemon
 
 
-def in_processes(work: Callable[[int], None], count: int, every: float, meanwhile: Callable[[], None]) -> None:
-    """Call ``work(0)`` to ``work(count - 1)``, each in a process of its own; returns when all are done.
-
-    What one raises is raised here, and the others are ended; so are all, if this process is interrupted or killed.
-
-    Args:
-        work: what to do.
-        count: of the processes.
-        every: seconds.
-        meanwhile: called here so often while they work.
-
-    Raises:
-        UserError: a process was killed.
-    """
-    list(map_in_processes(work, range(count), count, "give the same command again to go on", every, meanwhile))
-
-
 def map_in_processes(
     work: Callable[[T], R],
     items: Sequence[T],
@@ -71,7 +54,8 @@ def map_in_processes(
         items: what to work on.
         count: of the processes.
         remedy: what the user can do if a process is killed.
-        every, meanwhile: as of :func:`in_processes`.
+        every: seconds.
+        meanwhile: called here so often while they work.
 
     Raises:
         UserError: a process was killed.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from saliency_entropy.data import forked
-from saliency_entropy.data.forked import in_processes, map_in_processes, may_fork
+from saliency_entropy.data.forked import map_in_processes, may_fork
 from saliency_entropy.errors import UserError
 
 pytestmark = pytest.mark.skipif(not may_fork(), reason="processes cannot share work here")
@@ -33,15 +33,8 @@ class Local(Exception):
         self.held = lambda: None
 
 
-def raised_in_a_process(work: Callable[[int], None]) -> None:
-    in_processes(work, 2, 60, lambda: None)
-
-
-def raised_of_an_item(work: Callable[[int], None]) -> None:
+def raised(work: Callable[[int], None]) -> None:
     list(map_in_processes(work, [0, 1], 2, "do this"))
-
-
-WAYS = pytest.mark.parametrize("way", [raised_in_a_process, raised_of_an_item])
 
 
 def ended(pids: list[int], within: float = 0) -> bool:
@@ -108,32 +101,36 @@ def test_no_item_more_items_than_processes_and_fewer() -> None:
     assert list(map_in_processes(len, [b"x" * 10**6] * 9, 2, "")) == [10**6] * 9
 
 
+def test_what_is_done_meanwhile() -> None:
+    calls = []
+    assert list(map_in_processes(time.sleep, [0.3], 1, "", 0.05, lambda: calls.append(0))) == [None]
+    assert len(calls) > 1
+
+
 def test_large_results_in_the_way_of_each_other() -> None:
     results = list(map_in_processes(lambda item: bytes([item]) * 2**20, range(40), 3, ""))
     assert results == [bytes([item]) * 2**20 for item in range(40)]
 
 
-@WAYS
-def test_what_is_raised_is_raised_here_with_where_it_was(way: Callable) -> None:
+def test_what_is_raised_is_raised_here_with_where_it_was() -> None:
     def work(number: int) -> None:
         if number == 1:
             raise UserError("row 3 is wrong")
         time.sleep(60)
 
     with pytest.raises(UserError, match="row 3 is wrong") as caught:
-        way(work)
+        raised(work)
     assert str(caught.value) == "row 3 is wrong"
     assert "in work" in caught.value.__notes__[0]
 
 
-@WAYS
 @pytest.mark.parametrize("error", [lambda: Two("m.csv", 3), Local], ids=["not made again", "not pickled"])
-def test_an_error_that_cannot_be_sent_is_told_as_text(way: Callable, error: Callable[[], Exception]) -> None:
+def test_an_error_that_cannot_be_sent_is_told_as_text(error: Callable[[], Exception]) -> None:
     def work(_: int) -> None:
         raise error()
 
     with pytest.raises(RuntimeError, match=f"(?s)in work.*: {error()}"):
-        way(work)
+        raised(work)
 
 
 def test_a_result_that_cannot_be_pickled_is_said() -> None:
@@ -141,18 +138,15 @@ def test_a_result_that_cannot_be_pickled_is_said() -> None:
         list(map_in_processes(lambda item: lambda: item, [0], 1, ""))
 
 
-@WAYS
 @pytest.mark.parametrize("end", [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(0)])
-def test_a_process_that_is_killed_is_a_sentence(way: Callable, end: Callable[[], None]) -> None:
+def test_a_process_that_is_killed_is_a_sentence(end: Callable[[], None]) -> None:
     def work(number: int) -> None:
         if number == 1:
             end()
         time.sleep(60)
 
-    remedy = "do this" if way is raised_of_an_item else "give the same command again to go on"
-    code = r"(-9|0)"
-    with pytest.raises(UserError, match=rf"was killed \(exit code {code}\), perhaps for want of memory; {remedy}$"):
-        way(work)
+    with pytest.raises(UserError, match=r"was killed \(exit code (-9|0)\), perhaps for want of memory; do this$"):
+        raised(work)
 
 
 def test_killed_in_the_middle_of_a_result() -> None:
@@ -168,9 +162,8 @@ def test_killed_in_the_middle_of_a_result() -> None:
         list(map_in_processes(work, range(9), 2, ""))
 
 
-@WAYS
 def test_a_process_that_does_not_end_when_told_leaves_no_zombie(
-    way: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forked, "GRACE", 0.1)
 
@@ -183,7 +176,7 @@ def test_a_process_that_does_not_end_when_told_leaves_no_zombie(
         time.sleep(60)
 
     with pytest.raises(UserError, match="enough"):
-        way(work)
+        raised(work)
     assert not Path("/proc", *(path.name for path in tmp_path.iterdir())).exists()
 
 
