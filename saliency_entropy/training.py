@@ -156,7 +156,7 @@ def _claimed(cfg: DictConfig, config: dict[str, Any], folder: Path) -> Iterator[
             yield False
             return
         if run_folder.differing_keys(folder, config):
-            attempts.forget_attempts(folder)  # they were attempts at another configuration
+            (folder / "attempts.json").unlink(missing_ok=True)  # they were attempts at another configuration
         attempts.refuse_after_failures(folder, cfg.max_attempts)
         attempts.date_killed_attempt(folder, killed_owner)
         attempts.refuse_endless_requeue(folder)

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import pandas as pd
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich import box
@@ -111,6 +110,8 @@ def data_report(cfg: DictConfig) -> DataReport:
     duplicates = find_duplicates(present.table, images)
     log.info("shortcuts: classifying real against synthetic images by their files' properties")
     audit = audit_shortcuts(present.table, images, cfg.seed, cfg.most_images)
+    joined = manifest.table if "maps" in cfg.data.source else manifest.table[:0]  # to which the reader joins maps
+    joined_split = "train" if get_method(cfg.data.source._target_) is und_cyborg else None
     found = findings.sorted_findings(
         [
             *findings.split_findings(manifest.table),
@@ -120,7 +121,7 @@ def data_report(cfg: DictConfig) -> DataReport:
             *findings.duplicate_findings(manifest, duplicates),
             *findings.shortcut_findings(audit),
             *findings.generator_findings(manifest),
-            *findings.base_name_findings(manifest, _shared_base_names(cfg, manifest)),
+            *findings.base_name_findings(manifest, shared_base_names(joined, joined_split)),
             *findings.unread_findings(manifest),
         ]
     )
@@ -189,14 +190,6 @@ def _terminal_table(table: ShownTable) -> Table:
         # Text, not str: rich would take a name in [brackets] for a style.
         shown.add_row(*map(Text, row))
     return shown
-
-
-def _shared_base_names(cfg: DictConfig, manifest: Manifest) -> pd.DataFrame:
-    """The base names that are shared by images to which the reader of this data set would join human maps."""
-    if "maps" not in cfg.data.source:  # this reader joins no maps
-        return shared_base_names(manifest.table[:0])
-    of_training = get_method(cfg.data.source._target_) is und_cyborg
-    return shared_base_names(manifest.table, "train" if of_training else None)
 
 
 @contextmanager

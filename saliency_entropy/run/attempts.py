@@ -117,10 +117,6 @@ def attempt(folder: Path) -> Iterator[None]:
     end("finished")
 
 
-def forget_attempts(folder: Path) -> None:
-    (folder / "attempts.json").unlink(missing_ok=True)
-
-
 def _write(folder: Path, attempts: list[dict[str, Any]]) -> None:
     write_atomically(folder / "attempts.json", json.dumps(attempts, indent=2) + "\n")
 

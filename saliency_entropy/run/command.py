@@ -27,10 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from saliency_entropy.errors import UserError
-from saliency_entropy.run.choices import refuse_null
 from saliency_entropy.run.console import CONFIGURATION, groups_help, script_help
 from saliency_entropy.run.folder import flatten, plain_values, register_resolvers
-from saliency_entropy.run.misspelt import refused_additions, suggestions
+from saliency_entropy.run.misspelt import refuse_null, refused_additions, suggestions
 
 register_resolvers()
 # Only a file's owner and group may change what a command writes; this holds for folders that Hydra, Slurm and W&B make.

@@ -1,11 +1,13 @@
-"""The nearest right name for a key, group or option that a command line names and the configuration lacks."""
+"""What a command line names wrongly: two options of a group, or none; and keys, groups and options that the
+configuration lacks, each with the nearest right name."""
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from saliency_entropy.errors import UserError
 from saliency_entropy.run.folder import flatten, plain_values
 
+# The groups of conf/ of which a run has one option each.
+GROUPS = ("method", "backbone", "data", "protocol", "trainer", "logger", "experiment", "debug")
 # Keys without a default, as they are given.
 ADDED = ("+data.human_maps.control", "+data.human_maps.colormap")
 
@@ -118,3 +122,37 @@ def _meant(given: str, name: str, names: Sequence[str] | set[str], prefix: str =
     close = sorted({known for known in names if known.endswith(f".{name}")})
     close = close or difflib.get_close_matches(name, sorted(names), 1)
     return f"{given}: did you mean {' or '.join(prefix + known for known in close)}?" if close else ""
+
+
+def refuse_mixtures(hydra: Mapping[str, Any]) -> None:
+    """Refuse a list of options for one group, whose files Hydra would merge under the name of the last one.
+
+    Args:
+        hydra: Hydra's part of a composed configuration; a group with a list is missing from its choices.
+
+    Raises:
+        UserError: names the group and what was given.
+    """
+    for group in GROUPS:
+        if group in hydra["runtime"]["choices"]:
+            continue
+        given = [text for text in hydra["overrides"]["task"] if re.match(rf"[+~]*{group}(=|$)", text)]
+        options = ",".join(re.findall(r"[\w-]+", given[-1].partition("=")[2])) if given else ""
+        if group in ("experiment", "debug") and given and "," not in options:
+            continue  # none (~debug) or a list of one: these name no run
+        remedy = "one command for each"
+        if "," in options and group not in ("experiment", "debug"):
+            remedy = f"-m {group}={options} for a run with each"
+        raise UserError(
+            f"{given[-1] if given else f'a list of options for {group}'} is not one option of conf/{group}, and two "
+            f"would be mixed into one run: give {group}= one option, or {remedy}"
+        )
+
+
+def refuse_null(arguments: Sequence[str]) -> None:
+    """End the command with a sentence if it gives a group no option (``logger=null``), at which Hydra fails before it
+    calls anything of this package."""
+    for argument in arguments:
+        group, _, options = argument.lstrip("+").partition("=")
+        if group in GROUPS and "null" in options.lower().split(","):
+            raise SystemExit(f"{argument} names no option of conf/{group}: give one, or leave it out")

@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from saliency_entropy.errors import UserError, writing
-from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import no_environment_variables, sentence
 from saliency_entropy.run.folder import run_folder, study_folder
+from saliency_entropy.run.misspelt import refuse_mixtures
 from saliency_entropy.run.variants import write_variant
 from saliency_entropy.sweep.axes import enter_variant
 

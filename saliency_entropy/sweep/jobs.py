@@ -15,9 +15,9 @@ from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import no_environment_variables
 from saliency_entropy.run.folder import flatten, plain_values
+from saliency_entropy.run.misspelt import refuse_mixtures
 from saliency_entropy.sweep.swept import parse_overrides
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from saliency_entropy.data import Manifest
 from saliency_entropy.data.builtin import builtin_faces
 from saliency_entropy.data.decoy import decoy_faces
-from saliency_entropy.data.human_maps import load_human_map
+from saliency_entropy.data.human_maps.loading import load_human_map
 from saliency_entropy.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from torchvision.transforms import InterpolationMode, Resize
 
 from saliency_entropy.data import images
-from saliency_entropy.data.human_maps import load_human_map
+from saliency_entropy.data.human_maps.loading import load_human_map
 from saliency_entropy.data.images import (
     Digested,
     UnreadableFile,

@@ -284,7 +284,7 @@ def test_an_interrupted_command_goes_on(
     assert sorted(path.name for path in twin.iterdir()) == [".lock", *there, "plan.json"]
     refused(r"plan\.json without a manifest\.parquet: the shards there are not all written", twin)
 
-    (twin / "images-000099.tar.partial").write_bytes(b"of a process that was killed")
+    (twin / ".images-000099.tar.01234567.part").write_bytes(b"of a process that was killed")
     monkeypatch.setattr(shard_writer, "_read", read)
     write = shard_writer._write_shard
     monkeypatch.setattr(shard_writer, "_write_shard", lambda *of: (written.append(of[1].name), write(*of)))

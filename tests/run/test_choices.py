@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from saliency_entropy.run.choices import GROUPS, refuse_mixtures
+from saliency_entropy.run.misspelt import GROUPS, refuse_mixtures
 
 MIXTURES = [
     pytest.param("method=[cyborg,droid]", "-m method=cyborg,droid", id="method"),

@@ -9,7 +9,6 @@ is written last: the command goes on where an interrupted one stopped.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -33,13 +32,12 @@ from saliency_entropy.data.shards.scan import scan
 from saliency_entropy.data.table import Manifest
 from saliency_entropy.errors import UserError, in_one_line, listing, whole_number, writing
 from saliency_entropy.run.console import typed
-from saliency_entropy.run.whole_files import write_atomically
+from saliency_entropy.run.whole_files import remove_parts, write_atomically, written_whole
 
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of the layout; raise it whenever the same data give other shards, so that no folder mixes two
 MEGABYTE = 1_000_000
-PARTIAL = ".partial"
 READ_AT_ONCE = 64  # samples: their bytes are in memory together
 # Bytes of a sample besides those of its files: headers, padding, JSON. For the comparison with the free space.
 OVERHEAD = 4096
@@ -136,8 +134,7 @@ class _Plan:
 
 
 def _carry_out(plan: _Plan, output: Path) -> None:
-    for left in output.glob(f"*{PARTIAL}"):  # from a process that was killed: this one has the lock
-        left.unlink()
+    remove_parts(output)  # of a process that was killed, perhaps of other data: this one has the lock
     _begin(plan, output)
     paths = [output / plan.name(number) for number in range(len(plan.shards))]
     missing = [(path, rows) for path, rows in zip(paths, plan.shards, strict=True) if not path.exists()]
@@ -176,18 +173,13 @@ def _begin(plan: _Plan, output: Path) -> None:
 
 
 def _write_shard(plan: _Plan, path: Path, rows: range) -> None:
-    # Under a name of its own, not by run.whole_files: write_shards removes what a killed process left by that name.
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial.open("xb") as file:
-            with TarWriter(file, mtime=0, encoder=False) as tar:
-                for sample in _samples(plan, rows):
-                    tar.write(sample)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        written_whole(path) as temporary,
+        temporary.open("wb") as file,
+        TarWriter(file, mtime=0, encoder=False) as tar,
+    ):
+        for sample in _samples(plan, rows):
+            tar.write(sample)
 
 
 def _samples(plan: _Plan, rows: range) -> Iterator[dict[str, str | bytes]]:

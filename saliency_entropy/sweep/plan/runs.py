@@ -17,8 +17,8 @@ from saliency_entropy.errors import UserError
 from saliency_entropy.run import attempts
 from saliency_entropy.run import folder as run_folder
 from saliency_entropy.run import lock as run_lock
-from saliency_entropy.run.choices import refuse_mixtures
 from saliency_entropy.run.command import require_values, sentence
+from saliency_entropy.run.misspelt import refuse_mixtures
 from saliency_entropy.sweep.axes import enter_variant, variant_runs
 from saliency_entropy.sweep.queue import QueuedJob, require_queued_jobs
 from saliency_entropy.sweep.swept import sweep_overrides
