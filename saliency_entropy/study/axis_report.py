@@ -1,6 +1,8 @@
 """The report of a study with variants, or of several studies: a page that compares them, and the report of each."""
 
 import logging
+import os
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,7 +50,8 @@ def write_reports(cfg: DictConfig) -> None:
     output = place / "report" if cfg.output is None else Path(str(cfg.output))
     for variant in compared.variants:
         log.info("%s: %d finished runs", wording.printable(variant.name), len(variant.study.runs))
-        report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images)
+        above = os.path.relpath(output / "index.html", output / variant.name)
+        report.write_report(variant.study, variant.measures, output / variant.name, cfg.gallery_images, above)
     with writing(f"output={output}", "give another folder with output="):
         _write_comparison(compared, found, output, reference)
 
@@ -61,6 +64,7 @@ def _write_comparison(compared: StudyAxes, found: dict[str, pd.DataFrame], outpu
     warnings, left_out = _warnings(compared), report.by_reason(compared.left_out)
     sentence = headline(compared, found, reference)
     content = {
+        "above": "",
         "headline": sentence,
         "evidence": [],
         "leading": [],
@@ -150,13 +154,18 @@ def _picture(compared: StudyAxes, measure: str) -> ShownFigure:
 
 
 def _warnings(compared: StudyAxes) -> list[str]:
-    """The warnings of the variants' reports, with the variants, unless all have it; first, what hinders comparing."""
-    names: dict[str, list[str]] = {}
+    """The warnings of the variants' reports, with the variants, unless all have it; first, what hinders comparing.
+    Of those that differ in nothing but their numbers, the first stands for all."""
+    alike: dict[str, dict[str, list[str]]] = {}
     for variant in compared.variants:
         for warning in report.all_warnings(variant.study, variant.measures):
-            names.setdefault(warning, []).append(variant.name)
-    count = len(compared.variants)
-    found = [text if len(own) == count else f"{wording.first_few(own)}: {text}" for text, own in names.items()]
+            alike.setdefault(re.sub(r"\d[\d.,]*", "#", warning), {}).setdefault(warning, []).append(variant.name)
+    count, found = len(compared.variants), []
+    for own in alike.values():
+        (text, names), *others = own.items()
+        said = text if len(names) == count else f"{wording.first_few(names)}: {text}"
+        also = [name for _, further in others for name in further]
+        found.append(f"{said} (Likewise, with other numbers: {wording.first_few(also)}.)" if also else said)
     if len({variant.study.runs[0].result["cam_cells"] for variant in compared.variants}) > 1:
         found.insert(0, "The CAMs have different numbers of cells, so that their entropies are on different scales.")
     if missing := [own.name for own in compared.left_out if "/seed" not in own.name]:

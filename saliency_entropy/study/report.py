@@ -62,8 +62,9 @@ def report(cfg: DictConfig) -> None:
     write_report(study, tables.measure(study), output, cfg.gallery_images)
 
 
-def write_report(study: Study, measures: Measures, output: Path, gallery_images: int) -> None:
-    """Write the report of a study that was read into ``output``; see :func:`report`."""
+def write_report(study: Study, measures: Measures, output: Path, gallery_images: int, above: str = "") -> None:
+    """Write the report of a study that was read into ``output``; see :func:`report`. The page links to the one
+    ``above``, an address, which compares the study with others."""
     maps = read_study_maps(study)
     gallery = read_gallery(maps, gallery_images)
     methods = tables.by_score(tables.method_table, measures)
@@ -84,6 +85,7 @@ def write_report(study: Study, measures: Measures, output: Path, gallery_images:
     unanswered = questions.unanswered(study, answered)
     content = {
         "study": study,
+        "above": above,
         "headline": sentence,
         "evidence": evidence,
         "positive_control": contrasts.is_positive_control(study),

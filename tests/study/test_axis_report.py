@@ -76,6 +76,25 @@ def test_every_link_leads_somewhere(study: Path, page: str, measures: list[str])
     assert all((study / "report" / link.replace("%3D", "=")).is_file() for link in links)
 
 
+def test_the_page_of_a_variant_leads_back(study: Path, page: str) -> None:
+    (link,) = re.findall(
+        r'href="([^"]+)">Comparison of all variants', (study / "report/fraction=1/index.html").read_text()
+    )
+    assert (study / "report" / "fraction=1" / link).resolve() == (study / "report" / "index.html").resolve()
+    assert "Comparison of all variants" not in page
+
+
+def test_warnings_that_differ_in_their_numbers_stand_once(tmp_path: Path) -> None:
+    for value, last in ((1, 3), (2, 2), (3, 1)):
+        folder = write_variant(tmp_path / "study", {"fraction": value}, {"droid": last}, result={"best_epoch": 3})
+        write_study(folder, {"cyborg": 3}, strength=0.5)
+    write(str(tmp_path / "study"))
+    page = (tmp_path / "study" / "report" / "index.html").read_text()
+    (warning,) = re.findall(r"<li>([^<]*which is scored, in[^<]*)</li>", page)
+    assert warning.startswith("fraction=1: ")
+    assert warning.endswith("(Likewise, with other numbers: fraction=2, fraction=3.)")
+
+
 def test_what_is_left_out_and_what_must_be_known_is_said(page: str) -> None:
     assert "<li>fraction=2: scored on other test images than fraction=0.1</li>" in page
     assert "<li>In no table or figure, for the reasons at the end: fraction=2.</li>" in page
