@@ -15,7 +15,9 @@ SEARCH_JOURNAL = "search.journal"  # in the folder of a search, where each trial
 def run_folders(study: Path) -> list[Path]:
     """The folders ``<study>/<method>/seed<seed>``, sorted; raises UserError if there are none."""
     if not study.is_dir():
-        raise UserError(f"study={study} is not a folder; give the folder of a study, such as study=runs/demo")
+        known = Path("runs", study)  # where a study's name alone would have put it
+        example = known if known.is_dir() else "runs/demo"
+        raise UserError(f"study={study} is not a folder; give the folder of a study, such as study={example}")
     found = seed_folders(study)
     if found:
         return found

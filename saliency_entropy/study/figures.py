@@ -145,7 +145,7 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
                 _points_side_by_side(axes, position, values, look)
                 continue
             colour = look["color"]
-            axes.boxplot(
+            drawn = axes.boxplot(
                 values,
                 positions=[position],
                 widths=0.5,
@@ -159,6 +159,9 @@ def auroc_by_method(study: Study, measures: Measures) -> Figure:
                 capprops={"color": colour},
                 flierprops={"marker": "o", "markeredgecolor": colour, "markerfacecolor": "none"},
             )
+            # A notch may lie beyond the whiskers, and matplotlib makes no room for it.
+            axes.update_datalim(drawn["boxes"][0].get_path().get_extents().get_points())
+        axes.autoscale_view()
         axes.grid(axis="x", visible=False)
         axes.set_ylabel(f"Test {MEASURES[measures.measure]}")
     _methods_below(axes, study)

@@ -150,6 +150,17 @@ def test_boxes_from_five_seeds_on_and_points_below(many):
     assert [tick.get_text() for tick in panels[1].get_xticklabels()] == ["Cross-entropy", "HSEB", "DROID"]
 
 
+def test_a_notch_beyond_the_whiskers_is_in_sight(tmp_path):
+    study = read_study(write_study(tmp_path / "demo", {"droid": 6}))
+    measures = tables.measure(study)
+    values = np.repeat([0.5, 0.9], 3)  # the median 0.7, and 1.57 * 0.4 / sqrt 6 = 0.256 to each side of it
+    shifted = measures.runs.assign(auroc_unseen=values, auroc_unseen_margin=values)
+    for axes in figures.auroc_by_method(study, replace(measures, runs=shifted)).axes:
+        low, high = axes.get_ylim()
+        assert low < 0.7 - 0.256
+        assert high > 0.7 + 0.256
+
+
 def test_equal_runs_are_points_side_by_side(study, measures):
     axes = figures.auroc_by_method(study, measures).axes[0]
     assert not axes.patches

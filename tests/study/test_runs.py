@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -166,9 +167,16 @@ def test_other_folders_do_not_confuse_it(tmp_path):
     assert [run.name for run in read_study(tmp_path / "further").runs] == ["cyborg/seed0"]
 
 
-def test_a_folder_without_a_finished_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="nowhere is not a folder; give the folder of a study"):
+def test_a_folder_without_a_finished_run_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(
+        UserError, match=r"nowhere is not a folder; give the folder of a study, such as study=runs/demo$"
+    ):
         read_study(tmp_path / "nowhere")
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^study=mine is not a folder; .*, such as study=runs/mine$"):
+        read_study(Path("mine"))
+    shutil.rmtree(tmp_path / "runs")
     with pytest.raises(UserError, match=r"holds no runs; train some first: python experiments/train\.py study="):
         read_study(tmp_path)
     run = write_run(tmp_path / "weights" / "0.3", "droid", 0)
