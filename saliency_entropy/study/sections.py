@@ -19,7 +19,6 @@ from saliency_entropy.study.runs import Study
 from saliency_entropy.study.tables import MEASURES, Measures
 
 PIXELS_PER_INCH = 105  # of figures, in the page
-PHOTOGRAPHS = ("cams_by_method", "cams_by_generator")  # the figures that show test images
 LEADING = ("cams_by_method", "mean_cam_by_method")  # which the page may begin with
 GALLERY_CHAPTER = "Where the detectors look"  # ends with the gallery of test images
 # The page: what a reader asks first comes first, and a figure stands beside the table of its numbers.
